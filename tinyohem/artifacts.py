@@ -1,0 +1,119 @@
+"""Files: where they stand, atomic writes, hashes, JSON lines, compressed text.
+
+Everything the project writes goes through here, so that a kill at any moment leaves either the old
+file or the new one, never half of one.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+_HASH_CHUNK_BYTES = 1 << 20
+
+
+def data_dir() -> Path:
+    """Return the folder of prepared corpora: `$TINYOHEM_DATA`, by default `data/` here."""
+    return Path(os.environ.get("TINYOHEM_DATA", "data"))
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a binary file for writing that appears under `path` only once it is whole and synced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder that appears under `path` only once it is whole; replaces an existing one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON, atomically."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_file(path) as stream:
+        stream.write(text.encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of a JSON-lines file; a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """Return the SHA-256 of a JSON value, independent of key order, in hex."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def open_binary(path: Path) -> Iterator[BinaryIO]:
+    """Open a plain, `.gz` or `.zst` file and stream its uncompressed bytes.
+
+    Raises:
+        EOFError, gzip.BadGzipFile, zstandard.ZstdError: while reading, from a damaged file.
+    """
+    match path.suffix:
+        case ".gz":
+            with gzip.open(path, "rb") as stream:
+                yield io.BufferedReader(stream, _HASH_CHUNK_BYTES)  # type: ignore[arg-type]
+        case ".zst":
+            import zstandard
+
+            with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(
+                raw, read_across_frames=True
+            ) as stream:
+                yield io.BufferedReader(stream, _HASH_CHUNK_BYTES)  # type: ignore[arg-type]
+        case _:
+            with path.open("rb") as stream:
+                yield stream
+
+
+def append_line(stream: TextIO, value: dict[str, Any]) -> None:
+    """Append one JSON object as a line and flush it."""
+    stream.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    stream.flush()

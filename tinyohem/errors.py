@@ -1,0 +1,22 @@
+"""The two ways a command can fail on purpose. Anything else is a bug and shows its traceback."""
+
+
+class TinyohemError(Exception):
+    """An expected failure: one line of what happened, one of what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InputError(TinyohemError):
+    """Wrong usage or input: the user can fix it. Exit code 2."""
+
+    exit_code = 2
+
+
+class RunError(TinyohemError):
+    """The input was fine, the run failed (a loss that is not finite, say). Exit code 1."""
