@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
 _HASH_CHUNK_BYTES = 1 << 20
 
@@ -113,7 +113,6 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
                 yield stream
 
 
-def append_line(stream: TextIO, value: dict[str, Any]) -> None:
-    """Append one JSON object as a line and flush it."""
-    stream.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-    stream.flush()
+def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:
+    """Append one JSON object as a line."""
+    stream.write((json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode())
