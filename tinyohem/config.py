@@ -223,7 +223,9 @@ def validate_config(tree: Mapping[str, Any]) -> RunConfig:
 def recipe_names() -> list[str]:
     """Return the names of the built-in recipes."""
     folder = resources.files("tinyohem_recipes")
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
 
 
 def recipe_text(name: str) -> str:

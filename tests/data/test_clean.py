@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tinyohem.data.clean import CleanCounts, clean_stories
 from tinyohem.data.corpus import Story
-from tinyohem.data.files import STORY_END
+from tinyohem.data.tokenizer import END_OF_TEXT
 
 
 def clean(*texts: str) -> tuple[list[Story], CleanCounts]:
@@ -53,7 +53,7 @@ def test_mojibake_is_repaired() -> None:
 
 def test_markers_are_taken_out() -> None:
     kept, counts = clean(
-        f"{STORY_END}One.{STORY_END}", f"Two.{STORY_END}Three.", f" {STORY_END} ", "Four."
+        f"{END_OF_TEXT}One.{END_OF_TEXT}", f"Two.{END_OF_TEXT}Three.", f" {END_OF_TEXT} ", "Four."
     )
     assert kept == [Story(0, "One."), Story(1, "Two.\nThree."), Story(3, "Four.")]
     assert counts == CleanCounts(read=4, kept=3, repaired_markers=3, dropped_empty=1)
@@ -66,7 +66,7 @@ def test_a_marker_that_the_repair_brings_out_is_taken_out_too() -> None:
 
 
 def test_only_the_first_of_equal_stories_stays() -> None:
-    kept, counts = clean("One.", "Two.", "One.", f"One.{STORY_END}", "one.")
+    kept, counts = clean("One.", "Two.", "One.", f"One.{END_OF_TEXT}", "one.")
     assert [story.row for story in kept] == [0, 1, 4]
     assert counts == CleanCounts(read=5, kept=3, repaired_markers=1, dropped_duplicate=2)
 
@@ -82,7 +82,7 @@ def test_stories_stream_and_the_counts_follow() -> None:
     assert (counts.read, counts.kept) == (3, 3)
 
 
-@given(st.lists(st.text('ab.!" <|>' + "é\u2019\x00\r\n", max_size=12) | st.just(STORY_END)))
+@given(st.lists(st.text('ab.!" <|>' + "é\u2019\x00\r\n", max_size=12) | st.just(END_OF_TEXT)))
 def test_counts_add_up_and_a_clean_corpus_stays(texts: list[str]) -> None:
     kept, counts = clean(*texts)
     numbers = dataclasses.asdict(counts)

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyohem.data import files
-from tinyohem.data.files import STORY_END, read_texts
+from tinyohem.data.files import read_texts
+from tinyohem.data.tokenizer import END_OF_TEXT
 from tinyohem.errors import InputError
 
 FORMATS = [".txt", ".jsonl", ".json", ".parquet"]
@@ -26,12 +27,14 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
     ".zst": zstandard.ZstdCompressor().compress,
 }
-TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: STORY_END not in text)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(
+    lambda text: END_OF_TEXT not in text
+)
 
 
 def encode(suffix: str, texts: list[str], field: str = "text", *, escaped: bool = True) -> bytes:
     if suffix == ".txt":
-        return "".join(text + STORY_END for text in texts).encode()
+        return "".join(text + END_OF_TEXT for text in texts).encode()
     if suffix == ".parquet":
         stream = io.BytesIO()
         pq.write_table(pa.table({"row": range(len(texts)), field: pa.array(texts, "str")}), stream)
@@ -79,7 +82,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_story(tmp_path: Path, suffix
 
 def test_the_last_story_of_a_text_file_needs_no_marker(tmp_path: Path) -> None:
     path = tmp_path / "stories.txt"
-    path.write_text(f"One.\n{STORY_END}\n{STORY_END}\nThree.\n")
+    path.write_text(f"One.\n{END_OF_TEXT}\n{END_OF_TEXT}\nThree.\n")
     assert list(read_texts(path)) == ["One.\n", "\n", "\nThree.\n"]
 
 
@@ -219,7 +222,7 @@ def test_a_file_that_decompresses_without_end_is_stopped(
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.startswith(message)
-    assert "MiB" in hint or STORY_END in hint
+    assert "MiB" in hint or END_OF_TEXT in hint
     assert peak < 24 << 20
 
 

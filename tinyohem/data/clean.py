@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tinyohem.data.corpus import Story
-from tinyohem.data.files import STORY_END
+from tinyohem.data.tokenizer import END_OF_TEXT
 
 _FINAL_PUNCTUATION = (".", "!", "?", "…", "。")
 # What may follow the last sentence's final mark: quotes and brackets that it closes.
@@ -60,8 +60,8 @@ def _repaired(text: str, counts: CleanCounts) -> str:
     # Stories are not HTML: what looks like an entity is what the story says.
     repaired = ftfy.fix_text(text, unescape_html=False, explain=False)
     counts.repaired_text += repaired != text
-    if STORY_END in repaired:
+    if END_OF_TEXT in repaired:
         counts.repaired_markers += 1
         # A line break, for the marker may have been all that kept two stories apart.
-        repaired = repaired.replace(STORY_END, "\n")
+        repaired = repaired.replace(END_OF_TEXT, "\n")
     return repaired.strip()

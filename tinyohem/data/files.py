@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyohem.artifacts import open_binary
+from tinyohem.data.tokenizer import END_OF_TEXT
 from tinyohem.errors import InputError
 
 DEFAULT_TEXT_FIELD = "text"
-STORY_END = "<|endoftext|>"
+
 # Longer than any story by a factor of ten thousand, short enough for any memory: a file that
 # decompresses without end, or holds no separator at all, stops here.
 MAX_STORY_BYTES = 64 << 20
@@ -114,7 +115,7 @@ def _split_txt(path: Path) -> Iterator[tuple[int, bytes]]:
 
     Blank text after the last marker is the file's end, not a story.
     """
-    marker, pending, line = STORY_END.encode(), b"", 1
+    marker, pending, line = END_OF_TEXT.encode(), b"", 1
     with open_binary(path) as stream:
         while chunk := stream.read(_READ_BYTES):
             *stories, pending = (pending + chunk).split(marker)
@@ -296,7 +297,7 @@ def _missing_field(where: str, field: str, fields: list[str]) -> InputError:
 def _too_long(where: str) -> InputError:
     return InputError(
         f"{where}: a story of more than {MAX_STORY_BYTES >> 20} MiB",
-        f"separate stories with {STORY_END} in a .txt file, by line ends in a .jsonl file",
+        f"separate stories with {END_OF_TEXT} in a .txt file, by line ends in a .jsonl file",
     )
 
 

@@ -36,7 +36,7 @@ def latest_commit(name: str) -> str:
         ) from None
     except _network_errors() as error:
         raise InputError(
-            f"{name} is no file or folder here, and the Hub cannot be reached: {_first_line(error)}",
+            f"{name} is no file or folder, and the Hub cannot be reached: {_first_line(error)}",
             "use a local file, or --dataset sample",
         ) from None
 

@@ -1,7 +1,7 @@
 """From a data set's name to a tokenizer and two token stores; everything cached by content."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ from tinyohem.data.clean import CleanCounts, clean_stories
 from tinyohem.data.corpus import Corpus, MissingSplitError, Story, open_corpus
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
 from tinyohem.data.tokens import STORE_FORMAT, TokenStore, build_store, open_store
-from tinyohem.errors import InputError
 from tinyohem.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -48,7 +47,8 @@ class _Part:
             stories = (story for story in stories if self.keep(story.row))
         yield from clean_stories(stories, counts) if self.clean else stories
         if self.clean:
-            progress.note(f"cleaned {self.corpus.name} ({self.corpus.split}): {counts}")
+            done = ", ".join(f"{count:,} {what}" for what, count in asdict(counts).items())
+            progress.note(f"cleaned {self.corpus.name} ({self.corpus.split}): {done}")
 
 
 def prepare_data(

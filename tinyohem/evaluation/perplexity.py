@@ -128,7 +128,8 @@ def _score_block(
     windows = [
         window
         for start, end in zip(
-            store.offsets[first:last].tolist(), store.offsets[first + 1 : last + 1].tolist(),
+            store.offsets[first:last].tolist(),
+            store.offsets[first + 1 : last + 1].tolist(),
             strict=True,
         )
         for window in _story_windows(start, end, seq_len, stride)

@@ -61,10 +61,16 @@ def kept_loss(
     Returns:
         The weighted sum (scalar) and the kept losses (K,) in nats, the latter without a graph.
     """
-    hidden_ND, labels_N, weight_N = hidden_BTD.flatten(0, 1), labels_BT.flatten(), weight_BT.flatten()
+    hidden_ND, labels_N, weight_N = (
+        hidden_BTD.flatten(0, 1),
+        labels_BT.flatten(),
+        weight_BT.flatten(),
+    )
     if count != len(weight_N):
         rows_K = _positions(weight_N > 0, count)
-        hidden_ND, labels_N, weight_N = (x.index_select(0, rows_K) for x in (hidden_ND, labels_N, weight_N))
+        hidden_ND, labels_N, weight_N = (
+            x.index_select(0, rows_K) for x in (hidden_ND, labels_N, weight_N)
+        )
     return _LinearCrossEntropy.apply(hidden_ND, head_VD, labels_N, weight_N)
 
 

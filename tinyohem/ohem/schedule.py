@@ -67,13 +67,17 @@ def _parse_knots(text: str) -> tuple[tuple[float, float], ...]:
         pairs = [knot.split(":") for knot in text.split(",")]
         knots = tuple((float(t), float(ratio)) for t, ratio in pairs)
     except ValueError:
-        raise InputError(f"{text!r} is neither a schedule's name nor a list of knots", hint) from None
+        raise InputError(
+            f"{text!r} is neither a schedule's name nor a list of knots", hint
+        ) from None
     times = [t for t, _ in knots]
-    if not all(earlier <= later for earlier, later in zip(times, times[1:], strict=False)):
+    if times != sorted(times):
         raise InputError(f"schedule {text!r}: t falls back from one knot to the next", hint)
     if times[0] != 0 or times[-1] != 1:
         raise InputError(f"schedule {text!r}: knots must run from t = 0 to t = 1", hint)
     for t, ratio in knots:
         if not 0 < ratio <= 1:
-            raise InputError(f"schedule {text!r}: ratio {ratio:g} at t = {t:g} is outside (0, 1]", hint)
+            raise InputError(
+                f"schedule {text!r}: ratio {ratio:g} at t = {t:g} is outside (0, 1]", hint
+            )
     return knots

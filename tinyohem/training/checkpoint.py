@@ -1,11 +1,11 @@
 """Checkpoints: the whole state of a run, written atomically, verified when read.
 
-    checkpoints/step_000500/
-        model/                  config, weights and tokenizer: loads with transformers
-        optimizer.safetensors   AdamW's moments and the random-number state
-        state.json              step, counters, SHA-256 of the two tensor files
-    checkpoints/latest          name of the newest folder
-    checkpoints/best            name of the folder with the lowest validation loss
+checkpoints/step_000500/
+    model/                  config, weights and tokenizer: loads with transformers
+    optimizer.safetensors   AdamW's moments and the random-number state
+    state.json              step, counters, SHA-256 of the two tensor files
+checkpoints/latest          name of the newest folder
+checkpoints/best            name of the folder with the lowest validation loss
 """
 
 import shutil
@@ -87,9 +87,7 @@ def newest_sound_checkpoint(run_dir: Path, progress: Progress) -> Path | None:
     return None
 
 
-def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> RunState:
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
     """Put a checkpoint's tensors into `model` and `optimizer` and return its state."""
     from safetensors.torch import load_file
 

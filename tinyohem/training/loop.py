@@ -12,7 +12,11 @@ from torch import nn
 from tinyohem.artifacts import write_json
 from tinyohem.config import RunConfig, parse_tokens
 from tinyohem.data.batches import (
-    WindowPlan, batch_windows, make_batch, plan_windows, story_rows,
+    WindowPlan,
+    batch_windows,
+    make_batch,
+    plan_windows,
+    story_rows,
 )
 from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.data.tokenizer import start_id
@@ -20,10 +24,20 @@ from tinyohem.errors import RunError
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
-    StopRequest, Stopwatch, autocast, environment, graceful_stop, pick_device, step_generator,
+    StopRequest,
+    Stopwatch,
+    autocast,
+    environment,
+    graceful_stop,
+    pick_device,
+    step_generator,
 )
 from tinyohem.training.checkpoint import (
-    RunState, export_model, latest_checkpoint, load_checkpoint, save_checkpoint,
+    RunState,
+    export_model,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
 )
 from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinyohem.config import ModelConfig
 from tinyohem.errors import InputError
@@ -23,7 +23,7 @@ class Shape:
     intermediate_size: int
 
     def num_parameters(self, vocab_size: int) -> int:
-        """Count parameters: tied embedding, four attention and three MLP matrices a layer, norms."""
+        """Count: the tied embedding; per layer 4 attention and 3 MLP matrices, 2 norms."""
         layer = self.hidden_size * (4 * self.hidden_size + 3 * self.intermediate_size + 2)
         return self.hidden_size * (vocab_size + 1) + self.num_layers * layer
 
@@ -84,12 +84,12 @@ def build_model(
     )
 
 
-def trunk(model: nn.Module) -> Any:
+def trunk(model: Any) -> Any:
     """Return the part of a causal LM that maps ids (B, T) to hidden states (B, T, D)."""
     return model.get_decoder()
 
 
-def head_weight(model: nn.Module) -> Tensor:
+def head_weight(model: Any) -> Tensor:
     """Return the (V, D) matrix that maps hidden states to logits."""
     return model.get_output_embeddings().weight
 
