@@ -22,8 +22,8 @@ def bench(
     from rich.table import Table
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
-    from tinyohem.config import load_config
     from tinyohem.evaluation.bench import FULL, run_bench
+    from tinyohem.recipe import load_config
 
     config = load_config(recipe, options.given({"training.device": device}), assignments or ())
     timings = run_bench(config, rounds, ConsoleProgress())

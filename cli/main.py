@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from tinyohem_cli.bench import bench
+from tinyohem_cli.compare import compare
 from tinyohem_cli.eval_perplexity import eval_perplexity
 from tinyohem_cli.generate import generate
 from tinyohem_cli.prepare_data import prepare_data
@@ -42,6 +43,7 @@ app.command("train")(train)
 app.command("eval-perplexity")(eval_perplexity)
 app.command("generate")(generate)
 app.command("prepare-data")(prepare_data)
+app.command("compare")(compare)
 app.command("bench")(bench)
 app.add_typer(recipes, name="recipes")
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tinyohem.evaluation.perplexity import Perplexity
+    from tinyohem.evaluation.table import Row
 
 Recipe = Annotated[
     str | None,
@@ -47,6 +48,17 @@ Tokenizer = Annotated[
         "--tokenizer", help="Hub id or folder; default: a byte-level BPE of 4,096 is trained"
     ),
 ]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="Size in parameters: 260k, 0.5m, 1m, 2m, 5m or 15m; default: 2m"),
+]
+Tokens = Annotated[
+    str | None,
+    typer.Option(
+        "--tokens",
+        help="Budget in tokens (4M, 12.8M) or times the parameters (20x, 192x); default: 20x",
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -83,4 +95,16 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
         ("stories", "stories", ","),
     ):
         table.add_row(label, format(figures[name], form))
+    return table
+
+
+def comparison_table(rows: "list[Row]") -> "Table":
+    """Lay out a comparison for a person."""
+    from rich.table import Table
+
+    from tinyohem.evaluation.table import CELLS, cells
+
+    table = Table(*CELLS, caption=f"mean ± sd over {rows[0].seeds} seed(s)")
+    for row in rows:
+        table.add_row(*cells(row))
     return table

@@ -20,8 +20,8 @@ def prepare_data(
     from rich.table import Table
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
-    from tinyohem.config import load_config
     from tinyohem.data.prepare import prepare_data as prepare
+    from tinyohem.recipe import load_config
 
     overrides = {
         "data.dataset": dataset,

@@ -15,7 +15,7 @@ def list_recipes() -> None:
     from rich.table import Table
     from tinyohem_cli.console import out
 
-    from tinyohem.config import recipe_names, recipe_text
+    from tinyohem.recipe import recipe_names, recipe_text
 
     table = Table("recipe", "what it is", box=None, pad_edge=False)
     for name in recipe_names():
@@ -30,7 +30,7 @@ def show(
     """Print every key of a recipe as `train` would use it, defaults included."""
     from tinyohem_cli.console import out
 
-    from tinyohem.config import load_config
+    from tinyohem.recipe import load_config
 
     for section, values in load_config(name).model_dump().items():
         out.print(rf"\[{section}]")

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from tinyohem.training.loop import Run
 
 _MINING = "Hard-token mining"
-_TRAINING = "Training"
 
 
 def train(
@@ -21,28 +20,13 @@ def train(
     text_field: options.TextField = None,
     clean: options.Clean = None,
     tokenizer: options.Tokenizer = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            help="Size in parameters: 260k, 0.5m, 1m, 2m, 5m or 15m; default: 2m",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    tokens: Annotated[
-        str | None,
-        typer.Option(
-            "--tokens",
-            help="Budget in tokens (4M, 12.8M) or times the parameters (20x, 192x); default: 20x",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
+    model: options.Model = None,
+    tokens: options.Tokens = None,
     steps: Annotated[
         int | None,
         typer.Option(
             "--steps",
-            help="Budget in optimizer steps of 32 × 256 tokens; default: by --tokens",
-            rich_help_panel=_TRAINING,
+            help="Budget in optimizer steps of 8 × 256 tokens; default: by --tokens",
         ),
     ] = None,
     seed: Annotated[
@@ -50,7 +34,6 @@ def train(
         typer.Option(
             "--seed",
             help="Of the weights, the order of the data and random selection; default: 0",
-            rich_help_panel=_TRAINING,
         ),
     ] = None,
     device: options.Device = None,
@@ -59,7 +42,6 @@ def train(
         typer.Option(
             "--compile/--no-compile",
             help="torch.compile the trunk; default: no",
-            rich_help_panel=_TRAINING,
         ),
     ] = None,
     ohem_ratio: Annotated[
@@ -130,7 +112,7 @@ def train(
     """
     from tinyohem_cli.console import ConsoleProgress
 
-    from tinyohem.config import load_config
+    from tinyohem.recipe import load_config
     from tinyohem.training.loop import train as train_model
     from tinyohem.training.run_folder import default_run_dir
 
@@ -180,7 +162,9 @@ def _print_result(run: "Run", perplexity: "Perplexity | None", as_json: bool) ->
     if as_json:
         print_json(summary | (perplexity.to_json() if perplexity else {}))
     elif perplexity is None:
-        out.print(f"stopped at step {run.state.step:,} of {run.num_steps:,}; everything is saved")
+        out.print(
+            f"stopped at step {run.state.step:,} of {run.budget.steps:,}; everything is saved"
+        )
         out.print(f"go on with: {_resume_command()}")
     else:
         out.print(options.perplexity_table(perplexity, str(run.run_dir)))

@@ -1,15 +1,8 @@
-"""The recipe: typed, frozen, validated once when it is loaded.
-
-Values come from, later ones winning: the defaults below, a recipe file (and the one it extends),
-command-line flags, `--set section.key=value`.
-"""
+"""What decides a run: typed, frozen, validated once; `recipe.py` says where values come from."""
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -56,7 +49,8 @@ class TrainingConfig(_Section):
 
     tokens: str = "20x"  # a count (`4M`) or a multiple of the model's parameters (`20x`)
     steps: int | None = Field(None, ge=1)  # overrides `tokens`
-    batch_size: int = Field(32, ge=1)  # sequences an optimizer step
+    seconds: float | None = Field(None, gt=0)  # of training, overrides both; not repeatable
+    batch_size: int = Field(8, ge=1)  # sequences an optimizer step
     micro_batch_size: int | None = Field(None, ge=1)  # sequences a forward pass; default: all
     seq_len: int = Field(256, ge=2)  # tokens
     seed: int = Field(0, ge=0, lt=2**32)
@@ -182,30 +176,9 @@ def parse_tokens(text: str, num_parameters: int) -> int:
     return round(number * (num_parameters if unit == "x" else _UNITS[unit]))
 
 
-def load_config(
-    recipe: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    assignments: Iterable[str] = (),
-) -> RunConfig:
-    """Merge a recipe, flags (`{"ohem.ratio": 0.5}`) and `section.key=value` into one config.
-
-    Raises:
-        InputError: an unknown recipe or key (the nearest name is suggested), or a bad value.
-    """
-    tree = read_recipe(recipe) if recipe else {}
-    for key, value in (overrides or {}).items():
-        _assign(tree, key, value)
-    for assignment in assignments:
-        key, equals, literal = assignment.partition("=")
-        if not equals:
-            raise InputError(f"--set {assignment!r} has no '='", "write --set section.key=value")
-        _assign(tree, key.strip(), _parse_literal(literal.strip()))
-    return validate_config(tree)
-
-
 def validate_config(tree: Mapping[str, Any]) -> RunConfig:
     """Check a nested mapping and freeze it; the error names the field, the value and the rule."""
-    _reject_unknown_keys(tree)
+    reject_unknown_keys(tree)
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -220,87 +193,26 @@ def validate_config(tree: Mapping[str, Any]) -> RunConfig:
         ) from None
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the built-in recipes."""
-    folder = resources.files("tinyohem_recipes")
-    return sorted(
-        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
-    )
-
-
-def recipe_text(name: str) -> str:
-    """Return the TOML of a built-in recipe or of a file that ends in `.toml`."""
-    if name.endswith(".toml"):
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the recipe {name}: {error}", "check the path") from None
-    if name not in recipe_names():
-        raise InputError(
-            f"there is no recipe {name!r}{_nearest(name, recipe_names())}",
-            "`tinyohem recipes list` shows them; a file of your own must end in .toml",
-        )
-    return (resources.files("tinyohem_recipes") / f"{name}.toml").read_text(encoding="utf-8")
-
-
-def read_recipe(name: str) -> dict[str, Any]:
-    """Return a recipe's tree, laid over the one it `extends` (one level)."""
-    tree = _parse_recipe(name)
-    parent = tree.pop("extends", None)
-    tree.pop("description", None)
-    if parent is None:
-        return tree
-    base = _parse_recipe(str(parent))
-    if "extends" in base:
-        raise InputError(
-            f"recipe {name!r} extends {parent!r}, which extends a third one",
-            "recipes extend one level only: copy what is needed",
-        )
-    base.pop("description", None)
-    for section, values in tree.items():
-        base[section] = {**base[section], **values} if section in base else values
-    return base
-
-
-def _parse_recipe(name: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(recipe_text(name))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"recipe {name!r} is not TOML: {error}", "mend that line") from None
-
-
-def _parse_literal(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # a bare word, such as --set ohem.schedule=recover
-
-
-def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    section, _, key = dotted.partition(".")
-    if not key:
-        raise InputError(f"{dotted!r} names no key", "write --set section.key=value")
-    tree.setdefault(section, {})[key] = value
-
-
-def _reject_unknown_keys(tree: Mapping[str, Any]) -> None:
+def reject_unknown_keys(tree: Mapping[str, Any]) -> None:
+    """Refuse a section or key that no config has, suggesting the nearest name."""
     sections = RunConfig.model_fields
     known = {name: getattr(RunConfig(), name).__class__.model_fields for name in sections}
     every_key = [f"{section}.{key}" for section, keys in known.items() for key in keys]
     for section, values in tree.items():
         if section not in known:
-            raise InputError(f"unknown section [{section}]{_nearest(section, sections)}", _SHOW)
+            raise InputError(f"unknown section [{section}]{nearest(section, sections)}", _SHOW)
         if not isinstance(values, Mapping):
             raise InputError(f"[{section}] is {values!r}, not a table of keys", _SHOW)
         for key in values:
             if key not in known[section]:
                 name = f"{section}.{key}"
-                raise InputError(f"unknown key {name}{_nearest(name, every_key)}", _SHOW)
+                raise InputError(f"unknown key {name}{nearest(name, every_key)}", _SHOW)
 
 
 _SHOW = "`tinyohem recipes show baseline` prints every section and key"
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return `; did you mean …?` for the closest of `names`, or nothing."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""

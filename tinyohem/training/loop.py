@@ -49,6 +49,18 @@ from tinyohem.training.tracking import Tracker
 EVENTS_PER_RUN = 10  # evaluations and checkpoints, unless the recipe says otherwise
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: optimizer steps, or seconds of training."""
+
+    steps: int
+    seconds: float | None = None
+
+    def spent(self, steps: float, seconds: float) -> float:
+        """Return the share spent after so many steps and seconds, at most 1."""
+        return min(1.0, steps / self.steps if self.seconds is None else seconds / self.seconds)
+
+
 @dataclass
 class Run:
     """Everything the loop reads and changes."""
@@ -60,13 +72,18 @@ class Run:
     plan: WindowPlan
     model: Any  # transformers' LlamaForCausalLM
     optimizer: torch.optim.AdamW
-    num_steps: int
+    budget: Budget
     state: RunState
 
     @property
+    def progress(self) -> float:
+        """The share of the budget that is spent, in [0, 1]."""
+        return self.budget.spent(self.state.step, self.state.train_seconds)
+
+    @property
     def finished(self) -> bool:
-        """Whether every step is done."""
-        return self.state.step >= self.num_steps
+        """Whether the whole budget is spent."""
+        return self.progress >= 1
 
 
 def train(
@@ -113,7 +130,9 @@ def _set_up(config: RunConfig, run_dir: Path, device: torch.device, data: Prepar
         plan=plan_windows(data.train, training.seq_len, training.seed),
         model=model,
         optimizer=build_optimizer(model, config.optim),
-        num_steps=training.steps or max(1, tokens // training.tokens_per_step),
+        budget=Budget(
+            training.steps or max(1, tokens // training.tokens_per_step), training.seconds
+        ),
         state=RunState(),
     )
 
@@ -124,7 +143,7 @@ def _record(run: Run) -> None:
         {
             "config": run.config.model_dump(),
             "num_parameters": run.model.num_parameters(),
-            "num_steps": run.num_steps,
+            "num_steps": None if run.budget.seconds else run.budget.steps,
             "train": run.data.train.manifest,
             "valid": run.data.valid.manifest,
             "environment": environment(run.device),
@@ -138,15 +157,15 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     keep_schedule = run.config.ohem.keep_schedule()
     precision = autocast(run.device, config.precision)
     run_trunk = torch.compile(trunk(run.model)) if config.compile else trunk(run.model)
-    every_nth = max(1, run.num_steps // EVENTS_PER_RUN)
-    last_step = min(run.num_steps, config.stop_at_step or run.num_steps)
     tracker = Tracker(run.run_dir, run.config, state.step)
     meter = Meter(run.device, state.train_seconds)
     clock = Stopwatch(run.device, state.train_seconds)
-    progress.start("train", run.num_steps, "steps")
+    progress.start("train", run.budget.steps, "steps")
 
-    while state.step < last_step and not stop.requested:
-        at = (state.step + 0.5) / run.num_steps  # the middle of the step
+    ending = run.finished or _paused(run)
+    while not ending:
+        before = run.progress
+        at = run.budget.spent(state.step + 0.5, state.train_seconds)  # the middle of the step
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(at, run.config.optim)
         windows = batch_windows(run.plan, state.step, config.batch_size)
@@ -171,10 +190,12 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
         state.tokens_selected += stats.num_kept
         progress.advance(state.step)
 
-        ending = state.step == last_step or stop.requested
+        if run.budget.seconds is not None:
+            state.train_seconds = clock.seconds()
+        ending = run.finished or _paused(run) or stop.requested
         logs = ending or state.step % config.log_every == 0
-        evaluates = state.step % (config.eval_every or every_nth) == 0 or run.finished
-        saves = ending or state.step % (config.save_every or every_nth) == 0
+        evaluates = run.finished or _due(run, config.eval_every, before)
+        saves = ending or _due(run, config.save_every, before)
         if not (logs or evaluates or saves):
             continue
         with clock.paused() as state.train_seconds:
@@ -186,6 +207,17 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
                 _save(run, is_best=improved)
     tracker.close()
     progress.finish()
+
+
+def _paused(run: Run) -> bool:
+    return run.state.step == run.config.training.stop_at_step
+
+
+def _due(run: Run, every: int | None, before: float) -> bool:
+    """Whether something is due every so many steps, or by default at each tenth of the run."""
+    if every is not None:
+        return run.state.step % every == 0
+    return int(EVENTS_PER_RUN * run.progress) > int(EVENTS_PER_RUN * before)
 
 
 def _log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
@@ -216,6 +248,7 @@ def _validate(run: Run, tracker: Tracker, progress: Progress) -> bool:
         "val/loss": result.loss,
         "val/ppl": math.exp(result.loss),
         "val/bpb": result.bits_per_byte,
+        "train/seconds": run.state.train_seconds,
     }
     tracker.log(run.state.step, figures)
     progress.advance(run.state.step, {"val ppl": figures["val/ppl"]})

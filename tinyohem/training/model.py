@@ -31,9 +31,9 @@ class Shape:
 # Named after their parameter count at the default vocabulary of 4,096.
 PRESETS = {
     "260k": Shape(hidden_size=48, num_layers=2, num_heads=3, intermediate_size=144),
-    "0.5m": Shape(hidden_size=64, num_layers=5, num_heads=4, intermediate_size=160),
-    "1m": Shape(hidden_size=96, num_layers=6, num_heads=3, intermediate_size=240),
-    "2m": Shape(hidden_size=128, num_layers=7, num_heads=4, intermediate_size=352),
+    "0.5m": Shape(hidden_size=80, num_layers=3, num_heads=5, intermediate_size=160),
+    "1m": Shape(hidden_size=112, num_layers=4, num_heads=7, intermediate_size=288),
+    "2m": Shape(hidden_size=160, num_layers=4, num_heads=5, intermediate_size=448),
     "5m": Shape(hidden_size=224, num_layers=7, num_heads=7, intermediate_size=576),
     "15m": Shape(hidden_size=384, num_layers=8, num_heads=6, intermediate_size=960),
 }
@@ -76,6 +76,9 @@ def build_model(
             num_attention_heads=shape.num_heads,
             intermediate_size=shape.intermediate_size,
             max_position_embeddings=seq_len,
+            # Unit-variance activations from the first step; transformers' 0.02 suits widths of
+            # thousands and left these narrow models far behind (LOG.md).
+            initializer_range=shape.hidden_size**-0.5,
             tie_word_embeddings=True,
             bos_token_id=start_id,
             eos_token_id=start_id,

@@ -1,0 +1,86 @@
+"""`tinyohem compare`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from tinyohem_cli import options
+
+
+def compare(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="TOML file with seeds, budget, common sections and arms"),
+    ] = None,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arm",
+            help="A recipe, or name:key=value,key=value (a bare value names a recipe); repeatable; "
+            "the first arm is the baseline",
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", help="How many (3: seeds 0, 1, 2) or which (0,4,7); default: 3"),
+    ] = None,
+    budget: Annotated[
+        Literal["equal-tokens", "equal-seconds"] | None,
+        typer.Option(
+            "--budget",
+            help="Give every arm the baseline's tokens, or its seconds of training (evaluation "
+            "excluded); default: equal-tokens",
+        ),
+    ] = None,
+    recipe: options.Recipe = None,
+    dataset: options.Dataset = None,
+    valid: options.Valid = None,
+    model: options.Model = None,
+    tokens: options.Tokens = None,
+    device: options.Device = None,
+    assignments: options.Set = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", help="Runs side by side; default: one a GPU, else one a core", min=1
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs and of the table")] = Path(
+        "runs/compare"
+    ),
+    as_json: options.Json = False,
+) -> None:
+    """Train every arm on every seed with an equal budget and test the differences.
+
+    All arms share windows, tokenizer, initial weights and evaluation. Finished runs are never
+    repeated: give the same command again to go on. --out gets table.md, table.json, runs.parquet.
+    """
+    from tinyohem_cli.console import ConsoleProgress, print_json
+    from tinyohem_cli.console import out as console
+
+    from tinyohem.artifacts import write_json
+    from tinyohem.evaluation import table
+    from tinyohem.evaluation.compare import check, plan_comparison, run_comparison
+    from tinyohem.recipe import config_tree
+
+    overrides: dict[str, Any] = {
+        "data.dataset": dataset,
+        "data.valid": valid,
+        "model.preset": model,
+        "training.tokens": tokens,
+        "training.device": device,
+    }
+    common = config_tree(recipe, options.given(overrides), assignments or ())
+    comparison = plan_comparison(file, arms or (), seeds, budget, common)
+    progress = ConsoleProgress()
+    for warning in check(comparison):
+        progress.warn(warning)
+    results = run_comparison(comparison, out, workers, progress)
+    rows = table.summarise(results)
+    write_json(out / "table.json", table.to_json(rows))
+    (out / "table.md").write_text(table.to_markdown(rows), encoding="utf-8")
+    table.write_parquet(out / "runs.parquet", results)
+    if as_json:
+        print_json(table.to_json(rows))
+    else:
+        console.print(options.comparison_table(rows))

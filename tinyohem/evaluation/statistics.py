@@ -1,0 +1,65 @@
+"""Means with error bars, and paired differences: the arithmetic behind every table."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference to the baseline: arm minus baseline, seed by seed."""
+
+    mean: float
+    low: float  # of the 95 % interval
+    high: float
+    p_value: float  # two-sided, paired t-test; NaN below two seeds
+    seeds: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether the data show a difference at all."""
+        return self.p_value < SIGNIFICANCE
+
+    def to_json(self) -> dict[str, float | int | bool | None]:
+        """Return the figures; what two seeds cannot tell is null."""
+        figures = {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in asdict(self).items()
+        }
+        return {**figures, "shown": self.shown}
+
+
+def paired_difference(arm: Sequence[float], baseline: Sequence[float]) -> Difference:
+    """Compare two arms whose runs share seeds, windows and initial weights.
+
+    The interval is the mean difference ± t(0.975, n − 1) standard errors (Student's paired test).
+
+    Args:
+        arm: one figure a seed.
+        baseline: the baseline's figures for the same seeds, in the same order.
+    """
+    from scipy import stats
+
+    differences = [a - b for a, b in zip(arm, baseline, strict=True)]
+    mean = sum(differences) / len(differences)
+    if len(differences) < 2:
+        return Difference(mean, math.nan, math.nan, math.nan, len(differences))
+    if all(d == differences[0] for d in differences):
+        # No spread, no test: identical figures differ by exactly nothing.
+        p_value = 1.0 if mean == 0 else 0.0
+        return Difference(mean, mean, mean, p_value, len(differences))
+    test = stats.ttest_rel(arm, baseline)
+    interval = test.confidence_interval(0.95)
+    return Difference(
+        mean, float(interval.low), float(interval.high), float(test.pvalue), len(differences)
+    )
+
+
+def mean_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the sample standard deviation (NaN for one value)."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, math.nan
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))

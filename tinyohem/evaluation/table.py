@@ -1,0 +1,157 @@
+"""From the results of single runs to one row an arm, and that table as Markdown or Parquet."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyohem.artifacts import atomic_file
+from tinyohem.evaluation.statistics import Difference, mean_sd, paired_difference
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm over its seeds: means with sample standard deviations, and the paired difference."""
+
+    arm: str
+    seeds: int
+    bits_per_byte: tuple[float, float]
+    perplexity: tuple[float, float]
+    hardest_tenth: tuple[float, float]  # nats
+    easiest_half: tuple[float, float]  # nats
+    gini: tuple[float, float]
+    kept: float  # share of the tokens seen that got a gradient
+    train_seconds: tuple[float, float]
+    steps_to_baseline: float | None  # mean; None unless every seed got there
+    seconds_to_baseline: float | None
+    difference: Difference | None  # of bits per byte, to the baseline; None for itself
+
+
+def summarise(results: Sequence[Result]) -> list[Row]:
+    """Return one row an arm, in order; the first arm is the baseline."""
+    arms: dict[str, list[Result]] = {}
+    for result in results:
+        arms.setdefault(result["arm"], []).append(result)
+    baseline = next(iter(arms.values()))
+    return [_row(arm, runs, baseline) for arm, runs in arms.items()]
+
+
+def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
+    def spread(name: str) -> tuple[float, float]:
+        return mean_sd([run[name] for run in runs])
+
+    def mean_if_all(name: str) -> float | None:
+        values = [run[name] for run in runs]
+        return None if None in values else sum(values) / len(values)
+
+    seeds = sorted({run["seed"] for run in runs} & {run["seed"] for run in baseline})
+    ours = {run["seed"]: run["bits_per_byte"] for run in runs}
+    theirs = {run["seed"]: run["bits_per_byte"] for run in baseline}
+    return Row(
+        arm=arm,
+        seeds=len(runs),
+        bits_per_byte=spread("bits_per_byte"),
+        perplexity=spread("perplexity"),
+        hardest_tenth=spread("hardest_tenth"),
+        easiest_half=spread("easiest_half"),
+        gini=spread("gini"),
+        kept=sum(r["tokens_selected"] for r in runs) / sum(r["tokens_seen"] for r in runs),
+        train_seconds=spread("train_seconds"),
+        steps_to_baseline=mean_if_all("steps_to_baseline"),
+        seconds_to_baseline=mean_if_all("seconds_to_baseline"),
+        difference=None
+        if runs is baseline
+        else paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds]),
+    )
+
+
+def verdict(row: Row) -> str:
+    """Say in words what the paired difference shows."""
+    if row.difference is None:
+        return "baseline"
+    if math.isnan(row.difference.p_value):
+        return "one seed: no test"
+    if not row.difference.shown:
+        return "no difference shown"
+    return "better" if row.difference.mean < 0 else "worse"
+
+
+CELLS = (
+    "arm",
+    "bits per byte",
+    "perplexity",
+    "difference (bpb)",
+    "95 % interval",
+    "p",
+    "verdict",
+    "kept",
+    "hardest tenth",
+    "easiest half",
+    "Gini",
+    "steps to baseline",
+    "train s",
+)
+
+
+def cells(row: Row) -> list[str]:
+    """Lay out a row as text, in the order of `CELLS`."""
+    difference = row.difference
+    tested = difference is not None and not math.isnan(difference.p_value)
+    return [
+        row.arm,
+        _spread(row.bits_per_byte, 4),
+        _spread(row.perplexity, 2),
+        f"{difference.mean:+.4f}" if difference else "",
+        f"{difference.low:+.4f} to {difference.high:+.4f}" if difference and tested else "",
+        f"{difference.p_value:.2g}" if difference and tested else "",
+        verdict(row),
+        f"{row.kept:.0%}",
+        _spread(row.hardest_tenth, 3),
+        _spread(row.easiest_half, 3),
+        _spread(row.gini, 3),
+        "never" if row.steps_to_baseline is None else f"{row.steps_to_baseline:,.0f}",
+        _spread(row.train_seconds, 0),
+    ]
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """Return the table for a README; the number of seeds stands below it."""
+    lines = [CELLS, ["---"] * len(CELLS), *(cells(row) for row in rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\nmean ± sd over {rows[0].seeds} seed(s); losses in nats per token.\n"
+
+
+def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the rows as JSON values; an undefined spread is null."""
+    return [
+        {
+            **{name: _without_nan(value) for name, value in asdict(row).items()},
+            "difference": row.difference.to_json() if row.difference else None,
+            "verdict": verdict(row),
+        }
+        for row in rows
+    ]
+
+
+def write_parquet(path: Path, results: Sequence[Result]) -> None:
+    """Write one row a run, for analyses of one's own."""
+    import pyarrow
+    from pyarrow import parquet
+
+    flat = [{k: v for k, v in result.items() if k != "environment"} for result in results]
+    with atomic_file(path) as stream:
+        parquet.write_table(pyarrow.Table.from_pylist(flat), stream)
+
+
+def _spread(value: tuple[float, float], digits: int) -> str:
+    mean, sd = value
+    return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
