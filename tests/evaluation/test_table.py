@@ -1,0 +1,69 @@
+"""The comparison table: what it says, and when it declines to say more."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+
+from tinyohem.evaluation.table import CELLS, cells, summarise, to_json, to_markdown, write_parquet
+
+
+def result(arm: str, seed: int, bpb: float, steps: int | None = 10) -> dict[str, Any]:
+    return {
+        "arm": arm, "seed": seed, "bits_per_byte": bpb, "perplexity": 10 * bpb,
+        "hardest_tenth": 6.0, "easiest_half": 0.5, "gini": 0.4, "tokens_seen": 100,
+        "tokens_selected": 50 if arm != "full" else 100, "train_seconds": 60.0,
+        "steps_to_baseline": steps, "seconds_to_baseline": None, "environment": {"device": "cpu"},
+    }  # fmt: skip
+
+
+FULL = [result("full", seed, bpb) for seed, bpb in enumerate([1.00, 1.10, 0.90])]
+
+
+def test_the_first_arm_is_the_baseline_and_the_rest_are_paired_by_seed() -> None:
+    shuffled = [result("topk", seed, FULL[seed]["bits_per_byte"] + 0.1 + 0.001 * seed)
+                for seed in (2, 0, 1)]  # fmt: skip
+    full, topk = summarise(FULL + shuffled)
+    assert full.difference is None
+    assert full.bits_per_byte == pytest.approx((1.0, 0.1))
+    assert topk.difference is not None
+    assert topk.difference.mean == pytest.approx(0.101)  # unpaired seeds would spread it by ±0.14
+    assert topk.difference.high - topk.difference.low < 0.01
+    assert topk.kept == 0.5
+    assert "worse" in cells(topk)
+
+
+def test_it_says_when_no_difference_is_shown() -> None:
+    noise = [result("topk", s, r["bits_per_byte"] + d) for s, (r, d) in
+             enumerate(zip(FULL, [0.1, -0.1, 0.02], strict=True))]  # fmt: skip
+    assert "no difference shown" in cells(summarise(FULL + noise)[1])
+
+
+def test_one_seed_is_not_tested() -> None:
+    row = summarise([FULL[0], result("topk", 0, 1.5)])[1]
+    assert "one seed: no test" in cells(row)
+    assert "±" not in " ".join(cells(row))
+
+
+def test_never_reaching_the_baseline_is_said() -> None:
+    late = [result("topk", s, 2.0 + 0.1 * s, steps=None if s == 1 else 5) for s in range(3)]
+    row = summarise(FULL + late)[1]
+    assert row.steps_to_baseline is None
+    assert "never" in cells(row)
+
+
+def test_markdown_json_and_parquet_hold_the_same_runs(tmp_path: Path) -> None:
+    rows = summarise([FULL[0], result("topk", 0, 1.5)])
+    lines = to_markdown(rows).splitlines()
+    assert [len(line.split("|")) - 2 for line in lines[:4]] == [len(CELLS)] * 4
+    assert (
+        json.loads(json.dumps(to_json(rows), allow_nan=False))[1]["difference"]["p_value"] is None
+    )
+    write_parquet(tmp_path / "runs.parquet", FULL)
+    assert parquet.read_table(tmp_path / "runs.parquet")["bits_per_byte"].to_pylist() == [
+        1,
+        1.1,
+        0.9,
+    ]
