@@ -60,7 +60,8 @@ def compare(
 
     from tinyohem.artifacts import write_json
     from tinyohem.evaluation import table
-    from tinyohem.evaluation.compare import check, plan_comparison, run_comparison
+    from tinyohem.evaluation.compare import run_comparison
+    from tinyohem.evaluation.comparison import check, plan_comparison
     from tinyohem.recipe import config_tree
 
     overrides: dict[str, Any] = {

@@ -66,7 +66,9 @@ def _run() -> int:
     except typer.Abort:
         return 130
     except KeyboardInterrupt:
-        print_error(TinyohemError("interrupted before training began; nothing was changed"))
+        print_error(
+            TinyohemError("interrupted", "the same command goes on; finished parts are kept")
+        )
         return 130
     except Exception as error:
         # Typer's own Click, which must not be imported, marks wrong usage with this method.

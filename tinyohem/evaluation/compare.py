@@ -1,4 +1,4 @@
-"""Arms × seeds at an equal budget: the instrument behind every table.
+"""Run a comparison: the instrument behind every table.
 
 Every arm of a seed sees the same windows, tokenizer, initial weights and evaluation; only what the
 arm itself sets differs. A finished run leaves `result.json` and is never repeated; an unfinished
@@ -6,149 +6,25 @@ one goes on from its last checkpoint.
 """
 
 import os
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from tinyohem.artifacts import hash_json, read_json, read_jsonl, write_json
-from tinyohem.config import RunConfig, reject_unknown_keys, validate_config
+from tinyohem.config import RunConfig
 from tinyohem.errors import InputError, RunError, TinyohemError
 from tinyohem.evaluation.breakdown import break_down, scored_labels
+from tinyohem.evaluation.comparison import Arm, Comparison
 from tinyohem.evaluation.perplexity import story_token_losses
 from tinyohem.progress import SILENT, Progress
-from tinyohem.recipe import assign, overlay, parse_literal, read_recipe
 from tinyohem.runtime import environment
 
-Budget = Literal["equal-tokens", "equal-seconds"]
 _RESULT_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way of training: a name and what it sets on top of the common config."""
-
-    name: str
-    tree: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What to compare: the first arm is the baseline."""
-
-    arms: tuple[Arm, ...]
-    seeds: tuple[int, ...]
-    common: dict[str, Any]
-    budget: Budget = "equal-tokens"
-
-    def config(self, arm: Arm, seed: int, seconds: float | None = None) -> RunConfig:
-        """Return the config of one run."""
-        tree = overlay(self.common, arm.tree)
-        assign(tree, "training.seed", seed)
-        if seconds is not None:
-            assign(tree, "training.seconds", seconds)
-        return validate_config(tree)
-
-
-def plan_comparison(
-    file: Path | None,
-    arms: Iterable[str],
-    seeds: str | None,
-    budget: Budget | None,
-    common: Mapping[str, Any],
-) -> Comparison:
-    """Merge a comparison file with what the command line adds to it or sets instead.
-
-    Args:
-        file: TOML with `seeds`, `budget`, `[common.<section>]`, `[arms.<name>.<section>]`.
-        arms: `name:key=value,…`, where a part without `=` is a recipe; or a bare recipe.
-        seeds: a count (`3`) or a list (`0,4,7`).
-        common: config tree shared by every arm, laid over the file's.
-
-    Raises:
-        InputError: not TOML, an unknown key or recipe, or seeds that are not numbers.
-    """
-    tree = _read_file(file) if file else {}
-    from_file = [Arm(name, settings) for name, settings in tree.get("arms", {}).items()]
-    return Comparison(
-        arms=(*from_file, *(_parse_arm(text) for text in arms)),
-        seeds=_parse_seeds(seeds if seeds is not None else tree.get("seeds", 3)),
-        common=overlay(tree.get("common", {}), common),
-        budget=budget or tree.get("budget", "equal-tokens"),
-    )
-
-
-def _parse_arm(text: str) -> Arm:
-    name, _, settings = text.partition(":")
-    tree: dict[str, Any] = {}
-    for part in [part for part in (settings or name).split(",") if part]:
-        key, equals, literal = part.partition("=")
-        if equals:
-            assign(tree, key.strip(), parse_literal(literal.strip()))
-        else:
-            tree = overlay(tree, read_recipe(key.strip()))
-    return Arm(name, tree)
-
-
-def _parse_seeds(seeds: str | int | list[int]) -> tuple[int, ...]:
-    if isinstance(seeds, list):
-        return tuple(seeds)
-    numbers = str(seeds).split(",")
-    if not all(number.strip().isdecimal() for number in numbers):
-        raise InputError(f"--seeds {seeds!r} is not a count or a list", "write 3, or 0,4,7")
-    chosen = tuple(int(number) for number in numbers)
-    return chosen if len(chosen) > 1 else tuple(range(chosen[0]))
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    hint = "the README's section on compare shows one"
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"cannot read the comparison {path}: {error}", hint) from None
-    unknown = set(tree) - {"seeds", "budget", "common", "arms"}
-    if unknown:
-        raise InputError(f"{path}: unknown key {sorted(unknown)[0]!r}", hint)
-    if tree.get("budget", "equal-tokens") not in get_args(Budget):
-        raise InputError(
-            f"{path}: budget = {tree['budget']!r}", f"use {' or '.join(get_args(Budget))}"
-        )
-    for name, sections in [("common", tree.get("common", {})), *tree.get("arms", {}).items()]:
-        if not isinstance(sections, dict):
-            raise InputError(f"{path}: {name} = {sections!r} is not a table", hint)
-        reject_unknown_keys(sections)
-    return tree
-
-
-def check(comparison: Comparison) -> list[str]:
-    """Validate every run's config and return warnings about what the table could not show.
-
-    Raises:
-        InputError: a bad config, fewer than two arms, or a repeated name.
-    """
-    names = [arm.name for arm in comparison.arms]
-    if len(names) < 2:
-        raise InputError("a comparison needs at least two arms", "add --arm random, for example")
-    if len(set(names)) < len(names):
-        raise InputError("two arms share a name", "name them apart: --arm name:key=value")
-    configs = [comparison.config(arm, comparison.seeds[0]) for arm in comparison.arms]
-    warnings = []
-    if len(comparison.seeds) < 3:
-        warnings.append(
-            f"{len(comparison.seeds)} seed(s) cannot tell a difference from luck; use --seeds 3"
-        )
-    mined = any(config.ohem.ratio < 1 for config in configs)
-    if mined and not any(config.ohem.select == "random" for config in configs):
-        warnings.append(
-            "no arm selects at random: without that control a gain cannot be told from "
-            "training on fewer tokens"
-        )
-    return warnings
 
 
 def run_comparison(
@@ -163,17 +39,17 @@ def run_comparison(
         InputError: `out` holds a result of another config under one of these names.
         RunError: a run failed; the others are finished and kept.
     """
-    baseline, others = comparison.arms[0], comparison.arms[1:]
+    baseline, others = comparison.arms[:1], comparison.arms[1:]
     progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
-    first = _run_all(_jobs(comparison, [baseline], out, {}), workers, progress, done=0)
-    seconds = {}
-    if comparison.budget == "equal-seconds":
-        seconds = {result["seed"]: result["train_seconds"] for result in first}
-    jobs = _jobs(comparison, others, out, seconds)
-    rest = _run_all(jobs, workers, progress, done=len(first))
+    if comparison.budget == "equal-tokens":
+        results = _run_all(_jobs(comparison, comparison.arms, out, {}), workers, progress)
+    else:
+        results = _run_all(_jobs(comparison, baseline, out, {}), workers, progress)
+        seconds = {result["seed"]: result["train_seconds"] for result in results}
+        timed = _jobs(comparison, others, out, seconds)
+        results += _run_all(timed, workers, progress, done=len(results))
     progress.finish()
-    results = first + rest
-    _add_time_to_baseline(results, baseline.name, out)
+    _add_time_to_baseline(results, baseline[0].name, out)
     return results
 
 
@@ -201,7 +77,7 @@ def _jobs(
 
 
 def _run_all(
-    jobs: list[_Job], workers: int | None, progress: Progress, done: int
+    jobs: list[_Job], workers: int | None, progress: Progress, done: int = 0
 ) -> list[dict[str, Any]]:
     """Run jobs side by side; finished ones are read, not repeated."""
     results: dict[_Job, dict[str, Any] | None] = {job: _finished(job) for job in jobs}

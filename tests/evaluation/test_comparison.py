@@ -1,0 +1,88 @@
+"""Reading a comparison from a file and the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from tinyohem.errors import InputError
+from tinyohem.evaluation.comparison import check, plan_comparison
+
+FILE = """
+seeds = [4, 7]
+budget = "equal-seconds"
+
+[common.model]
+preset = "0.5m"
+
+[common.training]
+tokens = "4M"
+
+[arms.full.ohem]
+ratio = 1.0
+
+[arms.top.ohem]
+ratio = 0.5
+"""
+
+
+def test_the_command_line_adds_arms_and_overrides_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "compare.toml"
+    file.write_text(FILE)
+    arms = ["control:random,ohem.ratio=0.4", "ohem"]
+    plan = plan_comparison(file, arms, "3", None, {"training": {"tokens": "1M"}})
+    assert [arm.name for arm in plan.arms] == ["full", "top", "control", "ohem"]
+    assert plan.seeds == (0, 1, 2)
+    assert plan.budget == "equal-seconds"
+    control = plan.config(plan.arms[2], seed=2)
+    assert (control.ohem.select, control.ohem.ratio) == ("random", 0.4)
+    assert (control.model.preset, control.training.tokens) == ("0.5m", "1M")
+    assert control.training.seed == 2
+
+
+def test_seeds_are_a_count_or_a_list(tmp_path: Path) -> None:
+    assert plan_comparison(None, [], "2", None, {}).seeds == (0, 1)
+    assert plan_comparison(None, [], "0,4,7", None, {}).seeds == (0, 4, 7)
+    assert plan_comparison(None, [], None, None, {}).seeds == (0, 1, 2)
+    with pytest.raises(InputError, match="three"):
+        plan_comparison(None, [], "three", None, {})
+
+
+@pytest.mark.parametrize(
+    ("arms", "seeds", "message"),
+    [
+        (["baseline"], "3", "two arms"),
+        (["baseline", "x:baseline", "x:ohem"], "3", "share a name"),
+        (["baseline", "x:ohem.ratoi=1"], "3", "did you mean ohem.ratio"),
+        (["baseline", "x:ohem.ratio=2"], "3", "ohem.ratio = 2"),
+        (["baseline", "nonsense"], "3", "no recipe 'nonsense'"),
+        (["baseline", "../up:ohem"], "3", "cannot name a folder"),
+    ],
+)
+def test_bad_arms(arms: list[str], seeds: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check(plan_comparison(None, arms, seeds, None, {}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds = ", "cannot read"),
+        ("sedes = 3", "unknown key 'sedes'"),
+        ('budget = "equal-joules"', "equal-joules"),
+        ("[arms]\nfull = 3", "not a table"),
+        ("[arms.full.ohme]\nratio = 1", "did you mean ohem"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "compare.toml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        plan_comparison(file, [], None, None, {})
+
+
+def test_it_warns_of_few_seeds_and_of_a_missing_control() -> None:
+    few, control = check(plan_comparison(None, ["baseline", "ohem"], "2", None, {}))
+    assert "2 seed(s)" in few
+    assert "random" in control
+    assert not check(plan_comparison(None, ["baseline", "ohem", "random"], "3", None, {}))
+    assert not check(plan_comparison(None, ["baseline", "b:optim.lr=0.1"], "3", None, {}))
