@@ -104,9 +104,10 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
         case ".zst":
             import zstandard
 
-            with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(
-                raw, read_across_frames=True
-            ) as stream:
+            with (
+                path.open("rb") as raw,
+                zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream,
+            ):
                 yield io.BufferedReader(stream, _HASH_CHUNK_BYTES)  # type: ignore[arg-type]
         case _:
             with path.open("rb") as stream:

@@ -47,16 +47,16 @@ _LOWER_WORDS = bytes(
     for code in range(256)
 )
 _TITLES = ("Mr", "Mrs", "Ms", "Dr", "St")
-_LOOKAHEAD = 3  # bytes after a terminator that decide whether a sentence ends: quote, space, letter
+_MARGIN = b"\n" * 4  # around a batch: looking around a terminator never leaves the buffer
 
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Normalised stories as one UTF-8 buffer; each story ends with one newline.
+    """Normalised stories as one UTF-8 buffer with a margin; each story ends with one newline.
 
     Attributes:
         data: the bytes of all stories.
-        offsets: (stories + 1,) where each story starts in `data`.
+        offsets: (stories + 1,) where each story starts in `data`; the last one ends there.
     """
 
     data: bytes
@@ -112,7 +112,8 @@ def pack(texts: Sequence[str]) -> TextBatch:
     """Normalise stories and lay them out in one buffer."""
     encoded = [encode(normalise(text)) for text in texts]
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1
-    return TextBatch(b"\n".join([*encoded, b""]), _offsets(lengths))
+    data = b"\n".join([*encoded, b""]).join([_MARGIN, _MARGIN])
+    return TextBatch(data, _offsets(lengths) + len(_MARGIN))
 
 
 def split_words(batch: TextBatch) -> Words:
@@ -148,8 +149,6 @@ def count_sentences(batch: TextBatch) -> IntArray:
     """Count the sentences of each story, (stories,); a story without a word has none."""
     kind = np.frombuffer(batch.data.translate(_KIND), np.uint8)
     word_starts = np.flatnonzero((kind[1:] == _WORD) & (kind[:-1] != _WORD)) + 1
-    if len(kind) and kind[0] == _WORD:
-        word_starts = np.concatenate([[0], word_starts])
 
     # Two terminators with no word between them end the same sentence, so a sentence border is
     # the index of the word that follows. Borders at the start of a story do not divide it.
@@ -170,7 +169,7 @@ def _sentence_ends(data: bytes, kind: npt.NDArray[np.uint8]) -> IntArray:
     """Return the last byte of each run of terminators that ends a sentence."""
     is_terminator = kind == _TERMINATOR
     run_ends = np.flatnonzero(is_terminator[:-1] & ~is_terminator[1:])
-    characters = np.frombuffer(data + bytes(_LOOKAHEAD), np.uint8)
+    characters = np.frombuffer(data, np.uint8)
     after, second, third = (characters[run_ends + ahead] for ahead in (1, 2, 3))
 
     goes_on_at_once = kind[run_ends + 1] == _WORD
@@ -189,11 +188,10 @@ def _is_title_dot(
     for title in _TITLES:
         pattern = f"{title}.".encode()
         starts = dots - len(pattern) + 1
-        matches = starts >= 0
+        matches = kind[starts - 1] != _WORD
         for index, char in enumerate(pattern):
             matches &= characters[starts + index] == char
-        # Not the end of a longer word; a title that opens the buffer has nothing before it.
-        found |= matches & ((starts == 0) | (kind[starts - 1] != _WORD))
+        found |= matches
     return found
 
 
