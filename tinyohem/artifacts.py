@@ -4,7 +4,6 @@ Everything the project writes goes through here, so that a kill at any moment le
 file or the new one, never half of one.
 """
 
-import gzip
 import hashlib
 import io
 import json
@@ -14,9 +13,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
-_HASH_CHUNK_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 20
 
 
 def data_dir() -> Path:
@@ -95,26 +94,24 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
     """Open a plain, `.gz` or `.zst` file and stream its uncompressed bytes.
 
     Raises:
-        EOFError, gzip.BadGzipFile, zstandard.ZstdError: while reading, from a damaged file.
+        OSError: the file cannot be opened or, while reading, is damaged or cut short.
     """
-    match path.suffix:
-        case ".gz":
-            with gzip.open(path, "rb") as stream:
-                yield io.BufferedReader(stream, _HASH_CHUNK_BYTES)  # type: ignore[arg-type]
-        case ".zst":
-            import zstandard
+    codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+    if codec is None:
+        with path.open("rb") as stream:
+            yield stream
+        return
+    import pyarrow
 
-            with (
-                path.open("rb") as raw,
-                zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream,
-            ):
-                yield io.BufferedReader(stream, _HASH_CHUNK_BYTES)  # type: ignore[arg-type]
-        case _:
-            with path.open("rb") as stream:
-                yield stream
+    # Not the zstandard package: its reader ends without a word where a frame is cut short.
+    with (
+        pyarrow.OSFile(str(path)) as raw,
+        pyarrow.CompressedInputStream(raw, codec) as stream,
+        io.BufferedReader(stream, _BUFFER_BYTES) as buffered,
+    ):
+        yield buffered
 
 
-def append_line(stream: TextIO, value: dict[str, Any]) -> None:
-    """Append one JSON object as a line and flush it."""
-    stream.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-    stream.flush()
+def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:
+    """Append one JSON object as a line."""
+    stream.write((json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode())

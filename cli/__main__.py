@@ -1,0 +1,3 @@
+from tinyohem_cli.main import run
+
+run()

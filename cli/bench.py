@@ -1,0 +1,44 @@
+"""`tinyohem bench`."""
+
+from typing import Annotated
+
+import typer
+from tinyohem_cli import options
+
+
+def bench(
+    recipe: options.Recipe = None,
+    rounds: Annotated[
+        int, typer.Option("--rounds", help="Timed steps of each variant", min=1)
+    ] = 10,
+    device: options.Device = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Time the training step: full, mined, a bare PyTorch loop, the usual mask on the loss.
+
+    Steps of all variants are interleaved; random tokens, so no data is needed.
+    """
+    from rich.table import Table
+    from tinyohem_cli.console import ConsoleProgress, out, print_json
+
+    from tinyohem.config import load_config
+    from tinyohem.evaluation.bench import FULL, run_bench
+
+    config = load_config(recipe, options.given({"training.device": device}), assignments or ())
+    timings = run_bench(config, rounds, ConsoleProgress())
+    full = next(timing for timing in timings if timing.name == FULL)
+    rows = [timing.to_json(full) for timing in timings]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("step", "ms (median)", "min – max", "tokens/s", "speed against full")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            f"{row['ms_per_step']:.1f}",
+            f"{row['ms_min']:.1f} – {row['ms_max']:.1f}",
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['ratio_to_full']:.2f}×",
+        )
+    out.print(table)

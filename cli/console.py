@@ -1,0 +1,117 @@
+"""What a person sees: results on stdout, progress and messages on stderr, errors in two lines."""
+
+import json
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tinyohem.errors import TinyohemError
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_PLAIN_LINE_SECONDS = 10.0
+
+
+class ConsoleProgress:
+    """Draws `tinyohem.progress.Progress`: a live bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._stage = self._unit = ""
+        self._total: int | None = None
+        self._fields = ""
+        self._done = 0
+        self._last_line = 0.0
+
+    def note(self, text: str) -> None:
+        """Show a line."""
+        err.print(escape(text), style="dim")
+
+    def warn(self, text: str) -> None:
+        """Show a line that stands out."""
+        err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        """Open a bar, or remember the stage for plain lines."""
+        self.finish()
+        self._stage, self._total, self._unit = stage, total, unit
+        self._fields, self._done, self._last_line = "", 0, time.monotonic()
+        if err.is_terminal:
+            self._bar = _new_bar()
+            self._bar.add_task(stage, total=total, unit=unit, fields="")
+            self._bar.start()
+
+    def advance(self, done: int, fields: Mapping[str, float] | None = None) -> None:
+        """Move the bar; without a terminal print a line every ten seconds."""
+        self._done = done
+        if fields:
+            self._fields = "  ".join(f"{name} {_short(value)}" for name, value in fields.items())
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, fields=self._fields)
+        elif time.monotonic() - self._last_line >= _PLAIN_LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self._print_line()
+
+    def finish(self) -> None:
+        """Close the bar, leaving its last state on the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        elif self._stage:
+            self._print_line()
+        self._stage = ""
+
+    def _print_line(self) -> None:
+        of_total = f"/{self._total:,}" if self._total else ""
+        err.print(f"{self._stage}: {self._done:,}{of_total} {self._unit}  {self._fields}".rstrip())
+
+
+def _new_bar() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[fields]}"),
+        console=err,
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object and nothing else."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_error(error: TinyohemError) -> None:
+    """Print `error: …` and `hint: …`, one line each."""
+    err.print(f"[red]error:[/red] {escape(' '.join(error.message.split()))}")
+    if error.hint:
+        err.print(f"[cyan]hint:[/cyan] {escape(error.hint)}")
+
+
+def quote(path: Path) -> str:
+    """Return a path as one would type it in a shell."""
+    return shlex.quote(str(path))

@@ -1,0 +1,54 @@
+"""`tinyohem generate`."""
+
+from typing import Annotated
+
+import typer
+from tinyohem_cli import options
+
+
+def generate(
+    model: Annotated[
+        str, typer.Argument(help="Run folder, checkpoint, transformers folder or Hub id")
+    ],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", help="Beginning of a story; repeatable; default: an empty one"),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", help="Longest continuation in tokens", min=1)
+    ] = 200,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="0 takes the likeliest token", min=0)
+    ] = 0.8,
+    top_k: Annotated[
+        int, typer.Option("--top-k", help="Sample from the k likeliest tokens; 0: all", min=0)
+    ] = 0,
+    top_p: Annotated[
+        float,
+        typer.Option("--top-p", help="Sample from this share of the probability", min=0, max=1),
+    ] = 0.95,
+    seed: Annotated[int, typer.Option("--seed", help="Prompt i samples with seed + i", min=0)] = 0,
+    device: options.Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Continue one or several prompts, each until its end of text."""
+    from tinyohem_cli.console import out, print_json
+
+    from tinyohem.evaluation.source import generate as continue_prompts
+    from tinyohem.evaluation.source import load_source
+
+    stories = continue_prompts(
+        load_source(model, device or "auto"),
+        prompts or [""],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+    if as_json:
+        print_json({"stories": stories})
+        return
+    for story in stories:
+        out.print(story, markup=False)
+        out.print()

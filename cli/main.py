@@ -1,0 +1,78 @@
+"""The app. Commands live in the files beside this one; heavy imports stay inside them."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from tinyohem_cli.bench import bench
+from tinyohem_cli.eval_perplexity import eval_perplexity
+from tinyohem_cli.generate import generate
+from tinyohem_cli.prepare_data import prepare_data
+from tinyohem_cli.recipes import recipes
+from tinyohem_cli.train import train
+
+from tinyohem import __version__
+from tinyohem.errors import InputError, TinyohemError
+
+app = typer.Typer(
+    name="tinyohem",
+    help="Train a small language model on its hard tokens, and measure whether it helped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tinyohem {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None: ...
+
+
+app.command("train")(train)
+app.command("eval-perplexity")(eval_perplexity)
+app.command("generate")(generate)
+app.command("prepare-data")(prepare_data)
+app.command("bench")(bench)
+app.add_typer(recipes, name="recipes")
+
+
+def run() -> None:
+    """Run the command line: exit code 0 done, 1 run failed, 2 wrong usage or input."""
+    # Tokenizers fork nothing here, but its warning about it would land in the middle of a bar.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    sys.exit(_run())
+
+
+def _run() -> int:
+    from tinyohem_cli.console import print_error
+
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except TinyohemError as error:
+        print_error(error)
+        return error.exit_code
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        print_error(TinyohemError("interrupted before training began; nothing was changed"))
+        return 130
+    except Exception as error:
+        # Typer's own Click, which must not be imported, marks wrong usage with this method.
+        if not hasattr(error, "format_message"):
+            raise
+        print_error(InputError(error.format_message(), "add --help to see the options"))
+        return 2
+
+
+if __name__ == "__main__":
+    run()

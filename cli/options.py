@@ -1,0 +1,86 @@
+"""Options that several commands share, each with its unit and default in the help."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tinyohem.evaluation.perplexity import Perplexity
+
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", help="Built-in recipe (`recipes list`) or a .toml file; default: none"
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Hub id, `sample` (built in, synthetic), file, folder or glob of .txt .jsonl .json "
+        ".parquet, also .gz or .zst; default: roneneldan/TinyStories",
+    ),
+]
+Valid = Annotated[
+    str | None,
+    typer.Option(
+        "--valid",
+        help="Validation stories, as --dataset; default: the data set's own split, "
+        "else every 50th story",
+    ),
+]
+TextField = Annotated[
+    str | None, typer.Option("--text-field", help="Field that holds the story; default: text")
+]
+Clean = Annotated[
+    bool | None,
+    typer.Option(
+        "--clean/--no-clean",
+        help="Repair mojibake, drop empty, cut-off and repeated stories; default: no",
+    ),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer", help="Hub id or folder; default: a byte-level BPE of 4,096 is trained"
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="auto, cpu, cuda or cuda:N; default: auto (CUDA if there is one)"
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any recipe key; repeatable"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
+
+
+def given(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Keep the options that the user gave."""
+    return {key: value for key, value in overrides.items() if value is not None}
+
+
+def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
+    """Lay out an evaluation for a person."""
+    from rich.table import Table
+
+    figures = perplexity.to_json()
+    table = Table(title=title, title_justify="left", show_header=False)
+    for label, name, form in (
+        ("perplexity per token", "perplexity", ".3f"),
+        ("perplexity per word", "word_perplexity", ".2f"),
+        ("perplexity per byte", "byte_perplexity", ".4f"),
+        ("bits per byte", "bits_per_byte", ".4f"),
+        ("loss (nats per token)", "loss", ".4f"),
+        ("tokens", "tokens", ","),
+        ("words", "words", ","),
+        ("bytes", "bytes", ","),
+        ("stories", "stories", ","),
+    ):
+        table.add_row(label, format(figures[name], form))
+    return table

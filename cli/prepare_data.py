@@ -1,0 +1,43 @@
+"""`tinyohem prepare-data`: tokenizer and token stores, ahead of training."""
+
+from tinyohem_cli import options
+
+
+def prepare_data(
+    recipe: options.Recipe = None,
+    dataset: options.Dataset = None,
+    valid: options.Valid = None,
+    text_field: options.TextField = None,
+    clean: options.Clean = None,
+    tokenizer: options.Tokenizer = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tokenize a data set once; `train` with the same options then starts at once.
+
+    Everything lands in `data/` (or `$TINYOHEM_DATA`), filed under a hash of the content.
+    """
+    from rich.table import Table
+    from tinyohem_cli.console import ConsoleProgress, out, print_json
+
+    from tinyohem.config import load_config
+    from tinyohem.data.prepare import prepare_data as prepare
+
+    overrides = {
+        "data.dataset": dataset,
+        "data.valid": valid,
+        "data.text_field": text_field,
+        "data.clean": clean,
+        "tokenizer.name": tokenizer,
+    }
+    config = load_config(recipe, options.given(overrides), assignments or ())
+    prepared = prepare(config.data, config.tokenizer, ConsoleProgress())
+    manifests = {"train": prepared.train.manifest, "valid": prepared.valid.manifest}
+    if as_json:
+        print_json(manifests)
+        return
+    table = Table("split", "stories", "tokens", "bytes", "bytes per token")
+    for split, manifest in manifests.items():
+        counts = [manifest[key] for key in ("stories", "tokens", "bytes")]
+        table.add_row(split, *(f"{n:,}" for n in counts), f"{counts[2] / counts[1]:.2f}")
+    out.print(table)

@@ -1,0 +1,45 @@
+"""`tinyohem recipes list|show`."""
+
+from typing import Annotated
+
+import typer
+
+recipes = typer.Typer(help="The built-in recipes.", no_args_is_help=True)
+
+
+@recipes.command("list")
+def list_recipes() -> None:
+    """List the built-in recipes with what each is for."""
+    import tomllib
+
+    from rich.table import Table
+    from tinyohem_cli.console import out
+
+    from tinyohem.config import recipe_names, recipe_text
+
+    table = Table("recipe", "what it is", box=None, pad_edge=False)
+    for name in recipe_names():
+        table.add_row(name, tomllib.loads(recipe_text(name))["description"])
+    out.print(table)
+
+
+@recipes.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="Built-in recipe or a .toml file")],
+) -> None:
+    """Print every key of a recipe as `train` would use it, defaults included."""
+    from tinyohem_cli.console import out
+
+    from tinyohem.config import load_config
+
+    for section, values in load_config(name).model_dump().items():
+        out.print(rf"\[{section}]")
+        for key, value in values.items():
+            out.print(f"{key} = {_toml(value)}" if value is not None else f"# {key}: not set")
+        out.print()
+
+
+def _toml(value: object) -> str:
+    import json
+
+    return json.dumps(value)  # strings, numbers and booleans read the same in both

@@ -1,0 +1,306 @@
+"""The recipe: typed, frozen, validated once when it is loaded.
+
+Values come from, later ones winning: the defaults below, a recipe file (and the one it extends),
+command-line flags, `--set section.key=value`.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tinyohem.errors import InputError
+from tinyohem.ohem.schedule import KeepSchedule, parse_schedule
+
+_TOKEN_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[xkKmMbB]?)")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    """Where the stories come from."""
+
+    dataset: str = "roneneldan/TinyStories"  # Hub id, `sample`, file, folder or glob
+    valid: str | None = None  # default: the data set's own validation split, else every 50th story
+    text_field: str = "text"
+    clean: bool = False
+
+
+class TokenizerConfig(_Section):
+    """The vocabulary: trained on the corpus, or loaded from `name`."""
+
+    name: str | None = None  # Hub id or folder
+    vocab_size: int = Field(4096, ge=257, le=2**31 - 1)
+
+
+class ModelConfig(_Section):
+    """A preset by parameter count; the other keys override single dimensions of it."""
+
+    preset: Literal["260k", "0.5m", "1m", "2m", "5m", "15m"] = "2m"
+    hidden_size: int | None = Field(None, ge=8)
+    num_layers: int | None = Field(None, ge=1)
+    num_heads: int | None = Field(None, ge=1)
+    intermediate_size: int | None = Field(None, ge=1)
+
+
+class TrainingConfig(_Section):
+    """Budget, batch, and how often things happen (in optimizer steps)."""
+
+    tokens: str = "20x"  # a count (`4M`) or a multiple of the model's parameters (`20x`)
+    steps: int | None = Field(None, ge=1)  # overrides `tokens`
+    batch_size: int = Field(32, ge=1)  # sequences an optimizer step
+    micro_batch_size: int | None = Field(None, ge=1)  # sequences a forward pass; default: all
+    seq_len: int = Field(256, ge=2)  # tokens
+    seed: int = Field(0, ge=0, lt=2**32)
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    log_every: int = Field(10, ge=1)
+    eval_every: int | None = Field(None, ge=1)  # default: ten times a run
+    eval_tokens: int = Field(100_000, ge=1)  # of the validation split, while training
+    save_every: int | None = Field(None, ge=1)  # default: ten times a run
+    keep_last: int = Field(2, ge=1)  # checkpoints, beside `best`
+    stop_at_step: int | None = Field(None, ge=1)  # end early, resumable
+
+    @field_validator("tokens")
+    @classmethod
+    def _tokens_parse(cls, text: str) -> str:
+        parse_tokens(text, num_parameters=1)
+        return text
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> Self:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size must divide batch_size = {self.batch_size}")
+        return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that an optimizer step sees."""
+        return self.batch_size * self.seq_len
+
+    @property
+    def sequences_a_pass(self) -> int:
+        """Sequences in one forward pass: a micro-batch, or the whole batch."""
+        return self.micro_batch_size or self.batch_size
+
+
+class OptimConfig(_Section):
+    """AdamW and its learning-rate schedule."""
+
+    lr: float = Field(4e-3, gt=0)
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)  # of all steps
+    decay_fraction: float = Field(0.2, gt=0, le=1)  # of all steps; `wsd` only
+    min_lr_ratio: float = Field(0.0, ge=0, le=1)
+    weight_decay: float = Field(0.1, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class OhemConfig(_Section):
+    """Which tokens teach, how many of them, and when. Ratio 1.0 is plain cross entropy."""
+
+    ratio: float = Field(1.0, gt=0, le=1)
+    select: Literal["topk", "random"] = "topk"
+    schedule: str = "recover"
+    scope: Literal["batch", "sequence"] = "batch"
+    min_kept: int = Field(1, ge=1)  # tokens, in each scope
+    denominator: Literal["kept", "all"] = "kept"
+
+    @model_validator(mode="after")
+    def _schedule_is_sound(self) -> Self:
+        self.keep_schedule()
+        return self
+
+    def keep_schedule(self) -> KeepSchedule:
+        """Return the keep ratio over training."""
+        return parse_schedule(self.schedule, self.ratio)
+
+    @property
+    def biases_the_end(self) -> bool:
+        """Whether top-k below 0.9 is still on when training ends."""
+        schedule = self.keep_schedule()
+        return self.select == "topk" and schedule.lowest < 0.9 and not schedule.ends_full
+
+
+class TrackingConfig(_Section):
+    """Where metrics go besides `metrics.jsonl`."""
+
+    wandb: Literal["off", "offline", "online"] = "off"
+    project: str = "tinyohem"
+
+
+class RunConfig(_Section):
+    """Everything that decides what a run does."""
+
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    optim: OptimConfig = OptimConfig()
+    ohem: OhemConfig = OhemConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+# Keys that may differ between a run and its resumption: they do not change the weights.
+RESUME_MAY_CHANGE = frozenset(
+    {
+        "training.device",
+        "training.compile",
+        "training.log_every",
+        "training.eval_every",
+        "training.eval_tokens",
+        "training.save_every",
+        "training.keep_last",
+        "training.stop_at_step",
+        "tracking.wandb",
+        "tracking.project",
+    }
+)
+
+
+def parse_tokens(text: str, num_parameters: int) -> int:
+    """Return the token budget that `text` names: `4M`, `12.8M`, `250000`, or `20x` a parameter."""
+    parsed = _TOKEN_BUDGET.fullmatch(text.strip().replace("_", ""))
+    number = float(parsed["number"]) if parsed else 0.0
+    if not parsed or number <= 0:
+        raise InputError(
+            f"training.tokens = {text!r} is not a token budget",
+            "write a count such as 4M or 250k, or a multiple of the parameters such as 20x",
+        )
+    unit = parsed["unit"].lower()
+    return round(number * (num_parameters if unit == "x" else _UNITS[unit]))
+
+
+def load_config(
+    recipe: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    assignments: Iterable[str] = (),
+) -> RunConfig:
+    """Merge a recipe, flags (`{"ohem.ratio": 0.5}`) and `section.key=value` into one config.
+
+    Raises:
+        InputError: an unknown recipe or key (the nearest name is suggested), or a bad value.
+    """
+    tree = read_recipe(recipe) if recipe else {}
+    for key, value in (overrides or {}).items():
+        _assign(tree, key, value)
+    for assignment in assignments:
+        key, equals, literal = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set {assignment!r} has no '='", "write --set section.key=value")
+        _assign(tree, key.strip(), _parse_literal(literal.strip()))
+    return validate_config(tree)
+
+
+def validate_config(tree: Mapping[str, Any]) -> RunConfig:
+    """Check a nested mapping and freeze it; the error names the field, the value and the rule."""
+    _reject_unknown_keys(tree)
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"] if part != "function-after")
+        rule = first["msg"].removeprefix("Value error, ")
+        raise InputError(
+            f"{field} = {first['input']!r}: {rule}"
+            if not isinstance(first["input"], dict)
+            else f"[{field}]: {rule}",
+            "`tinyohem train --help` lists every option with its unit and default",
+        ) from None
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the built-in recipes."""
+    folder = resources.files("tinyohem_recipes")
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
+
+
+def recipe_text(name: str) -> str:
+    """Return the TOML of a built-in recipe or of a file that ends in `.toml`."""
+    if name.endswith(".toml"):
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read the recipe {name}: {error}", "check the path") from None
+    if name not in recipe_names():
+        raise InputError(
+            f"there is no recipe {name!r}{_nearest(name, recipe_names())}",
+            "`tinyohem recipes list` shows them; a file of your own must end in .toml",
+        )
+    return (resources.files("tinyohem_recipes") / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Return a recipe's tree, laid over the one it `extends` (one level)."""
+    tree = _parse_recipe(name)
+    parent = tree.pop("extends", None)
+    tree.pop("description", None)
+    if parent is None:
+        return tree
+    base = _parse_recipe(str(parent))
+    if "extends" in base:
+        raise InputError(
+            f"recipe {name!r} extends {parent!r}, which extends a third one",
+            "recipes extend one level only: copy what is needed",
+        )
+    base.pop("description", None)
+    for section, values in tree.items():
+        base[section] = {**base[section], **values} if section in base else values
+    return base
+
+
+def _parse_recipe(name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(recipe_text(name))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"recipe {name!r} is not TOML: {error}", "mend that line") from None
+
+
+def _parse_literal(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word, such as --set ohem.schedule=recover
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    section, _, key = dotted.partition(".")
+    if not key:
+        raise InputError(f"{dotted!r} names no key", "write --set section.key=value")
+    tree.setdefault(section, {})[key] = value
+
+
+def _reject_unknown_keys(tree: Mapping[str, Any]) -> None:
+    sections = RunConfig.model_fields
+    known = {name: getattr(RunConfig(), name).__class__.model_fields for name in sections}
+    every_key = [f"{section}.{key}" for section, keys in known.items() for key in keys]
+    for section, values in tree.items():
+        if section not in known:
+            raise InputError(f"unknown section [{section}]{_nearest(section, sections)}", _SHOW)
+        if not isinstance(values, Mapping):
+            raise InputError(f"[{section}] is {values!r}, not a table of keys", _SHOW)
+        for key in values:
+            if key not in known[section]:
+                name = f"{section}.{key}"
+                raise InputError(f"unknown key {name}{_nearest(name, every_key)}", _SHOW)
+
+
+_SHOW = "`tinyohem recipes show baseline` prints every section and key"
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

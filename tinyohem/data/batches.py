@@ -1,0 +1,91 @@
+"""Batches as a pure function of (plan, step): no loader, no state, so that resuming is exact."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tinyohem.data.tokens import TokenStore
+from tinyohem.errors import InputError
+
+IGNORE_INDEX = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences to train on: `labels` are `input_ids` one token later; both int64 (B, T)."""
+
+    input_ids: Tensor
+    labels: Tensor
+    num_valid: int  # labels that count, known to the host so that no step has to ask the device
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to `device` without waiting for the copy."""
+        if device.type == "cuda":
+            input_ids = self.input_ids.pin_memory().to(device, non_blocking=True)
+            labels = self.labels.pin_memory().to(device, non_blocking=True)
+        else:
+            input_ids, labels = self.input_ids.to(device), self.labels.to(device)
+        return Batch(input_ids, labels, self.num_valid)
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Which window stands where: every epoch visits each window once, in a seeded order."""
+
+    num_windows: int
+    seed: int
+
+    def windows(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the windows at positions first .. first + count - 1 of the endless order."""
+        position = np.arange(first, first + count)
+        epoch, place = np.divmod(position, self.num_windows)
+        order = np.empty(count, dtype=np.int64)
+        for e in np.unique(epoch):
+            here = epoch == e
+            order[here] = _epoch_order(self.num_windows, self.seed, int(e))[place[here]]
+        return order
+
+
+@lru_cache(maxsize=2)  # a batch touches at most two epochs unless the corpus is tiny
+def _epoch_order(num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(num_windows)
+
+
+def plan_windows(store: TokenStore, seq_len: int, seed: int) -> WindowPlan:
+    """Cut the corpus into windows of `seq_len` tokens, each with a label for its last token.
+
+    Raises:
+        InputError: the corpus is shorter than one window.
+    """
+    num_windows = (store.num_tokens - 1) // seq_len
+    if num_windows < 1:
+        raise InputError(
+            f"the corpus has {store.num_tokens:,} tokens, fewer than one window of {seq_len:,}",
+            f"use more text, or --set training.seq_len={max(2, store.num_tokens - 1)}",
+        )
+    return WindowPlan(num_windows, seed)
+
+
+def batch_windows(plan: WindowPlan, step: int, batch_size: int) -> NDArray[np.int64]:
+    """Return the windows that optimizer step `step` (from 0) trains on."""
+    return plan.windows(step * batch_size, batch_size)
+
+
+def make_batch(store: TokenStore, windows: NDArray[np.int64], seq_len: int) -> Batch:
+    """Copy `windows` out of the memory map."""
+    positions = windows[:, None] * seq_len + np.arange(seq_len + 1)
+    tokens = torch.from_numpy(store.ids[positions].astype(np.int64))
+    labels = tokens[:, 1:].contiguous()
+    return Batch(tokens[:, :-1].contiguous(), labels, num_valid=labels.numel())
+
+
+def story_rows(store: TokenStore, windows: NDArray[np.int64], seq_len: int) -> list[int]:
+    """Return the corpus rows of every story that `windows` touch, in order."""
+    first = store.story_of_token(windows * seq_len)
+    last = store.story_of_token((windows + 1) * seq_len)
+    stories = {s for a, b in zip(first, last, strict=True) for s in range(int(a), int(b) + 1)}
+    return [int(store.rows[s]) for s in sorted(stories)]

@@ -1,0 +1,202 @@
+"""Where stories come from: the built-in sample, files, a data set on the Hub. One stream of Story.
+
+Which one a name means: `sample` is the built-in corpus; what exists here, looks like a path or ends
+like a story file is local; the rest is a Hub id.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tinyohem.artifacts import hash_file, hash_json
+from tinyohem.data.files import (
+    DEFAULT_TEXT_FIELD,
+    KNOWN_SUFFIXES,
+    file_format,
+    read_texts,
+    unknown_format,
+)
+from tinyohem.data.hub import hub_builder, hub_fingerprint, hub_splits, hub_texts, latest_commit
+from tinyohem.errors import InputError
+from tinyohem.progress import SILENT, Progress
+
+Split = Literal["train", "validation"]
+
+SAMPLE = "sample"
+# Part of every fingerprint: raise it when the same files would give other stories.
+_FORMAT = 1
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "valid": "validation",
+    "validation": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+# Whole words only: "retrain" and "evaluation" name no split.
+_SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(_SPLIT_WORDS)})(?![a-z])")
+
+
+class MissingSplitError(InputError):
+    """The corpus is fine but has no such split; for a validation split, hold out stories."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """One story, without white space around it."""
+
+    row: int  # position in the corpus before cleaning, from 0; empty rows count too
+    text: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A named stream of stories that can be read any number of times.
+
+    Attributes:
+        name: what the user typed.
+        split: "train" or "validation".
+        fingerprint: SHA-256 in hex that changes whenever the stories could.
+    """
+
+    name: str
+    split: str
+    fingerprint: str
+    _texts: Callable[[], Iterator[str]] = field(repr=False, compare=False)
+
+    def stories(self) -> Iterator[Story]:
+        """Stream every story that is not empty, in order; each call begins anew.
+
+        Memory is bounded by a buffer and the longest story, not by the corpus.
+
+        Raises:
+            InputError: there is no story at all, or a file is damaged (see `files.read_texts`).
+            RunError: the connection to the Hub was lost.
+        """
+        empty = True
+        for row, text in enumerate(self._texts()):
+            if text := text.strip():
+                empty = False
+                yield Story(row, text)
+        if empty:
+            raise InputError(f"{self.name} holds no story", "check the file and --text-field")
+
+
+def open_corpus(
+    name: str,
+    split: Split = "train",
+    *,
+    text_field: str = DEFAULT_TEXT_FIELD,
+    progress: Progress = SILENT,
+) -> Corpus:
+    """Find a corpus and fingerprint it; the stories themselves are read later.
+
+    Files are one train split, unless their names tell splits apart, as in a folder of `train.jsonl`
+    and `valid.jsonl`: then each split is the files named after it. A single file is always a train
+    split, whatever its name.
+
+    Args:
+        name: `sample`, a file, a folder, a glob or a Hub id such as `roneneldan/TinyStories`.
+        text_field: the field of JSON, Parquet and Hub rows that holds the story.
+
+    Raises:
+        MissingSplitError: the corpus exists but has no such split.
+        InputError: there is no such corpus, or the Hub cannot be reached.
+    """
+    if name == SAMPLE:
+        return _open_sample(split)
+    path = Path(name).expanduser()
+    if path.is_file():
+        if file_format(path) is None:
+            raise unknown_format(path)
+        if split != "train":
+            raise _missing_split(name, split, ["train"])
+        return _open_files(name, [path], split, text_field, progress)
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
+    elif any(character in name for character in "*?["):
+        found = [Path(file) for file in glob.glob(str(path), recursive=True)]
+    elif name.startswith((".", "/", "~")) or file_format(path) or name.count("/") > 1:
+        raise InputError(f"there is no file or folder {name}", "check the path")
+    else:
+        return _open_hub(name, split, text_field, progress)
+    files = sorted(file for file in found if file_format(file) and file.is_file())
+    if not files:
+        raise InputError(f"{name} holds no story file", KNOWN_SUFFIXES)
+    chosen = _files_of_split(files, name, split)
+    if len(chosen) < len(files):
+        first = f"{len(chosen)} of {len(files)} files, {chosen[0].name} first"
+        progress.note(f"{name}: the {split} split is {first}")
+    return _open_files(name, chosen, split, text_field, progress)
+
+
+def _open_sample(split: Split) -> Corpus:
+    from tinyohem.data.sample import SAMPLE_FINGERPRINT, sample_stories
+
+    fingerprint = hash_json([_FORMAT, SAMPLE_FINGERPRINT[split]])
+    return Corpus(SAMPLE, split, fingerprint, lambda: sample_stories(split))
+
+
+def _open_hub(name: str, split: Split, text_field: str, progress: Progress) -> Corpus:
+    commit = latest_commit(name)
+    builder = hub_builder(name, commit)
+    splits = hub_splits(builder)
+    if split not in splits:
+        raise _missing_split(name, split, splits)
+    progress.note(f"{name}: streaming from the Hub, commit {commit[:8]}")
+    fingerprint = hash_json([_FORMAT, text_field, hub_fingerprint(builder, split)])
+    return Corpus(name, split, fingerprint, lambda: hub_texts(builder, name, split, text_field))
+
+
+def _open_files(
+    name: str, files: list[Path], split: Split, text_field: str, progress: Progress
+) -> Corpus:
+    progress.start("fingerprint", len(files), "files")
+    hashes = []
+    for path in files:
+        try:
+            # Not the name: a file that was moved still holds the same stories.
+            hashes.append([file_format(path), hash_file(path)])
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        progress.advance(len(hashes))
+    progress.finish()
+
+    def texts() -> Iterator[str]:
+        for path in files:
+            yield from read_texts(path, text_field)
+
+    return Corpus(name, split, hash_json([_FORMAT, text_field, hashes]), texts)
+
+
+def _files_of_split(files: list[Path], name: str, split: Split) -> list[Path]:
+    """Pick the files of one split, if their names tell more than one kind apart."""
+    base = os.path.commonpath([file.parent for file in files])
+    groups: dict[str | None, list[Path]] = {}
+    for file in files:
+        words = _SPLIT_WORD.findall(file.relative_to(base).as_posix().lower())
+        # The last word: the file's own name says more than its folders' names.
+        groups.setdefault(_SPLIT_WORDS[words[-1]] if words else None, []).append(file)
+    if len(groups) == 1:
+        groups = {"train": files}
+    elif "train" not in groups and None in groups:
+        groups["train"] = groups.pop(None)
+    if split not in groups:
+        raise _missing_split(name, split, [group for group in groups if group])
+    return groups[split]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _missing_split(name: str, split: Split, splits: list[str]) -> MissingSplitError:
+    return MissingSplitError(
+        f"{name} has no {split} split, only: {', '.join(splits) or 'none'}",
+        "pass the file itself" if split == "train" else "pass a file of stories with --valid",
+    )

@@ -1,0 +1,101 @@
+"""Stories of a data set on the Hugging Face Hub, streamed: nothing is downloaded as a whole."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tinyohem.artifacts import hash_json
+from tinyohem.data.files import story_text
+from tinyohem.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from datasets import DatasetBuilder
+
+_TIMEOUT_SECONDS = 10.0
+
+
+def latest_commit(name: str) -> str:
+    """Ask the Hub for the newest commit of a data set.
+
+    One request without retries, which `datasets` would repeat for half a minute: whoever has no
+    network learns it at once.
+
+    Raises:
+        InputError: the Hub cannot be reached, or has no such data set for this user.
+    """
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    hub = HfApi(endpoint=datasets.config.HF_ENDPOINT)
+    try:
+        return str(hub.dataset_info(name, timeout=_TIMEOUT_SECONDS).sha)
+    except (RepositoryNotFoundError, HFValidationError):
+        raise InputError(
+            f"{name} is no file or folder here, and no public data set on the Hub",
+            "check the spelling; a gated or private data set needs `hf auth login`",
+        ) from None
+    except _network_errors() as error:
+        raise InputError(
+            f"{name} is no file or folder, and the Hub cannot be reached: {_first_line(error)}",
+            "use a local file, or --dataset sample",
+        ) from None
+
+
+def hub_builder(name: str, commit: str) -> "DatasetBuilder":
+    """Resolve the data files of a data set at one commit; code in the repository is never run.
+
+    Raises:
+        InputError: the data set has no files that `datasets` can read, or needs a configuration.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()  # the caller draws its own
+    try:
+        return datasets.load_dataset_builder(name, revision=commit)
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{name} cannot be opened from the Hub: {_first_line(error)}",
+            "download its files and pass one of them",
+        ) from error
+
+
+def hub_splits(builder: "DatasetBuilder") -> list[str]:
+    """Return the names of the splits, as the repository's files show them."""
+    return [str(split) for split in builder.config.data_files or {}]
+
+
+def hub_fingerprint(builder: "DatasetBuilder", split: str) -> str:
+    """Hash what identifies a split's content: its files and their commit (local: their times)."""
+    files = builder.config.data_files[split]
+    return hash_json([list(files), [list(origin) for origin in files.origin_metadata]])
+
+
+def hub_texts(builder: "DatasetBuilder", name: str, split: str, text_field: str) -> Iterator[str]:
+    """Stream the text of every row of a split.
+
+    Raises:
+        InputError: the field is missing or is not text.
+        RunError: the connection was lost, or a file is damaged.
+    """
+    import datasets
+    import pyarrow
+
+    damage = (pyarrow.ArrowException, datasets.exceptions.DatasetsError)
+    try:
+        for row, record in enumerate(builder.as_streaming_dataset(split=split)):
+            yield story_text(record, text_field, f"{name} ({split}): row {row}")
+    except (*_network_errors(), *damage) as error:
+        raise RunError(
+            f"reading {name} from the Hub failed: {_first_line(error)}", "run the command again"
+        ) from error
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    # The base class of httpx or of httpx2, whichever the installed Hub client is built on.
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    return HTTPError, OSError
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

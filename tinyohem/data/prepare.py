@@ -1,0 +1,154 @@
+"""From a data set's name to a tokenizer and two token stores; everything cached by content."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from tinyohem.artifacts import atomic_folder, data_dir, hash_json, write_json
+from tinyohem.config import DataConfig, TokenizerConfig
+from tinyohem.data.clean import CleanCounts, clean_stories
+from tinyohem.data.corpus import Corpus, MissingSplitError, Story, open_corpus
+from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
+from tinyohem.data.tokens import STORE_FORMAT, TokenStore, build_store, open_store
+from tinyohem.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+HOLDOUT_EVERY = 50  # without a validation split, every 50th story is held out
+# More text than this does not change a vocabulary of thousands, it only costs time and memory.
+_TOKENIZER_STORIES = 250_000
+_TOKENIZER_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What training needs of the data."""
+
+    tokenizer: "PreTrainedTokenizerFast"
+    train: TokenStore
+    valid: TokenStore
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The stories of one split, and the identity that its caches are filed under."""
+
+    corpus: Corpus
+    clean: bool
+    keep: Callable[[int], bool] | None  # of the row; None keeps all
+    identity: dict[str, Any]
+
+    def stories(self, progress: Progress) -> Iterator[Story]:
+        counts = CleanCounts()
+        stories: Iterator[Story] = self.corpus.stories()
+        if self.keep is not None:
+            stories = (story for story in stories if self.keep(story.row))
+        yield from clean_stories(stories, counts) if self.clean else stories
+        if self.clean:
+            done = ", ".join(f"{count:,} {what}" for what, count in asdict(counts).items())
+            progress.note(f"cleaned {self.corpus.name} ({self.corpus.split}): {done}")
+
+
+def prepare_data(
+    data: DataConfig, tokenizer_config: TokenizerConfig, progress: Progress = SILENT
+) -> Prepared:
+    """Return the tokenizer and the token stores of both splits, building what is not cached.
+
+    Raises:
+        InputError: the data cannot be read, or no story is left for validation.
+    """
+    train, valid = _parts(data, progress)
+    tokenizer = _tokenizer(train, tokenizer_config, progress)
+    return Prepared(
+        tokenizer,
+        _store(train, tokenizer, progress),
+        _store(valid, tokenizer, progress),
+    )
+
+
+def prepare_evaluation(
+    dataset: str,
+    tokenizer: "PreTrainedTokenizerFast",
+    *,
+    text_field: str = "text",
+    progress: Progress = SILENT,
+) -> TokenStore:
+    """Return the token store of a data set's validation split (of all of it, without splits)."""
+    corpus = _validation_corpus(dataset, text_field, progress)
+    return _store(_part(corpus, clean=False), tokenizer, progress)
+
+
+def _parts(data: DataConfig, progress: Progress) -> tuple[_Part, _Part]:
+    train = open_corpus(data.dataset, "train", text_field=data.text_field, progress=progress)
+    if data.valid is not None:
+        valid = _validation_corpus(data.valid, data.text_field, progress)
+        return _part(train, data.clean), _part(valid, data.clean)
+    try:
+        valid = open_corpus(
+            data.dataset, "validation", text_field=data.text_field, progress=progress
+        )
+    except MissingSplitError:
+        progress.note(f"no validation split: every {HOLDOUT_EVERY}th story is held out")
+        return (
+            _part(train, data.clean, lambda row: not _held_out(row), "not held out"),
+            _part(train, data.clean, _held_out, "held out"),
+        )
+    return _part(train, data.clean), _part(valid, data.clean)
+
+
+def _validation_corpus(name: str, text_field: str, progress: Progress) -> Corpus:
+    try:
+        return open_corpus(name, "validation", text_field=text_field, progress=progress)
+    except MissingSplitError:
+        return open_corpus(name, "train", text_field=text_field, progress=progress)
+
+
+def _held_out(row: int) -> bool:
+    return row % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
+
+
+def _part(
+    corpus: Corpus, clean: bool, keep: Callable[[int], bool] | None = None, label: str = "all"
+) -> _Part:
+    identity = {"corpus": corpus.fingerprint, "part": label, "clean": clean}
+    return _Part(corpus, clean, keep, identity)
+
+
+def _tokenizer(
+    part: _Part, config: TokenizerConfig, progress: Progress
+) -> "PreTrainedTokenizerFast":
+    if config.name is not None:
+        return load_tokenizer(config.name)
+    identity = {**part.identity, "vocab_size": config.vocab_size, "format": _TOKENIZER_FORMAT}
+    folder = data_dir() / "tokenizers" / hash_json(identity)[:16]
+    if not (folder / "manifest.json").exists():
+        progress.start(f"train a vocabulary of {config.vocab_size:,}", None, "stories")
+        texts = islice((story.text for story in part.stories(progress)), _TOKENIZER_STORIES)
+        tokenizer = train_tokenizer(_counted(texts, progress), config.vocab_size)
+        with atomic_folder(folder) as partial:
+            tokenizer.save_pretrained(partial)
+            write_json(partial / "manifest.json", identity)
+        progress.finish()
+    return load_tokenizer(str(folder))
+
+
+def _counted(texts: Iterator[str], progress: Progress) -> Iterator[str]:
+    for done, text in enumerate(texts):
+        if done % 1000 == 0:
+            progress.advance(done)
+        yield text
+
+
+def _store(part: _Part, tokenizer: "PreTrainedTokenizerFast", progress: Progress) -> TokenStore:
+    identity = {
+        **part.identity,
+        "tokenizer": tokenizer_hash(tokenizer),
+        "store_format": STORE_FORMAT,
+    }
+    folder = data_dir() / "tokens" / hash_json(identity)[:16]
+    if (folder / "manifest.json").exists():
+        return open_store(folder)
+    origin = {"name": part.corpus.name, "split": part.corpus.split, **identity}
+    return build_store(part.stories(progress), tokenizer, folder, origin, progress)

@@ -1,0 +1,92 @@
+"""The tokenizer: train a byte-level BPE on the corpus, or load one from a folder or the Hub."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from tinyohem.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
+    """Train a byte-level BPE of exactly `vocab_size` tokens; same texts, same tokenizer.
+
+    `<|endoftext|>` (id 0) is its only special token: begin, end and padding at once.
+
+    Raises:
+        InputError: the texts hold too few distinct words for that many merges.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    if bpe.get_vocab_size() < vocab_size:
+        raise InputError(
+            f"the corpus supports a vocabulary of {bpe.get_vocab_size():,} tokens, "
+            f"not {vocab_size:,}",
+            f"use more text, or --set tokenizer.vocab_size={bpe.get_vocab_size()}",
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
+    """Load a fast tokenizer from a folder or a Hub id.
+
+    Raises:
+        InputError: it is not there, or it has no compiled (`tokenizers`) form.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot load the tokenizer {name!r}: {str(error).splitlines()[0]}",
+            "give a folder that holds tokenizer.json, or a Hub id while the Hub can be reached",
+        ) from None
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"the tokenizer {name!r} has no tokenizer.json",
+            "only tokenizers of the `tokenizers` library are supported",
+        )
+    return tokenizer
+
+
+def start_id(tokenizer: "PreTrainedTokenizerFast") -> int:
+    """Return the id that stands ahead of every story: begin-of-text, else end-of-text.
+
+    Raises:
+        InputError: the tokenizer has neither.
+    """
+    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise InputError(
+        "the tokenizer has neither a begin-of-text nor an end-of-text token",
+        "choose a tokenizer of a causal language model",
+    )
+
+
+def tokenizer_hash(tokenizer: "PreTrainedTokenizerFast") -> str:
+    """Return a hash of everything that decides the ids of a text, in hex."""
+    state = f"{tokenizer.backend_tokenizer.to_str()}\n{start_id(tokenizer)}"
+    return hashlib.sha256(state.encode()).hexdigest()

@@ -1,0 +1,158 @@
+"""TokenStore: a tokenized corpus on disk, memory-mapped, so that its size never meets RAM.
+
+A store is a folder with
+
+    ids.bin          u16 or u32 [tokens]; every story begins with the start token
+    offsets.npy      i64 [stories + 1]; story s is ids[offsets[s] : offsets[s + 1]]
+    rows.npy         i64 [stories]; the story's row in the corpus
+    bytes.npy        u32 [stories]; UTF-8 bytes of its text
+    words.npy        u32 [stories]; white-space separated words of its text
+    manifest.json    counts, dtype, hashes; written last
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyohem.artifacts import atomic_folder, hash_file, read_json, write_json
+from tinyohem.data.corpus import Story
+from tinyohem.data.tokenizer import start_id
+from tinyohem.errors import InputError
+from tinyohem.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+STORE_FORMAT = 1
+_STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """A memory-mapped tokenized corpus; the arrays are documented at the top of this file."""
+
+    ids: NDArray[np.unsignedinteger[Any]]
+    offsets: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    story_bytes: NDArray[np.uint32]
+    story_words: NDArray[np.uint32]
+    manifest: dict[str, Any]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens, start tokens included."""
+        return len(self.ids)
+
+    @property
+    def num_stories(self) -> int:
+        """Stories."""
+        return len(self.rows)
+
+    def story_of_token(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the index of the story that holds each token position."""
+        return np.searchsorted(self.offsets, position, side="right") - 1
+
+    def head(self, max_tokens: int) -> "TokenStore":
+        """Return the first stories that together hold at most `max_tokens` (at least one story)."""
+        count = max(1, int(np.searchsorted(self.offsets, max_tokens, side="right")) - 1)
+        return TokenStore(
+            self.ids[: self.offsets[count]],
+            self.offsets[: count + 1],
+            self.rows[:count],
+            self.story_bytes[:count],
+            self.story_words[:count],
+            self.manifest,
+        )
+
+
+def build_store(
+    stories: Iterable[Story],
+    tokenizer: "PreTrainedTokenizerFast",
+    folder: Path,
+    origin: dict[str, Any],
+    progress: Progress = SILENT,
+) -> TokenStore:
+    """Tokenize `stories` on every core into `folder`, which appears only once it is whole.
+
+    Args:
+        stories: streamed once; memory stays at one batch plus 32 bytes a story.
+        origin: what the store was made from (names, hashes); kept in the manifest.
+
+    Raises:
+        InputError: there is no story.
+    """
+    dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+    offsets, rows, sizes, words = array("q", [0]), array("q"), array("L"), array("L")
+    progress.start("tokenize", None, "stories")
+    with atomic_folder(folder) as partial:
+        with (partial / "ids.bin").open("wb") as stream:
+            for batch in _batched(stories):
+                for story, ids in zip(batch, _encode(batch, tokenizer), strict=True):
+                    stream.write(np.asarray(ids, dtype=dtype).tobytes())
+                    offsets.append(offsets[-1] + len(ids))
+                    rows.append(story.row)
+                    sizes.append(len(story.text.encode()))
+                    words.append(len(story.text.split()))
+                progress.advance(len(rows))
+        if not rows:
+            raise InputError("the corpus holds no story", "check the file and --text-field")
+        np.save(partial / "offsets.npy", np.asarray(offsets, dtype=np.int64))
+        np.save(partial / "rows.npy", np.asarray(rows, dtype=np.int64))
+        np.save(partial / "bytes.npy", np.asarray(sizes, dtype=np.uint32))
+        np.save(partial / "words.npy", np.asarray(words, dtype=np.uint32))
+        manifest = {
+            "format": STORE_FORMAT,
+            "dtype": dtype.name,
+            "tokens": offsets[-1],
+            "stories": len(rows),
+            "bytes": sum(sizes),
+            "words": sum(words),
+            "ids_sha256": hash_file(partial / "ids.bin"),
+            **origin,
+        }
+        write_json(partial / "manifest.json", manifest)
+    progress.finish()
+    return open_store(folder)
+
+
+def open_store(folder: Path) -> TokenStore:
+    """Map a finished store into memory.
+
+    Raises:
+        InputError: the folder holds no store, or one that was cut short.
+    """
+    hint = f"delete {folder} and run the command again to rebuild it"
+    try:
+        manifest = read_json(folder / "manifest.json")
+        offsets, rows, sizes, words = (
+            np.load(folder / f"{name}.npy", allow_pickle=False)
+            for name in ("offsets", "rows", "bytes", "words")
+        )
+        ids = np.memmap(folder / "ids.bin", dtype=np.dtype(manifest["dtype"]), mode="r")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is not a token store: {error}", hint) from None
+    if len(ids) != manifest["tokens"] or offsets[-1] != len(ids) or len(rows) != len(offsets) - 1:
+        raise InputError(f"the token store {folder} was cut short", hint)
+    return TokenStore(ids, offsets, rows, sizes, words, manifest)
+
+
+def _batched(stories: Iterable[Story]) -> Iterator[list[Story]]:
+    iterator = iter(stories)
+    while batch := list(islice(iterator, _STORIES_PER_BATCH)):
+        yield batch
+
+
+def _encode(batch: list[Story], tokenizer: "PreTrainedTokenizerFast") -> Iterator[list[int]]:
+    """Yield each story's ids, the start token first. The encoder itself uses every core."""
+    backend = tokenizer.backend_tokenizer
+    # A story that spells out a special token is text: it must not end or begin anything.
+    backend.encode_special_tokens = True
+    start = start_id(tokenizer)
+    for encoding in backend.encode_batch_fast([s.text for s in batch], add_special_tokens=False):
+        yield [start, *encoding.ids]

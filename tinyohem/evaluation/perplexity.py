@@ -1,0 +1,180 @@
+"""Exact perplexity: every token of every story scored once, with its own story as context.
+
+Shape suffixes: B windows of a batch, T tokens of one, V vocabulary.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tinyohem.data.tokens import TokenStore
+from tinyohem.progress import SILENT, Progress
+
+_LOGIT_ELEMENTS = 1 << 25  # a forward pass makes at most about this many logits (128 MB)
+_STORIES_PER_BLOCK = 4_096  # stories whose windows are sorted together, so memory stays bounded
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Sums over a split; every rate is a quotient of two of them."""
+
+    nats: float
+    tokens: int
+    words: int
+    bytes: int
+    stories: int
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per UTF-8 byte: the number that travels between tokenizers."""
+        return self.nats / self.bytes / math.log(2)
+
+    def to_json(self) -> dict[str, float | int]:
+        """Return every figure under the names that scripts rely on."""
+        return {
+            "loss": self.loss,
+            "perplexity": math.exp(self.loss),
+            "word_perplexity": _exp(self.nats / self.words),
+            "byte_perplexity": math.exp(self.nats / self.bytes),
+            "bits_per_byte": self.bits_per_byte,
+            "tokens": self.tokens,
+            "words": self.words,
+            "bytes": self.bytes,
+            "stories": self.stories,
+        }
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Inputs ids[start:end] of the store; the labels from `score_from` on are scored."""
+
+    start: int
+    end: int
+    score_from: int
+
+
+def evaluate_perplexity(
+    model: nn.Module,
+    store: TokenStore,
+    *,
+    seq_len: int,
+    stride: int | None = None,
+    progress: Progress = SILENT,
+) -> Perplexity:
+    """Score a whole split.
+
+    Args:
+        seq_len: the longest context the model is given, in tokens.
+        stride: see `story_token_losses`.
+    """
+    nats = 0.0
+    progress.start("evaluate", store.num_stories, "stories")
+    for last_story, losses in story_token_losses(model, store, seq_len=seq_len, stride=stride):
+        nats += float(losses.sum(dtype=np.float64))
+        progress.advance(last_story)
+    progress.finish()
+    return Perplexity(
+        nats=nats,
+        tokens=store.num_tokens - store.num_stories,  # the start token is context only
+        words=int(store.story_words.sum(dtype=np.int64)),
+        bytes=int(store.story_bytes.sum(dtype=np.int64)),
+        stories=store.num_stories,
+    )
+
+
+@torch.inference_mode()
+def story_token_losses(
+    model: nn.Module, store: TokenStore, *, seq_len: int, stride: int | None = None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the loss of every token, a block of whole stories at a time.
+
+    A story of at most `seq_len` tokens is one window behind its start token. A longer one is cut:
+    the first window scores `seq_len` tokens, each later one the next `stride`, with as much of the
+    story ahead of them as fits.
+
+    Args:
+        stride: tokens newly scored by a window past the first (default: half of `seq_len`). At
+            `seq_len` itself the windows are those of lm-evaluation-harness.
+
+    Yields:
+        The number of stories done so far, and float32 nats for each of the block's ids in store
+        order, with 0 at start tokens.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        for first in range(0, store.num_stories, _STORIES_PER_BLOCK):
+            last = min(first + _STORIES_PER_BLOCK, store.num_stories)
+            yield last, _score_block(model, store, first, last, seq_len, stride or seq_len // 2)
+    finally:
+        model.train(was_training)
+
+
+def _score_block(
+    model: nn.Module, store: TokenStore, first: int, last: int, seq_len: int, stride: int
+) -> NDArray[np.float32]:
+    origin = int(store.offsets[first])
+    losses = np.zeros(int(store.offsets[last]) - origin, dtype=np.float32)
+    windows = [
+        window
+        for start, end in zip(
+            store.offsets[first:last].tolist(),
+            store.offsets[first + 1 : last + 1].tolist(),
+            strict=True,
+        )
+        for window in _story_windows(start, end, seq_len, stride)
+    ]
+    # Longest first: batches hold windows of like length, and the largest batch comes first.
+    windows.sort(key=lambda window: window.start - window.end)
+    vocab_size = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    device = next(model.parameters()).device
+    while windows:
+        longest = windows[0].end - windows[0].start
+        count = max(1, _LOGIT_ELEMENTS // (vocab_size * longest))
+        batch, windows = windows[:count], windows[count:]
+        loss_BT = _window_losses(model, store, batch, device).cpu().numpy()
+        for window, row in zip(batch, loss_BT, strict=True):
+            scored = slice(window.score_from - window.start, window.end - window.start)
+            # The input at position p predicts the token at p + 1.
+            losses[window.score_from + 1 - origin : window.end + 1 - origin] = row[scored]
+    return losses
+
+
+def _story_windows(start: int, end: int, seq_len: int, stride: int) -> Iterator[_Window]:
+    """Cut ids[start:end], a start token and its story, so that every label is scored once."""
+    last_input = end - 1
+    scored = start
+    while scored < last_input:
+        new = seq_len if scored == start else stride
+        stop = min(scored + new, last_input)
+        yield _Window(max(start, stop - seq_len), stop, scored)
+        scored = stop
+
+
+def _window_losses(
+    model: nn.Module, store: TokenStore, windows: list[_Window], device: torch.device
+) -> Tensor:
+    """Return float32 (B, T) losses; windows are padded on the right, where no one looks back."""
+    longest = max(window.end - window.start for window in windows)
+    ids = np.zeros((len(windows), longest + 1), dtype=np.int64)
+    for row, window in enumerate(windows):
+        ids[row, : window.end + 1 - window.start] = store.ids[window.start : window.end + 1]
+    tokens = torch.from_numpy(ids).to(device)
+    logits_BTV = model(input_ids=tokens[:, :-1], use_cache=False).logits.float()
+    labels_BT = tokens[:, 1:]
+    return logits_BTV.logsumexp(dim=2) - logits_BTV.gather(2, labels_BT[..., None]).squeeze(2)
+
+
+def _exp(nats: float) -> float:
+    """Return e^nats, or infinity where that overflows: per-word figures of an untrained model."""
+    return math.exp(nats) if nats < 700 else math.inf

@@ -1,0 +1,152 @@
+"""A model by any name, ready to be scored or to write: run, checkpoint, folder, Hub id."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tinyohem.artifacts import read_json
+from tinyohem.config import TokenizerConfig, validate_config
+from tinyohem.data.prepare import prepare_data, prepare_evaluation
+from tinyohem.data.tokenizer import load_tokenizer, start_id
+from tinyohem.data.tokens import TokenStore
+from tinyohem.errors import InputError
+from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.progress import SILENT, Progress
+from tinyohem.runtime import pick_device
+from tinyohem.training.checkpoint import resolve_model_folder
+from tinyohem.training.model import load_causal_lm
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded model with its tokenizer."""
+
+    model: Any  # a transformers causal LM, on its device, in eval mode
+    tokenizer: "PreTrainedTokenizerFast"
+    max_seq_len: int  # tokens of context the model was made for
+
+
+def load_source(name: str, device: str = "auto") -> Source:
+    """Load a model by the name of its run folder, checkpoint, transformers folder or Hub id.
+
+    Raises:
+        InputError: there is no such model, or it is a run that has not finished.
+    """
+    path = Path(name)
+    if (path / "checkpoints").is_dir() and not (path / "model").is_dir():
+        raise InputError(
+            f"the run {name} has not finished",
+            f"resume it, or name a checkpoint: {path / 'checkpoints' / 'latest'}",
+        )
+    folder = str(resolve_model_folder(path)) if path.exists() else name
+    model = load_causal_lm(folder).to(pick_device(device)).eval()
+    return Source(model, load_tokenizer(folder), int(model.config.max_position_embeddings))
+
+
+def evaluate_source(
+    name: str,
+    *,
+    dataset: str | None = None,
+    text_field: str = "text",
+    seq_len: int | None = None,
+    stride: int | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> Perplexity:
+    """Score a model on a data set's validation split (on all of it where there are no splits).
+
+    Args:
+        dataset: default: what the run was validated on.
+        seq_len: context in tokens; default: the model's own.
+
+    Raises:
+        InputError: `seq_len` is beyond the model's, or no data set is named or known.
+    """
+    source = load_source(name, device)
+    seq_len = seq_len or source.max_seq_len
+    if seq_len > source.max_seq_len:
+        raise InputError(
+            f"a context of {seq_len:,} tokens is beyond the model's {source.max_seq_len:,}",
+            f"use --seq-len {source.max_seq_len} or less",
+        )
+    if stride is not None and stride > seq_len:
+        raise InputError(
+            f"a stride of {stride:,} tokens is beyond the context of {seq_len:,}",
+            "use a stride of at most the context",
+        )
+    store = _store(name, source, dataset, text_field, progress)
+    return evaluate_perplexity(
+        source.model, store, seq_len=seq_len, stride=stride, progress=progress
+    )
+
+
+def generate(
+    source: Source,
+    prompts: list[str],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    seed: int,
+) -> list[str]:
+    """Continue each prompt until the end of text; temperature 0 takes the likeliest token.
+
+    Args:
+        max_new_tokens: tokens; cut where the model's context ends.
+        top_k: sample from that many likeliest tokens (0: all).
+        top_p: sample from the smallest set with that much probability.
+
+    Returns:
+        The prompts with their continuations.
+    """
+    stories = []
+    start = start_id(source.tokenizer)
+    for index, prompt in enumerate(prompts):
+        torch.manual_seed(seed + index)
+        ids = [start, *source.tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+        room = source.max_seq_len - len(ids)
+        if room < 1:
+            raise InputError(
+                f"prompt {index + 1} has {len(ids)} tokens, the model's context "
+                f"{source.max_seq_len}",
+                "shorten it",
+            )
+        sampling: dict[str, Any] = {"do_sample": False}
+        if temperature > 0:
+            sampling = {
+                "do_sample": True,
+                "temperature": temperature,
+                "top_k": top_k,
+                "top_p": top_p,
+            }
+        inputs = torch.tensor([ids], device=source.model.device)
+        output = source.model.generate(
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=min(max_new_tokens, room),
+            pad_token_id=source.tokenizer.pad_token_id or start,
+            **sampling,
+        )
+        stories.append(source.tokenizer.decode(output[0], skip_special_tokens=True))
+    return stories
+
+
+def _store(
+    name: str, source: Source, dataset: str | None, text_field: str, progress: Progress
+) -> TokenStore:
+    if dataset is not None:
+        return prepare_evaluation(
+            dataset, source.tokenizer, text_field=text_field, progress=progress
+        )
+    run_config = Path(name) / "config.json"
+    recorded = read_json(run_config).get("config") if run_config.exists() else None
+    if recorded is None:
+        raise InputError("no data set to score on", "add --dataset, for example --dataset sample")
+    own_tokenizer = TokenizerConfig(name=str(resolve_model_folder(Path(name))))
+    return prepare_data(validate_config(recorded).data, own_tokenizer, progress).valid

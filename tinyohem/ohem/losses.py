@@ -1,0 +1,136 @@
+"""Per-token losses from hidden states: a read-only pass over all, a gradient pass over the kept.
+
+Shape suffixes: B sequences, T tokens of one, N rows (tokens), C rows of a chunk, D hidden size,
+V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from tinyohem.data.batches import IGNORE_INDEX
+
+# Logits are made and consumed in chunks of about this many elements, so that memory does not grow
+# with vocabulary × tokens. On a CPU 8 MB stays in cache; a GPU wants few, large kernels.
+_CPU_CHUNK_ELEMENTS = 1 << 21
+_GPU_CHUNK_ELEMENTS = 1 << 28
+
+
+@torch.no_grad()
+def token_losses(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tensor:
+    """Return −log p(label) of every token, without a graph.
+
+    Args:
+        hidden_BTD: (B, T, D) states that the head turns into logits.
+        head_VD: (V, D) output embedding.
+        labels_BT: int64 (B, T); `IGNORE_INDEX` marks tokens that do not count.
+
+    Returns:
+        float32 (B, T) (float64 from float64 input), nats; 0 where the label is ignored.
+    """
+    hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_BT.flatten()
+    rows = _chunk_rows(head_VD)
+    losses = [
+        _losses(_logits(hidden_CD, head_VD), labels_C.clamp(min=0))[0]
+        for hidden_CD, labels_C in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True)
+    ]
+    return torch.cat(losses).masked_fill(labels_N == IGNORE_INDEX, 0).view(labels_BT.shape)
+
+
+def kept_loss(
+    hidden_BTD: Tensor,
+    head_VD: Tensor,
+    labels_BT: Tensor,
+    weight_BT: Tensor,
+    count: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return Σ w·ℓ over the kept tokens (w > 0), differentiable, and their losses.
+
+    Kept rows are gathered before the head, so the head's work shrinks with them.
+
+    Args:
+        hidden_BTD: (B, T, D) states.
+        head_VD: (V, D) output embedding.
+        labels_BT: int64 (B, T), a token id wherever the weight is positive.
+        weight_BT: (B, T) weights ≥ 0; no gradient flows into them.
+        count: number of positive weights, where known: saves a device synchronisation.
+
+    Returns:
+        The weighted sum (scalar) and the kept losses (K,) in nats, the latter without a graph.
+    """
+    hidden_ND, labels_N, weight_N = (
+        hidden_BTD.flatten(0, 1),
+        labels_BT.flatten(),
+        weight_BT.flatten(),
+    )
+    if count != len(weight_N):
+        rows_K = _positions(weight_N > 0, count)
+        hidden_ND, labels_N, weight_N = (
+            x.index_select(0, rows_K) for x in (hidden_ND, labels_N, weight_N)
+        )
+    return _LinearCrossEntropy.apply(hidden_ND, head_VD, labels_N, weight_N)
+
+
+class _LinearCrossEntropy(Function):
+    """Σ w·ℓ with its gradient formed right where the logits are, one chunk at a time.
+
+    Neither the logits nor their gradient w·(softmax − one-hot) is ever stored for the whole batch.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor, weight_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        rows = _chunk_rows(head_VD)
+        grad_head_VD = torch.zeros_like(head_VD)
+        grads_hidden, losses = [], []
+        for hidden_CD, labels_C, weight_C in zip(
+            hidden_ND.split(rows), labels_N.split(rows), weight_N.split(rows), strict=True
+        ):
+            logits_CV = _logits(hidden_CD, head_VD)
+            loss_C, log_sum_C = _losses(logits_CV, labels_C)
+            losses.append(loss_C)
+            # ∂ℓ/∂logits = softmax − one-hot, in the memory of the logits.
+            grad_CV = logits_CV.sub_(log_sum_C[:, None]).exp_()
+            grad_CV.scatter_add_(1, labels_C[:, None], grad_CV.new_full((len(labels_C), 1), -1.0))
+            # The weights scale (C, D) matrices instead of the far wider (C, V) one.
+            grads_hidden.append((grad_CV @ head_VD) * weight_C[:, None])
+            grad_head_VD += grad_CV.T @ (hidden_CD * weight_C[:, None])
+        loss_N = torch.cat(losses) if losses else weight_N.new_zeros(0)
+        grad_hidden_ND = torch.cat(grads_hidden) if grads_hidden else hidden_ND
+        ctx.save_for_backward(grad_hidden_ND.to(hidden_ND.dtype), grad_head_VD)
+        ctx.mark_non_differentiable(loss_N)
+        return (loss_N * weight_N).sum(), loss_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_sum: Tensor, _grad_losses: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden_ND, grad_head_VD = ctx.saved_tensors
+        return grad_hidden_ND * grad_sum, grad_head_VD * grad_sum, None, None
+
+
+def _positions(mask_N: Tensor, count: int | None) -> Tensor:
+    if count is None:
+        return mask_N.nonzero().squeeze(1)
+    return torch.nonzero_static(mask_N, size=count).squeeze(1)
+
+
+def _logits(hidden_CD: Tensor, head_VD: Tensor) -> Tensor:
+    """Return logits in at least float32; (C, V)."""
+    logits_CV = hidden_CD @ head_VD.T
+    return logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+
+
+def _losses(logits_CV: Tensor, labels_C: Tensor) -> tuple[Tensor, Tensor]:
+    """Return −log softmax at the labels and the log of the softmax's denominator; both (C,)."""
+    # Not torch.log_softmax: its CPU kernel takes six times as long as the parts done one by one.
+    log_sum_C = logits_CV.logsumexp(dim=1)
+    return log_sum_C - logits_CV.gather(1, labels_C[:, None]).squeeze(1), log_sum_C
+
+
+def _chunk_rows(head_VD: Tensor) -> int:
+    elements = _CPU_CHUNK_ELEMENTS if head_VD.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
+    return max(1, elements // head_VD.shape[0])

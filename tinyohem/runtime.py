@@ -1,0 +1,139 @@
+"""The machine: device, precision, reproducible random numbers, a record of the environment."""
+
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import metadata
+from typing import Any, Literal
+
+import torch
+
+from tinyohem.errors import InputError
+
+_RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "safetensors", "tinyohem")
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that `name` asks for; `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: an unknown name, or a device that this machine lacks.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:0") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {name}: this machine has no CUDA device", "use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)",
+            "count from cuda:0",
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name} is not supported", "use auto, cpu, cuda or cuda:0")
+    return device
+
+
+def autocast(
+    device: torch.device, precision: Literal["auto", "float32", "bfloat16"]
+) -> AbstractContextManager[Any]:
+    """Return the precision context of a forward pass; `auto` is bfloat16 on CUDA alone."""
+    if precision == "float32" or (precision == "auto" and device.type != "cuda"):
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """Return the random numbers of one optimizer step: a function of (seed, step), so resumable."""
+    return torch.Generator(device).manual_seed(seed * 2**32 + step)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, so that a clock read next tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class StopRequest:
+    """Whether someone asked the run to end."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+
+@contextmanager
+def graceful_stop() -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a request that the loop reads between steps."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request  # only the main thread may set handlers
+        return
+
+    def ask(_signum: int, _frame: Any) -> None:
+        request.requested = True
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Stopwatch:
+    """Counts the seconds spent training; paused while the loop evaluates or saves."""
+
+    def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
+        self._device = device
+        self._before = seconds
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Return the seconds counted so far, once the device has finished its work."""
+        synchronize(self._device)
+        return self._before + time.perf_counter() - self._started
+
+    @contextmanager
+    def paused(self) -> Iterator[float]:
+        """Stop counting inside the block; gives the seconds counted so far."""
+        self._before = self.seconds()
+        yield self._before
+        synchronize(self._device)
+        self._started = time.perf_counter()
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return what a reader needs to repeat the run: versions, processor, device, threads."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "packages": {name: _version(name) for name in _RECORDED_PACKAGES},
+    }
+
+
+def _processor_name() -> str:
+    if sys.platform == "linux":
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

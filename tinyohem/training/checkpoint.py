@@ -1,0 +1,168 @@
+"""Checkpoints: the whole state of a run, written atomically, verified when read.
+
+checkpoints/step_000500/
+    model/                  config, weights and tokenizer: loads with transformers
+    optimizer.safetensors   AdamW's moments and the random-number state
+    state.json              step, counters, SHA-256 of the two tensor files
+checkpoints/latest          name of the newest folder
+checkpoints/best            name of the folder with the lowest validation loss
+"""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinyohem.artifacts import atomic_file, atomic_folder, hash_file, read_json, write_json
+from tinyohem.errors import InputError
+from tinyohem.progress import Progress
+
+_HASHED = ("model/model.safetensors", "optimizer.safetensors")
+
+
+@dataclass
+class RunState:
+    """What the loop carries from step to step besides the tensors."""
+
+    step: int = 0  # optimizer steps done
+    tokens_seen: int = 0
+    tokens_selected: int = 0
+    train_seconds: float = 0.0  # spent in steps: evaluation and checkpoints excluded
+    best_loss: float | None = None  # nats per token on the validation head
+
+
+def save_checkpoint(
+    run_dir: Path,
+    model: nn.Module,
+    tokenizer: Any,
+    optimizer: torch.optim.Optimizer,
+    state: RunState,
+    *,
+    keep_last: int,
+    is_best: bool,
+) -> Path:
+    """Write a checkpoint, point `latest` (and `best`) at it, drop the ones no longer wanted."""
+    folder = run_dir / "checkpoints"
+    path = folder / f"step_{state.step:06d}"
+    with atomic_folder(path) as partial:
+        export_model(partial / "model", model, tokenizer)
+        _save_tensors(partial / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
+        hashes = {name: hash_file(partial / name) for name in _HASHED}
+        write_json(partial / "state.json", {**asdict(state), "sha256": hashes})
+    for pointer in ("latest", "best") if is_best else ("latest",):
+        _write_pointer(folder / pointer, path.name)
+    keep = {_read_pointer(folder / "best"), *(p.name for p in _step_folders(run_dir)[-keep_last:])}
+    for old in _step_folders(run_dir):
+        if old.name not in keep:
+            shutil.rmtree(old)
+    return path
+
+
+def export_model(folder: Path, model: nn.Module, tokenizer: Any) -> None:
+    """Write weights, config and tokenizer so that transformers' Auto classes load them."""
+    model.save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+
+
+def newest_sound_checkpoint(run_dir: Path, progress: Progress) -> Path | None:
+    """Return the newest checkpoint whose files are whole, naming any damaged one passed over.
+
+    Raises:
+        InputError: there are checkpoints and every one is damaged.
+    """
+    folders = _step_folders(run_dir)
+    for path in reversed(folders):
+        fault = _fault(path)
+        if fault is None:
+            return path
+        progress.warn(f"checkpoint {path} is damaged ({fault}); using the one before it")
+    if folders:
+        raise InputError(
+            f"every checkpoint in {run_dir / 'checkpoints'} is damaged",
+            "start again with another --out",
+        )
+    return None
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
+    """Put a checkpoint's tensors into `model` and `optimizer` and return its state."""
+    from safetensors.torch import load_file
+
+    weights = load_file(path / "model" / "model.safetensors")
+    # A tied head is stored once, under the embedding's name.
+    model.load_state_dict(weights, strict=False)
+    tensors = load_file(path / "optimizer.safetensors")
+    torch.set_rng_state(tensors.pop("rng.cpu"))
+    names = _optimizer_order(model, optimizer)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        moment, _, name = key.partition(":")
+        moments.setdefault(names.index(name), {})[moment] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    state = read_json(path / "state.json")
+    state.pop("sha256")
+    return RunState(**state)
+
+
+def latest_checkpoint(run_dir: Path) -> Path | None:
+    """Return the checkpoint that `latest` names, if any."""
+    name = _read_pointer(run_dir / "checkpoints" / "latest")
+    return run_dir / "checkpoints" / name if name else None
+
+
+def resolve_model_folder(path: Path) -> Path:
+    """Return the folder that transformers can load: of a run, a checkpoint, or `path` itself."""
+    if path.name in ("latest", "best") and path.is_file():
+        path = path.parent / _read_pointer(path)
+    return path / "model" if (path / "model" / "config.json").exists() else path
+
+
+def _optimizer_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Return parameter names in the order in which the optimizer numbers them."""
+    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [name_of[id(p)] for group in optimizer.param_groups for p in group["params"]]
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names = _optimizer_order(model, optimizer)
+    tensors = {
+        f"{moment}:{names[index]}": tensor.detach().cpu().contiguous()
+        for index, moments in optimizer.state_dict()["state"].items()
+        for moment, tensor in moments.items()
+    }
+    return tensors | {"rng.cpu": torch.get_rng_state()}
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, path)
+
+
+def _step_folders(run_dir: Path) -> list[Path]:
+    return sorted((run_dir / "checkpoints").glob("step_*"))
+
+
+def _fault(path: Path) -> str | None:
+    """Say what is wrong with a checkpoint; None where every file is there and whole."""
+    try:
+        hashes = read_json(path / "state.json")["sha256"]
+        for name in _HASHED:
+            if hash_file(path / name) != hashes[name]:
+                return f"{name} was cut short or changed"
+    except (OSError, ValueError, KeyError) as error:
+        return f"state.json or a tensor file is missing or unreadable: {error}"
+    return None
+
+
+def _write_pointer(path: Path, name: str) -> None:
+    with atomic_file(path) as stream:
+        stream.write(f"{name}\n".encode())
+
+
+def _read_pointer(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""

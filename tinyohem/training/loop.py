@@ -1,0 +1,253 @@
+"""A run: prepare, train, evaluate, export. The loop reads top to bottom like the algorithm."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tinyohem.artifacts import write_json
+from tinyohem.config import RunConfig, parse_tokens
+from tinyohem.data.batches import (
+    WindowPlan,
+    batch_windows,
+    make_batch,
+    plan_windows,
+    story_rows,
+)
+from tinyohem.data.prepare import Prepared, prepare_data
+from tinyohem.data.tokenizer import start_id
+from tinyohem.errors import RunError
+from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.progress import SILENT, Progress
+from tinyohem.runtime import (
+    StopRequest,
+    Stopwatch,
+    autocast,
+    environment,
+    graceful_stop,
+    pick_device,
+    step_generator,
+)
+from tinyohem.training.checkpoint import (
+    RunState,
+    export_model,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from tinyohem.training.meter import Meter
+from tinyohem.training.model import build_model, head_weight, model_shape, trunk
+from tinyohem.training.optim import build_optimizer, learning_rate
+from tinyohem.training.run_folder import Resume, find_checkpoint
+from tinyohem.training.step import training_step
+from tinyohem.training.tracking import Tracker
+
+EVENTS_PER_RUN = 10  # evaluations and checkpoints, unless the recipe says otherwise
+
+
+@dataclass
+class Run:
+    """Everything the loop reads and changes."""
+
+    config: RunConfig
+    run_dir: Path
+    device: torch.device
+    data: Prepared
+    plan: WindowPlan
+    model: Any  # transformers' LlamaForCausalLM
+    optimizer: torch.optim.AdamW
+    num_steps: int
+    state: RunState
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is done."""
+        return self.state.step >= self.num_steps
+
+
+def train(
+    config: RunConfig, run_dir: Path, *, resume: Resume = "never", progress: Progress = SILENT
+) -> tuple[Run, Perplexity | None]:
+    """Train a model and return the run with its held-out perplexity (None: stopped early).
+
+    Raises:
+        InputError: the config, the data or the run folder forbid the run; nothing was changed.
+        RunError: the loss stopped being finite.
+    """
+    device = pick_device(config.training.device)
+    checkpoint = find_checkpoint(run_dir, config, resume, progress)
+    data = prepare_data(config.data, config.tokenizer, progress)
+    run = _set_up(config, run_dir, device, data)
+    if checkpoint is not None:
+        run.state = load_checkpoint(checkpoint, run.model, run.optimizer)
+        progress.note(f"resuming from {checkpoint}")
+    _record(run)
+    with graceful_stop() as stop:
+        _train_steps(run, stop, progress)
+    if not run.finished:
+        return run, None
+    perplexity = evaluate_perplexity(
+        run.model, data.valid, seq_len=config.training.seq_len, progress=progress
+    )
+    write_json(run_dir / "eval.json", perplexity.to_json())
+    export_model(run_dir / "model", run.model, data.tokenizer)
+    return run, perplexity
+
+
+def _set_up(config: RunConfig, run_dir: Path, device: torch.device, data: Prepared) -> Run:
+    training = config.training
+    shape, vocab_size = model_shape(config.model), len(data.tokenizer)
+    tokens = parse_tokens(training.tokens, shape.num_parameters(vocab_size))
+    model = build_model(
+        shape, vocab_size, training.seq_len, start_id(data.tokenizer), training.seed
+    ).to(device)
+    return Run(
+        config=config,
+        run_dir=run_dir,
+        device=device,
+        data=data,
+        plan=plan_windows(data.train, training.seq_len, training.seed),
+        model=model,
+        optimizer=build_optimizer(model, config.optim),
+        num_steps=training.steps or max(1, tokens // training.tokens_per_step),
+        state=RunState(),
+    )
+
+
+def _record(run: Run) -> None:
+    write_json(
+        run.run_dir / "config.json",
+        {
+            "config": run.config.model_dump(),
+            "num_parameters": run.model.num_parameters(),
+            "num_steps": run.num_steps,
+            "train": run.data.train.manifest,
+            "valid": run.data.valid.manifest,
+            "environment": environment(run.device),
+        },
+    )
+
+
+def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
+    """Take optimizer steps until the budget is spent or someone asks to stop."""
+    config, state = run.config.training, run.state
+    keep_schedule = run.config.ohem.keep_schedule()
+    precision = autocast(run.device, config.precision)
+    run_trunk = torch.compile(trunk(run.model)) if config.compile else trunk(run.model)
+    every_nth = max(1, run.num_steps // EVENTS_PER_RUN)
+    last_step = min(run.num_steps, config.stop_at_step or run.num_steps)
+    tracker = Tracker(run.run_dir, run.config, state.step)
+    meter = Meter(run.device, state.train_seconds)
+    clock = Stopwatch(run.device, state.train_seconds)
+    progress.start("train", run.num_steps, "steps")
+
+    while state.step < last_step and not stop.requested:
+        at = (state.step + 0.5) / run.num_steps  # the middle of the step
+        for group in run.optimizer.param_groups:
+            group["lr"] = learning_rate(at, run.config.optim)
+        windows = batch_windows(run.plan, state.step, config.batch_size)
+        stats = training_step(
+            run_trunk,
+            head_weight(run.model),
+            [
+                make_batch(run.data.train, part, config.seq_len).to(run.device)
+                for part in np.split(windows, config.batch_size // config.sequences_a_pass)
+            ],
+            keep_schedule.keep_ratio(at),
+            run.config.ohem,
+            generator=step_generator(config.seed, state.step, run.device),
+            precision=precision,
+        )
+        grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+        meter.add(state.step, stats, grad_norm)
+        state.step += 1
+        state.tokens_seen += config.tokens_per_step
+        state.tokens_selected += stats.num_kept
+        progress.advance(state.step)
+
+        ending = state.step == last_step or stop.requested
+        logs = ending or state.step % config.log_every == 0
+        evaluates = state.step % (config.eval_every or every_nth) == 0 or run.finished
+        saves = ending or state.step % (config.save_every or every_nth) == 0
+        if not (logs or evaluates or saves):
+            continue
+        with clock.paused() as state.train_seconds:
+            _require_finite(run, meter)
+            if logs:
+                _log(run, meter, tracker, progress)
+            improved = evaluates and _validate(run, tracker, progress)
+            if saves or improved:
+                _save(run, is_best=improved)
+    tracker.close()
+    progress.finish()
+
+
+def _log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
+    figures = meter.flush(run.config.training.tokens_per_step, run.state.train_seconds)
+    figures |= {
+        "train/lr": run.optimizer.param_groups[0]["lr"],
+        "train/tokens_seen": run.state.tokens_seen,
+        "train/tokens_selected": run.state.tokens_selected,
+        "train/seconds": run.state.train_seconds,
+    }
+    tracker.log(run.state.step, figures)
+    progress.advance(
+        run.state.step,
+        {
+            "loss": figures["train/loss"],
+            "ppl": math.exp(figures["train/loss"]),
+            "keep": figures["train/keep_ratio"],
+            "tok/s": figures["train/tokens_per_second"],
+        },
+    )
+
+
+def _validate(run: Run, tracker: Tracker, progress: Progress) -> bool:
+    """Score the head of the validation split, unweighted; return whether it is the best yet."""
+    head = run.data.valid.head(run.config.training.eval_tokens)
+    result = evaluate_perplexity(run.model, head, seq_len=run.config.training.seq_len)
+    figures = {
+        "val/loss": result.loss,
+        "val/ppl": math.exp(result.loss),
+        "val/bpb": result.bits_per_byte,
+    }
+    tracker.log(run.state.step, figures)
+    progress.advance(run.state.step, {"val ppl": figures["val/ppl"]})
+    improved = run.state.best_loss is None or result.loss < run.state.best_loss
+    if improved:
+        run.state.best_loss = result.loss
+    return improved
+
+
+def _save(run: Run, *, is_best: bool) -> None:
+    save_checkpoint(
+        run.run_dir,
+        run.model,
+        run.data.tokenizer,
+        run.optimizer,
+        run.state,
+        keep_last=run.config.training.keep_last,
+        is_best=is_best,
+    )
+
+
+def _require_finite(run: Run, meter: Meter) -> None:
+    """Stop the run where its numbers broke, before anything broken is written."""
+    step = meter.first_bad_step()
+    if step is None:
+        return
+    config = run.config.training
+    windows = batch_windows(run.plan, step, config.batch_size)
+    rows = story_rows(run.data.train, windows, config.seq_len)
+    latest = latest_checkpoint(run.run_dir)
+    raise RunError(
+        f"the loss or its gradient is not finite at step {step}; its batch holds the stories of "
+        f"rows {', '.join(map(str, rows))}; the last good checkpoint is {latest or 'none'}",
+        "lower optim.lr, or look at those stories",
+    )

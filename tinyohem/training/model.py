@@ -1,0 +1,119 @@
+"""Presets by parameter count, built as transformers Llama models."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tinyohem.config import ModelConfig
+from tinyohem.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The dimensions that decide a model's size."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+
+    def num_parameters(self, vocab_size: int) -> int:
+        """Count: the tied embedding; per layer 4 attention and 3 MLP matrices, 2 norms."""
+        layer = self.hidden_size * (4 * self.hidden_size + 3 * self.intermediate_size + 2)
+        return self.hidden_size * (vocab_size + 1) + self.num_layers * layer
+
+
+# Named after their parameter count at the default vocabulary of 4,096.
+PRESETS = {
+    "260k": Shape(hidden_size=48, num_layers=2, num_heads=3, intermediate_size=144),
+    "0.5m": Shape(hidden_size=64, num_layers=5, num_heads=4, intermediate_size=160),
+    "1m": Shape(hidden_size=96, num_layers=6, num_heads=3, intermediate_size=240),
+    "2m": Shape(hidden_size=128, num_layers=7, num_heads=4, intermediate_size=352),
+    "5m": Shape(hidden_size=224, num_layers=7, num_heads=7, intermediate_size=576),
+    "15m": Shape(hidden_size=384, num_layers=8, num_heads=6, intermediate_size=960),
+}
+
+
+def model_shape(config: ModelConfig) -> Shape:
+    """Return the preset's shape with the config's own dimensions laid over it.
+
+    Raises:
+        InputError: the hidden size does not divide into heads of an even size.
+    """
+    own = config.model_dump(exclude={"preset"}, exclude_none=True)
+    shape = replace(PRESETS[config.preset], **own)
+    if shape.hidden_size % (2 * shape.num_heads):
+        raise InputError(
+            f"model.hidden_size = {shape.hidden_size} does not divide into {shape.num_heads} heads "
+            "of an even size",
+            "choose a hidden size that is a multiple of 2 × model.num_heads",
+        )
+    return shape
+
+
+def build_model(
+    shape: Shape, vocab_size: int, seq_len: int, start_id: int, seed: int
+) -> "LlamaForCausalLM":
+    """Build a Llama with tied embeddings; the same seed gives the same weights.
+
+    Args:
+        start_id: the token that begins and ends a story; also the padding.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    _silence_transformers()
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=shape.hidden_size,
+            num_hidden_layers=shape.num_layers,
+            num_attention_heads=shape.num_heads,
+            intermediate_size=shape.intermediate_size,
+            max_position_embeddings=seq_len,
+            tie_word_embeddings=True,
+            bos_token_id=start_id,
+            eos_token_id=start_id,
+            pad_token_id=start_id,
+        )
+    )
+
+
+def trunk(model: Any) -> Any:
+    """Return the part of a causal LM that maps ids (B, T) to hidden states (B, T, D)."""
+    return model.get_decoder()
+
+
+def head_weight(model: Any) -> Tensor:
+    """Return the (V, D) matrix that maps hidden states to logits."""
+    return model.get_output_embeddings().weight
+
+
+def load_causal_lm(folder: str) -> Any:
+    """Load any causal LM from a folder or the Hub; never runs code that comes with it.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _silence_transformers()
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot load a language model from {folder!r}: {str(error).splitlines()[0]}",
+            "give a run folder, a checkpoint, a transformers folder, or a Hub id",
+        ) from None
+
+
+def _silence_transformers() -> None:
+    """Keep transformers' own progress bars off the terminal: the library prints nothing."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

@@ -1,0 +1,65 @@
+"""The run folder: who may write into it, and what a resumed run may change."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from tinyohem.artifacts import hash_json, read_json
+from tinyohem.config import RESUME_MAY_CHANGE, RunConfig
+from tinyohem.errors import InputError
+from tinyohem.progress import Progress
+from tinyohem.training.checkpoint import newest_sound_checkpoint
+
+Resume = Literal["never", "auto", "must"]
+
+
+def default_run_dir(config: RunConfig, name: str | None) -> Path:
+    """Return `runs/<recipe or model>-<hash>`: the same command finds its own run again."""
+    deciding = {k: v for k, v in _flat(config).items() if k not in RESUME_MAY_CHANGE}
+    label = Path(name).stem if name else f"{config.model.preset}-ohem{config.ohem.ratio:g}"
+    return Path("runs") / f"{label}-{hash_json(deciding)[:8]}"
+
+
+def find_checkpoint(
+    run_dir: Path, config: RunConfig, resume: Resume, progress: Progress
+) -> Path | None:
+    """Return the checkpoint to go on from, None for a fresh start. Writes nothing.
+
+    Raises:
+        InputError: a run is there and `resume` is `never`; there is none and it is `must`; or the
+            run there was made with another config.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise InputError(f"{run_dir} is a file", "choose another --out")
+    started = (run_dir / "config.json").exists()
+    if resume == "never" and run_dir.exists() and any(run_dir.iterdir()):
+        what = "already holds a run" if started else "is not empty"
+        raise InputError(f"{run_dir} {what}", "choose another --out, or go on with --resume auto")
+    if resume == "must" and not started:
+        raise InputError(f"there is no run in {run_dir} to resume", "check --out")
+    if not started:
+        return None
+    _check_same_config(run_dir, config)
+    checkpoint = newest_sound_checkpoint(run_dir, progress)
+    if checkpoint is None and resume == "must":
+        raise InputError(f"{run_dir} has no checkpoint yet", "start it with --resume auto")
+    return checkpoint
+
+
+def _check_same_config(run_dir: Path, config: RunConfig) -> None:
+    then = read_json(run_dir / "config.json")["config"]
+    old, new = _flat(RunConfig.model_validate(then)), _flat(config)
+    changed = [key for key in new if key not in RESUME_MAY_CHANGE and new[key] != old.get(key)]
+    if changed:
+        difference = ", ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in changed[:3])
+        raise InputError(
+            f"{run_dir} was made with another config: {difference}",
+            "repeat the command that began the run, or choose another --out",
+        )
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    return {
+        f"{section}.{key}": value
+        for section, values in config.model_dump().items()
+        for key, value in values.items()
+    }
