@@ -1,4 +1,4 @@
-"""What a score table says about its corpus, read in chunks: spread, correlations, dirt, examples."""
+"""What a score table says about its corpus: spread, correlations, dirt, easy and hard stories."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
