@@ -79,7 +79,7 @@ def build_plan(
         InputError: a metric that the table lacks, or a story without a row in it.
     """
     weights = {"length": 1.0} if curriculum.pacing == "by_length" else dict(weights)
-    of_story = combined_difficulty(table, weights)[_positions(table, rows)]
+    of_story = combined_difficulty(table, weights)[table.positions(rows)]
     difficulty = window_difficulty(offsets, of_story, seq_len, int(drawn.max()) + 1)
     origin = {
         "curriculum": asdict(curriculum),
@@ -144,17 +144,3 @@ def load_plan(folder: Path) -> CurriculumPlan:
     if not intact:
         raise InputError(f"the curriculum plan in {folder} was changed", "Start a new run")
     return plan
-
-
-def _positions(table: ScoreTable, rows: IntArray) -> IntArray:
-    """Return where the table holds each corpus row."""
-    scored = table.column("row")
-    at = np.minimum(np.searchsorted(scored, rows), len(scored) - 1)
-    missing = np.flatnonzero(scored[at] != rows)
-    if len(missing):
-        raise InputError(
-            f"{table.folder} lacks scores of {len(missing):,} stories, "
-            f"the first at row {rows[missing[0]]:,}",
-            "Score the corpus again, into another folder",
-        )
-    return at

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from tinyohem.artifacts import hash_file, read_json
 from tinyohem.difficulty.metrics import FloatArray
+from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError
 
 SCORES_FILE = "scores.parquet"
@@ -75,6 +76,23 @@ class ScoreTable:
     def percentile(self, metric: str) -> FloatArray:
         """Return `percentile_<metric>` in (0, 100), (stories,)."""
         return self.column(f"percentile_{self._known(metric)}")
+
+    def positions(self, rows: IntArray) -> IntArray:
+        """Return where the table holds each of some corpus rows.
+
+        Raises:
+            InputError: it lacks one of them.
+        """
+        scored = self.column("row")
+        at = np.minimum(np.searchsorted(scored, rows), len(scored) - 1)
+        missing = np.flatnonzero(scored[at] != rows)
+        if len(missing):
+            raise InputError(
+                f"{self.folder} lacks scores of {len(missing):,} stories, "
+                f"the first at row {rows[missing[0]]:,}",
+                "Score the corpus again, into another folder",
+            )
+        return at
 
     def _known(self, metric: str) -> str:
         if metric not in self.metrics:
