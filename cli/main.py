@@ -11,6 +11,7 @@ from tinyohem_cli.eval_perplexity import eval_perplexity
 from tinyohem_cli.generate import generate
 from tinyohem_cli.prepare_data import prepare_data
 from tinyohem_cli.recipes import recipes
+from tinyohem_cli.score_difficulty import score_difficulty
 from tinyohem_cli.train import train
 
 from tinyohem import __version__
@@ -44,6 +45,7 @@ app.command("eval-perplexity")(eval_perplexity)
 app.command("generate")(generate)
 app.command("prepare-data")(prepare_data)
 app.command("compare")(compare)
+app.command("score-difficulty")(score_difficulty)
 app.command("bench")(bench)
 app.add_typer(recipes, name="recipes")
 

@@ -121,7 +121,9 @@ def check(comparison: Comparison) -> list[str]:
         raise InputError("a comparison needs at least two arms", "add --arm random, for example")
     for name in names:
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
-            raise InputError(f"the arm {name!r} cannot name a folder", "use letters, digits, - or _")
+            raise InputError(
+                f"the arm {name!r} cannot name a folder", "use letters, digits, - or _"
+            )
     if len(set(names)) < len(names):
         raise InputError("two arms share a name", "name them apart: --arm name:key=value")
     configs = [comparison.config(arm, comparison.seeds[0]) for arm in comparison.arms]

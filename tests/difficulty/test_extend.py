@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from tinyohem.difficulty import extend
+from tinyohem.difficulty.extend import add_metric
+from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.summary import summarise
+from tinyohem.difficulty.table import Metric, ScoreTable, open_scores
+from tinyohem.errors import InputError
+
+LOSS = Metric("mean_loss", "higher")
+
+
+@pytest.fixture
+def table(made_up: list[str], fake_corpus, tmp_path: Path, monkeypatch) -> ScoreTable:
+    monkeypatch.setattr(extend, "_CHUNK_ROWS", 7)
+    return score_corpus(fake_corpus(tuple(made_up[:50])), tmp_path / "scores", workers=1)
+
+
+def test_an_added_metric_is_ranked_and_the_rest_is_kept(table: ScoreTable) -> None:
+    before = {name: table.column(name) for name in table.manifest["columns"][2:-1]}
+    (table.folder / "notes.txt").write_text("mine")
+    rows = np.arange(1, 50, 2)
+    losses = np.random.default_rng(0).random(25)
+    longer = add_metric(table, "model_loss", LOSS, rows, losses, {"checkpoint": "abc"})
+
+    expected = np.full(50, np.nan)
+    expected[rows] = losses
+    np.testing.assert_array_equal(longer.difficulty("model_loss"), expected)
+    expected[rows] = 100 * (rankdata(losses) - 0.5) / 25
+    np.testing.assert_allclose(longer.percentile("model_loss"), expected)
+    for name, values in before.items():
+        np.testing.assert_array_equal(longer.column(name), values)
+    assert longer.manifest["metrics"]["model_loss"]["undefined"] == 25
+    assert longer.manifest["metrics"]["model_loss"]["origin"] == {"checkpoint": "abc"}
+    assert (table.folder / "notes.txt").read_text() == "mine"
+    assert longer.manifest["columns"][-1] == "flags"
+    assert open_scores(table.folder, "f" * 64).metrics["model_loss"] == LOSS
+    assert ("model_loss", "length") in summarise(longer).correlations
+
+
+def test_lower_can_be_harder(table: ScoreTable) -> None:
+    rarity = Metric("rarity", "lower")
+    longer = add_metric(table, "rare", rarity, np.arange(50), np.arange(50.0), {})
+    assert longer.percentile("rare")[0] == 99
+    np.testing.assert_array_equal(longer.difficulty("rare"), -np.arange(50.0))
+
+
+def test_a_taken_name_or_an_unknown_row_changes_nothing(table: ScoreTable) -> None:
+    before = {path.name: path.read_bytes() for path in table.folder.iterdir()}
+    with pytest.raises(InputError, match="percentile_mtld already"):
+        add_metric(table, "mtld", LOSS, np.arange(50), np.zeros(50), {})
+    with pytest.raises(InputError, match="lacks scores of 1 stories"):
+        add_metric(table, "loss", LOSS, np.array([3, 99]), np.zeros(2), {})
+    assert {path.name: path.read_bytes() for path in table.folder.iterdir()} == before

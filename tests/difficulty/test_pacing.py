@@ -1,0 +1,154 @@
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyohem.difficulty.pacing import Curriculum, Pacing, order_draws
+from tinyohem.errors import InputError
+
+COMPETENCE = {
+    "linear": lambda t: t,
+    "quadratic": lambda t: t**2,
+    "inverse_quadratic": lambda t: 1 - (1 - t) ** 2,
+    "root": np.sqrt,
+}
+EVERY = list(get_args(Pacing))
+
+
+@st.composite
+def runs(draw) -> tuple[np.ndarray, np.ndarray]:
+    """Draw windows as shuffled training visits them, over some epochs, and difficulties."""
+    windows = draw(st.integers(1, 40))
+    epochs = [draw(st.permutations(range(windows))) for _ in range(draw(st.integers(1, 3)))]
+    drawn = np.array([w for epoch in epochs for w in epoch])[: draw(st.integers(1, 100))]
+    difficulty = draw(
+        st.lists(
+            st.sampled_from([1.0, 2.0, np.nan]) | st.floats(-1e6, 1e6),
+            min_size=windows,
+            max_size=windows,
+        )
+    )
+    return drawn, np.array(difficulty)
+
+
+curricula = st.builds(
+    Curriculum,
+    pacing=st.sampled_from(EVERY),
+    fraction=st.sampled_from([None, 0.2, 0.5, 1.0]),
+    initial_competence=st.sampled_from([0.01, 0.3, 1.0]),
+    layers=st.integers(1, 12),
+    jitter_window=st.sampled_from([0, 1, 3, 10]),
+    seed=st.integers(0, 3),
+)
+
+
+@given(runs(), curricula)
+def test_every_rule_permutes_the_draws_and_repeats_by_seed(run, curriculum: Curriculum) -> None:
+    drawn, difficulty = run
+    untouched = drawn.copy()
+    order = order_draws(drawn, difficulty, curriculum)
+    np.testing.assert_array_equal(np.sort(order), np.sort(drawn))
+    np.testing.assert_array_equal(order, order_draws(drawn, difficulty, curriculum))
+    np.testing.assert_array_equal(drawn, untouched)
+
+
+@given(runs(), st.integers(0, 10))
+def test_reverse_is_the_exact_reverse(run, jitter: int) -> None:
+    forwards = order_draws(*run, Curriculum("sorted", jitter_window=jitter))
+    backwards = order_draws(*run, Curriculum("reverse", jitter_window=jitter))
+    np.testing.assert_array_equal(forwards, backwards[::-1])
+
+
+def shuffled_run(windows: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(7)
+    return rng.permutation(windows), rng.permutation(windows).astype(float)
+
+
+def test_shuffled_is_the_run_without_a_curriculum() -> None:
+    drawn, difficulty = shuffled_run()
+    np.testing.assert_array_equal(order_draws(drawn, difficulty, Curriculum("shuffled")), drawn)
+
+
+def test_sorted_breaks_ties_by_row_and_puts_the_unscored_last() -> None:
+    drawn = np.array([4, 2, 0, 3, 1])
+    difficulty = np.array([5.0, np.nan, 1.0, 5.0, 1.0])
+    order = order_draws(drawn, difficulty, Curriculum("sorted"))
+    assert order.tolist() == [2, 4, 0, 3, 1]
+
+
+def test_warmup_draws_the_easiest_fifth_first_then_all_others_both_shuffled() -> None:
+    drawn, difficulty = shuffled_run()
+    order = order_draws(drawn, difficulty, Curriculum(seed=1))
+    first, rest = difficulty[order[:200]], difficulty[order[200:]]
+    assert sorted(first) == list(range(200))
+    for part in (first, rest):
+        assert abs(np.corrcoef(part, np.arange(len(part)))[0, 1]) < 0.2
+    other = order_draws(drawn, difficulty, Curriculum(seed=2))
+    assert set(other[:200]) == set(order[:200])
+    assert other.tolist() != order.tolist()
+
+
+@pytest.mark.parametrize("pacing", COMPETENCE)
+@pytest.mark.parametrize("fraction", [None, 0.5])
+def test_a_draw_is_never_harder_than_the_competence_allows(
+    pacing: Pacing, fraction: float | None
+) -> None:
+    drawn, difficulty = shuffled_run()
+    curriculum = Curriculum(pacing, fraction=fraction, initial_competence=0.1)
+    ranks = difficulty[order_draws(drawn, difficulty, curriculum)]
+    t = np.minimum(1, np.arange(1000) / 1000 / (fraction or 1))
+    available = np.ceil((0.1 + 0.9 * COMPETENCE[pacing](t)) * 1000)
+    # Without replacement the easiest `draws so far` may be used up before the competence grows.
+    allowed = np.maximum(available, np.arange(1000) + 1)
+    assert (ranks < allowed).all()
+    assert (ranks[:50] > 25).any()  # and it is no sort: all that is available is drawn from
+
+
+def test_competence_draws_are_uniform_over_what_is_available() -> None:
+    drawn = np.arange(4)
+    counts = np.zeros(4)
+    for seed in range(2000):
+        curriculum = Curriculum("linear", initial_competence=1.0, seed=seed)
+        counts[order_draws(drawn, drawn.astype(float), curriculum)[0]] += 1
+    assert abs(counts / 2000 - 0.25).max() < 0.04
+
+
+def test_layers_and_zigzag() -> None:
+    drawn, difficulty = np.arange(7), np.arange(7.0)
+    assert order_draws(drawn, difficulty, Curriculum("interleaved", layers=3)).tolist() == [
+        *(0, 3, 6),
+        *(1, 4),
+        *(2, 5),
+    ]
+    assert order_draws(drawn, difficulty, Curriculum("zigzag", layers=3)).tolist() == [
+        *(0, 3, 6),
+        *(4, 1),
+        *(2, 5),
+    ]
+
+
+def test_jitter_shuffles_inside_stretches_only() -> None:
+    drawn, difficulty = shuffled_run()
+    plain = order_draws(drawn, difficulty, Curriculum("sorted"))
+    order = order_draws(drawn, difficulty, Curriculum("sorted", jitter_window=30))
+    assert order.tolist() != plain.tolist()
+    for at in range(0, 1000, 30):
+        assert set(order[at : at + 30]) == set(plain[at : at + 30])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pacing": "easy"},
+        {"fraction": 0},
+        {"fraction": 1.1},
+        {"initial_competence": 0},
+        {"layers": 0},
+        {"jitter_window": -1},
+    ],
+)
+def test_a_wrong_curriculum_is_an_input_error(wrong: dict) -> None:
+    with pytest.raises(InputError):
+        Curriculum(**wrong)

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import rankdata
+
+from tinyohem.difficulty.ranking import write_later_copies, write_percentiles
+
+run_rows = st.sampled_from([1, 3, 7, 1000])
+
+
+@given(
+    st.lists(st.sampled_from([-1.5, 0.0, 2.0, 2.5, np.nan]) | st.floats(), max_size=30), run_rows
+)
+def test_percentiles_are_middle_ranks_for_any_run(
+    tmp_path_factory, numbers: list[float], rows: int
+) -> None:
+    column = tmp_path_factory.mktemp("ranks") / "numbers.column"
+    values = np.array(numbers, np.float64)
+    values.tofile(column)
+    out = column.with_name("out")
+    defined = ~np.isnan(values)
+    assert write_percentiles(column, out, rows) == defined.sum()
+
+    expected = np.full(len(values), np.nan)
+    if defined.any():
+        expected[defined] = 100 * (rankdata(values[defined]) - 0.5) / defined.sum()
+    np.testing.assert_allclose(np.fromfile(out), expected, rtol=1e-12)
+
+
+@given(st.lists(st.integers(0, 5) | st.just(2**64 - 1), max_size=30), run_rows)
+def test_later_copies_are_all_but_the_first(
+    tmp_path_factory, numbers: list[int], rows: int
+) -> None:
+    column = tmp_path_factory.mktemp("copies") / "numbers.column"
+    np.array(numbers, np.uint64).tofile(column)
+    out: Path = column.with_name("out")
+    write_later_copies(column, out, rows)
+    expected = [number in numbers[:at] for at, number in enumerate(numbers)]
+    np.testing.assert_array_equal(np.fromfile(out, np.uint8), expected)

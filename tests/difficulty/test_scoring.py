@@ -1,0 +1,236 @@
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tinyohem.difficulty import finish, shards
+from tinyohem.difficulty.batch import ScoringRules, score_batch
+from tinyohem.difficulty.metrics import CompressionRule
+from tinyohem.difficulty.scoring import UNFINISHED, score_corpus
+from tinyohem.difficulty.shards import shards_of
+from tinyohem.errors import InputError
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_STORIES", 50)
+    monkeypatch.setattr(finish, "SHARDS_PER_ROW_GROUP", 3)
+
+
+@pytest.fixture
+def corpus(made_up: list[str], all_hostile: list[str], fake_corpus):
+    return fake_corpus((*made_up[:150], *all_hostile, *made_up[150:], made_up[3]))
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_the_table_holds_each_story_in_order_with_its_scores(corpus, tmp_path: Path) -> None:
+    table = score_corpus(corpus, tmp_path / "scores", workers=1)
+    stored = pq.read_table(table.folder / "scores.parquet")
+    assert stored.column_names == [
+        "row",
+        "text_sha",
+        "bytes",
+        "words",
+        "sentences",
+        "syllables",
+        "compressed_over_original",
+        "mtld",
+        "flesch_reading_ease",
+        *(f"difficulty_{m}" for m in ("compression_ratio", "mtld", "flesch", "length")),
+        *(f"percentile_{m}" for m in ("compression_ratio", "mtld", "flesch", "length")),
+        "flags",
+    ]
+    assert stored.column("row").to_pylist() == list(range(len(corpus.texts)))
+    scores = score_batch(corpus.texts, ScoringRules())
+    for name in ("bytes", "words", "sentences", "syllables", "mtld", "flesch_reading_ease"):
+        np.testing.assert_array_equal(stored.column(name).to_numpy(), scores[name])
+    valid = corpus.texts[0]
+    assert stored.column("text_sha")[0].as_py() == hashlib.sha256(valid.encode()).hexdigest()
+    np.testing.assert_array_equal(table.difficulty("length"), scores["bytes"])
+    np.testing.assert_array_equal(table.difficulty("flesch"), -scores["flesch_reading_ease"])
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_undefined_is_null_never_zero(corpus, tmp_path: Path) -> None:
+    table = score_corpus(corpus, tmp_path / "scores", workers=1)
+    stored = pq.read_table(table.folder / "scores.parquet").to_pylist()
+    blank = stored[150]
+    assert blank["flags"] == "empty"
+    assert blank["mtld"] is blank["flesch_reading_ease"] is blank["percentile_mtld"] is None
+    emoji = stored[151]
+    assert emoji["flags"] == "no_words,short,unfinished"
+    # Its raw ratio is that of a frame header: too few bytes to say how hard they are.
+    assert emoji["compressed_over_original"] > 1
+    assert emoji["difficulty_compression_ratio"] is None
+    assert stored[-1]["flags"].split(",")[-1] == "duplicate"
+    assert table.manifest["flags"]["duplicate"] == 1
+    assert table.manifest["metrics"]["mtld"]["undefined"] == 3
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_the_residual_does_not_go_with_length(corpus, tmp_path: Path) -> None:
+    residual = score_corpus(corpus, tmp_path / "residual", workers=1)
+    raw_rules = ScoringRules(compression=CompressionRule(length_control="raw"))
+    raw = score_corpus(corpus, tmp_path / "raw", rules=raw_rules, workers=1)
+    long_enough = residual.column("bytes") >= finish.MIN_COMPRESSED_BYTES
+    size = np.log(residual.column("bytes")[long_enough])
+    ratio = raw.difficulty("compression_ratio")[long_enough]
+    slope, intercept = np.polyfit(size, ratio, 1)
+    np.testing.assert_allclose(
+        residual.difficulty("compression_ratio")[long_enough],
+        ratio - intercept - slope * size,
+        atol=1e-9,
+    )
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_one_and_three_workers_write_the_same_bytes(corpus, tmp_path: Path) -> None:
+    score_corpus(corpus, tmp_path / "one", workers=1)
+    score_corpus(corpus, tmp_path / "three", workers=3)
+    assert folder_bytes(tmp_path / "one") == folder_bytes(tmp_path / "three")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_stopped_pass_goes_on_without_scoring_again(
+    corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = []
+
+    def counting(shard, folder, rules, score: Callable = shards.score_shard) -> None:
+        if len(scored) == 4:
+            raise KeyboardInterrupt
+        scored.append(shard.index)
+        score(shard, folder, rules)
+
+    monkeypatch.setattr(shards, "score_shard", counting)
+    with pytest.raises(KeyboardInterrupt):
+        score_corpus(corpus, tmp_path / "stopped", workers=1)
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "stopped" / UNFINISHED).iterdir()}
+    assert scored == [0, 1, 2, 3]
+
+    monkeypatch.undo()
+    monkeypatch.setattr(shards, "SHARD_STORIES", 50)
+    monkeypatch.setattr(finish, "SHARDS_PER_ROW_GROUP", 3)
+    seen = []
+    original = shards.score_shard
+    monkeypatch.setattr(
+        shards, "score_shard", lambda s, f, r: (seen.append(s.index), original(s, f, r))
+    )
+    score_corpus(corpus, tmp_path / "stopped", workers=1)
+    assert min(seen) == 4
+    assert len(before) == 5  # four shards and what they belong to
+    score_corpus(corpus, tmp_path / "whole", workers=1)
+    assert folder_bytes(tmp_path / "stopped") == folder_bytes(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_shards_of_another_corpus_are_not_reused(
+    corpus, fake_corpus, made_up: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("tinyohem.difficulty.scoring.write_scores", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            score_corpus(corpus, tmp_path / "scores", workers=1)
+    other = fake_corpus(tuple(made_up[200:]), fingerprint="0" * 64)
+    score_corpus(other, tmp_path / "scores", workers=1)
+    score_corpus(other, tmp_path / "fresh", workers=1)
+    assert folder_bytes(tmp_path / "scores") == folder_bytes(tmp_path / "fresh")
+
+
+def test_finished_scores_are_reused_or_refused_but_never_overwritten(
+    fake_corpus, made_up: list[str], tmp_path: Path
+) -> None:
+    corpus = fake_corpus(tuple(made_up[:20]))
+    score_corpus(corpus, tmp_path, workers=1)
+    before = folder_bytes(tmp_path)
+    score_corpus(corpus, tmp_path, workers=1)
+    with pytest.raises(InputError, match="another corpus"):
+        score_corpus(fake_corpus(corpus.texts, fingerprint="0" * 64), tmp_path, workers=1)
+    rules = ScoringRules(compression=CompressionRule(length_control="raw"))
+    with pytest.raises(InputError, match="other rules"):
+        score_corpus(corpus, tmp_path, rules=rules, workers=1)
+    assert folder_bytes(tmp_path) == before
+
+
+def test_an_empty_corpus_and_no_workers_are_input_errors(fake_corpus, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no stories"):
+        score_corpus(fake_corpus(()), tmp_path, workers=1)
+    with pytest.raises(InputError, match="workers"):
+        score_corpus(fake_corpus(("a",)), tmp_path, workers=0)
+
+
+def test_long_stories_end_a_shard(fake_corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_CHARACTERS", 10)
+    corpus = fake_corpus(("abc", "x" * 50, "d", "e"))
+    assert [shard.texts for shard in shards_of(corpus.stories())] == [["abc", "x" * 50], ["d", "e"]]
+
+
+def test_ten_megabytes_in_one_story(fake_corpus, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    long = " ".join(rng.choices(["cat", "dog", "ran.", "Mr.", "said"], k=2_300_000))
+    began = time.perf_counter()
+    table = score_corpus(fake_corpus(("A cat sat.", long, "x" * 10_000_000)), tmp_path, workers=1)
+    assert table.column("words").tolist() == [3, 2_300_000, 1]
+    assert time.perf_counter() - began < 60
+
+
+_PROGRAM = """
+import json, sys, time
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+from tinyohem.difficulty import shards
+from tinyohem.difficulty.scoring import score_corpus
+
+Story = namedtuple("Story", "row text")
+out, pause = Path(sys.argv[1]), float(sys.argv[2])
+texts = json.loads(Path(__file__).with_name("stories.json").read_text())
+
+def stories():
+    for row, text in enumerate(texts):
+        time.sleep(pause)
+        yield Story(row, text)
+
+if __name__ == "__main__":
+    shards.SHARD_STORIES = 20
+    corpus = SimpleNamespace(name="-", split="train", fingerprint="f" * 64, stories=stories)
+    score_corpus(corpus, out, workers=2)
+"""
+
+
+def test_kill_9_leaves_no_process_and_shards_that_the_next_pass_completes(
+    made_up: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "stories.json").write_text(json.dumps(made_up))
+    program = tmp_path / "score.py"
+    program.write_text(_PROGRAM)
+
+    def start(folder: Path, pause: float) -> subprocess.Popen:
+        command = [sys.executable, str(program), str(folder), str(pause)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+    killed = start(tmp_path / "killed", 0.01)
+    unfinished = tmp_path / "killed" / UNFINISHED
+    while not list(unfinished.glob("shard_*")):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate(timeout=20)  # returns once no worker holds the pipe either
+    assert 1 <= len(list(unfinished.glob("shard_*"))) < 20
+
+    score = start(tmp_path / "killed", 0), start(tmp_path / "whole", 0)
+    assert [each.wait() for each in score] == [0, 0]
+    assert folder_bytes(tmp_path / "killed") == folder_bytes(tmp_path / "whole")

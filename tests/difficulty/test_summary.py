@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from tinyohem.difficulty import summary as module
+from tinyohem.difficulty.batch import ScoringRules
+from tinyohem.difficulty.metrics import CompressionRule
+from tinyohem.difficulty.page import write_page
+from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.summary import QUANTILES, summarise
+from tinyohem.difficulty.table import ScoreTable
+
+METRICS = ("compression_ratio", "mtld", "flesch", "length")
+
+
+@pytest.fixture
+def table(made_up: list[str], fake_corpus, tmp_path: Path, monkeypatch) -> ScoreTable:
+    monkeypatch.setattr(module, "_CHUNK_ROWS", 70)
+    rules = ScoringRules(compression=CompressionRule(length_control="raw"))
+    return score_corpus(fake_corpus(tuple(made_up)), tmp_path / "s", rules=rules, workers=1)
+
+
+def test_quantiles_correlations_and_histograms_are_those_of_the_columns(table: ScoreTable) -> None:
+    summary = summarise(table)
+    for name in METRICS:
+        values = table.metrics[name].sign * table.difficulty(name)
+        ordered = values[np.argsort(table.difficulty(name), kind="stable")]
+        ordered = ordered[~np.isnan(ordered)]
+        assert summary.quantiles[name][0] == ordered[0]
+        assert summary.quantiles[name][-1] == ordered[-1]
+        middle = summary.quantiles[name][QUANTILES.index(50)]
+        assert middle in ordered[len(ordered) // 2 - 3 : len(ordered) // 2 + 3]
+        histogram = summary.histograms[name]
+        counts, _ = np.histogram(values[~np.isnan(values)], histogram.edges)
+        assert histogram.counts == counts.tolist()
+        assert sum(histogram.counts) > 0.98 * len(ordered)
+        for other in METRICS:
+            rho = spearmanr(
+                table.difficulty(name), table.difficulty(other), nan_policy="omit"
+            ).statistic
+            assert summary.correlations[name, other] == pytest.approx(rho, abs=0.01)
+
+
+def test_a_metric_that_goes_with_length_is_named(table: ScoreTable) -> None:
+    summary = summarise(table)
+    assert summary.correlations["compression_ratio", "length"] < -0.8
+    assert "compression_ratio" in summary.confounded
+    assert "flesch" not in summary.confounded
+
+
+def test_examples_are_the_ends_of_the_order(table: ScoreTable, made_up: list[str]) -> None:
+    examples = summarise(table).examples
+    order = np.argsort(table.difficulty("length"), kind="stable")
+    assert [story["row"] for story in examples["length"]["easiest"]] == order[:10].tolist()
+    hardest = examples["length"]["hardest"]
+    assert [story["value"] for story in hardest] == table.column("bytes")[order[::-1][:10]].tolist()
+    assert all(made_up[story["row"]].startswith(story["opening"]) for story in hardest)
+
+
+def test_the_page_is_one_file_with_everything_escaped(fake_corpus, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    attack = "<script>alert('x')</script> A cat. " * 5
+    corpus = fake_corpus((attack, "A dog ran. " * 20, "🎉"), name="<b>bold</b>")
+    table = score_corpus(corpus, tmp_path / "s", workers=1)
+    write_page(summarise(table), table.folder)
+    page = (table.folder / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "&lt;b&gt;bold" in page
+    assert "data:image/png;base64," in page
+    assert "http" not in page
+    assert (table.folder / "histograms.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_story_and_no_words_at_all_are_summarised(fake_corpus, tmp_path: Path) -> None:
+    for name, texts in (("one", ("A cat sat.",)), ("none", ("🎉", "..."))):
+        table = score_corpus(fake_corpus(texts), tmp_path / name, workers=1)
+        summary = summarise(table)
+        assert np.isnan(summary.correlations["mtld", "flesch"])
+        assert ("mtld" in summary.histograms) == (name == "one")
+        write_page(summary, table.folder)

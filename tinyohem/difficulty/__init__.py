@@ -1,0 +1,1 @@
+"""Text to an order: how hard a story is to read, and which training windows come first."""

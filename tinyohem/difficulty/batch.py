@@ -1,0 +1,64 @@
+"""All scores of a batch of stories that need no other story: one tokenisation feeds them all.
+
+A pure function of texts and rules. Whatever runs it, on however many cores, and however a corpus is
+cut into batches, the values of a story are the same to the last bit.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinyohem.difficulty.flags import flags_of_each
+from tinyohem.difficulty.metrics import (
+    CompressionRule,
+    compression_ratios,
+    flesch_reading_ease,
+)
+from tinyohem.difficulty.mtld import MtldRule, mtld_of_each
+from tinyohem.difficulty.syllables import count_syllables
+from tinyohem.difficulty.text import IntArray, Words, count_sentences, encode, pack, split_words
+
+
+@dataclass(frozen=True)
+class ScoringRules:
+    """Every parameter that changes a score; recorded in the manifest."""
+
+    compression: CompressionRule = field(default_factory=CompressionRule)
+    mtld: MtldRule = field(default_factory=MtldRule)
+
+
+def score_batch(texts: Sequence[str], rules: ScoringRules) -> dict[str, Any]:
+    """Score stories.
+
+    Returns:
+        Arrays (stories,) under the names of the score table's columns, NaN where a value is
+        undefined; besides, `compression_measure` is what the compression difficulty starts from,
+        and `flags` holds `Flag` bits.
+    """
+    encoded = [encode(text) for text in texts]
+    packed = pack(texts)
+    words = split_words(packed)
+    sentences = count_sentences(packed)
+    syllables = _syllables_of_each(words)
+    ratio, measure = compression_ratios(encoded, rules.compression)
+    return {
+        "text_sha": [hashlib.sha256(story).hexdigest() for story in encoded],
+        "bytes": np.fromiter(map(len, encoded), np.int64, len(encoded)),
+        "words": words.counts,
+        "sentences": sentences,
+        "syllables": syllables,
+        "compressed_over_original": ratio,
+        "compression_measure": measure,
+        "mtld": mtld_of_each(words, rules.mtld),
+        "flesch_reading_ease": flesch_reading_ease(words.counts, sentences, syllables),
+        "flags": flags_of_each(texts, words.counts),
+    }
+
+
+def _syllables_of_each(words: Words) -> IntArray:
+    of_word = np.array([count_syllables(word) for word in words.vocabulary], np.int64)
+    running = np.concatenate([[0], np.cumsum(of_word[words.ids])])
+    return np.diff(running[words.offsets])

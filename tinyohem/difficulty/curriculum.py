@@ -1,0 +1,146 @@
+"""The plan of a run: scores of stories to difficulties of training windows to a saved order."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from tinyohem.artifacts import atomic_folder, hash_json, read_json, write_json
+from tinyohem.difficulty.metrics import FloatArray
+from tinyohem.difficulty.pacing import Curriculum, order_draws
+from tinyohem.difficulty.table import ScoreTable, combined_difficulty
+from tinyohem.difficulty.text import IntArray
+from tinyohem.errors import InputError
+
+_ORDER_FILE = "order.safetensors"
+_PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class CurriculumPlan:
+    """Which window each draw of a run trains on.
+
+    Attributes:
+        order: (draws,) windows, in the order of training.
+        origin: everything that the order was made from.
+    """
+
+    order: IntArray
+    origin: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Return the SHA-256 of order and origin, in hex: the same hash, the same training data."""
+        digest = hashlib.sha256(self.order.astype("<i8").tobytes())
+        digest.update(hash_json(self.origin).encode())
+        return digest.hexdigest()
+
+    def windows(self, first: int, count: int) -> IntArray:
+        """Return the windows of draws first .. first + count - 1.
+
+        Raises:
+            InputError: the plan ends before.
+        """
+        if first + count > len(self.order):
+            raise InputError(
+                f"the curriculum plans {len(self.order):,} windows, training wants more",
+                "Start a new run for another number of steps",
+            )
+        return self.order[first : first + count]
+
+
+def build_plan(
+    table: ScoreTable,
+    *,
+    rows: IntArray,
+    offsets: IntArray,
+    seq_len: int,
+    drawn: IntArray,
+    curriculum: Curriculum,
+    weights: Mapping[str, float],
+) -> CurriculumPlan:
+    """Order the draws of a run by the difficulty of the stories in each window.
+
+    Args:
+        table: scores of the corpus that the run trains on.
+        rows: (stories,) corpus row of each story of the token store, ascending.
+        offsets: (stories + 1,) where each story's tokens start in the token store.
+        seq_len: tokens of a window; window w is the tokens from w * seq_len on.
+        drawn: (draws,) windows in the order of shuffled training.
+        curriculum: how to pace.
+        weights: weight of each metric's percentile. `by_length` has its own metric.
+
+    Raises:
+        InputError: a metric that the table lacks, or a story without a row in it.
+    """
+    weights = {"length": 1.0} if curriculum.pacing == "by_length" else dict(weights)
+    of_story = combined_difficulty(table, weights)[table.positions(rows)]
+    difficulty = window_difficulty(offsets, of_story, seq_len, int(drawn.max()) + 1)
+    origin = {
+        "curriculum": asdict(curriculum),
+        "weights": weights,
+        "seq_len": seq_len,
+        "corpus": table.manifest["corpus"],
+        "scores_sha256": table.manifest["scores_sha256"],
+    }
+    return CurriculumPlan(order_draws(drawn, difficulty, curriculum), origin)
+
+
+def window_difficulty(
+    offsets: IntArray, story_difficulty: FloatArray, seq_len: int, num_windows: int
+) -> FloatArray:
+    """Return the mean difficulty of each window's tokens, (num_windows,).
+
+    A token is as difficult as its story. Stories without a difficulty (NaN) do not count; a window
+    that holds no other is NaN.
+
+    Args:
+        offsets: (stories + 1,) token positions where stories start.
+        story_difficulty: (stories,).
+        seq_len: tokens of a window.
+        num_windows: windows from the start of the store; the tokens after them are left out.
+    """
+    end = num_windows * seq_len
+    borders = np.union1d(offsets[offsets < end], np.arange(0, end, seq_len))
+    tokens = np.diff(borders, append=end)
+    difficulty = story_difficulty[np.searchsorted(offsets, borders, "right") - 1]
+    tokens = np.where(np.isnan(difficulty), 0, tokens)
+
+    window = borders // seq_len
+    counted = np.bincount(window, tokens, num_windows)
+    summed = np.bincount(window, tokens * np.nan_to_num(difficulty), num_windows)
+    return np.divide(summed, counted, out=np.full(num_windows, np.nan), where=counted > 0)
+
+
+def mean_by_tenth(order: IntArray, values: FloatArray) -> list[float]:
+    """Return the mean value of the windows in each tenth of training; NaN values do not count."""
+    return [float(np.nanmean(values[part])) for part in np.array_split(order, 10)]
+
+
+def save_plan(plan: CurriculumPlan, folder: Path) -> None:
+    """Write the plan into a folder of its own, which appears whole or not at all."""
+    with atomic_folder(folder) as partial:
+        save_file({"order": plan.order}, partial / _ORDER_FILE)
+        write_json(partial / _PLAN_FILE, {"hash": plan.hash, "origin": plan.origin})
+
+
+def load_plan(folder: Path) -> CurriculumPlan:
+    """Read a plan back.
+
+    Raises:
+        InputError: no plan, or one that is not what was saved.
+    """
+    try:
+        saved = read_json(folder / _PLAN_FILE)
+        plan = CurriculumPlan(load_file(folder / _ORDER_FILE)["order"], saved["origin"])
+        intact = plan.hash == saved["hash"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(f"{folder} holds no curriculum plan that can be read: {error}") from None
+    if not intact:
+        raise InputError(f"the curriculum plan in {folder} was changed", "Start a new run")
+    return plan

@@ -1,0 +1,111 @@
+"""Add a metric that comes from elsewhere to a score table: a model's loss, a tokenizer's fertility.
+
+The new values are ranked like the built-in ones and the folder is replaced as a whole, so that a
+kill leaves either the old table or the new one. Pages made from the old table are left out.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tinyohem.artifacts import atomic_folder, hash_file, write_json
+from tinyohem.difficulty.metrics import FloatArray
+from tinyohem.difficulty.page import HISTOGRAM_FILE, PAGE_FILE
+from tinyohem.difficulty.ranking import write_percentiles
+from tinyohem.difficulty.table import (
+    MANIFEST_FILE,
+    SCORES_FILE,
+    Metric,
+    ScoreTable,
+    open_scores,
+)
+from tinyohem.difficulty.text import IntArray
+from tinyohem.errors import InputError
+
+_CHUNK_ROWS = 1 << 16
+_REPLACED = shutil.ignore_patterns(SCORES_FILE, MANIFEST_FILE, PAGE_FILE, HISTOGRAM_FILE)
+
+
+def add_metric(
+    table: ScoreTable,
+    name: str,
+    metric: Metric,
+    rows: IntArray,
+    values: FloatArray,
+    origin: Mapping[str, Any],
+) -> ScoreTable:
+    """Return the table with one more metric, replacing the folder.
+
+    Args:
+        table: what to extend.
+        name: of the metric; its columns are `difficulty_<name>` and `percentile_<name>`.
+        metric: the raw column's name, and which values are harder.
+        rows: corpus rows of the stories that have a value, each once; the others get null.
+        values: (rows,) the raw values; NaN is undefined.
+        origin: what the values depend on (hash and age of a checkpoint, hash of a tokenizer).
+
+    Raises:
+        InputError: the table has such a metric or column already, or lacks one of the rows.
+    """
+    columns = [metric.raw, f"difficulty_{name}", f"percentile_{name}"]
+    taken = set(columns) & set(table.manifest["columns"])
+    if taken:
+        raise InputError(
+            f"{table.folder} has {', '.join(sorted(taken))} already",
+            "Choose another name, or score the corpus again",
+        )
+    raw = np.full(table.stories, np.nan)
+    raw[table.positions(rows)] = values
+    difficulty = metric.sign * raw
+    percentiles, defined = _percentiles(difficulty)
+
+    with atomic_folder(table.folder) as partial:
+        shutil.copytree(table.folder, partial, ignore=_REPLACED, dirs_exist_ok=True)
+        new = dict(zip(columns, (raw, difficulty, percentiles), strict=True))
+        names = _write_with(new, table.folder / SCORES_FILE, partial / SCORES_FILE)
+        described = {
+            "raw": metric.raw,
+            "harder": metric.harder,
+            "undefined": table.stories - defined,
+            "origin": dict(origin),
+        }
+        manifest = {
+            **table.manifest,
+            "metrics": {**table.manifest["metrics"], name: described},
+            "columns": names,
+            "scores_sha256": hash_file(partial / SCORES_FILE),
+        }
+        write_json(partial / MANIFEST_FILE, manifest)
+    return open_scores(table.folder)
+
+
+def _percentiles(difficulty: FloatArray) -> tuple[FloatArray, int]:
+    with TemporaryDirectory() as folder:
+        column, out = Path(folder) / "difficulty.column", Path(folder) / "percentile.column"
+        difficulty.tofile(column)
+        defined = write_percentiles(column, out)
+        return np.fromfile(out), defined
+
+
+def _write_with(new: dict[str, FloatArray], source: Path, out: Path) -> list[str]:
+    """Copy a score table with more columns before its last one, and return all their names."""
+    with pq.ParquetFile(source) as old:
+        schema = old.schema_arrow
+        for name in new:
+            schema = schema.insert(len(schema) - 1, pa.field(name, pa.float64()))
+        first = 0
+        with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+            for batch in old.iter_batches(_CHUNK_ROWS):
+                part = pa.Table.from_batches([batch])
+                for name, values in new.items():
+                    numbers = pa.array(values[first : first + len(part)], from_pandas=True)
+                    part = part.add_column(part.num_columns - 1, name, numbers)
+                writer.write_table(part)
+                first += len(part)
+    return schema.names

@@ -1,0 +1,62 @@
+"""What is wrong with a story's text, and which of its scores to trust less."""
+
+from collections.abc import Sequence
+from enum import IntFlag
+
+import numpy as np
+import numpy.typing as npt
+from ftfy.badness import is_bad
+
+from tinyohem.difficulty.text import plain_quotes
+
+END_OF_TEXT = "<|endoftext|>"
+SHORT_CHARACTERS = 100
+FEW_WORDS = 50  # MTLD is unstable below (McCarthy & Jarvis 2010 work with 100 and more)
+_CLOSERS = " \t\r\n\"'”’)]}*_"
+
+
+class Flag(IntFlag):
+    """Properties of a story, by the names that the score table's `flags` column uses."""
+
+    EMPTY = 1  # nothing but white space
+    NO_WORDS = 2  # text, but no word: every score but the compression ratio is undefined
+    FEW_WORDS = 4  # 1 to 49 words
+    SHORT = 8  # 1 to 99 characters
+    UNFINISHED = 16  # no final punctuation
+    MOJIBAKE = 32  # decoded with the wrong character set
+    STRAY_END = 64  # holds the end-of-text marker as text
+    DUPLICATE = 128  # a copy of an earlier story, byte by byte
+
+    @property
+    def label(self) -> str:
+        """Return the names of the flags that are set, joined by commas."""
+        return ",".join(str(flag.name).lower() for flag in Flag if flag in self)
+
+
+def flags_of_each(texts: Sequence[str], words: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+    """Return the flags of each story but `DUPLICATE`, (stories,), given its number of words."""
+    flags = np.array([_text_flags(text) for text in texts], np.uint8)
+    flags[(words == 0) & (flags != int(Flag.EMPTY))] |= int(Flag.NO_WORDS)
+    flags[(words > 0) & (words < FEW_WORDS)] |= int(Flag.FEW_WORDS)
+    return flags
+
+
+def _text_flags(text: str) -> int:
+    bare = text.strip()
+    if not bare:
+        return int(Flag.EMPTY)
+    flags = 0
+    if len(bare) < SHORT_CHARACTERS:
+        flags |= Flag.SHORT
+    if bare.rstrip(_CLOSERS)[-1:] not in (".", "!", "?", "…"):
+        flags |= Flag.UNFINISHED
+    if END_OF_TEXT in bare:
+        flags |= Flag.STRAY_END
+    if not bare.isascii() and _is_mojibake(bare):
+        flags |= Flag.MOJIBAKE
+    return int(flags)
+
+
+def _is_mojibake(text: str) -> bool:
+    # Nearly all that is not ASCII is typographic quotes, and ftfy is slow: 150 µs a story.
+    return not plain_quotes(text).isascii() and ("\ufffd" in text or is_bad(text))

@@ -1,0 +1,165 @@
+"""In which order training visits its windows, from easy to hard: every rule a permutation.
+
+A rule takes the windows in the order that plain shuffled training draws them, repeats over epochs
+included, and returns the same draws in another order. So every arm of a comparison trains on the
+same data, and `shuffled` is exactly the run without a curriculum.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyohem.difficulty.metrics import FloatArray
+from tinyohem.difficulty.text import IntArray
+from tinyohem.errors import InputError
+
+Pacing = Literal[
+    "warmup",
+    "sorted",
+    "linear",
+    "quadratic",
+    "inverse_quadratic",
+    "root",
+    "interleaved",
+    "zigzag",
+    "shuffled",
+    "reverse",
+    "by_length",
+]
+WARMUP_FRACTION = 0.2
+_JITTER, _DRAWS = 1, 2  # separate random streams, so that jitter does not change what follows
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """How to pace training.
+
+    Attributes:
+        pacing: the rule.
+            `warmup`: the first `fraction` of training draws the easiest windows only, shuffled;
+            then come all others, shuffled.
+            `sorted`: easiest first. `reverse`: its exact reverse. `by_length`: shortest first.
+            `linear`, `quadratic`, `inverse_quadratic`, `root`: at progress t each draw is uniform
+            over what is unseen of the easiest p0 + (1 - p0) f(t), where f(t) is t, t², 1 - (1 - t)²
+            or √t and p0 is `initial_competence` (Platanios et al. 2019, without replacement).
+            `interleaved`: `layers` passes from easy to hard over every `layers`-th window;
+            `zigzag`: the same with every second pass reversed.
+            `shuffled`: no curriculum.
+        fraction: the share of training until a `warmup` ends (by default 0.2), or until t is 1 for
+            the rules with a competence (by default 1: t is training progress).
+        initial_competence: p0, the share that is available at once.
+        layers: passes of `interleaved` and `zigzag`.
+        jitter_window: shuffle the sorted order inside stretches of so many draws; 0: do not.
+        seed: of every random choice.
+    """
+
+    pacing: Pacing = "warmup"
+    fraction: float | None = None
+    initial_competence: float = 0.01
+    layers: int = 10
+    jitter_window: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pacing not in get_args(Pacing):
+            raise InputError(
+                f"pacing is {self.pacing!r}", f"Choose from {', '.join(get_args(Pacing))}"
+            )
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise InputError(f"curriculum fraction is {self.fraction}", "Choose one in (0, 1]")
+        if not 0 < self.initial_competence <= 1:
+            raise InputError(
+                f"initial competence is {self.initial_competence}", "Choose one in (0, 1]"
+            )
+        if self.layers < 1 or self.jitter_window < 0:
+            raise InputError(
+                f"layers is {self.layers}, jitter window {self.jitter_window}",
+                "Choose at least 1 layer and a jitter window of 0 or more draws",
+            )
+
+
+def order_draws(drawn: IntArray, difficulty: FloatArray, curriculum: Curriculum) -> IntArray:
+    """Return `drawn` in the order of the curriculum.
+
+    Args:
+        drawn: (draws,) windows in the order of shuffled training.
+        difficulty: (windows,) higher is harder. NaN counts as hardest: what cannot be scored is
+            kept out of the easy phase. Equals keep the order of the corpus.
+        curriculum: the rule and its parameters.
+    """
+    if curriculum.pacing == "shuffled":
+        return drawn.copy()
+    ranked = _jitter(_easiest_first(drawn, difficulty), curriculum)
+    rng = np.random.default_rng([curriculum.seed, _DRAWS])
+    match curriculum.pacing:
+        case "warmup":
+            share = WARMUP_FRACTION if curriculum.fraction is None else curriculum.fraction
+            easy, rest = np.split(ranked, [round(share * len(ranked))])
+            return np.concatenate([rng.permutation(easy), rng.permutation(rest)])
+        case "sorted" | "by_length":
+            return ranked
+        case "reverse":
+            return ranked[::-1].copy()
+        case "interleaved":
+            return _in_layers(ranked, curriculum.layers, reverse_odd=False)
+        case "zigzag":
+            return _in_layers(ranked, curriculum.layers, reverse_odd=True)
+        case _:
+            return _draw_from_available(ranked, _available(len(ranked), curriculum), rng)
+
+
+def _easiest_first(drawn: IntArray, difficulty: FloatArray) -> IntArray:
+    key = np.nan_to_num(difficulty, nan=np.inf)[drawn]
+    return drawn[np.lexsort((drawn, key))]
+
+
+def _jitter(ranked: IntArray, curriculum: Curriculum) -> IntArray:
+    if curriculum.jitter_window < 2:
+        return ranked
+    rng = np.random.default_rng([curriculum.seed, _JITTER])
+    starts = range(0, len(ranked), curriculum.jitter_window)
+    stretches = [ranked[at : at + curriculum.jitter_window] for at in starts]
+    return np.concatenate([rng.permutation(stretch) for stretch in stretches])
+
+
+def _in_layers(ranked: IntArray, layers: int, *, reverse_odd: bool) -> IntArray:
+    passes = [ranked[layer::layers] for layer in range(layers)]
+    if reverse_odd:
+        passes = [part[::-1] if layer % 2 else part for layer, part in enumerate(passes)]
+    return np.concatenate(passes)
+
+
+def _available(draws: int, curriculum: Curriculum) -> IntArray:
+    """Return for each draw how many of the easiest windows are available, (draws,).
+
+    Never fewer than were drawn before plus one: each draw takes one away.
+    """
+    before = np.arange(draws)
+    t = np.minimum(1, before / draws / (curriculum.fraction or 1))
+    shares = {
+        "linear": t,
+        "quadratic": t**2,
+        "inverse_quadratic": 1 - (1 - t) ** 2,
+        "root": np.sqrt(t),
+    }
+    initial = curriculum.initial_competence
+    share = initial + (1 - initial) * shares[curriculum.pacing]
+    return np.clip(np.ceil(share * draws).astype(np.int64), before + 1, draws)
+
+
+def _draw_from_available(
+    ranked: IntArray, available: IntArray, rng: np.random.Generator
+) -> IntArray:
+    """Draw without replacement, each draw uniform over the available windows not yet drawn."""
+    chances: npt.NDArray[np.float64] = rng.random(len(ranked))
+    pool: list[int] = []
+    order = np.empty_like(ranked)
+    for draw, (limit, chance) in enumerate(zip(available.tolist(), chances.tolist(), strict=True)):
+        pool.extend(ranked[draw + len(pool) : limit].tolist())  # what became available since
+        chosen = int(chance * len(pool))
+        order[draw] = pool[chosen]
+        pool[chosen] = pool[-1]  # the order inside the pool does not matter
+        pool.pop()
+    return order

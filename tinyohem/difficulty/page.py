@@ -1,0 +1,55 @@
+"""The report of a score table as one HTML file, and its histograms as a PNG."""
+
+import base64
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyohem.artifacts import atomic_file
+from tinyohem.difficulty.summary import QUANTILES, ScoreSummary
+from tinyohem.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HISTOGRAM_FILE = "histograms.png"
+PAGE_FILE = "report.html"
+
+_TEMPLATE = "page.html.jinja"
+
+
+def write_page(summary: ScoreSummary, folder: Path) -> list[Path]:
+    """Write histograms and page into a score folder; the page needs no other file.
+
+    Raises:
+        InputError: matplotlib or jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment
+
+        figure = _draw(summary)
+    except ImportError as error:
+        hint = 'Install them with pip install "tinyohem[plots]"'
+        raise InputError(f"the HTML report needs matplotlib and jinja2: {error}", hint) from None
+    histograms, page = folder / HISTOGRAM_FILE, folder / PAGE_FILE
+    with atomic_file(histograms) as stream:
+        figure.savefig(stream, format="png", dpi=110)
+    source = files("tinyohem.difficulty").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    template = Environment(autoescape=True, trim_blocks=True).from_string(source)
+    encoded = base64.b64encode(histograms.read_bytes()).decode()
+    html = template.render(s=summary, quantile_names=QUANTILES, histograms=encoded)
+    with atomic_file(page) as stream:
+        stream.write(html.encode())
+    return [histograms, page]
+
+
+def _draw(summary: ScoreSummary) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots(2, 2).flat
+    for axis, (name, histogram) in zip(axes, summary.histograms.items(), strict=False):
+        axis.stairs(histogram.counts, histogram.edges, fill=True)
+        metric = summary.manifest["metrics"][name]
+        axis.set(xlabel=f"{name} ({metric['harder']} is harder)", ylabel="stories")
+    return figure

@@ -1,0 +1,120 @@
+"""Score a corpus: every story once, in order, on every core, resumable; then rank the scores."""
+
+import os
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyohem.artifacts import read_json, write_json
+from tinyohem.difficulty.batch import ScoringRules
+from tinyohem.difficulty.finish import write_scores
+from tinyohem.difficulty.shards import score_missing_shards, shard_path, shards_of
+from tinyohem.difficulty.table import MANIFEST_FILE, ScoreTable, library_versions, open_scores
+from tinyohem.errors import InputError
+from tinyohem.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from tinyohem.data.corpus import Corpus
+
+UNFINISHED = "unfinished"
+_DESCRIPTION_FILE = "description.json"
+
+
+def score_corpus(
+    corpus: "Corpus",
+    out: Path,
+    *,
+    rules: ScoringRules | None = None,
+    workers: int | None = None,
+    num_stories: int | None = None,
+    progress: Progress = SILENT,
+) -> ScoreTable:
+    """Write the score folder of a corpus, or reuse or complete the one that is there.
+
+    Args:
+        corpus: what to score.
+        out: the score folder.
+        rules: the metrics' parameters.
+        workers: processes; by default one for each core that this process may use. The files are
+            the same for any number.
+        num_stories: how many stories the corpus has, where that is known, for the progress bar.
+        progress: who hears about it.
+
+    Raises:
+        InputError: an empty corpus, or a folder with scores of another corpus or other rules.
+        RunError: a worker process died; finished shards are kept.
+    """
+    workers = _usable_cores() if workers is None else workers
+    if workers < 1:
+        raise InputError(f"workers is {workers}", "Choose at least 1")
+    rules = rules or ScoringRules()
+    description = _describe(corpus, rules)
+    if (out / MANIFEST_FILE).exists():
+        return _reuse(out, description, progress)
+    unfinished = out / UNFINISHED
+    _begin_or_resume(unfinished, description, progress)
+    shards = _score_shards(corpus, unfinished, rules, workers, num_stories, progress)
+    write_scores(shards, out, description, progress)
+    shutil.rmtree(unfinished)
+    return open_scores(out, corpus.fingerprint)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # respects taskset and the limits of a container
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _describe(corpus: "Corpus", rules: ScoringRules) -> dict[str, Any]:
+    """Return all that the scores depend on, as the manifest records it."""
+    return {
+        "corpus": {
+            "name": corpus.name,
+            "split": corpus.split,
+            "fingerprint": corpus.fingerprint,
+        },
+        "rules": asdict(rules),
+        "versions": library_versions(),
+    }
+
+
+def _reuse(out: Path, description: dict[str, Any], progress: Progress) -> ScoreTable:
+    table = open_scores(out, description["corpus"]["fingerprint"])
+    if table.manifest["rules"] != description["rules"]:
+        raise InputError(f"{out} holds scores under other rules", "Choose another folder")
+    progress.note(f"reusing the scores in {out}")
+    return table
+
+
+def _begin_or_resume(unfinished: Path, description: dict[str, Any], progress: Progress) -> None:
+    """Keep the shards of an earlier pass only if it scored the same corpus in the same way."""
+    described = unfinished / _DESCRIPTION_FILE
+    if described.exists() and read_json(described) == description:
+        progress.note(f"going on with the scores in {unfinished}")
+        return
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_json(described, description)
+
+
+def _score_shards(
+    corpus: "Corpus",
+    unfinished: Path,
+    rules: ScoringRules,
+    workers: int,
+    num_stories: int | None,
+    progress: Progress,
+) -> list[Path]:
+    progress.start("scoring", num_stories, "stories")
+    paths, done, scored, began = [], 0, 0, time.perf_counter()
+    shards = shards_of(corpus.stories())
+    for shard, scored_now in score_missing_shards(shards, unfinished, rules, workers):
+        paths.append(shard_path(unfinished, shard.index))
+        done += len(shard.rows)
+        scored += len(shard.rows) if scored_now else 0
+        progress.advance(done, {"stories/s": scored / (time.perf_counter() - began)})
+    progress.finish()
+    if not paths:
+        raise InputError(f"the corpus {corpus.name} ({corpus.split}) holds no stories")
+    return paths

@@ -1,0 +1,152 @@
+"""What a score table says about its corpus: spread, correlations, dirt, easy and hard stories."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tinyohem.artifacts import read_json
+from tinyohem.difficulty.finish import EXAMPLES_FILE
+from tinyohem.difficulty.metrics import FloatArray
+from tinyohem.difficulty.table import SCORES_FILE, ScoreTable
+
+LENGTH_CONFOUND = 0.5  # a metric that goes with length as closely as this mostly sorts by length
+QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
+_HISTOGRAM_BINS = 60
+_HISTOGRAM_ENDS = (0.5, 99.5)  # percentiles; a few outliers would leave the rest one bin
+_CHUNK_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of stories, (bins,), between edges, (bins + 1,)."""
+
+    counts: list[int]
+    edges: list[float]
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """What a person wants to see of a score table.
+
+    Attributes:
+        manifest: of the table.
+        quantiles: for each metric the values at `QUANTILES` percent of the way from the easiest to
+            the hardest story. Values have the metric's own sign; those of the compression ratio are
+            after length control.
+        correlations: Spearman's rho of the difficulties of each pair of metrics.
+        confounded: the metrics that go with length more closely than `LENGTH_CONFOUND`.
+        histograms: of the same values as `quantiles`.
+        examples: for each metric the `easiest` and `hardest` stories.
+    """
+
+    manifest: dict[str, Any]
+    quantiles: dict[str, list[float]]
+    correlations: dict[tuple[str, str], float]
+    confounded: dict[str, float]
+    histograms: dict[str, Histogram]
+    examples: dict[str, dict[str, list[dict[str, Any]]]]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Return the names of the metrics."""
+        return list(self.manifest["metrics"])
+
+
+def summarise(table: ScoreTable) -> ScoreSummary:
+    """Read a score table twice, in chunks, and the examples that were kept beside it."""
+    names = list(table.metrics)
+    quantiles = {name: _Nearest(QUANTILES) for name in names}
+    ends = {name: _Nearest(_HISTOGRAM_ENDS) for name in names}
+    products = _PairwiseProducts(names)
+    for values, percentiles in _chunks(table):
+        products.add(percentiles)
+        for name in names:
+            quantiles[name].add(percentiles[name], values[name])
+            ends[name].add(percentiles[name], values[name])
+
+    correlations = products.correlations()
+    confounded = {
+        name: rho
+        for name in names
+        if name != "length" and abs(rho := correlations[name, "length"]) > LENGTH_CONFOUND
+    }
+    return ScoreSummary(
+        table.manifest,
+        {name: nearest.values for name, nearest in quantiles.items()},
+        correlations,
+        confounded,
+        _histograms(table, {name: nearest.values for name, nearest in ends.items()}),
+        read_json(table.folder / EXAMPLES_FILE),
+    )
+
+
+class _Nearest:
+    """The values whose percentiles lie nearest to some targets: quantiles, in one pass."""
+
+    def __init__(self, targets: tuple[float, ...]) -> None:
+        self._targets = targets
+        self._distances = [np.inf] * len(targets)
+        self.values = [np.nan] * len(targets)
+
+    def add(self, percentiles: FloatArray, values: FloatArray) -> None:
+        defined = ~np.isnan(percentiles)
+        percentiles, values = percentiles[defined], values[defined]
+        for index, target in enumerate(self._targets if len(values) else ()):
+            nearest = np.argmin(distance := np.abs(percentiles - target))
+            if distance[nearest] < self._distances[index]:
+                self._distances[index] = float(distance[nearest])
+                self.values[index] = float(values[nearest])
+
+
+class _PairwiseProducts:
+    """Pearson's correlation of percentiles, which are ranks: Spearman's, in one pass.
+
+    Exact where both metrics of a pair are defined for the same stories; a story that lacks one of
+    them leaves the pair, and the ranks of the others stay those of the whole corpus.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self._sums = {(a, b): np.zeros(6) for a in names for b in names}
+
+    def add(self, percentiles: dict[str, FloatArray]) -> None:
+        for (a, b), sums in self._sums.items():
+            both = ~np.isnan(percentiles[a]) & ~np.isnan(percentiles[b])
+            x, y = percentiles[a][both] - 50, percentiles[b][both] - 50
+            sums += [len(x), x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()]
+
+    def correlations(self) -> dict[tuple[str, str], float]:
+        return {pair: _pearson(*sums) for pair, sums in self._sums.items()}
+
+
+def _pearson(n: float, x: float, y: float, xx: float, yy: float, xy: float) -> float:
+    spread = (n * xx - x * x) * (n * yy - y * y)
+    return float((n * xy - x * y) / np.sqrt(spread)) if spread > 0 else np.nan
+
+
+def _histograms(table: ScoreTable, ends: dict[str, list[float]]) -> dict[str, Histogram]:
+    edges = {
+        name: np.histogram_bin_edges([], _HISTOGRAM_BINS, (min(pair), max(pair)))
+        for name, pair in ends.items()
+        if not np.isnan(pair).any()
+    }
+    counts = {name: np.zeros(_HISTOGRAM_BINS, np.int64) for name in edges}
+    for values, _ in _chunks(table):
+        for name, bins in edges.items():
+            counts[name] += np.histogram(values[name][~np.isnan(values[name])], bins)[0]
+    return {name: Histogram(counts[name].tolist(), edges[name].tolist()) for name in edges}
+
+
+def _chunks(table: ScoreTable) -> Iterator[tuple[dict[str, FloatArray], dict[str, FloatArray]]]:
+    """Yield values (difficulties with the metric's own sign) and percentiles of some stories."""
+    metrics = table.metrics
+    columns = [f"{kind}_{name}" for kind in ("difficulty", "percentile") for name in metrics]
+    with pq.ParquetFile(table.folder / SCORES_FILE) as file:
+        for batch in file.iter_batches(_CHUNK_ROWS, columns=columns):
+            arrays = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
+            yield (
+                {name: m.sign * arrays[f"difficulty_{name}"] for name, m in metrics.items()},
+                {name: arrays[f"percentile_{name}"] for name in metrics},
+            )
