@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+
 from tinyohem_cli import options
 
 
@@ -20,10 +21,10 @@ def bench(
     Steps of all variants are interleaved; random tokens, so no data is needed.
     """
     from rich.table import Table
-    from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     from tinyohem.evaluation.bench import FULL, run_bench
     from tinyohem.recipe import load_config
+    from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     config = load_config(recipe, options.given({"training.device": device}), assignments or ())
     timings = run_bench(config, rounds, ConsoleProgress())

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
 from tinyohem_cli import options
 
 
@@ -55,14 +56,13 @@ def compare(
     All arms share windows, tokenizer, initial weights and evaluation. Finished runs are never
     repeated: give the same command again to go on. --out gets table.md, table.json, runs.parquet.
     """
-    from tinyohem_cli.console import ConsoleProgress, print_json
-    from tinyohem_cli.console import out as console
-
     from tinyohem.artifacts import write_json
     from tinyohem.evaluation import table
     from tinyohem.evaluation.compare import run_comparison
     from tinyohem.evaluation.comparison import check, plan_comparison
     from tinyohem.recipe import config_tree
+    from tinyohem_cli.console import ConsoleProgress, print_json
+    from tinyohem_cli.console import out as console
 
     overrides: dict[str, Any] = {
         "data.dataset": dataset,

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+
 from tinyohem_cli import options
 
 
@@ -34,10 +35,9 @@ def eval_perplexity(
     """
     from pathlib import Path
 
-    from tinyohem_cli.console import ConsoleProgress, out, print_json
-
     from tinyohem.artifacts import write_json
     from tinyohem.evaluation.source import evaluate_source
+    from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     perplexity = evaluate_source(
         model,

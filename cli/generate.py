@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+
 from tinyohem_cli import options
 
 
@@ -32,10 +33,9 @@ def generate(
     as_json: options.Json = False,
 ) -> None:
     """Continue one or several prompts, each until its end of text."""
-    from tinyohem_cli.console import out, print_json
-
     from tinyohem.evaluation.source import generate as continue_prompts
     from tinyohem.evaluation.source import load_source
+    from tinyohem_cli.console import out, print_json
 
     stories = continue_prompts(
         load_source(model, device or "auto"),

@@ -5,6 +5,9 @@ import sys
 from typing import Annotated
 
 import typer
+
+from tinyohem import __version__
+from tinyohem.errors import InputError, TinyohemError
 from tinyohem_cli.bench import bench
 from tinyohem_cli.compare import compare
 from tinyohem_cli.eval_perplexity import eval_perplexity
@@ -13,9 +16,6 @@ from tinyohem_cli.prepare_data import prepare_data
 from tinyohem_cli.recipes import recipes
 from tinyohem_cli.score_difficulty import score_difficulty
 from tinyohem_cli.train import train
-
-from tinyohem import __version__
-from tinyohem.errors import InputError, TinyohemError
 
 app = typer.Typer(
     name="tinyohem",

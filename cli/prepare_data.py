@@ -18,10 +18,10 @@ def prepare_data(
     Everything lands in `data/` (or `$TINYOHEM_DATA`), filed under a hash of the content.
     """
     from rich.table import Table
-    from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     from tinyohem.data.prepare import prepare_data as prepare
     from tinyohem.recipe import load_config
+    from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     overrides = {
         "data.dataset": dataset,

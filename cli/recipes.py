@@ -13,9 +13,9 @@ def list_recipes() -> None:
     import tomllib
 
     from rich.table import Table
-    from tinyohem_cli.console import out
 
     from tinyohem.recipe import recipe_names, recipe_text
+    from tinyohem_cli.console import out
 
     table = Table("recipe", "what it is", box=None, pad_edge=False)
     for name in recipe_names():
@@ -28,9 +28,8 @@ def show(
     name: Annotated[str, typer.Argument(help="Built-in recipe or a .toml file")],
 ) -> None:
     """Print every key of a recipe as `train` would use it, defaults included."""
-    from tinyohem_cli.console import out
-
     from tinyohem.recipe import load_config
+    from tinyohem_cli.console import out
 
     for section, values in load_config(name).model_dump().items():
         out.print(rf"\[{section}]")

@@ -70,14 +70,13 @@ def score_difficulty(
     The scores are ranked within the corpus and tied to it. A pass that was stopped goes on where it
     was when the same command runs again.
     """
-    from tinyohem_cli.console import ConsoleProgress
-
     from tinyohem.data.corpus import open_corpus
     from tinyohem.difficulty.batch import ScoringRules
     from tinyohem.difficulty.metrics import CompressionRule
     from tinyohem.difficulty.mtld import MtldRule
     from tinyohem.difficulty.scoring import score_corpus
     from tinyohem.difficulty.table import open_scores
+    from tinyohem_cli.console import ConsoleProgress
 
     if show is not None:
         _report(open_scores(show))
@@ -96,11 +95,10 @@ def score_difficulty(
 
 
 def _report(table: "ScoreTable") -> None:
-    from tinyohem_cli.console import ConsoleProgress, out
-
     from tinyohem.difficulty.page import write_page
     from tinyohem.difficulty.summary import summarise
     from tinyohem.errors import InputError
+    from tinyohem_cli.console import ConsoleProgress, out
 
     progress = ConsoleProgress()
     summary = summarise(table)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
 from tinyohem_cli import options
 
 if TYPE_CHECKING:
@@ -110,11 +111,10 @@ def train(
     A run folder gets config.json, metrics.jsonl, checkpoints/, eval.json and model/, which
     transformers loads.
     """
-    from tinyohem_cli.console import ConsoleProgress
-
     from tinyohem.recipe import load_config
     from tinyohem.training.loop import train as train_model
     from tinyohem.training.run_folder import default_run_dir
+    from tinyohem_cli.console import ConsoleProgress
 
     overrides = {
         "data.dataset": dataset,

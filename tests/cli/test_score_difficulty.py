@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 import typer
-from tinyohem_cli.score_difficulty import score_difficulty
 from typer.testing import CliRunner
 
 from tinyohem.errors import InputError
+from tinyohem_cli.score_difficulty import score_difficulty
 
 app = typer.Typer()
 app.command()(score_difficulty)

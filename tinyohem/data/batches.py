@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,6 +31,13 @@ class Batch:
         else:
             input_ids, labels = self.input_ids.to(device), self.labels.to(device)
         return Batch(input_ids, labels, self.num_valid)
+
+
+class WindowOrder(Protocol):
+    """An order of windows: shuffled (`WindowPlan`) or a curriculum's."""
+
+    def windows(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the windows at positions first .. first + count - 1."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def plan_windows(store: TokenStore, seq_len: int, seed: int) -> WindowPlan:
     return WindowPlan(num_windows, seed)
 
 
-def batch_windows(plan: WindowPlan, step: int, batch_size: int) -> NDArray[np.int64]:
+def batch_windows(plan: WindowOrder, step: int, batch_size: int) -> NDArray[np.int64]:
     """Return the windows that optimizer step `step` (from 0) trains on."""
     return plan.windows(step * batch_size, batch_size)
 

@@ -27,6 +27,7 @@ class Prepared:
     """What training needs of the data."""
 
     tokenizer: "PreTrainedTokenizerFast"
+    corpus: Corpus  # what `train` was made from
     train: TokenStore
     valid: TokenStore
 
@@ -63,6 +64,7 @@ def prepare_data(
     tokenizer = _tokenizer(train, tokenizer_config, progress)
     return Prepared(
         tokenizer,
+        train.corpus,
         _store(train, tokenizer, progress),
         _store(valid, tokenizer, progress),
     )

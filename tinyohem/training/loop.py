@@ -12,14 +12,13 @@ from torch import nn
 from tinyohem.artifacts import write_json
 from tinyohem.config import RunConfig, parse_tokens
 from tinyohem.data.batches import (
-    WindowPlan,
     batch_windows,
     make_batch,
-    plan_windows,
     story_rows,
 )
 from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.data.tokenizer import start_id
+from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.errors import RunError
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.progress import SILENT, Progress
@@ -42,6 +41,7 @@ from tinyohem.training.checkpoint import (
 from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
 from tinyohem.training.optim import build_optimizer, learning_rate
+from tinyohem.training.plan import Plan, keep_plan, make_plan
 from tinyohem.training.run_folder import Resume, find_checkpoint
 from tinyohem.training.step import training_step
 from tinyohem.training.tracking import Tracker
@@ -69,7 +69,7 @@ class Run:
     run_dir: Path
     device: torch.device
     data: Prepared
-    plan: WindowPlan
+    plan: Plan
     model: Any  # transformers' LlamaForCausalLM
     optimizer: torch.optim.AdamW
     budget: Budget
@@ -98,10 +98,11 @@ def train(
     device = pick_device(config.training.device)
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
     data = prepare_data(config.data, config.tokenizer, progress)
-    run = _set_up(config, run_dir, device, data)
+    run = _set_up(config, run_dir, device, data, progress)
     if checkpoint is not None:
         run.state = load_checkpoint(checkpoint, run.model, run.optimizer)
         progress.note(f"resuming from {checkpoint}")
+    run.plan = keep_plan(run.plan, run_dir)
     _record(run)
     with graceful_stop() as stop:
         _train_steps(run, stop, progress)
@@ -115,10 +116,12 @@ def train(
     return run, perplexity
 
 
-def _set_up(config: RunConfig, run_dir: Path, device: torch.device, data: Prepared) -> Run:
+def _set_up(
+    config: RunConfig, run_dir: Path, device: torch.device, data: Prepared, progress: Progress
+) -> Run:
     training = config.training
     shape, vocab_size = model_shape(config.model), len(data.tokenizer)
-    tokens = parse_tokens(training.tokens, shape.num_parameters(vocab_size))
+    num_steps = budget_steps(config, vocab_size)
     model = build_model(
         shape, vocab_size, training.seq_len, start_id(data.tokenizer), training.seed
     ).to(device)
@@ -127,14 +130,20 @@ def _set_up(config: RunConfig, run_dir: Path, device: torch.device, data: Prepar
         run_dir=run_dir,
         device=device,
         data=data,
-        plan=plan_windows(data.train, training.seq_len, training.seed),
+        plan=make_plan(config, data, num_steps, progress),
         model=model,
         optimizer=build_optimizer(model, config.optim),
-        budget=Budget(
-            training.steps or max(1, tokens // training.tokens_per_step), training.seconds
-        ),
+        budget=Budget(num_steps, training.seconds),
         state=RunState(),
     )
+
+
+def budget_steps(config: RunConfig, vocab_size: int) -> int:
+    """Return the optimizer steps that the token budget buys, at least one."""
+    training = config.training
+    parameters = model_shape(config.model).num_parameters(vocab_size)
+    tokens = parse_tokens(training.tokens, parameters)
+    return training.steps or max(1, tokens // training.tokens_per_step)
 
 
 def _record(run: Run) -> None:
@@ -146,6 +155,7 @@ def _record(run: Run) -> None:
             "num_steps": None if run.budget.seconds else run.budget.steps,
             "train": run.data.train.manifest,
             "valid": run.data.valid.manifest,
+            "plan": run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
             "environment": environment(run.device),
         },
     )

@@ -1,0 +1,95 @@
+"""Which windows each step trains on: shuffled, or in the order of a curriculum."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyohem.artifacts import data_dir
+from tinyohem.config import CurriculumConfig, RunConfig, parse_weights
+from tinyohem.data.batches import WindowPlan, plan_windows
+from tinyohem.data.corpus import Corpus
+from tinyohem.data.prepare import Prepared
+from tinyohem.difficulty.curriculum import CurriculumPlan, build_plan, load_plan, save_plan
+from tinyohem.difficulty.pacing import Curriculum
+from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.table import ScoreTable, open_scores
+from tinyohem.errors import InputError
+from tinyohem.progress import Progress
+
+PLAN_FOLDER = "plan"
+
+Plan = WindowPlan | CurriculumPlan
+
+
+def make_plan(config: RunConfig, data: Prepared, num_steps: int, progress: Progress) -> Plan:
+    """Return the order of a run's windows; a curriculum scores the corpus first if need be.
+
+    Raises:
+        InputError: the corpus is shorter than a window, or the score table does not fit it.
+    """
+    training = config.training
+    shuffled = plan_windows(data.train, training.seq_len, training.seed)
+    if not config.curriculum.enabled:
+        return shuffled
+    table = score_table(config.curriculum, data.corpus, progress)
+    plan = build_plan(
+        table,
+        rows=data.train.rows,
+        offsets=data.train.offsets,
+        seq_len=training.seq_len,
+        drawn=shuffled.windows(0, num_steps * training.batch_size),
+        curriculum=Curriculum(
+            pacing=config.curriculum.pacing,
+            fraction=config.curriculum.fraction,
+            initial_competence=config.curriculum.initial_competence,
+            layers=config.curriculum.layers,
+            jitter_window=config.curriculum.jitter_window,
+            seed=training.seed,
+        ),
+        weights=parse_weights(config.curriculum.metric),
+    )
+    progress.note(
+        f"curriculum: {config.curriculum.pacing} by {config.curriculum.metric}, "
+        f"plan {plan.hash[:16]}"
+    )
+    return plan
+
+
+def score_table(config: CurriculumConfig, corpus: Corpus, progress: Progress) -> ScoreTable:
+    """Return the scores of the training corpus: the folder named, or scored now and kept."""
+    if config.scores is not None:
+        return open_scores(Path(config.scores), corpus.fingerprint)
+    folder = data_dir() / "scores" / corpus.fingerprint[:16]
+    if not folder.exists():
+        progress.note(f"no score table fits the corpus: scoring it into {folder}")
+    return score_corpus(corpus, folder, progress=progress)
+
+
+def keep_plan(plan: Plan, run_dir: Path) -> Plan:
+    """Save a curriculum with its run; a resumed run goes on with the one that was saved.
+
+    Raises:
+        InputError: the saved plan was changed, or is not the one that this config gives.
+    """
+    if not isinstance(plan, CurriculumPlan):
+        return plan
+    folder = run_dir / PLAN_FOLDER
+    if not folder.exists():
+        save_plan(plan, folder)
+        return plan
+    saved = load_plan(folder)
+    if saved.hash != plan.hash:
+        raise InputError(
+            f"{folder} holds the plan {saved.hash[:16]}, this config gives {plan.hash[:16]}",
+            "the score table was replaced: begin a new run with another --out",
+        )
+    return saved
+
+
+def stories_of_windows(data: Prepared, windows: NDArray[np.int64], seq_len: int) -> list[str]:
+    """Return the text that some windows hold, for a person to read."""
+    return [
+        data.tokenizer.decode(data.train.ids[window * seq_len : (window + 1) * seq_len].tolist())
+        for window in windows.tolist()
+    ]
