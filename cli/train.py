@@ -9,9 +9,12 @@ from tinyohem_cli import options
 
 if TYPE_CHECKING:
     from tinyohem.evaluation.perplexity import Perplexity
+    from tinyohem.training.dry_run import DryRun
     from tinyohem.training.loop import Run
 
 _MINING = "Hard-token mining"
+_CURRICULUM = "Curriculum"
+_SHOWN_CHARACTERS = 200  # of a window, in --dry-run
 
 
 def train(
@@ -89,6 +92,42 @@ def train(
             rich_help_panel=_MINING,
         ),
     ] = None,
+    curriculum: Annotated[
+        bool | None,
+        typer.Option(
+            "--curriculum/--no-curriculum",
+            help="Order training by difficulty; scores the corpus first where no table fits it; "
+            "default: no",
+            rich_help_panel=_CURRICULUM,
+        ),
+    ] = None,
+    curriculum_metric: Annotated[
+        str | None,
+        typer.Option(
+            "--curriculum-metric",
+            help="compression_ratio, mtld, flesch, length, or several with weights "
+            "(mtld:2,flesch:1); default: compression_ratio",
+            rich_help_panel=_CURRICULUM,
+        ),
+    ] = None,
+    pacing: Annotated[
+        str | None,
+        typer.Option(
+            "--pacing",
+            help="warmup, sorted, linear, quadratic, inverse_quadratic, root, interleaved, zigzag, "
+            "or a control: shuffled, reverse, by_length; default: warmup",
+            rich_help_panel=_CURRICULUM,
+        ),
+    ] = None,
+    curriculum_fraction: Annotated[
+        float | None,
+        typer.Option(
+            "--curriculum-fraction",
+            help="Share of training until warmup ends, or until everything is available; "
+            "default: 0.2 for warmup, else 1",
+            rich_help_panel=_CURRICULUM,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Run folder; default: runs/<recipe or model>-<hash>"),
@@ -104,6 +143,13 @@ def train(
         typer.Option("--wandb", help="off, offline or online; default: off"),
     ] = None,
     assignments: options.Set = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Prepare the data, then show budget, keep ratio and first and last windows only",
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a language model, by default on every token; --ohem-ratio turns mining on.
@@ -112,6 +158,7 @@ def train(
     transformers loads.
     """
     from tinyohem.recipe import load_config
+    from tinyohem.training.dry_run import dry_run as outline
     from tinyohem.training.loop import train as train_model
     from tinyohem.training.run_folder import default_run_dir
     from tinyohem_cli.console import ConsoleProgress
@@ -133,6 +180,10 @@ def train(
         "ohem.schedule": ohem_schedule,
         "ohem.scope": ohem_scope,
         "ohem.min_kept": ohem_min_kept,
+        "curriculum.enabled": curriculum,
+        "curriculum.metric": curriculum_metric,
+        "curriculum.pacing": pacing,
+        "curriculum.fraction": curriculum_fraction,
         "tracking.wandb": wandb,
     }
     config = load_config(recipe, options.given(overrides), assignments or ())
@@ -140,6 +191,9 @@ def train(
     progress = ConsoleProgress()
     if config.ohem.biases_the_end:
         progress.warn(BIAS_WARNING)
+    if dry_run:
+        _print_outline(outline(config, progress), as_json)
+        return
     run, perplexity = train_model(config, run_dir, resume=resume, progress=progress)
     _print_result(run, perplexity, as_json)
 
@@ -169,6 +223,31 @@ def _print_result(run: "Run", perplexity: "Perplexity | None", as_json: bool) ->
     else:
         out.print(options.perplexity_table(perplexity, str(run.run_dir)))
         err.print(f"try: tinyohem generate {quote(run.run_dir)} --prompt 'Once upon a time'")
+
+
+def _print_outline(outline: "DryRun", as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from tinyohem_cli.console import out, print_json
+
+    if as_json:
+        print_json(asdict(outline))
+        return
+    out.print(
+        f"{outline.num_parameters:,} parameters, {outline.num_steps:,} steps, "
+        f"{outline.num_tokens:,} tokens, {outline.epochs:.2f} epochs"
+    )
+    keep = Table("training", "tokens kept", "")
+    for tenth, ratio in enumerate(outline.keep_ratios):
+        keep.add_row(f"{tenth * 10} %", f"{ratio:.0%}", "█" * round(40 * ratio))
+    out.print(keep)
+    if outline.plan_hash:
+        out.print(f"curriculum plan {outline.plan_hash}")
+    for title, windows in (("first", outline.first_windows), ("last", outline.last_windows)):
+        for text in windows:
+            out.print(f"{title}: {' '.join(text.split())[:_SHOWN_CHARACTERS]}", markup=False)
 
 
 def _resume_command() -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tinyohem.artifacts import write_json
-from tinyohem.config import RunConfig, parse_tokens
+from tinyohem.config import RunConfig
 from tinyohem.data.batches import (
     batch_windows,
     make_batch,
@@ -41,7 +41,7 @@ from tinyohem.training.checkpoint import (
 from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
 from tinyohem.training.optim import build_optimizer, learning_rate
-from tinyohem.training.plan import Plan, keep_plan, make_plan
+from tinyohem.training.plan import Plan, budget_steps, keep_plan, make_plan
 from tinyohem.training.run_folder import Resume, find_checkpoint
 from tinyohem.training.step import training_step
 from tinyohem.training.tracking import Tracker
@@ -136,14 +136,6 @@ def _set_up(
         budget=Budget(num_steps, training.seconds),
         state=RunState(),
     )
-
-
-def budget_steps(config: RunConfig, vocab_size: int) -> int:
-    """Return the optimizer steps that the token budget buys, at least one."""
-    training = config.training
-    parameters = model_shape(config.model).num_parameters(vocab_size)
-    tokens = parse_tokens(training.tokens, parameters)
-    return training.steps or max(1, tokens // training.tokens_per_step)
 
 
 def _record(run: Run) -> None:

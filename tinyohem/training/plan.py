@@ -1,12 +1,9 @@
-"""Which windows each step trains on: shuffled, or in the order of a curriculum."""
+"""How many steps a run takes, and which windows each trains on: shuffled or by a curriculum."""
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tinyohem.artifacts import data_dir
-from tinyohem.config import CurriculumConfig, RunConfig, parse_weights
+from tinyohem.config import CurriculumConfig, RunConfig, parse_tokens, parse_weights
 from tinyohem.data.batches import WindowPlan, plan_windows
 from tinyohem.data.corpus import Corpus
 from tinyohem.data.prepare import Prepared
@@ -16,10 +13,19 @@ from tinyohem.difficulty.scoring import score_corpus
 from tinyohem.difficulty.table import ScoreTable, open_scores
 from tinyohem.errors import InputError
 from tinyohem.progress import Progress
+from tinyohem.training.model import model_shape
 
 PLAN_FOLDER = "plan"
 
 Plan = WindowPlan | CurriculumPlan
+
+
+def budget_steps(config: RunConfig, vocab_size: int) -> int:
+    """Return the optimizer steps that the token budget buys, at least one."""
+    training = config.training
+    parameters = model_shape(config.model).num_parameters(vocab_size)
+    tokens = parse_tokens(training.tokens, parameters)
+    return training.steps or max(1, tokens // training.tokens_per_step)
 
 
 def make_plan(config: RunConfig, data: Prepared, num_steps: int, progress: Progress) -> Plan:
@@ -85,11 +91,3 @@ def keep_plan(plan: Plan, run_dir: Path) -> Plan:
             "the score table was replaced: begin a new run with another --out",
         )
     return saved
-
-
-def stories_of_windows(data: Prepared, windows: NDArray[np.int64], seq_len: int) -> list[str]:
-    """Return the text that some windows hold, for a person to read."""
-    return [
-        data.tokenizer.decode(data.train.ids[window * seq_len : (window + 1) * seq_len].tolist())
-        for window in windows.tolist()
-    ]

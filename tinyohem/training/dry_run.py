@@ -1,0 +1,58 @@
+"""What a run would do, without doing it: budget, keep ratio, first and last windows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyohem.config import RunConfig
+from tinyohem.data.prepare import Prepared, prepare_data
+from tinyohem.difficulty.curriculum import CurriculumPlan
+from tinyohem.progress import SILENT, Progress
+from tinyohem.training.model import model_shape
+from tinyohem.training.plan import Plan, budget_steps, make_plan
+
+_SHOWN_WINDOWS = 3
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The outline of a run."""
+
+    num_parameters: int
+    num_steps: int
+    num_tokens: int
+    epochs: float
+    keep_ratios: list[float]  # at 0, 1/10, ... 1 of training
+    plan_hash: str | None  # None without a curriculum
+    first_windows: list[str]  # text
+    last_windows: list[str]
+
+
+def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
+    """Prepare the data and lay out the run.
+
+    Raises:
+        InputError: whatever would stop the run itself before its first step.
+    """
+    data = prepare_data(config.data, config.tokenizer, progress)
+    training, vocab_size = config.training, len(data.tokenizer)
+    num_steps = budget_steps(config, vocab_size)
+    plan = make_plan(config, data, num_steps, progress)
+    schedule = config.ohem.keep_schedule()
+    num_draws = num_steps * training.batch_size
+    shown = min(_SHOWN_WINDOWS, num_draws)
+    return DryRun(
+        num_parameters=model_shape(config.model).num_parameters(vocab_size),
+        num_steps=num_steps,
+        num_tokens=num_steps * training.tokens_per_step,
+        epochs=num_steps * training.tokens_per_step / data.train.num_tokens,
+        keep_ratios=[schedule.keep_ratio(tenth / 10) for tenth in range(11)],
+        plan_hash=plan.hash if isinstance(plan, CurriculumPlan) else None,
+        first_windows=_texts(data, plan, 0, shown, training.seq_len),
+        last_windows=_texts(data, plan, num_draws - shown, shown, training.seq_len),
+    )
+
+
+def _texts(data: Prepared, plan: Plan, first: int, count: int, seq_len: int) -> list[str]:
+    windows = plan.windows(first, count)[:, None] * seq_len + np.arange(seq_len)
+    return [data.tokenizer.decode(ids.tolist()) for ids in data.train.ids[windows]]
