@@ -263,7 +263,8 @@ def read_recipe(name: str) -> dict[str, Any]:
         )
     base.pop("description", None)
     for section, values in tree.items():
-        base[section] = {**base[section], **values} if section in base else values
+        both = isinstance(values, dict) and isinstance(base.get(section), dict)
+        base[section] = {**base[section], **values} if both else values
     return base
 
 
@@ -285,7 +286,9 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
     section, _, key = dotted.partition(".")
     if not key:
         raise InputError(f"{dotted!r} names no key", "write --set section.key=value")
-    tree.setdefault(section, {})[key] = value
+    values = tree.setdefault(section, {})
+    if isinstance(values, dict):  # else `validate_config` names the recipe's mistake
+        values[key] = value
 
 
 def _reject_unknown_keys(tree: Mapping[str, Any]) -> None:
