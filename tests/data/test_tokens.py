@@ -1,6 +1,7 @@
 """The token store on disk: what goes in comes out, and half a store never looks like one."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tinyohem.artifacts import hash_file, read_json, write_json
 from tinyohem.data import tokens
-from tinyohem.data.corpus import Story
+from tinyohem.data.corpus import Story, open_corpus
 from tinyohem.data.tokenizer import (
     END_OF_TEXT,
     load_tokenizer,
@@ -22,6 +23,7 @@ from tinyohem.data.tokenizer import (
 from tinyohem.data.tokens import TokenStore, build_store, open_store
 from tinyohem.errors import InputError
 
+SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "tinystories"
 STORIES = [
     Story(0, "Once upon a time there was a cat."),
     Story(1, 'The cat said:\n\n"Größe, 猫, 🐈‍⬛!"'),
@@ -61,6 +63,16 @@ def test_every_story_comes_back_behind_one_start_token(
     assert store.num_stories == 5
     assert store.num_tokens == store.offsets[-1] == len(store.ids)
     assert store.offsets[0] == 0
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real TinyStories sample is not here")
+def test_real_stories_come_back(tmp_path: Path) -> None:
+    stories = list(islice(open_corpus(str(SHARED / "valid.jsonl.zst")).stories(), 300))
+    tokenizer = train_tokenizer((story.text for story in stories), vocab_size=1024)
+    store = build_store(stories, tokenizer, tmp_path / "store", {})
+    for index, story in enumerate(stories):
+        assert tokenizer.decode(ids_of(store, index)[1:]) == story.text
+    assert store.story_bytes.sum() > 2.5 * store.num_tokens  # the merges do their work
 
 
 def test_bytes_and_words_are_those_of_the_text(tmp_path: Path, tokenizer: Any) -> None:
