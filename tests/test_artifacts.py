@@ -1,13 +1,25 @@
-"""Compressed files: whole ones come back byte for byte, damaged ones raise."""
+"""Files: whole or not there at all; compressed ones come back byte for byte, damaged ones raise."""
 
 import gzip
+import hashlib
 import random
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from tinyohem.artifacts import open_binary
+from tinyohem.artifacts import (
+    append_line,
+    atomic_file,
+    atomic_folder,
+    data_dir,
+    hash_file,
+    hash_json,
+    open_binary,
+    read_json,
+    read_jsonl,
+    write_json,
+)
 
 # Half of it cannot be compressed, so that a cut falls inside a block as well as between blocks.
 CONTENT = random.Random(0).randbytes(300_000) + b"a" * 300_000
@@ -67,3 +79,125 @@ def test_a_file_that_is_not_compressed_raises(tmp_path: Path, suffix: str) -> No
     path.write_bytes(b"Once upon a time there was a cat.")
     with pytest.raises(OSError, match=r"inflate failed|decompress failed"):
         _read(path)
+
+
+FAILURES = [OSError("disk full"), KeyboardInterrupt()]
+
+
+def fail_in_file(path: Path, error: BaseException) -> None:
+    with atomic_file(path) as stream:
+        stream.write(b"half")
+        raise error
+
+
+def fail_in_folder(path: Path, error: BaseException) -> None:
+    with atomic_folder(path) as partial:
+        (partial / "new").write_bytes(b"half")
+        raise error
+
+
+class TestAtomicFile:
+    def test_it_appears_under_its_name_only_at_the_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "file"
+        with atomic_file(path) as stream:
+            stream.write(b"one")
+            assert not path.exists()
+        assert path.read_bytes() == b"one"
+        assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+    @pytest.mark.parametrize("error", FAILURES)
+    def test_a_failure_leaves_nothing(self, tmp_path: Path, error: BaseException) -> None:
+        with pytest.raises(type(error)):
+            fail_in_file(tmp_path / "file", error)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("error", FAILURES)
+    def test_a_failure_leaves_the_old_file(self, tmp_path: Path, error: BaseException) -> None:
+        (tmp_path / "file").write_bytes(b"old")
+        with pytest.raises(type(error)):
+            fail_in_file(tmp_path / "file", error)
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"old"}
+
+    def test_it_replaces_the_old_file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"old and longer")
+        with atomic_file(tmp_path / "file") as stream:
+            stream.write(b"new")
+        assert (tmp_path / "file").read_bytes() == b"new"
+
+
+class TestAtomicFolder:
+    def test_it_appears_under_its_name_only_at_the_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "folder"
+        with atomic_folder(path) as partial:
+            (partial / "sub").mkdir()
+            (partial / "sub" / "file").write_bytes(b"one")
+            assert not path.exists()
+        assert (path / "sub" / "file").read_bytes() == b"one"
+        assert [p.name for p in path.parent.iterdir()] == ["folder"]
+
+    @pytest.mark.parametrize("error", FAILURES)
+    def test_a_failure_leaves_nothing(self, tmp_path: Path, error: BaseException) -> None:
+        with pytest.raises(type(error)):
+            fail_in_folder(tmp_path / "folder", error)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("error", FAILURES)
+    def test_a_failure_leaves_the_old_folder(self, tmp_path: Path, error: BaseException) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "old").write_bytes(b"old")
+        with pytest.raises(type(error)):
+            fail_in_folder(tmp_path / "folder", error)
+        assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.rglob("*"))] == [
+            "folder",
+            "folder/old",
+        ]
+
+    def test_it_replaces_the_old_folder_whole(self, tmp_path: Path) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "old").write_bytes(b"old")
+        with atomic_folder(tmp_path / "folder") as partial:
+            (partial / "new").write_bytes(b"new")
+        assert [p.name for p in (tmp_path / "folder").iterdir()] == ["new"]
+
+
+class TestJson:
+    def test_a_value_survives_and_stays_readable(self, tmp_path: Path) -> None:
+        value = {"b": [1, 2.5, None, True], "a": "größe 🐈"}
+        write_json(tmp_path / "v.json", value)
+        assert read_json(tmp_path / "v.json") == value
+        assert "größe 🐈" in (tmp_path / "v.json").read_text(encoding="utf-8")
+
+    def test_what_is_no_json_leaves_the_old_file(self, tmp_path: Path) -> None:
+        write_json(tmp_path / "v.json", 1)
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write_json(tmp_path / "v.json", float("nan"))
+        assert read_json(tmp_path / "v.json") == 1
+
+    @pytest.mark.parametrize("cut", [1, 5, 14])
+    def test_a_last_line_cut_short_is_left_out(self, tmp_path: Path, cut: int) -> None:
+        rows = [{"step": 1, "text": "a\u2028b"}, {"step": 2, "loss": 0.5}]
+        with (tmp_path / "m.jsonl").open("wb") as stream:
+            for row in rows:
+                append_line(stream, row)
+        assert read_jsonl(tmp_path / "m.jsonl") == rows
+        content = (tmp_path / "m.jsonl").read_bytes()
+        (tmp_path / "m.jsonl").write_bytes(content[:-cut])
+        assert read_jsonl(tmp_path / "m.jsonl") == rows[:1]
+
+    def test_a_log_that_is_not_there_has_no_rows(self, tmp_path: Path) -> None:
+        assert read_jsonl(tmp_path / "m.jsonl") == []
+
+
+def test_hashes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    assert hash_file(tmp_path / "file") == hashlib.sha256(CONTENT).hexdigest()
+    assert hash_json({"a": 1, "b": [2]}) == hash_json({"b": [2], "a": 1})
+    assert hash_json({"a": 1}) != hash_json({"a": 2})
+    assert hash_json([1, 2]) != hash_json([2, 1])
+
+
+def test_the_data_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TINYOHEM_DATA", raising=False)
+    assert data_dir() == Path("data")
+    monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path))
+    assert data_dir() == tmp_path

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from tinyohem.errors import InputError
@@ -53,7 +54,9 @@ def autocast(
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
     """Return the random numbers of one optimizer step: a function of (seed, step), so resumable."""
-    return torch.Generator(device).manual_seed(seed * 2**32 + step)
+    # Mixed, because the CPU's generator looks at the low 32 bits of its seed only.
+    mixed = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(mixed[0]))
 
 
 def synchronize(device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from tinyohem.artifacts import atomic_folder, data_dir, hash_json, write_json
@@ -11,6 +11,7 @@ from tinyohem.data.clean import CleanCounts, clean_stories
 from tinyohem.data.corpus import Corpus, MissingSplitError, Story, open_corpus
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
 from tinyohem.data.tokens import STORE_FORMAT, TokenStore, build_store, open_store
+from tinyohem.errors import InputError
 from tinyohem.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -153,4 +154,12 @@ def _store(part: _Part, tokenizer: "PreTrainedTokenizerFast", progress: Progress
     if (folder / "manifest.json").exists():
         return open_store(folder)
     origin = {"name": part.corpus.name, "split": part.corpus.split, **identity}
-    return build_store(part.stories(progress), tokenizer, folder, origin, progress)
+    stories = part.stories(progress)
+    first = next(stories, None)
+    if first is None and part.keep is _held_out:
+        raise InputError(
+            f"{part.corpus.name} is so short that no story is left to validate on",
+            "pass a file of stories with --valid",
+        )
+    whole = stories if first is None else chain([first], stories)
+    return build_store(whole, tokenizer, folder, origin, progress)

@@ -68,6 +68,9 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
             f"the tokenizer {name!r} has no tokenizer.json",
             "only tokenizers of the `tokenizers` library are supported",
         )
+    # tokenizer.json may carry a training script's truncation and padding: stories stay whole.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 

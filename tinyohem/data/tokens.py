@@ -135,9 +135,10 @@ def open_store(folder: Path) -> TokenStore:
             for name in ("offsets", "rows", "bytes", "words")
         )
         ids = np.memmap(folder / "ids.bin", dtype=np.dtype(manifest["dtype"]), mode="r")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokens = manifest["tokens"]
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is not a token store: {error}", hint) from None
-    if len(ids) != manifest["tokens"] or offsets[-1] != len(ids) or len(rows) != len(offsets) - 1:
+    if len(ids) != tokens or offsets[-1] != tokens or len(rows) != len(offsets) - 1:
         raise InputError(f"the token store {folder} was cut short", hint)
     return TokenStore(ids, offsets, rows, sizes, words, manifest)
 

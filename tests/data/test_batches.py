@@ -1,0 +1,123 @@
+"""Windows of a token store: every one once an epoch, the same again after a resume."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyohem.data.batches import (
+    Batch,
+    WindowPlan,
+    batch_windows,
+    make_batch,
+    plan_windows,
+    story_rows,
+)
+from tinyohem.data.tokens import TokenStore
+from tinyohem.errors import InputError
+
+
+def store_of(lengths: list[int], rows: list[int] | None = None) -> TokenStore:
+    """Return a store whose token at position p has id p, so that ids tell where they stood."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    row_numbers = np.asarray(rows if rows is not None else range(len(lengths)), dtype=np.int64)
+    counts = np.ones(len(lengths), dtype=np.uint32)
+    ids = np.arange(offsets[-1], dtype=np.uint16)
+    return TokenStore(ids, offsets, row_numbers, counts, counts, {})
+
+
+plans = st.builds(WindowPlan, num_windows=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
+
+
+@settings(deadline=None)
+@given(plans, st.integers(0, 5))
+def test_every_epoch_is_a_permutation(plan: WindowPlan, epoch: int) -> None:
+    windows = plan.windows(epoch * plan.num_windows, plan.num_windows)
+    assert sorted(windows.tolist()) == list(range(plan.num_windows))
+
+
+@settings(deadline=None)
+@given(plans, st.integers(1, 100), st.integers(0, 8), st.randoms(use_true_random=False))
+def test_a_batch_depends_on_plan_and_step_alone(
+    plan: WindowPlan, batch_size: int, num_steps: int, random: object
+) -> None:
+    steps = list(range(num_steps))
+    straight = [batch_windows(plan, step, batch_size).tolist() for step in steps]
+    random.shuffle(steps)  # type: ignore[attr-defined]
+    again = WindowPlan(plan.num_windows, plan.seed)
+    for step in steps:
+        assert batch_windows(again, step, batch_size).tolist() == straight[step]
+    joined = [window for batch in straight for window in batch]
+    assert joined == plan.windows(0, batch_size * num_steps).tolist()
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    first, second = WindowPlan(1000, seed=0).windows(0, 2000).reshape(2, 1000)
+    other = WindowPlan(1000, seed=1).windows(0, 1000)
+    for a, b in ((first, second), (first, other), (second, other)):
+        assert (a == b).mean() < 0.02
+    assert (first == np.arange(1000)).mean() < 0.02
+
+
+def test_the_caller_cannot_spoil_the_order() -> None:
+    plan = WindowPlan(10, seed=0)
+    expected = plan.windows(0, 10).tolist()
+    plan.windows(0, 10)[:] = 0
+    assert plan.windows(0, 10).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "seq_len", "num_windows"), [(9, 4, 2), (8, 4, 1), (5, 4, 1), (100, 3, 33)]
+)
+def test_a_window_needs_a_label_for_its_last_token(
+    num_tokens: int, seq_len: int, num_windows: int
+) -> None:
+    plan = plan_windows(store_of([num_tokens]), seq_len, seed=3)
+    assert plan == WindowPlan(num_windows, seed=3)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 7, 8])
+def test_a_corpus_shorter_than_a_window_is_refused(num_tokens: int) -> None:
+    with pytest.raises(InputError, match=f"has {num_tokens} tokens, fewer than one window of 8"):
+        plan_windows(store_of([num_tokens]), 8, seed=0)
+
+
+def test_labels_are_the_inputs_one_token_later() -> None:
+    batch = make_batch(store_of([30, 20]), np.array([2, 0]), seq_len=10)
+    assert batch.input_ids.tolist() == [list(range(20, 30)), list(range(10))]
+    assert batch.labels.tolist() == [list(range(21, 31)), list(range(1, 11))]
+    assert batch.input_ids.dtype == batch.labels.dtype == torch.int64
+    assert batch.num_valid == 20
+
+
+def test_an_epoch_trains_on_every_token_but_the_first_exactly_once() -> None:
+    store = store_of([25, 16])
+    plan = plan_windows(store, 5, seed=9)
+    labels = [make_batch(store, batch_windows(plan, step, 2), 5).labels for step in range(4)]
+    assert sorted(torch.cat(labels).flatten().tolist()) == list(range(1, 41))
+
+
+def test_a_batch_moves_with_its_count() -> None:
+    batch = Batch(torch.ones(1, 2, dtype=torch.long), torch.zeros(1, 2, dtype=torch.long), 2)
+    moved = batch.to(torch.device("cpu"))
+    assert torch.equal(moved.input_ids, batch.input_ids)
+    assert torch.equal(moved.labels, batch.labels)
+    assert moved.num_valid == 2
+
+
+@pytest.mark.parametrize(
+    ("windows", "rows"),
+    [
+        ([0], [10]),  # inputs 0..4, last label 5: all of the first story
+        ([1], [10, 13, 17]),  # 5..9, label 10: ends the first, all of the second, opens the third
+        ([2], [17]),
+        ([3], [17, 40]),  # 15..19 with label 20, where the last story begins
+        ([3, 0], [10, 17, 40]),
+    ],
+)
+def test_story_rows_name_every_story_that_a_window_touches(
+    windows: list[int], rows: list[int]
+) -> None:
+    store = store_of([7, 2, 11, 5], rows=[10, 13, 17, 40])
+    assert story_rows(store, np.array(windows), seq_len=5) == rows

@@ -1,0 +1,182 @@
+"""Per-token losses and their hand-written gradients, against F.cross_entropy and autograd."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.ohem import losses
+from tinyohem.ohem.losses import kept_loss, token_losses
+
+VOCAB = 11
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
+
+
+def example(
+    seed: int = 0, shape: tuple[int, int] = (3, 7), dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return hidden states, head, labels with some ignored, weights with some zero."""
+    rng = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(*shape, 5, generator=rng, dtype=torch.float64).to(dtype)
+    head = torch.randn(VOCAB, 5, generator=rng, dtype=torch.float64).to(dtype)
+    labels = torch.randint(0, VOCAB, shape, generator=rng)
+    labels[torch.rand(shape, generator=rng) < 0.3] = IGNORE_INDEX
+    weight = torch.rand(shape, generator=rng).to(dtype)
+    weight[(torch.rand(shape, generator=rng) < 0.4) | (labels == IGNORE_INDEX)] = 0
+    return hidden.requires_grad_(), head.requires_grad_(), labels, weight
+
+
+def reference_losses(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    logits = (hidden @ head.T).flatten(0, 1)
+    return F.cross_entropy(
+        logits, labels.flatten(), reduction="none", ignore_index=IGNORE_INDEX
+    ).view(labels.shape)
+
+
+def gradients(loss: Tensor, hidden: Tensor, head: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss, (hidden, head))
+
+
+def set_chunk_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(losses, "_CPU_CHUNK_ELEMENTS", rows * VOCAB)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_token_losses_equal_cross_entropy(dtype: torch.dtype) -> None:
+    hidden, head, labels, _ = example(dtype=dtype)
+    found = token_losses(hidden, head, labels)
+    expected = reference_losses(hidden, head, labels)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=TOLERANCE[dtype])
+    assert found.dtype == dtype
+    assert not found.requires_grad
+    assert (found[labels == IGNORE_INDEX] == 0).all()
+
+
+def test_a_head_that_knows_nothing_loses_log_vocabulary() -> None:
+    labels = torch.tensor([[0, 3, IGNORE_INDEX, VOCAB - 1]])
+    found = token_losses(torch.zeros(1, 4, 5), torch.randn(VOCAB, 5), labels)
+    expected = torch.tensor([[1.0, 1.0, 0.0, 1.0]]) * math.log(VOCAB)
+    torch.testing.assert_close(found, expected)
+
+
+def test_huge_logits_neither_overflow_nor_lose_the_gradient() -> None:
+    hidden, head, labels, weight = example(dtype=torch.float32)
+    big = (hidden.detach() * 1e4).requires_grad_()
+    total, _ = kept_loss(big, head, labels, weight)
+    expected = (reference_losses(big, head, labels) * weight).sum()
+    torch.testing.assert_close(total, expected)
+    for mine, theirs in zip(
+        gradients(total, big, head), gradients(expected, big, head), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 7, 21, 1000])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_kept_loss_and_gradients_equal_autograd(
+    monkeypatch: pytest.MonkeyPatch, rows: int, dtype: torch.dtype
+) -> None:
+    set_chunk_rows(monkeypatch, rows)
+    hidden, head, labels, weight = example(dtype=dtype)
+    total, kept = kept_loss(hidden, head, labels, weight)
+    every = reference_losses(hidden, head, labels)
+    tolerance = {"rtol": 1e-5, "atol": TOLERANCE[dtype] * 10}
+    torch.testing.assert_close(total, (every * weight).sum(), **tolerance)
+    torch.testing.assert_close(kept, every[weight > 0].detach(), **tolerance)
+    assert not kept.requires_grad
+    expected = gradients((every * weight).sum(), hidden, head)
+    for mine, theirs in zip(gradients(total, hidden, head), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, **tolerance)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 6, 7, 100])
+def test_token_losses_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    hidden, head, labels, _ = example(shape=(2, 3))  # 6 rows: one short of, at, past a chunk's end
+    whole = token_losses(hidden, head, labels)
+    set_chunk_rows(monkeypatch, rows)
+    torch.testing.assert_close(token_losses(hidden, head, labels), whole, rtol=0, atol=1e-14)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**20),
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 6)),
+    scale=st.floats(-3, 3),
+)
+def test_kept_loss_equals_autograd_for_any_shape_weights_and_outer_gradient(
+    seed: int, shape: tuple[int, int], scale: float
+) -> None:
+    hidden, head, labels, weight = example(seed, shape)
+    mine = scale * kept_loss(hidden, head, labels, weight)[0]
+    theirs = scale * (reference_losses(hidden, head, labels) * weight).sum()
+    for a, b in zip(gradients(mine, hidden, head), gradients(theirs, hidden, head), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_gradcheck() -> None:
+    hidden, head, labels, weight = example(shape=(2, 4))
+    assert torch.autograd.gradcheck(
+        lambda h, w: kept_loss(h, w, labels, weight)[0], (hidden, head), atol=1e-7
+    )
+
+
+def test_dropped_and_ignored_rows_get_no_gradient_at_all() -> None:
+    hidden, head, labels, weight = example()
+    grad_hidden, _ = gradients(kept_loss(hidden, head, labels, weight)[0], hidden, head)
+    assert (grad_hidden[weight == 0] == 0).all()
+    assert (grad_hidden[weight > 0] != 0).any(dim=-1).all()
+
+
+def test_a_known_count_changes_nothing() -> None:
+    hidden, head, labels, weight = example()
+    asked = kept_loss(hidden, head, labels, weight)
+    known = kept_loss(hidden, head, labels, weight, count=int((weight > 0).sum()))
+    for a, b in zip(asked, known, strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(
+        gradients(asked[0], hidden, head), gradients(known[0], hidden, head), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_keeping_all_with_a_known_count_equals_the_gathered_path() -> None:
+    hidden, head, labels, _ = example()
+    labels, weight = labels.clamp(min=0), torch.ones(labels.shape, dtype=torch.float64)
+    gathered, losses_gathered = kept_loss(hidden, head, labels, weight)
+    direct, losses_direct = kept_loss(hidden, head, labels, weight, count=labels.numel())
+    assert torch.equal(gathered, direct)
+    assert torch.equal(losses_gathered, losses_direct)
+
+
+@pytest.mark.parametrize("count", [None, 0])
+def test_nothing_kept_is_zero_not_nan(count: int | None) -> None:
+    hidden, head, labels, weight = example(dtype=torch.float32)
+    total, kept = kept_loss(
+        hidden, head, torch.full_like(labels, IGNORE_INDEX), torch.zeros_like(weight), count
+    )
+    assert total.item() == 0.0
+    assert kept.shape == (0,)
+    for gradient in gradients(total, hidden, head):
+        assert gradient.abs().max().item() == 0.0
+
+
+def test_bfloat16_autocast_stays_close_and_keeps_float32_gradients() -> None:
+    hidden, head, labels, weight = example(dtype=torch.float32)
+    exact = kept_loss(hidden, head, labels, weight)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        read = token_losses(hidden, head, labels)
+        rounded, kept = kept_loss(hidden, head, labels, weight)
+    assert read.dtype == kept.dtype == rounded.dtype == torch.float32
+    torch.testing.assert_close(read[weight > 0], kept)
+    torch.testing.assert_close(rounded, exact, rtol=1e-2, atol=0)
+    for mine, theirs in zip(
+        gradients(rounded, hidden, head), gradients(exact, hidden, head), strict=True
+    ):
+        assert mine.dtype == torch.float32
+        assert F.cosine_similarity(mine.flatten(), theirs.flatten(), dim=0) > 0.999
+        torch.testing.assert_close(mine.norm(), theirs.norm(), rtol=1e-2, atol=0)

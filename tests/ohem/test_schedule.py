@@ -1,0 +1,117 @@
+"""The keep ratio over training: hand-computed points, bounds, and what is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyohem.errors import InputError
+from tinyohem.ohem.schedule import NAMED_SCHEDULES, KeepSchedule, parse_schedule
+
+ratios = st.floats(1e-6, 1)
+progresses = st.floats(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio", "points"),
+    [
+        ("constant", 0.3, {0: 0.3, 0.5: 0.3, 1: 0.3}),
+        (
+            "anneal",
+            0.5,
+            {0: 1, 0.1: 1, 0.2: 1, 0.35: 0.875, 0.5: 0.75, 0.75: 0.625, 1: 0.5},
+        ),
+        (
+            "anneal-quarter",
+            0.9,  # its knots are fixed
+            {0: 1, 0.1999999: 1, 0.2: 0.75, 0.35: 0.625, 0.5: 0.5, 0.75: 0.375, 1: 0.25},
+        ),
+        (
+            "recover",
+            0.5,
+            {0: 1, 0.2: 1, 0.3: 0.75, 0.4: 0.5, 0.6: 0.5, 0.7: 0.5, 0.75: 0.75, 0.8: 1, 1: 1},
+        ),
+        ("0:1,0.5:0.2,1:0.6", 1.0, {0: 1, 0.25: 0.6, 0.5: 0.2, 0.75: 0.4, 1: 0.6}),
+        ("0:0.5,0:1,1:1,1:0.1", 1.0, {0: 1, 0.5: 1, 0.999999: 1, 1: 0.1}),
+        (" 0 : 1 , 1 : 0.5 ", 1.0, {0: 1, 0.5: 0.75, 1: 0.5}),
+    ],
+)
+def test_points(text: str, ratio: float, points: dict[float, float]) -> None:
+    schedule = parse_schedule(text, ratio)
+    found = {t: schedule.keep_ratio(t) for t in points}
+    assert found == pytest.approx(points, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "lowest", "ends_full"),
+    [
+        ("constant", 0.5, False),
+        ("anneal", 0.5, False),
+        ("anneal-quarter", 0.25, False),
+        ("recover", 0.5, True),
+        ("0:0.1,1:1", 0.1, True),
+    ],
+)
+def test_lowest_and_ends_full(text: str, lowest: float, ends_full: bool) -> None:
+    schedule = parse_schedule(text, 0.5)
+    assert (schedule.lowest, schedule.ends_full) == (lowest, ends_full)
+
+
+@given(st.sampled_from(NAMED_SCHEDULES), ratios, progresses)
+def test_named_schedules_stay_within_their_bounds(name: str, ratio: float, t: float) -> None:
+    schedule = parse_schedule(name, ratio)
+    assert schedule.lowest - 1e-15 <= schedule.keep_ratio(t) <= 1.0
+
+
+@given(ratios, progresses)
+def test_constant_is_exactly_its_ratio(ratio: float, t: float) -> None:
+    assert parse_schedule("constant", ratio).keep_ratio(t) == ratio
+
+
+@given(st.sampled_from(["constant", "anneal", "recover"]), progresses)
+def test_ratio_one_is_exactly_one_throughout(name: str, t: float) -> None:
+    assert parse_schedule(name, 1.0).keep_ratio(t) == 1.0  # the loop's plain path asks for == 1.0
+
+
+@given(ratios, st.one_of(st.floats(0, 0.2), st.floats(0.8, 1)))
+def test_recover_is_exactly_full_at_both_ends(ratio: float, t: float) -> None:
+    assert parse_schedule("recover", ratio).keep_ratio(t) == 1.0
+
+
+@given(st.lists(st.integers(1, 99), max_size=6, unique=True).map(sorted), st.data(), progresses)
+def test_knots_are_joined_by_straight_lines(
+    inner: list[int], data: st.DataObject, t: float
+) -> None:
+    times = [0.0, *(n / 100 for n in inner), 1.0]
+    kept = [data.draw(ratios) for _ in times]
+    text = ",".join(f"{a!r}:{b!r}" for a, b in zip(times, kept, strict=True))
+    schedule = parse_schedule(text, 1.0)
+    assert schedule == KeepSchedule(tuple(zip(times, kept, strict=True)))
+    assert schedule.keep_ratio(t) == pytest.approx(np.interp(t, times, kept), abs=1e-9)
+    assert [schedule.keep_ratio(knot) for knot in times] == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recovery", "neither a schedule's name nor a list of knots"),
+        ("", "neither a schedule's name nor a list of knots"),
+        ("0:1,0.5,1:1", "neither a schedule's name nor a list of knots"),
+        ("0:1:2,1:1", "neither a schedule's name nor a list of knots"),
+        ("0:one,1:1", "neither a schedule's name nor a list of knots"),
+        ("0:1,0.6:0.5,0.4:0.5,1:1", "t falls back"),
+        ("0:1,nan:0.5,1:1", "t falls back"),
+        ("0.1:1,1:1", "must run from t = 0 to t = 1"),
+        ("0:1,0.9:1", "must run from t = 0 to t = 1"),
+        ("0:1,2:1", "must run from t = 0 to t = 1"),
+        ("0:1", "must run from t = 0 to t = 1"),
+        ("0:1,0.5:0,1:1", r"ratio 0 at t = 0.5 is outside \(0, 1\]"),
+        ("0:1,0.5:1.5,1:1", r"ratio 1.5 at t = 0.5 is outside \(0, 1\]"),
+        ("0:1,0.5:-0.5,1:1", r"ratio -0.5 at t = 0.5 is outside \(0, 1\]"),
+        ("0:1,0.5:nan,1:1", r"ratio nan at t = 0.5 is outside \(0, 1\]"),
+    ],
+)
+def test_bad_schedules_are_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse_schedule(text, 0.5)
+    assert "recover" in (caught.value.hint or "")

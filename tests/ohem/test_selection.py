@@ -1,0 +1,174 @@
+"""Which tokens are kept, against a naive sort; how many, against exact fractions."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.ohem.selection import keep_counts, select
+
+decimal_ratios = st.integers(1, 10_000).map(lambda n: Fraction(n, 10_000))
+
+
+def exact_count(num_valid: int, ratio: Fraction, min_kept: int) -> int:
+    return min(num_valid, max(min_kept, math.ceil(ratio * num_valid)))
+
+
+def reference_top_k(
+    scores: Tensor, labels: Tensor, ratio: Fraction, scope: str, min_kept: int
+) -> list[list[float]]:
+    """Sort by (-score, position), slowly; scopes are lists of positions."""
+    num_rows, length = labels.shape
+    rows = [[(b, t) for t in range(length)] for b in range(num_rows)]
+    weights = [[0.0] * length for _ in rows]
+    for positions in rows if scope == "sequence" else [[p for row in rows for p in row]]:
+        valid = [(b, t) for b, t in positions if labels[b, t] != IGNORE_INDEX]
+        ranked = sorted(valid, key=lambda p: (-scores[p].item(), p))
+        for b, t in ranked[: exact_count(len(valid), ratio, min_kept)]:
+            weights[b][t] = 1.0
+    return weights
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 9)))
+    size = shape[0] * shape[1]
+    # Few distinct scores, so that ties are the rule.
+    numbers = st.one_of(st.integers(-2, 3).map(float), st.floats(-(2.0**99), 2.0**99, width=32))
+    scores = draw(st.lists(numbers, min_size=size, max_size=size))
+    ignored = draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    labels = [IGNORE_INDEX if skip else 1 for skip in ignored]
+    return torch.tensor(scores).view(shape), torch.tensor(labels).view(shape)
+
+
+@settings(deadline=None, max_examples=300)
+@given(batches(), decimal_ratios, st.sampled_from(["batch", "sequence"]), st.integers(1, 6))
+def test_topk_equals_a_naive_sort(
+    batch: tuple[Tensor, Tensor], ratio: Fraction, scope: str, min_kept: int
+) -> None:
+    scores, labels = batch
+    found = select("topk", scores, labels, float(ratio), scope=scope, min_kept=min_kept)
+    assert found.tolist() == reference_top_k(scores, labels, ratio, scope, min_kept)
+    assert found.dtype == torch.float32
+
+
+@settings(deadline=None, max_examples=100)
+@given(batches(), decimal_ratios, st.sampled_from(["batch", "sequence"]), st.integers(1, 6))
+def test_random_keeps_as_many_as_topk_in_every_scope(
+    batch: tuple[Tensor, Tensor], ratio: Fraction, scope: str, min_kept: int
+) -> None:
+    scores, labels = batch
+    top, random = (
+        select(method, scores, labels, float(ratio), scope=scope, min_kept=min_kept)
+        for method in ("topk", "random")
+    )
+    by_scope = (1, -1) if scope == "batch" else labels.shape
+    assert random.view(by_scope).sum(1).tolist() == top.view(by_scope).sum(1).tolist()
+    assert (random[labels == IGNORE_INDEX] == 0).all()
+    assert set(random.unique().tolist()) <= {0.0, 1.0}
+
+
+@settings(max_examples=500)
+@given(st.integers(0, 2**20), decimal_ratios, st.integers(1, 1000))
+def test_keep_counts_are_exact_for_decimal_ratios(
+    num_valid: int, ratio: Fraction, min_kept: int
+) -> None:
+    found = keep_counts(torch.tensor(num_valid), float(ratio), min_kept)
+    assert int(found) == exact_count(num_valid, ratio, min_kept)
+
+
+@pytest.mark.parametrize(
+    ("num_valid", "ratio", "kept"),
+    [
+        (30, 0.1, 3),  # 0.1 · 30 is 3.0000000000000004
+        (100, 0.07, 7),  # 0.07 · 100 is 7.000000000000001
+        (8192, 0.5, 4096),
+        (3, 0.5, 2),
+        (10, 1.0, 10),
+        (10, 1e-12, 1),
+        (0, 0.5, 0),
+        (0, 1.0, 0),
+    ],
+)
+def test_keep_counts_by_hand(num_valid: int, ratio: float, kept: int) -> None:
+    assert int(keep_counts(torch.tensor(num_valid), ratio, 1)) == kept
+
+
+def test_ties_go_to_the_first_positions() -> None:
+    kept = select("topk", torch.zeros(2, 4), torch.ones(2, 4, dtype=torch.long), 0.4)
+    assert kept.tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
+
+
+def test_the_scopes_pick_different_tokens() -> None:
+    scores = torch.tensor([[9.0, 8.0, 7.0, 6.0], [1.0, 2.0, 3.0, 4.0]])
+    labels = torch.ones(2, 4, dtype=torch.long)
+    assert select("topk", scores, labels, 0.5).tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
+    by_row = select("topk", scores, labels, 0.5, scope="sequence")
+    assert by_row.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+
+
+def test_an_ignored_label_is_not_kept_however_high_its_score() -> None:
+    scores = torch.tensor([[1e9, 1.0, 2.0, torch.inf]])
+    labels = torch.tensor([[IGNORE_INDEX, 5, 5, IGNORE_INDEX]])
+    assert select("topk", scores, labels, 0.5).tolist() == [[0, 0, 1, 0]]
+
+
+def test_padding_is_not_counted_before_k_is_computed() -> None:
+    labels = torch.full((1, 100), IGNORE_INDEX)
+    labels[0, :10] = 1
+    assert select("topk", torch.rand(1, 100), labels, 0.5).sum() == 5
+
+
+def test_min_kept_holds_in_each_scope() -> None:
+    labels = torch.ones(3, 5, dtype=torch.long)
+    labels[2, 1:] = IGNORE_INDEX
+    scores = torch.rand(3, 5)
+    assert select("topk", scores, labels, 0.01, min_kept=3).sum() == 3
+    by_row = select("topk", scores, labels, 0.01, scope="sequence", min_kept=3)
+    assert by_row.sum(1).tolist() == [3, 3, 1]
+
+
+@pytest.mark.parametrize("method", ["topk", "random"])
+@pytest.mark.parametrize("scope", ["batch", "sequence"])
+def test_nothing_valid_keeps_nothing(method: str, scope: str) -> None:
+    labels = torch.full((2, 3), IGNORE_INDEX)
+    assert select(method, torch.rand(2, 3), labels, 0.5, scope=scope).sum() == 0
+
+
+def test_random_is_uniform_in_the_long_run() -> None:
+    labels = torch.ones(4, 10, dtype=torch.long)
+    labels[1, 3:7] = IGNORE_INDEX
+    draws, ratio = 3000, 0.25
+    generator = torch.Generator().manual_seed(0)
+    counts = sum(
+        select("random", torch.zeros(4, 10), labels, ratio, generator=generator)
+        for _ in range(draws)
+    )
+    valid = counts[labels != IGNORE_INDEX]
+    expected = draws * ratio  # 36 valid tokens, 9 kept
+    chi_square = float(((valid - expected) ** 2 / (expected * (1 - ratio))).sum())
+    # 35 degrees of freedom (kept tokens exclude each other): 5 standard deviations around the mean.
+    assert abs(chi_square * 35 / 36 - 35) < 5 * math.sqrt(2 * 35)
+    assert valid.sum() == draws * 9
+
+
+def test_random_follows_its_generator_and_not_the_scores() -> None:
+    labels = torch.ones(4, 50, dtype=torch.long)
+
+    def draw(seed: int, scores: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return select("random", scores, labels, 0.3, generator=generator)
+
+    zeros, ramp = torch.zeros(4, 50), torch.arange(200.0).view(4, 50)
+    assert torch.equal(draw(1, zeros), draw(1, ramp))
+    assert not torch.equal(draw(1, zeros), draw(2, zeros))
+
+
+def test_an_unknown_method_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown selection 'bottom'"):
+        select("bottom", torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.long), 0.5)

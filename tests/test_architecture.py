@@ -1,0 +1,186 @@
+"""The rules of the house, kept by reading the code: who may import whom, and what nobody does."""
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"tinyohem": ROOT / "tinyohem", "tinyohem_cli": ROOT / "cli"}
+
+# Where a dependency may be imported; a folder ends in a dot.
+HOMES = {
+    "datasets": ("tinyohem.data.hub",),
+    "ftfy": ("tinyohem.data.clean",),
+    "jinja2": ("tinyohem.evaluation.",),
+    "lm_eval": (),
+    "matplotlib": ("tinyohem.evaluation.",),
+    "pydantic": ("tinyohem.config",),
+    "rich": ("tinyohem_cli.",),
+    "safetensors": ("tinyohem.training.checkpoint",),
+    "tokenizers": ("tinyohem.data.tokenizer",),
+    "transformers": (
+        "tinyohem.data.tokenizer",
+        "tinyohem.evaluation.",
+        "tinyohem.training.model",
+    ),
+    "typer": ("tinyohem_cli.",),
+    "wandb": ("tinyohem.training.tracking",),
+    "zstandard": ("tinyohem.artifacts", "tinyohem.difficulty."),
+}
+# Too slow to load before they are needed: imported inside functions.
+LAZY = {"datasets", "ftfy", "jinja2", "matplotlib", "pyarrow", "safetensors", "tokenizers"} | {
+    "transformers",
+    "wandb",
+}
+FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "click"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement's target."""
+
+    source: str  # module that holds it
+    target: str  # module, or name inside one
+    at_load: bool  # runs when the module is loaded, not inside a function
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    found = {}
+    for package, folder in PACKAGES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = [package, *path.relative_to(folder).with_suffix("").parts]
+            name = ".".join(parts).removesuffix(".__init__")
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def walk(node: ast.AST, at_load: bool = True) -> Iterator[tuple[ast.AST, bool]]:
+    """Yield every node that runs, with whether it does so at load; skips TYPE_CHECKING blocks."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        yield child, at_load
+        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from walk(child, at_load and not inside)
+
+
+@cache
+def imports() -> list[Import]:
+    found = []
+    for source, tree in trees().items():
+        for node, at_load in walk(tree):
+            if isinstance(node, ast.Import):
+                found += [Import(source, alias.name, at_load) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{source}: relative import"
+                found += [
+                    Import(source, f"{node.module}.{alias.name}", at_load) for alias in node.names
+                ]
+    return found
+
+
+def within(module: str, *homes: str) -> bool:
+    return any(module == home or (home.endswith(".") and module.startswith(home)) for home in homes)
+
+
+def module_of(target: str) -> str | None:
+    """Return our module that an import's target is, or stands in."""
+    if target in trees():
+        return target
+    parent = target.rpartition(".")[0]
+    return parent if parent in trees() else None
+
+
+def test_the_reader_sees_the_code() -> None:
+    seen = {(i.source, i.target, i.at_load) for i in imports()}
+    assert ("tinyohem.config", "pydantic.BaseModel", True) in seen
+    assert ("tinyohem.training.model", "transformers.LlamaConfig", False) in seen
+    assert not any(s == "tinyohem.data.tokens" and "transformers" in t for s, t, _ in seen)
+    assert "tinyohem_cli.main" in trees()
+
+
+def test_the_library_does_not_know_the_command_line() -> None:
+    assert [
+        i for i in imports() if within(i.source, "tinyohem", "tinyohem.") and "_cli" in i.target
+    ] == []
+
+
+def test_data_difficulty_and_mining_do_not_know_training() -> None:
+    lower = ("tinyohem.data.", "tinyohem.difficulty.", "tinyohem.ohem.")
+    assert [
+        i
+        for i in imports()
+        if within(i.source, *lower) and i.target.startswith("tinyohem.training")
+    ] == []
+
+
+def test_only_the_command_line_and_compare_start_a_run() -> None:
+    callers = {i.source for i in imports() if module_of(i.target) == "tinyohem.training.loop"}
+    assert [
+        c for c in callers if not within(c, "tinyohem_cli.", "tinyohem.evaluation.compare")
+    ] == []
+
+
+def test_there_is_no_import_cycle() -> None:
+    graph: dict[str, set[str]] = {name: set() for name in trees()}
+    for i in imports():  # those inside functions count too
+        if target := module_of(i.target):
+            graph[i.source].add(target)
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_a_dependency_has_one_home(package: str) -> None:
+    strangers = {
+        i.source
+        for i in imports()
+        if i.target.partition(".")[0] == package and not within(i.source, *HOMES[package])
+    }
+    assert strangers == set()
+
+
+def test_slow_dependencies_are_imported_where_they_are_used() -> None:
+    assert [i for i in imports() if i.at_load and i.target.partition(".")[0] in LAZY] == []
+
+
+def test_the_command_line_loads_no_torch() -> None:
+    """`--help` answers at once: modules that the app loads at start reach no torch."""
+    reached, todo = set(), {name for name in trees() if name.startswith("tinyohem_cli")}
+    while todo:
+        reached |= (module := {todo.pop()})
+        for i in imports():
+            if i.source in module and i.at_load:
+                assert i.target.partition(".")[0] not in {"torch", "numpy", "pydantic"}, i
+                target = module_of(i.target)
+                todo |= {target} - reached if target else set()
+
+
+def test_nothing_is_pickled_and_no_foreign_code_is_run() -> None:
+    assert [i for i in imports() if i.target.partition(".")[0] in FORBIDDEN] == []
+    for name, tree in trees().items():
+        for call in (node for node, _ in walk(tree) if isinstance(node, ast.Call)):
+            function = ast.unparse(call.func)
+            keywords = {k.arg: ast.unparse(k.value) for k in call.keywords}
+            assert function not in {"eval", "exec"}, name
+            assert keywords.get("trust_remote_code", "False") == "False", name
+            assert keywords.get("allow_pickle", "False") == "False", name
+            if function == "torch.load":
+                assert keywords.get("weights_only") == "True", name
+
+
+def test_the_library_prints_nothing() -> None:
+    printing = {
+        name
+        for name, tree in trees().items()
+        for node, _ in walk(tree)
+        if within(name, "tinyohem.")
+        and isinstance(node, ast.Call)
+        and ast.unparse(node.func) in {"print", "sys.stdout.write", "sys.stderr.write"}
+    }
+    assert printing == set()

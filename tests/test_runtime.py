@@ -1,0 +1,152 @@
+"""Devices by name, precision, step-wise random numbers, stopping, the clock, the record."""
+
+import json
+import os
+import signal
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tinyohem import runtime
+from tinyohem.errors import InputError
+from tinyohem.runtime import (
+    Stopwatch,
+    autocast,
+    environment,
+    graceful_stop,
+    pick_device,
+    step_generator,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def pretend(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return pretend
+
+
+class TestPickDevice:
+    def test_auto_is_cuda_where_there_is_one(self, fake_cuda: Any) -> None:
+        fake_cuda(0)
+        assert pick_device("auto") == pick_device("cpu") == CPU
+        fake_cuda(2)
+        assert pick_device("auto") == torch.device("cuda")
+        assert pick_device("cuda:1") == torch.device("cuda:1")
+        assert pick_device("cpu") == CPU
+
+    @pytest.mark.parametrize(
+        ("name", "count", "message"),
+        [
+            ("cuda", 0, "this machine has no CUDA device"),
+            ("cuda:0", 0, "this machine has no CUDA device"),
+            ("cuda:2", 2, r"has 2 CUDA device\(s\)"),
+            ("gpu", 0, "unknown device 'gpu'"),
+            ("", 0, "unknown device ''"),
+            ("meta", 0, "--device meta is not supported"),
+        ],
+    )
+    def test_refusals(self, fake_cuda: Any, name: str, count: int, message: str) -> None:
+        fake_cuda(count)
+        with pytest.raises(InputError, match=message) as caught:
+            pick_device(name)
+        assert caught.value.exit_code == 2
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "expected"),
+    [
+        ("cpu", "auto", torch.float32),
+        ("cpu", "float32", torch.float32),
+        ("cpu", "bfloat16", torch.bfloat16),
+    ],
+)
+def test_autocast_sets_the_precision_of_a_product(
+    device: str, precision: Any, expected: torch.dtype
+) -> None:
+    context = autocast(torch.device(device), precision)
+    for _ in range(2):  # a step enters it more than once
+        with context:
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+    assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+class TestStepGenerator:
+    @staticmethod
+    def draw(seed: int, step: int) -> list[float]:
+        return torch.rand(8, generator=step_generator(seed, step, CPU)).tolist()
+
+    def test_it_is_a_function_of_seed_and_step(self) -> None:
+        torch.manual_seed(0)
+        first = self.draw(3, 7)
+        torch.rand(100)
+        assert self.draw(3, 7) == first
+
+    def test_no_two_seeds_or_steps_share_numbers(self) -> None:
+        pairs = [(seed, step) for seed in (0, 1, 2, 2**32 - 1) for step in (0, 1, 2, 10**6)]
+        assert len({tuple(self.draw(*pair)) for pair in pairs}) == len(pairs)
+
+    def test_it_leaves_the_global_numbers_alone(self) -> None:
+        before = torch.get_rng_state()
+        self.draw(1, 1)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+class TestGracefulStop:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_becomes_a_request_and_handlers_come_back(self, number: int) -> None:
+        before = signal.getsignal(number)
+        with graceful_stop() as stop:
+            assert not stop.requested
+            os.kill(os.getpid(), number)
+            assert stop.requested
+            assert signal.getsignal(number) is not before
+        assert signal.getsignal(number) is before
+
+    def test_handlers_come_back_after_a_failure(self) -> None:
+        before = signal.getsignal(signal.SIGINT)
+        with pytest.raises(RuntimeError), graceful_stop():
+            raise RuntimeError
+        assert signal.getsignal(signal.SIGINT) is before
+
+    def test_another_thread_gets_a_request_that_nothing_sets(self) -> None:
+        seen = []
+
+        def work() -> None:
+            with graceful_stop() as stop:
+                seen.append(stop.requested)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert seen == [False]
+
+
+def test_the_stopwatch_counts_all_but_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(runtime, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    watch = Stopwatch(CPU, seconds=7.0)
+    now.seconds += 2
+    with watch.paused() as counted:
+        assert counted == 9.0
+        now.seconds += 50
+    now.seconds += 3
+    assert watch.seconds() == 12.0
+    with watch.paused() as counted:
+        assert counted == 12.0
+
+
+def test_the_environment_is_json_and_names_the_versions() -> None:
+    record = json.loads(json.dumps(environment(CPU)))
+    assert record["packages"]["torch"] == torch.__version__
+    assert record["device"] == "cpu"
+    assert record["threads"] == torch.get_num_threads()
+    assert record["processor"]

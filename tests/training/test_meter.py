@@ -1,0 +1,60 @@
+"""Means over a stretch of steps, and the first step that broke."""
+
+import math
+
+import pytest
+import torch
+
+from tinyohem.training.meter import Meter
+from tinyohem.training.step import StepStats
+
+CPU = torch.device("cpu")
+KEYS = ("train/loss", "train/loss_selected", "train/loss_threshold", "train/grad_norm")
+
+
+def stats(loss: float, selected: float, threshold: float, num_kept: int) -> StepStats:
+    return StepStats(*(torch.tensor(x) for x in (loss, selected, threshold)), num_kept=num_kept)
+
+
+def test_means_ratio_and_speed_of_a_stretch() -> None:
+    meter = Meter(CPU, seconds=10.0)
+    meter.add(0, stats(4.0, 6.0, 3.0, num_kept=50), torch.tensor(1.0))
+    meter.add(1, stats(2.0, 5.0, 2.0, num_kept=25), torch.tensor(0.5))
+    assert meter.flush(tokens_per_step=100, seconds=14.0) == {
+        "train/loss": 3.0,
+        "train/loss_selected": 5.5,
+        "train/loss_threshold": 2.5,
+        "train/grad_norm": 0.75,
+        "train/keep_ratio": 0.375,
+        "train/tokens_per_second": 50.0,
+    }
+
+
+def test_a_flush_begins_a_new_stretch() -> None:
+    meter = Meter(CPU, seconds=0.0)
+    meter.add(0, stats(9.0, 9.0, 9.0, num_kept=10), torch.tensor(9.0))
+    meter.flush(tokens_per_step=10, seconds=1.0)
+    meter.add(1, stats(1.0, 2.0, 3.0, num_kept=5), torch.tensor(4.0))
+    figures = meter.flush(tokens_per_step=10, seconds=1.5)
+    assert [figures[key] for key in KEYS] == [1.0, 2.0, 3.0, 4.0]
+    assert figures["train/keep_ratio"] == 0.5
+    assert figures["train/tokens_per_second"] == 20.0
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["loss", "grad_norm"])
+def test_the_first_step_that_is_not_finite_is_remembered(broken: float, where: str) -> None:
+    meter = Meter(CPU, seconds=0.0)
+    meter.add(7, stats(1.0, 1.0, 1.0, num_kept=1), torch.tensor(1.0))
+    assert meter.first_bad_step() is None
+    for step in (8, 9):
+        loss, norm = (broken, 1.0) if where == "loss" else (1.0, broken)
+        meter.add(step, stats(loss, 1.0, 1.0, num_kept=1), torch.tensor(norm))
+    meter.add(10, stats(1.0, 1.0, 1.0, num_kept=1), torch.tensor(1.0))
+    assert meter.first_bad_step() == 8
+
+
+def test_step_zero_can_be_the_bad_one() -> None:
+    meter = Meter(CPU, seconds=0.0)
+    meter.add(0, stats(math.nan, 1.0, 1.0, num_kept=1), torch.tensor(1.0))
+    assert meter.first_bad_step() == 0

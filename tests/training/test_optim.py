@@ -1,0 +1,95 @@
+"""The learning rate at closed-form points, and which parameters decay."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tinyohem.config import OptimConfig
+from tinyohem.training.optim import build_optimizer, learning_rate
+
+COSINE = OptimConfig(lr=2.0, warmup_fraction=0.1, min_lr_ratio=0.1)
+WSD = OptimConfig(
+    lr=2.0, schedule="wsd", warmup_fraction=0.1, decay_fraction=0.25, min_lr_ratio=0.1
+)
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        (0, 0),
+        (0.05, 1.0),
+        (0.1, 2.0),
+        (0.325, 2 * (0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)),  # a quarter of the way down
+        (0.55, 2 * 0.55),  # half
+        (0.7, 2 * (0.1 + 0.9 * 0.25)),  # two thirds: cos(2π/3) = -1/2
+        (1.0, 0.2),
+    ],
+)
+def test_cosine(progress: float, expected: float) -> None:
+    assert learning_rate(progress, COSINE) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        (0, 0),
+        (0.025, 0.5),
+        (0.1, 2.0),
+        (0.5, 2.0),
+        (0.75, 2.0),
+        (0.875, 2 * (0.1 + 0.9 * 0.5)),
+        (0.95, 2 * (0.1 + 0.9 * 0.2)),
+        (1.0, 0.2),
+    ],
+)
+def test_warmup_stable_decay(progress: float, expected: float) -> None:
+    assert learning_rate(progress, WSD) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd"])
+def test_without_warmup_the_peak_comes_first(schedule: str) -> None:
+    config = OptimConfig.model_validate({"lr": 0.5, "warmup_fraction": 0, "schedule": schedule})
+    assert learning_rate(0.0, config) == 0.5
+    assert learning_rate(1.0, config) == 0.0
+
+
+@given(st.sampled_from([COSINE, WSD]), st.floats(0.1, 1), st.floats(0.1, 1))
+def test_past_the_warmup_it_only_falls_and_stays_in_bounds(
+    config: OptimConfig, a: float, b: float
+) -> None:
+    early, late = (learning_rate(t, config) for t in sorted((a, b)))
+    assert 2.0 + 1e-12 >= early >= late - 1e-12
+    assert late >= 0.2 - 1e-12
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.full((2, 3), 2.0))
+        self.gain = nn.Parameter(torch.full((3,), 2.0))
+        self.frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
+
+
+def test_every_trained_parameter_is_in_one_group_and_gains_do_not_decay() -> None:
+    net = Net()
+    config = OptimConfig(lr=0.1, weight_decay=0.3, beta1=0.8, beta2=0.9)
+    decaying, free = build_optimizer(net, config).param_groups
+    assert [id(p) for p in decaying["params"]] == [id(net.matrix)]
+    assert [id(p) for p in free["params"]] == [id(net.gain)]
+    assert (decaying["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
+    for group in (decaying, free):
+        assert (group["lr"], group["betas"]) == (0.1, (0.8, 0.9))
+
+
+def test_a_step_is_that_of_adamw() -> None:
+    net = Net()
+    optimizer = build_optimizer(net, OptimConfig(lr=0.1, weight_decay=0.5))
+    (3 * net.matrix.sum() - 5 * net.gain.sum()).backward()
+    optimizer.step()
+    # The first step moves by lr against the gradient's sign, after decay by lr · weight_decay.
+    torch.testing.assert_close(net.matrix.data, torch.full((2, 3), 2.0 * (1 - 0.05) - 0.1))
+    torch.testing.assert_close(net.gain.data, torch.full((3,), 2.0 + 0.1))

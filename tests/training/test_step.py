@@ -1,0 +1,240 @@
+"""One step's gradients, against a masked loss written the straightforward way."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinyohem.config import OhemConfig
+from tinyohem.data.batches import IGNORE_INDEX, Batch
+from tinyohem.ohem.selection import select
+from tinyohem.training.model import Shape, build_model, head_weight, trunk
+from tinyohem.training.step import StepStats, training_step
+
+VOCAB, ROWS, LENGTH = 37, 4, 10
+
+
+def tiny_llama() -> Any:
+    shape = Shape(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=24)
+    model = build_model(shape, VOCAB, LENGTH, start_id=0, seed=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(8)  # spread the losses out: fresh weights find all tokens equal
+    return model
+
+
+def tokens(ignored: bool) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(3)
+    ids = torch.randint(0, VOCAB, (ROWS, LENGTH + 1), generator=rng)
+    labels = ids[:, 1:].clone()
+    if ignored:  # unevenly: a mean of per-micro-batch means would show
+        labels[0, 2:] = IGNORE_INDEX
+        labels[3, ::3] = IGNORE_INDEX
+    return ids[:, :-1], labels
+
+
+def micro_batches(input_ids: Tensor, labels: Tensor, number: int) -> list[Batch]:
+    return [
+        Batch(i, y, int((y != IGNORE_INDEX).sum()))
+        for i, y in zip(input_ids.chunk(number), labels.chunk(number), strict=True)
+    ]
+
+
+def step(
+    model: Any,
+    batches: list[Batch],
+    ratio: float,
+    *,
+    run_trunk: Any = None,
+    seed: int = 0,
+    precision: Any = None,
+    **config: Any,
+) -> StepStats:
+    return training_step(
+        run_trunk or trunk(model),
+        head_weight(model),
+        batches,
+        ratio,
+        OhemConfig(**config),
+        generator=torch.Generator().manual_seed(seed),
+        precision=precision or nullcontext(),
+    )
+
+
+def reference_losses(model: Any, input_ids: Tensor, labels: Tensor) -> Tensor:
+    logits = model(input_ids=input_ids, use_cache=False).logits
+    return F.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORE_INDEX
+    ).view(labels.shape)
+
+
+def hardest(losses: Tensor, labels: Tensor, ratio: float, scope: str) -> Tensor:
+    """Mark ceil(ratio · valid) tokens of each scope, by a slow sort."""
+    kept = torch.zeros(labels.shape)
+    cells = [[(b, t) for t in range(LENGTH)] for b in range(ROWS)]
+    for scope_cells in cells if scope == "sequence" else [[c for row in cells for c in row]]:
+        valid = [c for c in scope_cells if labels[c] != IGNORE_INDEX]
+        count = -int(-ratio * len(valid) // 1)
+        for cell in sorted(valid, key=lambda c: (-losses[c].item(), c))[:count]:
+            kept[cell] = 1
+    return kept
+
+
+def gradients(model: Any) -> dict[str, Tensor]:
+    """Take every parameter's gradient off the model."""
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def masked_gradients(losses: Tensor, kept: Tensor, divisor: float, model: Any) -> dict[str, Tensor]:
+    ((losses * kept).sum() / divisor).backward()
+    return gradients(model)
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], atol: float = 1e-6) -> None:
+    assert found.keys() == expected.keys()
+    assert len(found) == 2 + 2 * 9
+    for name, gradient in expected.items():
+        assert gradient.abs().max() > 1e-4, name
+        torch.testing.assert_close(found[name], gradient, rtol=0, atol=atol, msg=name)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize("scope", ["batch", "sequence"])
+@pytest.mark.parametrize("denominator", ["kept", "all"])
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_topk_gradients_equal_the_masked_loss(
+    ratio: float, scope: str, denominator: str, ignored: bool, number: int
+) -> None:
+    model = tiny_llama()
+    input_ids, labels = tokens(ignored)
+    stats = step(
+        model,
+        micro_batches(input_ids, labels, number),
+        ratio,
+        scope=scope,
+        denominator=denominator,
+    )
+    found = gradients(model)
+
+    losses = reference_losses(model, input_ids, labels)
+    kept = hardest(losses, labels, ratio, scope)
+    num_valid, num_kept = int((labels != IGNORE_INDEX).sum()), int(kept.sum())
+    divisor = num_kept if denominator == "kept" else num_valid
+    assert_same(found, masked_gradients(losses, kept, divisor, model))
+
+    chosen = losses.detach()[kept > 0]
+    assert stats.num_kept == num_kept
+    assert stats.loss.item() == pytest.approx(losses.sum().item() / num_valid, abs=1e-6)
+    assert stats.loss_selected.item() == pytest.approx(chosen.mean().item(), abs=1e-6)
+    assert stats.loss_threshold.item() == pytest.approx(chosen.min().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("select_method", ["topk", "random"])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ratio_one_is_plain_mean_cross_entropy(select_method: str, ignored: bool) -> None:
+    model = tiny_llama()
+    input_ids, labels = tokens(ignored)
+    stats = step(model, micro_batches(input_ids, labels, 1), 1.0, select=select_method)
+    found = gradients(model)
+    logits = model(input_ids=input_ids, use_cache=False).logits
+    loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX)
+    loss.backward()
+    assert_same(found, gradients(model))
+    assert stats.loss.item() == pytest.approx(loss.item(), abs=1e-6)
+    assert stats.loss_selected.item() == stats.loss.item()
+
+
+@pytest.mark.parametrize("scope", ["batch", "sequence"])
+@pytest.mark.parametrize("method", ["topk", "random"])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_micro_batches_equal_one_batch(scope: str, method: str, ignored: bool) -> None:
+    model = tiny_llama()
+    data = tokens(ignored)
+    config = {"scope": scope, "select": method, "seed": 5}
+    whole = step(model, micro_batches(*data, 1), 0.4, **config)
+    expected = gradients(model)
+    for number in (2, 4):
+        parts = step(model, micro_batches(*data, number), 0.4, **config)
+        assert_same(gradients(model), expected)
+        assert parts.num_kept == whole.num_kept
+        for name in ("loss", "loss_selected", "loss_threshold"):
+            torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+
+
+def test_random_gradients_equal_the_masked_loss_of_the_same_draw() -> None:
+    model = tiny_llama()
+    input_ids, labels = tokens(ignored=True)
+    step(model, micro_batches(input_ids, labels, 2), 0.5, select="random", seed=11)
+    found = gradients(model)
+    losses = reference_losses(model, input_ids, labels)
+    kept = select(
+        "random", losses.detach(), labels, 0.5, generator=torch.Generator().manual_seed(11)
+    )
+    assert_same(found, masked_gradients(losses, kept, kept.sum().item(), model))
+
+
+def test_min_kept_reaches_the_selection() -> None:
+    model = tiny_llama()
+    data = tokens(ignored=False)
+    for number in (1, 2):
+        for scope, kept in (("batch", 3), ("sequence", 3 * ROWS)):
+            batches = micro_batches(*data, number)
+            assert step(model, batches, 0.01, scope=scope, min_kept=3).num_kept == kept
+
+
+def test_gradients_add_to_what_is_there() -> None:
+    model = tiny_llama()
+    batches = micro_batches(*tokens(ignored=False), 1)
+    step(model, batches, 0.5)
+    once = gradients(model)
+    step(model, batches, 0.5)
+    step(model, batches, 0.5)
+    assert_same(gradients(model), {name: 2 * gradient for name, gradient in once.items()})
+
+
+@pytest.mark.parametrize(("ratio", "number", "runs"), [(1.0, 1, 1), (1.0, 4, 4), (0.5, 1, 1)])
+def test_the_trunk_runs_no_more_often_than_a_plain_step(
+    ratio: float, number: int, runs: int
+) -> None:
+    model, calls = tiny_llama(), []
+
+    def counted(**inputs: Any) -> Any:
+        calls.append(inputs["input_ids"].shape)
+        return trunk(model)(**inputs)
+
+    step(model, micro_batches(*tokens(ignored=False), number), ratio, run_trunk=counted)
+    assert calls == [(ROWS // number, LENGTH)] * runs
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0])
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("scope", ["batch", "sequence"])
+def test_an_all_ignored_batch_gives_zero_not_nan(ratio: float, number: int, scope: str) -> None:
+    model = tiny_llama()
+    input_ids, labels = tokens(ignored=False)
+    labels = torch.full_like(labels, IGNORE_INDEX)
+    stats = step(model, micro_batches(input_ids, labels, number), ratio, scope=scope)
+    assert stats.num_kept == 0
+    assert stats.loss.item() == stats.loss_selected.item() == stats.loss_threshold.item() == 0.0
+    for name, gradient in gradients(model).items():
+        assert gradient is None or gradient.abs().max().item() == 0.0, name
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_bfloat16_gradients_point_the_same_way(number: int) -> None:
+    model = tiny_llama()
+    batches = micro_batches(*tokens(ignored=True), number)
+    step(model, batches, 1.0)
+    exact = torch.cat([g.flatten() for g in gradients(model).values()])
+    step(model, batches, 1.0, precision=torch.autocast("cpu", dtype=torch.bfloat16))
+    rounded = gradients(model)
+    assert {g.dtype for g in rounded.values()} == {torch.float32}
+    joined = torch.cat([g.flatten() for g in rounded.values()])
+    assert F.cosine_similarity(joined, exact, dim=0) > 0.99
