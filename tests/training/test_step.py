@@ -19,12 +19,7 @@ VOCAB, ROWS, LENGTH = 37, 4, 10
 
 def tiny_llama() -> Any:
     shape = Shape(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=24)
-    model = build_model(shape, VOCAB, LENGTH, start_id=0, seed=0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(8)  # spread the losses out: fresh weights find all tokens equal
-    return model
+    return build_model(shape, VOCAB, LENGTH, start_id=0, seed=0)
 
 
 def tokens(ignored: bool) -> tuple[Tensor, Tensor]:
