@@ -145,7 +145,8 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     clock = Stopwatch(run.device, state.train_seconds)
     progress.start("train", run.num_steps, "steps")
 
-    while state.step < last_step and not stop.requested:
+    ending = state.step >= last_step
+    while not ending:
         at = (state.step + 0.5) / run.num_steps  # the middle of the step
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(at, run.config.optim)
@@ -171,6 +172,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
         state.tokens_selected += stats.num_kept
         progress.advance(state.step)
 
+        # Asked once a step: a signal that comes later than this ends, and saves, the next one.
         ending = state.step == last_step or stop.requested
         logs = ending or state.step % config.log_every == 0
         evaluates = state.step % (config.eval_every or every_nth) == 0 or run.finished
