@@ -1,6 +1,5 @@
 """A run: prepare, train, evaluate, export. The loop reads top to bottom like the algorithm."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from tinyohem.data.batches import (
 from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.data.tokenizer import start_id
 from tinyohem.errors import RunError
-from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, exp_or_inf
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
     StopRequest,
@@ -203,7 +202,7 @@ def _log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
         run.state.step,
         {
             "loss": figures["train/loss"],
-            "ppl": math.exp(figures["train/loss"]),
+            "ppl": exp_or_inf(figures["train/loss"]),
             "keep": figures["train/keep_ratio"],
             "tok/s": figures["train/tokens_per_second"],
         },
@@ -213,14 +212,17 @@ def _log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
 def _validate(run: Run, tracker: Tracker, progress: Progress) -> bool:
     """Score the head of the validation split, unweighted; return whether it is the best yet."""
     head = run.data.valid.head(run.config.training.eval_tokens)
-    result = evaluate_perplexity(run.model, head, seq_len=run.config.training.seq_len)
+    try:
+        result = evaluate_perplexity(run.model, head, seq_len=run.config.training.seq_len)
+    except RunError:
+        raise _broken(run, run.state.step - 1) from None
     figures = {
         "val/loss": result.loss,
-        "val/ppl": math.exp(result.loss),
+        "val/ppl": result.to_json()["perplexity"],
         "val/bpb": result.bits_per_byte,
     }
     tracker.log(run.state.step, figures)
-    progress.advance(run.state.step, {"val ppl": figures["val/ppl"]})
+    progress.advance(run.state.step, {"val ppl": exp_or_inf(result.loss)})
     improved = run.state.best_loss is None or result.loss < run.state.best_loss
     if improved:
         run.state.best_loss = result.loss
@@ -242,13 +244,16 @@ def _save(run: Run, *, is_best: bool) -> None:
 def _require_finite(run: Run, meter: Meter) -> None:
     """Stop the run where its numbers broke, before anything broken is written."""
     step = meter.first_bad_step()
-    if step is None:
-        return
+    if step is not None:
+        raise _broken(run, step)
+
+
+def _broken(run: Run, step: int) -> RunError:
     config = run.config.training
     windows = batch_windows(run.plan, step, config.batch_size)
     rows = story_rows(run.data.train, windows, config.seq_len)
     latest = latest_checkpoint(run.run_dir)
-    raise RunError(
+    return RunError(
         f"the loss or its gradient is not finite at step {step}; its batch holds the stories of "
         f"rows {', '.join(map(str, rows))}; the last good checkpoint is {latest or 'none'}",
         "lower optim.lr, or look at those stories",
