@@ -46,8 +46,12 @@ def find_checkpoint(
 
 
 def _check_same_config(run_dir: Path, config: RunConfig) -> None:
-    then = read_json(run_dir / "config.json")["config"]
-    old, new = _flat(RunConfig.model_validate(then)), _flat(config)
+    path = run_dir / "config.json"
+    try:
+        old = _flat(RunConfig.model_validate(read_json(path)["config"]))
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is no run's, or another version's", "choose another --out") from None
+    new = _flat(config)
     changed = [key for key in new if key not in RESUME_MAY_CHANGE and new[key] != old.get(key)]
     if changed:
         difference = ", ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in changed[:3])
