@@ -41,7 +41,7 @@ from tinyohem.training.checkpoint import (
 from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
 from tinyohem.training.optim import build_optimizer, learning_rate
-from tinyohem.training.run_folder import Resume, find_checkpoint
+from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
 from tinyohem.training.step import training_step
 from tinyohem.training.tracking import Tracker
 
@@ -82,6 +82,7 @@ def train(
     data = prepare_data(config.data, config.tokenizer, progress)
     run = _set_up(config, run_dir, device, data)
     if checkpoint is not None:
+        check_same_data(run_dir, data)
         run.state = load_checkpoint(checkpoint, run.model, run.optimizer)
         progress.note(f"resuming from {checkpoint}")
     _record(run)
