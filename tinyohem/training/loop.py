@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tinyohem.artifacts import write_json
+from tinyohem.artifacts import atomic_folder, write_json
 from tinyohem.config import RunConfig, parse_tokens
 from tinyohem.data.batches import (
     WindowPlan,
@@ -94,7 +94,8 @@ def train(
         run.model, data.valid, seq_len=config.training.seq_len, progress=progress
     )
     write_json(run_dir / "eval.json", perplexity.to_json())
-    export_model(run_dir / "model", run.model, data.tokenizer)
+    with atomic_folder(run_dir / "model") as partial:
+        export_model(partial, run.model, data.tokenizer)
     return run, perplexity
 
 
