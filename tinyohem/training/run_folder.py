@@ -51,7 +51,9 @@ def _check_same_config(run_dir: Path, config: RunConfig) -> None:
     try:
         old = _flat(RunConfig.model_validate(read_json(path)["config"]))
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is no run's, or another version's", "choose another --out") from None
+        raise InputError(
+            f"{path} is no run's, or another version's", "choose another --out"
+        ) from None
     new = _flat(config)
     changed = [key for key in new if key not in RESUME_MAY_CHANGE and new[key] != old.get(key)]
     if changed:
