@@ -21,8 +21,8 @@ from rich.progress import (
 
 from tinyohem.errors import TinyohemError
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 _PLAIN_LINE_SECONDS = 10.0
 

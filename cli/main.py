@@ -76,7 +76,8 @@ def _run() -> int:
         # Typer's own Click, which must not be imported, marks wrong usage with this method.
         if not hasattr(error, "format_message"):
             raise
-        print_error(InputError(error.format_message(), "add --help to see the options"))
+        if error.format_message():  # empty where the help was shown for want of a command
+            print_error(InputError(error.format_message(), "add --help to see the options"))
         return 2
 
 

@@ -94,7 +94,8 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
         ("bytes", "bytes", ","),
         ("stories", "stories", ","),
     ):
-        table.add_row(label, format(figures[name], form))
+        figure = figures[name]
+        table.add_row(label, "too large" if figure is None else format(figure, form))
     return table
 
 

@@ -29,16 +29,16 @@ def show(
 ) -> None:
     """Print every key of a recipe as `train` would use it, defaults included."""
     from tinyohem.recipe import load_config
-    from tinyohem_cli.console import out
 
     for section, values in load_config(name).model_dump().items():
-        out.print(rf"\[{section}]")
+        typer.echo(f"[{section}]")
         for key, value in values.items():
-            out.print(f"{key} = {_toml(value)}" if value is not None else f"# {key}: not set")
-        out.print()
+            typer.echo(f"{key} = {_toml(value)}" if value is not None else f"# {key}: not set")
+        typer.echo()
 
 
 def _toml(value: object) -> str:
     import json
 
-    return json.dumps(value)  # strings, numbers and booleans read the same in both
+    # Strings, numbers and booleans read the same in both, but for JSON's pairs of \u escapes.
+    return json.dumps(value, ensure_ascii=False)

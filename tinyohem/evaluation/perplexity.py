@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinyohem.data.tokens import TokenStore
+from tinyohem.errors import RunError
 from tinyohem.progress import SILENT, Progress
 
 _LOGIT_ELEMENTS = 1 << 25  # a forward pass makes at most about this many logits (128 MB)
@@ -39,13 +40,16 @@ class Perplexity:
         """Bits per UTF-8 byte: the number that travels between tokenizers."""
         return self.nats / self.bytes / math.log(2)
 
-    def to_json(self) -> dict[str, float | int]:
-        """Return every figure under the names that scripts rely on."""
+    def to_json(self) -> dict[str, float | int | None]:
+        """Return every figure under the names that scripts rely on; None: too large for a float.
+
+        That happens per word, where a text has no spaces, and to models that diverged.
+        """
         return {
             "loss": self.loss,
-            "perplexity": math.exp(self.loss),
-            "word_perplexity": _exp(self.nats / self.words),
-            "byte_perplexity": math.exp(self.nats / self.bytes),
+            "perplexity": _finite(exp_or_inf(self.loss)),
+            "word_perplexity": _finite(exp_or_inf(self.nats / self.words)),
+            "byte_perplexity": _finite(exp_or_inf(self.nats / self.bytes)),
             "bits_per_byte": self.bits_per_byte,
             "tokens": self.tokens,
             "words": self.words,
@@ -76,6 +80,9 @@ def evaluate_perplexity(
     Args:
         seq_len: the longest context the model is given, in tokens.
         stride: see `story_token_losses`.
+
+    Raises:
+        RunError: a loss is not finite: the model's weights are broken.
     """
     nats = 0.0
     progress.start("evaluate", store.num_stories, "stories")
@@ -83,6 +90,8 @@ def evaluate_perplexity(
         nats += float(losses.sum(dtype=np.float64))
         progress.advance(last_story)
     progress.finish()
+    if not math.isfinite(nats):
+        raise RunError("the model's loss on these stories is not finite", "its weights are broken")
     return Perplexity(
         nats=nats,
         tokens=store.num_tokens - store.num_stories,  # the start token is context only
@@ -175,6 +184,13 @@ def _window_losses(
     return logits_BTV.logsumexp(dim=2) - logits_BTV.gather(2, labels_BT[..., None]).squeeze(2)
 
 
-def _exp(nats: float) -> float:
-    """Return e^nats, or infinity where that overflows: per-word figures of an untrained model."""
-    return math.exp(nats) if nats < 700 else math.inf
+def exp_or_inf(nats: float) -> float:
+    """Return e^nats, or infinity where a float cannot hold it."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON knows no infinity

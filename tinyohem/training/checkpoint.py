@@ -54,7 +54,9 @@ def save_checkpoint(
         write_json(partial / "state.json", {**asdict(state), "sha256": hashes})
     for pointer in ("latest", "best") if is_best else ("latest",):
         _write_pointer(folder / pointer, path.name)
-    keep = {_read_pointer(folder / "best"), *(p.name for p in _step_folders(run_dir)[-keep_last:])}
+    # Later steps are damaged ones that a resumption passed over.
+    whole = [p for p in _step_folders(run_dir) if _step(p) <= state.step]
+    keep = {_read_pointer(folder / "best"), *(p.name for p in whole[-keep_last:])}
     for old in _step_folders(run_dir):
         if old.name not in keep:
             shutil.rmtree(old)
@@ -144,7 +146,11 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _step_folders(run_dir: Path) -> list[Path]:
-    return sorted((run_dir / "checkpoints").glob("step_*"))
+    return sorted((run_dir / "checkpoints").glob("step_*"), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
 
 
 def _fault(path: Path) -> str | None:

@@ -1,6 +1,5 @@
 """A run: prepare, train, evaluate, export. The loop reads top to bottom like the algorithm."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tinyohem.artifacts import write_json
+from tinyohem.artifacts import atomic_folder, write_json
 from tinyohem.config import RunConfig
 from tinyohem.data.batches import (
     batch_windows,
@@ -20,7 +19,7 @@ from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.errors import RunError
-from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, exp_or_inf
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
     StopRequest,
@@ -42,7 +41,7 @@ from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
 from tinyohem.training.optim import build_optimizer, learning_rate
 from tinyohem.training.plan import Plan, budget_steps, keep_plan, make_plan
-from tinyohem.training.run_folder import Resume, find_checkpoint
+from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
 from tinyohem.training.step import training_step
 from tinyohem.training.tracking import Tracker
 
@@ -100,6 +99,7 @@ def train(
     data = prepare_data(config.data, config.tokenizer, progress)
     run = _set_up(config, run_dir, device, data, progress)
     if checkpoint is not None:
+        check_same_data(run_dir, data)
         run.state = load_checkpoint(checkpoint, run.model, run.optimizer)
         progress.note(f"resuming from {checkpoint}")
     run.plan = keep_plan(run.plan, run_dir)
@@ -112,7 +112,8 @@ def train(
         run.model, data.valid, seq_len=config.training.seq_len, progress=progress
     )
     write_json(run_dir / "eval.json", perplexity.to_json())
-    export_model(run_dir / "model", run.model, data.tokenizer)
+    with atomic_folder(run_dir / "model") as partial:
+        export_model(partial, run.model, data.tokenizer)
     return run, perplexity
 
 
@@ -194,6 +195,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
 
         if run.budget.seconds is not None:
             state.train_seconds = clock.seconds()
+        # Asked once a step: a signal that comes later than this ends, and saves, the next one.
         ending = run.finished or _paused(run) or stop.requested
         logs = ending or state.step % config.log_every == 0
         evaluates = run.finished or _due(run, config.eval_every, before)
@@ -212,7 +214,8 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
 
 
 def _paused(run: Run) -> bool:
-    return run.state.step == run.config.training.stop_at_step
+    stop_at = run.config.training.stop_at_step
+    return stop_at is not None and run.state.step >= stop_at
 
 
 def _due(run: Run, every: int | None, before: float) -> bool:
@@ -235,7 +238,7 @@ def _log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
         run.state.step,
         {
             "loss": figures["train/loss"],
-            "ppl": math.exp(figures["train/loss"]),
+            "ppl": exp_or_inf(figures["train/loss"]),
             "keep": figures["train/keep_ratio"],
             "tok/s": figures["train/tokens_per_second"],
         },
@@ -245,15 +248,18 @@ def _log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
 def _validate(run: Run, tracker: Tracker, progress: Progress) -> bool:
     """Score the head of the validation split, unweighted; return whether it is the best yet."""
     head = run.data.valid.head(run.config.training.eval_tokens)
-    result = evaluate_perplexity(run.model, head, seq_len=run.config.training.seq_len)
+    try:
+        result = evaluate_perplexity(run.model, head, seq_len=run.config.training.seq_len)
+    except RunError:
+        raise _broken(run, run.state.step - 1) from None
     figures = {
         "val/loss": result.loss,
-        "val/ppl": math.exp(result.loss),
+        "val/ppl": result.to_json()["perplexity"],
         "val/bpb": result.bits_per_byte,
         "train/seconds": run.state.train_seconds,
     }
     tracker.log(run.state.step, figures)
-    progress.advance(run.state.step, {"val ppl": figures["val/ppl"]})
+    progress.advance(run.state.step, {"val ppl": exp_or_inf(result.loss)})
     improved = run.state.best_loss is None or result.loss < run.state.best_loss
     if improved:
         run.state.best_loss = result.loss
@@ -275,13 +281,16 @@ def _save(run: Run, *, is_best: bool) -> None:
 def _require_finite(run: Run, meter: Meter) -> None:
     """Stop the run where its numbers broke, before anything broken is written."""
     step = meter.first_bad_step()
-    if step is None:
-        return
+    if step is not None:
+        raise _broken(run, step)
+
+
+def _broken(run: Run, step: int) -> RunError:
     config = run.config.training
     windows = batch_windows(run.plan, step, config.batch_size)
     rows = story_rows(run.data.train, windows, config.seq_len)
     latest = latest_checkpoint(run.run_dir)
-    raise RunError(
+    return RunError(
         f"the loss or its gradient is not finite at step {step}; its batch holds the stories of "
         f"rows {', '.join(map(str, rows))}; the last good checkpoint is {latest or 'none'}",
         "lower optim.lr, or look at those stories",

@@ -101,14 +101,15 @@ def load_causal_lm(folder: str) -> Any:
     """Load any causal LM from a folder or the Hub; never runs code that comes with it.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or its files are damaged.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     _silence_transformers()
     try:
         return AutoModelForCausalLM.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"cannot load a language model from {folder!r}: {str(error).splitlines()[0]}",
             "give a run folder, a checkpoint, a transformers folder, or a Hub id",

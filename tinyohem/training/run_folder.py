@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from tinyohem.artifacts import hash_json, read_json
 from tinyohem.config import RESUME_MAY_CHANGE, RunConfig
+from tinyohem.data.prepare import Prepared
 from tinyohem.errors import InputError
 from tinyohem.progress import Progress
 from tinyohem.training.checkpoint import newest_sound_checkpoint
@@ -46,8 +47,14 @@ def find_checkpoint(
 
 
 def _check_same_config(run_dir: Path, config: RunConfig) -> None:
-    then = read_json(run_dir / "config.json")["config"]
-    old, new = _flat(RunConfig.model_validate(then)), _flat(config)
+    path = run_dir / "config.json"
+    try:
+        old = _flat(RunConfig.model_validate(read_json(path)["config"]))
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path} is no run's, or another version's", "choose another --out"
+        ) from None
+    new = _flat(config)
     changed = [key for key in new if key not in RESUME_MAY_CHANGE and new[key] != old.get(key)]
     if changed:
         difference = ", ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in changed[:3])
@@ -55,6 +62,23 @@ def _check_same_config(run_dir: Path, config: RunConfig) -> None:
             f"{run_dir} was made with another config: {difference}",
             "repeat the command that began the run, or choose another --out",
         )
+
+
+def check_same_data(run_dir: Path, data: Prepared) -> None:
+    """Refuse to go on with other tokens than those that the run began with.
+
+    Raises:
+        InputError: the files or the tokenizer behind the same names have changed since.
+    """
+    record = read_json(run_dir / "config.json")
+    for split, store in (("train", data.train), ("valid", data.valid)):
+        then, now = record[split]["ids_sha256"], store.manifest["ids_sha256"]
+        if then != now:
+            raise InputError(
+                f"{run_dir} was made with other stories or another tokenizer: "
+                f"the {split} split has changed",
+                "bring the old files back, or choose another --out",
+            )
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:
