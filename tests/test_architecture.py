@@ -21,7 +21,7 @@ HOMES = {
     "matplotlib": ("tinyohem.difficulty.page", "tinyohem.evaluation."),
     "pydantic": ("tinyohem.config",),
     "rich": ("tinyohem_cli.",),
-    "safetensors": ("tinyohem.training.checkpoint", "tinyohem.difficulty.curriculum"),
+    "safetensors": ("tinyohem.training.", "tinyohem.difficulty.curriculum"),
     "tokenizers": ("tinyohem.data.tokenizer",),
     "transformers": (
         "tinyohem.data.tokenizer",

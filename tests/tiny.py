@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinyohem.artifacts import hash_file
 from tinyohem.config import RunConfig
 from tinyohem.recipe import load_config
 
@@ -70,6 +71,20 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def saved_hashes(run_dir: Path, step: int = 20) -> list[str]:
+    """Return the hashes of a checkpoint's tensor files."""
+    folder = run_dir / "checkpoints" / f"step_{step:06d}"
+    return [
+        hash_file(folder / "model" / "model.safetensors"),
+        hash_file(folder / "optimizer.safetensors"),
+    ]
+
+
+def steps_kept(run_dir: Path) -> list[int]:
+    """Return the steps whose checkpoints are there."""
+    return sorted(int(p.name.removeprefix("step_")) for p in run_dir.glob("checkpoints/step_*"))
 
 
 class Listener:

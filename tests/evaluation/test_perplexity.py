@@ -31,9 +31,6 @@ def exported(folder: Path, tokenizer: Any, *, seq_len: int, seed: int = 0) -> Pa
     from tinyohem.training.model import Shape, build_model
 
     model = build_model(Shape(16, 1, 2, 32), len(tokenizer), seq_len, 0, seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(8)  # far from uniform, so that a wrong context shows
     export_model(folder, model, tokenizer)
     return folder
 

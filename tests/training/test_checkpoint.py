@@ -20,18 +20,6 @@ from tinyohem.training.model import Shape, build_model
 from tinyohem.training.optim import build_optimizer
 
 
-def saved_hashes(run_dir: Path, step: int = 20) -> list[str]:
-    folder = run_dir / "checkpoints" / f"step_{step:06d}"
-    return [
-        hash_file(folder / "model" / "model.safetensors"),
-        hash_file(folder / "optimizer.safetensors"),
-    ]
-
-
-def steps_kept(run_dir: Path) -> list[int]:
-    return sorted(int(p.name.removeprefix("step_")) for p in run_dir.glob("checkpoints/step_*"))
-
-
 @pytest.mark.parametrize(
     "ohem",
     [
@@ -50,13 +38,13 @@ def test_ten_steps_and_ten_more_are_twenty_to_the_last_bit(
     run, perplexity = train(config, whole)
     stopped, nothing = train(tiny.config(corpus, training__stop_at_step=10, **ohem), parts)
     assert (stopped.state.step, nothing) == (10, None)
-    assert saved_hashes(parts, 10) != saved_hashes(whole)
+    assert tiny.saved_hashes(parts, 10) != tiny.saved_hashes(whole)
 
     torch.manual_seed(1234)  # whatever ran in between
     np.random.default_rng(5)
     resumed, resumed_perplexity = train(config, parts, resume="must")
-    assert saved_hashes(parts) == saved_hashes(whole)
-    assert hash_file(parts / "model" / "model.safetensors") == saved_hashes(whole)[0]
+    assert tiny.saved_hashes(parts) == tiny.saved_hashes(whole)
+    assert hash_file(parts / "model" / "model.safetensors") == tiny.saved_hashes(whole)[0]
     assert resumed_perplexity == perplexity
     counters = ("step", "tokens_seen", "tokens_selected", "best_loss")
     for name in counters:
@@ -75,7 +63,7 @@ class TestWhichAreKept:
     def test_the_last_ones_and_the_best(self, tmp_path: Path) -> None:
         for step, best in ((1, True), (2, True), (3, False), (4, False), (5, False)):
             self.save(tmp_path, step, best=best)
-        assert steps_kept(tmp_path) == [2, 4, 5]
+        assert tiny.steps_kept(tmp_path) == [2, 4, 5]
         assert (tmp_path / "checkpoints" / "latest").read_text() == "step_000005\n"
         assert (tmp_path / "checkpoints" / "best").read_text() == "step_000002\n"
         assert [p.name for p in tmp_path.rglob("*.partial")] == []
@@ -86,19 +74,19 @@ class TestWhichAreKept:
         damaged = self.save(tmp_path, 9, keep_last=1)
         (damaged / "state.json").unlink()
         self.save(tmp_path, 3, keep_last=1)
-        assert 3 in steps_kept(tmp_path)
+        assert 3 in tiny.steps_kept(tmp_path)
         assert newest_sound_checkpoint(tmp_path, tiny.Listener()).name == "step_000003"  # type: ignore[union-attr]
 
     def test_a_million_steps_come_after_the_ones_before(self, tmp_path: Path) -> None:
         for step in (999_998, 999_999, 1_000_000):
             self.save(tmp_path, step)
-        assert steps_kept(tmp_path) == [999_999, 1_000_000]
+        assert tiny.steps_kept(tmp_path) == [999_999, 1_000_000]
         found = newest_sound_checkpoint(tmp_path, tiny.Listener())
         assert found is not None
         assert found.name == "step_1000000"
 
     def test_a_run_keeps_what_its_recipe_says(self, finished_run: Path) -> None:
-        assert steps_kept(finished_run) == [15, 20]  # of 5, 10, 15, 20
+        assert tiny.steps_kept(finished_run) == [15, 20]  # of 5, 10, 15, 20
 
 
 class NoTokenizer:
@@ -145,7 +133,7 @@ class TestDamage:
         (warning,) = listener.warnings
         assert f"{newest} is damaged" in warning
         assert f"resuming from {run_dir / 'checkpoints' / 'step_000015'}" in listener.notes
-        assert saved_hashes(run_dir) == saved_hashes(finished_run)
+        assert tiny.saved_hashes(run_dir) == tiny.saved_hashes(finished_run)
 
     @pytest.mark.parametrize("resume", ["auto", "must"])
     def test_if_every_one_is_damaged_nothing_is_touched(
@@ -153,7 +141,7 @@ class TestDamage:
     ) -> None:
         run_dir = tmp_path / "run"
         shutil.copytree(finished_run, run_dir)
-        for step in steps_kept(run_dir):
+        for step in tiny.steps_kept(run_dir):
             cut(run_dir / "checkpoints" / f"step_{step:06d}" / "optimizer.safetensors")
         before = tiny.snapshot(run_dir)
         with pytest.raises(InputError, match="is damaged") as caught:

@@ -25,7 +25,7 @@ TRAIN_NAMES = {
     "train/tokens_per_second",
     "train/seconds",
 }
-VAL_NAMES = {"val/loss", "val/ppl", "val/bpb"}
+VAL_NAMES = {"val/loss", "val/ppl", "val/bpb", "train/seconds"}
 CLOCK = {"train/tokens_per_second", "train/seconds"}
 
 
