@@ -264,9 +264,13 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 def _parse_recipe(name: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(recipe_text(name))
+        tree = tomllib.loads(recipe_text(name))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"recipe {name!r} is not TOML: {error}", "mend that line") from None
+    for section, values in tree.items():
+        if section not in ("extends", "description") and not isinstance(values, dict):
+            raise InputError(f"[{section}] is {values!r}, not a table of keys", _SHOW)
+    return tree
 
 
 def _parse_literal(text: str) -> Any:
