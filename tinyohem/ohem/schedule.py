@@ -6,6 +6,7 @@ jump; at the jump itself the later knot counts.
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tinyohem.errors import InputError
 
@@ -71,7 +72,7 @@ def _parse_knots(text: str) -> tuple[tuple[float, float], ...]:
             f"{text!r} is neither a schedule's name nor a list of knots", hint
         ) from None
     times = [t for t, _ in knots]
-    if times != sorted(times):
+    if not all(t0 <= t1 for t0, t1 in pairwise(times)):  # false for NaN, too
         raise InputError(f"schedule {text!r}: t falls back from one knot to the next", hint)
     if times[0] != 0 or times[-1] != 1:
         raise InputError(f"schedule {text!r}: knots must run from t = 0 to t = 1", hint)
