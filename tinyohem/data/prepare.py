@@ -11,6 +11,7 @@ from tinyohem.data.clean import CleanCounts, clean_stories
 from tinyohem.data.corpus import Corpus, MissingSplitError, Story, open_corpus
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
 from tinyohem.data.tokens import STORE_FORMAT, TokenStore, build_store, open_store
+from tinyohem.errors import InputError
 from tinyohem.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -45,7 +46,15 @@ class _Part:
         stories: Iterator[Story] = self.corpus.stories()
         if self.keep is not None:
             stories = (story for story in stories if self.keep(story.row))
-        yield from clean_stories(stories, counts) if self.clean else stories
+        left = 0
+        for left, story in enumerate(clean_stories(stories, counts) if self.clean else stories, 1):
+            yield story
+        if left == 0 and self.keep is _held_out:
+            raise InputError(
+                f"{self.corpus.name}: no story is left for validation, "
+                f"which takes every {HOLDOUT_EVERY}th",
+                "pass a file of stories with --valid",
+            )
         if self.clean:
             done = ", ".join(f"{count:,} {what}" for what, count in asdict(counts).items())
             progress.note(f"cleaned {self.corpus.name} ({self.corpus.split}): {done}")
