@@ -1,5 +1,6 @@
 """A tiny corpus, a run trained on it, and the command line: what whole-program tests share."""
 
+import os
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -13,8 +14,9 @@ from tinyohem.data.sample import sample_stories
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep prepared corpora out of the checkout, and share them between tests."""
+    """Keep prepared corpora out of the checkout and share them; do not wait for the disk."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
         patch.setenv("TINYOHEM_DATA", str(tmp_path_factory.mktemp("data")))
         yield
 

@@ -181,7 +181,7 @@ def test_everything_is_written_under_tinyohem_data(tmp_path: Path, cache: Path) 
 
 def test_too_few_stories_to_hold_one_out_is_an_error_that_says_so(tmp_path: Path) -> None:
     data = DataConfig(dataset=write(tmp_path / "all.jsonl", texts_of(HOLDOUT_EVERY - 1)))
-    with pytest.raises(InputError, match="no story is left to validate on") as caught:
+    with pytest.raises(InputError, match="no story is left for validation") as caught:
         prepare_data(data, SMALL)
     assert "--valid" in (caught.value.hint or "")
 

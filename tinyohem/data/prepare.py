@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tinyohem.artifacts import atomic_folder, data_dir, hash_json, write_json
@@ -47,7 +47,15 @@ class _Part:
         stories: Iterator[Story] = self.corpus.stories()
         if self.keep is not None:
             stories = (story for story in stories if self.keep(story.row))
-        yield from clean_stories(stories, counts) if self.clean else stories
+        told = 0
+        for told, story in enumerate(clean_stories(stories, counts) if self.clean else stories, 1):
+            yield story
+        if told == 0 and self.keep is _held_out:
+            raise InputError(
+                f"{self.corpus.name}: no story is left for validation, "
+                f"which takes every {HOLDOUT_EVERY}th",
+                "pass a file of stories with --valid",
+            )
         if self.clean:
             done = ", ".join(f"{count:,} {what}" for what, count in asdict(counts).items())
             progress.note(f"cleaned {self.corpus.name} ({self.corpus.split}): {done}")
@@ -154,12 +162,4 @@ def _store(part: _Part, tokenizer: "PreTrainedTokenizerFast", progress: Progress
     if (folder / "manifest.json").exists():
         return open_store(folder)
     origin = {"name": part.corpus.name, "split": part.corpus.split, **identity}
-    stories = part.stories(progress)
-    first = next(stories, None)
-    if first is None and part.keep is _held_out:
-        raise InputError(
-            f"{part.corpus.name} is so short that no story is left to validate on",
-            "pass a file of stories with --valid",
-        )
-    whole = stories if first is None else chain([first], stories)
-    return build_store(whole, tokenizer, folder, origin, progress)
+    return build_store(part.stories(progress), tokenizer, folder, origin, progress)

@@ -1,0 +1,380 @@
+"""The command line: what help promises, what scripts read, what a wrong word costs."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import typer
+
+from tinyohem.config import RunConfig, load_config, recipe_names, validate_config
+from tinyohem_cli.main import app
+
+HEAVY = {"torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow", "wandb"}
+COMMANDS = ("train", "eval-perplexity", "generate", "prepare-data")
+EVAL_NAMES = {
+    "loss",
+    "perplexity",
+    "word_perplexity",
+    "byte_perplexity",
+    "bits_per_byte",
+    "tokens",
+    "words",
+    "bytes",
+    "stories",
+}
+# Options of `train` that set a key of the recipe, and how their help spells the default.
+KEY_OF_OPTION = {
+    "--dataset": "data.dataset",
+    "--text-field": "data.text_field",
+    "--clean": "data.clean",
+    "--model": "model.preset",
+    "--tokens": "training.tokens",
+    "--seed": "training.seed",
+    "--device": "training.device",
+    "--compile": "training.compile",
+    "--ohem-ratio": "ohem.ratio",
+    "--ohem-select": "ohem.select",
+    "--ohem-schedule": "ohem.schedule",
+    "--ohem-scope": "ohem.scope",
+    "--ohem-min-kept": "ohem.min_kept",
+    "--wandb": "tracking.wandb",
+}
+UNITS = {
+    ("train", "--tokens"): "tokens",
+    ("train", "--steps"): "optimizer steps",
+    ("train", "--model"): "parameters",
+    ("train", "--ohem-ratio"): "share of tokens",
+    ("train", "--ohem-min-kept"): "tokens",
+    ("eval-perplexity", "--seq-len"): "tokens",
+    ("eval-perplexity", "--stride"): "tokens",
+    ("generate", "--max-new-tokens"): "tokens",
+    ("generate", "--top-k"): "tokens",
+    ("generate", "--top-p"): "share of the probability",
+}
+
+
+def options_of(command: str) -> dict[str, Any]:
+    """Return the options of a command by their first name."""
+    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    return {p.opts[0]: p for p in parameters if p.opts[0].startswith("--") and p.name != "help"}
+
+
+def visible(text: str) -> str:
+    """Return the characters that leave a mark."""
+    return "".join(c for c in text if c.isprintable() and not c.isspace())
+
+
+def default_of(key: str) -> Any:
+    """Return the default of a key of the recipe."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(RunConfig(), section), name)
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", ["", *COMMANDS, "recipes"])
+    def test_it_loads_nothing_heavy(self, command: str) -> None:
+        code = (
+            "import sys, tinyohem_cli.main as m\n"
+            f"sys.argv = {['tinyohem', *command.split(), '--help']!r}\n"
+            f"code = m._run()\nprint(sorted({HEAVY!r} & set(sys.modules)), code)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == "[] 0"
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_option_states_its_default(self, command: str) -> None:
+        for name, option in options_of(command).items():
+            shown = option.default is not None and option.show_default and not option.is_flag
+            is_switch = option.is_flag and not option.secondary_opts
+            told = "default:" in option.help or "repeatable" in option.help
+            assert shown or is_switch or told, name
+
+    def test_options_state_their_unit(self) -> None:
+        for (command, name), unit in UNITS.items():
+            assert unit in options_of(command)[name].help.lower(), (command, name)
+
+    def test_the_defaults_are_those_of_the_recipe(self) -> None:
+        options = options_of("train")
+        for name, key in KEY_OF_OPTION.items():
+            told = re.findall(r"default: ([^ ,;]+)", options[name].help)
+            assert told, name
+            default = default_of(key)
+            expected = ("yes" if default else "no") if isinstance(default, bool) else str(default)
+            assert told == [expected], name
+        training, tokenizer = RunConfig().training, RunConfig().tokenizer
+        assert f"{training.batch_size} × {training.seq_len} tokens" in options["--steps"].help
+        assert f"BPE of {tokenizer.vocab_size:,}" in options["--tokenizer"].help
+        from tinyohem.data.prepare import HOLDOUT_EVERY
+
+        assert f"every {HOLDOUT_EVERY}th story" in options["--valid"].help
+        from tinyohem.training.model import PRESETS
+
+        assert set(re.findall(r"\d[\d.]*[km]", options["--model"].help)) == set(PRESETS)
+        from tinyohem.ohem.schedule import NAMED_SCHEDULES
+
+        for schedule in NAMED_SCHEDULES:
+            assert schedule in options["--ohem-schedule"].help
+
+    def test_every_option_of_train_reaches_its_key(
+        self, monkeypatch: pytest.MonkeyPatch, tinyohem: tiny.Command, tmp_path: Path
+    ) -> None:
+        """Each option changes its own key of the config and no other."""
+        from tinyohem.errors import RunError
+        from tinyohem.training import loop
+
+        seen: list[RunConfig] = []
+
+        def stop(config: RunConfig, *_: Any, **__: Any) -> Any:
+            seen.append(config)
+            raise RunError("enough")
+
+        monkeypatch.setattr(loop, "train", stop)
+        monkeypatch.chdir(tmp_path)
+        keys = KEY_OF_OPTION | {
+            "--valid": "data.valid",
+            "--tokenizer": "tokenizer.name",
+            "--steps": "training.steps",
+        }
+        for name, value in {
+            "--dataset": "a.jsonl",
+            "--valid": "b.jsonl",
+            "--text-field": "story",
+            "--clean": True,
+            "--tokenizer": "folder",
+            "--model": "5m",
+            "--tokens": "4M",
+            "--steps": 7,
+            "--seed": 3,
+            "--device": "cpu",
+            "--compile": True,
+            "--ohem-ratio": 0.5,
+            "--ohem-select": "random",
+            "--ohem-schedule": "anneal",
+            "--ohem-scope": "sequence",
+            "--ohem-min-kept": 4,
+            "--wandb": "offline",
+        }.items():
+            assert tinyohem("train", name, *([] if value is True else [value])).code == 1
+            assert seen[-1] == load_config(overrides={keys[name]: value}), name
+        covered = {*keys, "--recipe", "--set", "--out", "--resume", "--json"}
+        assert covered == set(options_of("train"))
+
+
+class TestRecipes:
+    def test_list_names_every_recipe(self, tinyohem: tiny.Command) -> None:
+        result = tinyohem("recipes", "list")
+        assert (result.code, result.err) == (0, "")
+        first_words = {line.split(" ")[0] for line in result.out.splitlines()}
+        assert set(recipe_names()) <= first_words
+        assert set(recipe_names()) == {
+            "baseline",
+            "ohem",
+            "quickstart",
+            "random",
+            "tinystories-2m",
+        }
+
+    @pytest.mark.parametrize("name", recipe_names())
+    def test_show_is_toml_that_loads_back(
+        self, tinyohem: tiny.Command, tmp_path: Path, name: str
+    ) -> None:
+        result = tinyohem("recipes", "show", name)
+        assert result.code == 0
+        assert validate_config(tomllib.loads(result.out)) == load_config(name)
+        copy = tmp_path / "copy.toml"
+        copy.write_text(result.out)
+        assert load_config(str(copy)) == load_config(name)
+
+    def test_show_changes_no_character(self, tinyohem: tiny.Command, tmp_path: Path) -> None:
+        recipe = tmp_path / "mine.toml"
+        recipe.write_text(
+            '[data]\ndataset = "[ab]*/:dog:/🐶 é \\\\ \\".jsonl"\n[optim]\nlr = 1e-7\n'
+        )
+        shown = tinyohem("recipes", "show", recipe).out
+        assert validate_config(tomllib.loads(shown)) == load_config(str(recipe))
+
+    def test_random_is_ohem_but_for_the_selection(self) -> None:
+        ohem, random = load_config("ohem").model_dump(), load_config("random").model_dump()
+        assert (ohem["ohem"].pop("select"), random["ohem"].pop("select")) == ("topk", "random")
+        assert ohem == random
+        assert load_config("baseline") == load_config("tinystories-2m") == RunConfig()
+
+
+class TestPipeline:
+    def test_prepare_train_evaluate_generate(
+        self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tinyohem: tiny.Command
+    ) -> None:
+        monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path / "data"))
+        data = ["--dataset", corpus, "--set", "tokenizer.vocab_size=320"]
+        prepared = tinyohem("prepare-data", *data, "--json")
+        assert prepared.code == 0
+        manifests = json.loads(prepared.out)
+        assert list(manifests) == ["train", "valid"]
+        assert [manifests[split]["stories"] for split in manifests] == [120, 12]
+        size = sum(
+            len(json.loads(line)["text"].encode())
+            for line in (corpus / "train.jsonl").read_text().splitlines()
+        )
+        assert manifests["train"]["bytes"] == size
+        cached = tiny.snapshot(tmp_path / "data")
+        table = tinyohem("prepare-data", *data).out
+        assert re.search(rf"train\W+120\W+{manifests['train']['tokens']:,}", table)
+
+        run_dir = tmp_path / "run"
+        trained = tinyohem("train", *tiny.flags(corpus), "--out", run_dir, "--json")
+        assert trained.code == 0
+        summary = json.loads(trained.out)
+        assert set(summary) == EVAL_NAMES | {
+            "run",
+            "finished",
+            "steps",
+            "tokens_seen",
+            "tokens_selected",
+            "train_seconds",
+        }
+        assert (summary["run"], summary["finished"], summary["steps"]) == (str(run_dir), True, 20)
+        assert tiny.snapshot(tmp_path / "data") == cached  # nothing was prepared twice
+
+        recorded = json.loads((run_dir / "eval.json").read_text())
+        assert set(recorded) == EVAL_NAMES
+        assert {name: summary[name] for name in EVAL_NAMES} == recorded
+        (run_dir / "eval.json").unlink()
+        scored = tinyohem("eval-perplexity", run_dir, "--device", "cpu", "--json")
+        assert scored.code == 0
+        assert json.loads(scored.out) == pytest.approx(recorded, rel=1e-12)
+        assert json.loads((run_dir / "eval.json").read_text()) == json.loads(scored.out)
+        shown = tinyohem("eval-perplexity", run_dir, "--device", "cpu").out
+        for figure in (f"{recorded['perplexity']:.3f}", f"{recorded['tokens']:,}", "per byte"):
+            assert figure in shown
+
+        write = ("generate", run_dir, "--prompt", "One day", "--prompt", "Tom", "--device", "cpu")
+        told = tinyohem(*write, "--json")
+        assert told.code == 0
+        (first, second) = json.loads(told.out)["stories"]
+        assert first.startswith("One day")
+        assert second.startswith("Tom")
+        plain = tinyohem(*write).out  # less the control characters that an untrained model writes
+        assert visible(plain) == visible(first + second)
+
+    def test_progress_goes_to_stderr_and_the_result_to_stdout(
+        self, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
+    ) -> None:
+        result = tinyohem("train", *tiny.flags(corpus, training__steps=2), "--out", tmp_path / "r")
+        assert result.code == 0
+        assert "train: 2/2 steps" in result.err
+        assert "perplexity per token" in result.out
+        assert "train: " not in result.out
+        assert f"try: tinyohem generate {tmp_path}/r --prompt 'Once upon a time'" in result.err
+
+    def test_stories_are_printed_as_they_are(
+        self, finished_run: Path, tinyohem: tiny.Command
+    ) -> None:
+        """No markup, no emoji codes, no line breaks of the console's own."""
+        prompt = ":dog: [red]"
+        greedy = ("--temperature", "0", "--max-new-tokens", "3", "--device", "cpu")
+        result = tinyohem("generate", finished_run, "--prompt", prompt, *greedy)
+        assert result.out.startswith(prompt)
+
+    def test_a_stopped_run_says_so_in_json(
+        self, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
+    ) -> None:
+        recipe = tiny.flags(corpus, training__stop_at_step=2)
+        result = tinyohem("train", *recipe, "--out", tmp_path / "run", "--json")
+        summary = json.loads(result.out)
+        assert (result.code, summary["finished"], summary["steps"]) == (0, False, 2)
+        assert "loss" not in summary
+
+    @pytest.mark.parametrize(
+        ("ohem", "warned"),
+        [
+            ({"ohem__ratio": 0.5, "ohem__schedule": "constant"}, True),
+            ({"ohem__ratio": 0.5, "ohem__schedule": "anneal"}, True),
+            ({"ohem__schedule": "0:1,1:0.5"}, True),
+            ({"ohem__ratio": 0.5, "ohem__schedule": "recover"}, False),
+            ({"ohem__ratio": 0.95, "ohem__schedule": "constant"}, False),
+            ({"ohem__ratio": 0.5, "ohem__schedule": "constant", "ohem__select": "random"}, False),
+            ({}, False),
+        ],
+    )
+    def test_a_biased_end_is_warned_about_in_one_line(
+        self,
+        corpus: Path,
+        tmp_path: Path,
+        tinyohem: tiny.Command,
+        ohem: dict[str, Any],
+        warned: bool,
+    ) -> None:
+        recipe = tiny.flags(corpus, training__steps=1, **ohem)
+        result = tinyohem("train", *recipe, "--out", tmp_path / "run")
+        assert result.code == 0
+        lines = [line for line in result.err.splitlines() if line.startswith("warning: ")]
+        assert len(lines) == warned
+        assert all("perplexity" in line for line in lines)
+
+    def test_the_same_command_finds_its_own_folder(
+        self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tinyohem: tiny.Command
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        stopped = tiny.flags(corpus, training__stop_at_step=3)
+        assert tinyohem("train", *stopped).code == 0
+        (run_dir,) = (tmp_path / "runs").iterdir()
+        assert re.fullmatch(r"2m-ohem1-[0-9a-f]{8}", run_dir.name)
+        assert tinyohem("train", *stopped).code == 2
+        assert tinyohem("train", *tiny.flags(corpus), "--resume", "must").code == 0
+        assert [run_dir] == list((tmp_path / "runs").iterdir())
+        assert (run_dir / "model").is_dir()
+
+
+class TestWrongUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            ("trian", "No such command 'trian'"),
+            ("train --ohem-rato 0.5", "No such option: --ohem-rato"),
+            ("train --steps many", "Invalid value for '--steps'"),
+            ("train --resume maybe", "Invalid value for '--resume'"),
+            ("generate", "Missing argument 'model'"),
+            ("generate run --top-p 2", "Invalid value for '--top-p'"),
+            ("train extra", "unexpected extra argument"),
+            ("recipes show", "Missing argument 'name'"),
+        ],
+    )
+    def test_one_error_one_hint_exit_2(
+        self, tinyohem: tiny.Command, arguments: str, told: str
+    ) -> None:
+        result = tinyohem(*arguments.split())
+        assert (result.code, result.out) == (2, "")
+        error, hint = result.err.splitlines()
+        assert error.startswith("error: ")
+        assert told in error
+        assert hint == "hint: add --help to see the options"
+
+    @pytest.mark.parametrize("arguments", ["", "recipes"])
+    def test_no_command_shows_the_help_and_no_empty_error(
+        self, tinyohem: tiny.Command, arguments: str
+    ) -> None:
+        result = tinyohem(*arguments.split())
+        assert result.code == 2
+        assert "Usage:" in result.out + result.err
+        assert "error:" not in result.err
+
+    def test_version(self, tinyohem: tiny.Command) -> None:
+        from tinyohem import __version__
+
+        assert tinyohem("--version") == tiny.Outcome(0, f"tinyohem {__version__}\n", "")
+
+    def test_a_bug_shows_its_traceback(
+        self, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def bug(*_: Any, **__: Any) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("tinyohem.config.recipe_names", bug)
+        with pytest.raises(ZeroDivisionError):
+            tinyohem("recipes", "list")
