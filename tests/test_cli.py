@@ -12,7 +12,8 @@ import pytest
 import tiny
 import typer
 
-from tinyohem.config import RunConfig, load_config, recipe_names, validate_config
+from tinyohem.config import RunConfig, validate_config
+from tinyohem.recipe import load_config, recipe_names
 from tinyohem_cli.main import app
 
 HEAVY = {"torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow", "wandb"}
@@ -140,6 +141,10 @@ class TestHelp:
             "--valid": "data.valid",
             "--tokenizer": "tokenizer.name",
             "--steps": "training.steps",
+            "--curriculum": "curriculum.enabled",
+            "--curriculum-metric": "curriculum.metric",
+            "--pacing": "curriculum.pacing",
+            "--curriculum-fraction": "curriculum.fraction",
         }
         for name, value in {
             "--dataset": "a.jsonl",
@@ -158,11 +163,15 @@ class TestHelp:
             "--ohem-schedule": "anneal",
             "--ohem-scope": "sequence",
             "--ohem-min-kept": 4,
+            "--curriculum": True,
+            "--curriculum-metric": "mtld:2,flesch:1",
+            "--pacing": "root",
+            "--curriculum-fraction": 0.3,
             "--wandb": "offline",
         }.items():
             assert tinyohem("train", name, *([] if value is True else [value])).code == 1
             assert seen[-1] == load_config(overrides={keys[name]: value}), name
-        covered = {*keys, "--recipe", "--set", "--out", "--resume", "--json"}
+        covered = {*keys, "--recipe", "--set", "--out", "--resume", "--dry-run", "--json"}
         assert covered == set(options_of("train"))
 
 
@@ -375,6 +384,6 @@ class TestWrongUsage:
         def bug(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("tinyohem.config.recipe_names", bug)
+        monkeypatch.setattr("tinyohem.recipe.recipe_names", bug)
         with pytest.raises(ZeroDivisionError):
             tinyohem("recipes", "list")
