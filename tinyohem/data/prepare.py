@@ -46,10 +46,11 @@ class _Part:
         stories: Iterator[Story] = self.corpus.stories()
         if self.keep is not None:
             stories = (story for story in stories if self.keep(story.row))
-        left = 0
-        for left, story in enumerate(clean_stories(stories, counts) if self.clean else stories, 1):
+        empty = True
+        for story in clean_stories(stories, counts) if self.clean else stories:
+            empty = False
             yield story
-        if left == 0 and self.keep is _held_out:
+        if empty and self.keep is _held_out:
             raise InputError(
                 f"{self.corpus.name}: no story is left for validation, "
                 f"which takes every {HOLDOUT_EVERY}th",
