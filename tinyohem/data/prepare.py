@@ -47,13 +47,11 @@ class _Part:
         stories: Iterator[Story] = self.corpus.stories()
         if self.keep is not None:
             stories = (story for story in stories if self.keep(story.row))
-        if self.clean:
-            stories = clean_stories(stories, counts)
-        first = next(stories, None)
-        if first is not None:
-            yield first
-            yield from stories
-        elif self.keep is _held_out:
+        empty = True
+        for story in clean_stories(stories, counts) if self.clean else stories:
+            empty = False
+            yield story
+        if empty and self.keep is _held_out:
             raise InputError(
                 f"{self.corpus.name}: no story is left for validation, "
                 f"which takes every {HOLDOUT_EVERY}th",

@@ -1,0 +1,130 @@
+"""Whole comparisons, as tiny as they come: fairness, resumption, budgets, the command."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from tinyohem.artifacts import read_json
+from tinyohem.errors import InputError
+from tinyohem.evaluation.compare import run_comparison
+from tinyohem.evaluation.comparison import Arm, Budget, Comparison
+from tinyohem.evaluation.table import summarise, to_json
+from tinyohem.recipe import assign
+
+ARMS = (
+    Arm("full", {"ohem": {"ratio": 1.0}}),
+    Arm("random", {"ohem": {"ratio": 0.5, "select": "random", "schedule": "constant"}}),
+)
+
+
+def comparison(corpus: Path, budget: Budget = "equal-tokens", seeds: int = 2) -> Comparison:
+    common: dict[str, Any] = {}
+    for key, value in {**tiny.RECIPE, "data.dataset": str(corpus)}.items():
+        assign(common, key, value)
+    return Comparison(ARMS, tuple(range(seeds)), common, budget)
+
+
+def figures(results: list[dict[str, Any]]) -> list[Any]:
+    """What a repetition must give again: all but seconds."""
+    rows = to_json(summarise(results))
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    out = tmp_path_factory.mktemp("compare")
+    return out, run_comparison(comparison(corpus), out, workers=1)
+
+
+def test_arms_in_order_seeds_within(finished: tuple[Path, list[Any]]) -> None:
+    _, results = finished
+    runs = [(result["arm"], result["seed"]) for result in results]
+    assert runs == [("full", 0), ("full", 1), ("random", 0), ("random", 1)]
+    assert [r["tokens_selected"] / r["tokens_seen"] for r in results] == [1, 1, 0.5, 0.5]
+
+
+def test_arms_of_a_seed_start_alike_and_see_the_same_data(
+    corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
+) -> None:
+    out, _ = finished
+    for seed in (0, 1):
+        full, random = (
+            tiny.read_metrics(out / f"{arm}-seed{seed}")[0]["train/loss"] for arm in
+            ("full", "random")
+        )  # fmt: skip
+        # The log's first line is the mean of two steps; the first of them is the same for both.
+        assert full == pytest.approx(random, abs=0.05)
+    records = [read_json(out / f"{arm}-seed0" / "config.json") for arm in ("full", "random")]
+    for name in ("train", "valid", "num_steps", "num_parameters"):
+        assert records[0][name] == records[1][name]
+
+
+def test_the_baseline_reaches_its_own_final_loss(finished: tuple[Path, list[Any]]) -> None:
+    _, results = finished
+    assert [r["steps_to_baseline"] for r in results if r["arm"] == "full"] == [20, 20]
+
+
+def test_hardest_tenth_and_easy_half_frame_the_mean(finished: tuple[Path, list[Any]]) -> None:
+    for result in finished[1]:
+        assert result["easiest_half"] < result["loss"] < result["hardest_tenth"]
+        assert 0 < result["gini"] < 1
+
+
+def test_a_killed_comparison_ends_in_the_same_table(
+    corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
+) -> None:
+    out = tmp_path / "again"
+    shutil.copytree(finished[0], out)
+    # One run killed in the middle, one before it began; the others must not be touched.
+    killed = out / "random-seed1"
+    (killed / "result.json").unlink()
+    shutil.rmtree(killed / "model")
+    shutil.rmtree(killed / "checkpoints" / "step_000020")
+    shutil.rmtree(out / "full-seed1")
+    untouched = (out / "full-seed0" / "result.json").stat().st_mtime_ns
+    results = run_comparison(comparison(corpus), out, workers=1)
+    assert figures(results) == figures(finished[1])
+    assert (out / "full-seed0" / "result.json").stat().st_mtime_ns == untouched
+
+
+def test_a_result_of_another_config_is_refused(
+    corpus: Path, finished: tuple[Path, list[Any]]
+) -> None:
+    other = comparison(corpus)
+    assign(other.common, "optim.lr", 1e-4)
+    with pytest.raises(InputError, match="another config"):
+        run_comparison(other, finished[0], workers=1)
+
+
+def test_equal_seconds_end_within_one_step_of_the_baselines(corpus: Path, tmp_path: Path) -> None:
+    plan = comparison(corpus, "equal-seconds", seeds=1)
+    assign(plan.common, "training.log_every", 1)
+    baseline, timed = run_comparison(plan, tmp_path, workers=1)
+    budget = read_json(tmp_path / "random-seed0" / "config.json")["config"]["training"]["seconds"]
+    assert budget == baseline["train_seconds"]
+    rows = tiny.read_metrics(tmp_path / "random-seed0")
+    seconds = [row["train/seconds"] for row in rows if "train/loss" in row]
+    assert seconds[-2] < budget <= seconds[-1] == timed["train_seconds"]
+
+
+def test_the_command_writes_the_tables(
+    tinyohem: tiny.Command, corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "table"
+    command = ["compare", "--arm", "full:ohem.ratio=1.0", "--arm", "ohem", "--seeds", 1,
+               "--workers", 1, "--out", out, *tiny.flags(corpus, training__steps=4)]  # fmt: skip
+    shown = tinyohem(*command, "--json")
+    assert shown.code == 0, shown.err
+    rows = json.loads(shown.out)
+    assert [row["arm"] for row in rows] == ["full", "ohem"]
+    assert rows == read_json(out / "table.json")
+    assert "random" in shown.err
+    assert "1 seed" in shown.err
+    assert (out / "table.md").read_text().startswith("| arm |")
+    again = tinyohem(*command)
+    assert again.code == 0
+    assert "one seed: no test" in again.out
