@@ -16,7 +16,7 @@ from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.metrics import CompressionRule
 from tinyohem.difficulty.scoring import UNFINISHED, score_corpus
 from tinyohem.difficulty.shards import shards_of
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, RunError
 
 
 @pytest.fixture
@@ -169,6 +169,27 @@ def test_an_empty_corpus_and_no_workers_are_input_errors(fake_corpus, tmp_path: 
         score_corpus(fake_corpus(()), tmp_path, workers=1)
     with pytest.raises(InputError, match="workers"):
         score_corpus(fake_corpus(("a",)), tmp_path, workers=0)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_a_damaged_shard_is_named_and_scored_again_once_deleted(
+    corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("tinyohem.difficulty.scoring.write_scores", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            score_corpus(corpus, tmp_path / "scores", workers=1)
+    shard = tmp_path / "scores" / UNFINISHED / "shard_0000002.parquet"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 4] ^= 1
+    shard.write_bytes(content if damage == "flip" else content[:-100])
+    with pytest.raises(RunError, match="shard_0000002"):
+        score_corpus(corpus, tmp_path / "scores", workers=1)
+    shard.unlink()
+    score_corpus(corpus, tmp_path / "scores", workers=1)
+    score_corpus(corpus, tmp_path / "whole", workers=1)
+    assert folder_bytes(tmp_path / "scores") == folder_bytes(tmp_path / "whole")
 
 
 def test_long_stories_end_a_shard(fake_corpus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from tinyohem.artifacts import atomic_file, hash_file, write_json
 from tinyohem.difficulty.flags import Flag
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.ranking import read_rows, write_later_copies, write_percentiles
-from tinyohem.difficulty.shards import SHARD_SCHEMA
+from tinyohem.difficulty.shards import SHARD_SCHEMA, read_shard
 from tinyohem.difficulty.table import FORMAT, MANIFEST_FILE, METRICS, SCORES_FILE
 from tinyohem.progress import Progress
 
@@ -98,8 +98,8 @@ def _fit_ratio_on_length(shards: Sequence[Path]) -> tuple[float, float]:
     """Fit ratio = intercept + slope log(bytes) by least squares over all stories long enough."""
     count, sums = 0, np.zeros(4)  # of x, y, x², xy
     for shard in shards:
-        table = pq.read_table(shard, columns=["bytes", "compression_measure"])
-        size, ratio = (_numbers(table, name) for name in table.column_names)
+        table = read_shard(shard)
+        size, ratio = _numbers(table, "bytes"), _numbers(table, "compression_measure")
         usable = size >= MIN_COMPRESSED_BYTES
         x, y = np.log(size[usable]), ratio[usable]
         count += len(x)
@@ -114,16 +114,17 @@ def _fit_ratio_on_length(shards: Sequence[Path]) -> tuple[float, float]:
 
 def _write_columns(shards: Sequence[Path], work: Path, fit: tuple[float, float] | None) -> None:
     """Write each difficulty, and 64 bits of the text's hash, as a column file."""
-    streams = {metric: (work / f"difficulty_{metric}.column").open("wb") for metric in METRICS}
-    with (work / "hash.column").open("wb") as hashes:
+    with ExitStack() as stack:
+        hashes, *columns = (
+            stack.enter_context((work / f"{name}.column").open("wb"))
+            for name in ("hash", *(f"difficulty_{metric}" for metric in METRICS))
+        )
         for shard in shards:
-            table = pq.read_table(shard)
-            for metric, stream in streams.items():
-                stream.write(_difficulty(table, metric, fit).tobytes())
+            table = read_shard(shard)
             prefixes = [int(sha[:16], 16) for sha in table.column("text_sha").to_pylist()]
             hashes.write(np.array(prefixes, np.uint64).tobytes())
-    for stream in streams.values():
-        stream.close()
+            for metric, column in zip(METRICS, columns, strict=True):
+                column.write(_difficulty(table, metric, fit).tobytes())
 
 
 def _difficulty(table: pa.Table, metric: str, fit: tuple[float, float] | None) -> FloatArray:
@@ -148,7 +149,7 @@ def _final_tables(shards: Sequence[Path], work: Path, totals: _Totals) -> Iterat
         copies = stack.enter_context((work / "copies.column").open("rb"))
         for first in range(0, len(shards), SHARDS_PER_ROW_GROUP):
             group = shards[first : first + SHARDS_PER_ROW_GROUP]
-            table = pa.concat_tables([pq.read_table(shard) for shard in group])
+            table = pa.concat_tables([read_shard(shard) for shard in group])
             derived = {
                 name: read_rows(stream, np.float64, len(table)) for name, stream in columns.items()
             }

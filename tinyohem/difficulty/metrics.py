@@ -87,6 +87,10 @@ def flesch_reading_ease(
     """Return the reading ease of texts, higher is easier; NaN where there is no word.
 
     206.835 - 1.015 words/sentences - 84.6 syllables/words (Flesch 1948).
+
+    On 19,956 real TinyStories it exceeds textstat 0.7.13 by 0.09 on average (standard deviation
+    0.54, Spearman 0.997). Most of that is sentences: textstat splits at "Mr." and at `"Stop!" said
+    Tom.`, and leaves out those of one or two words. Syllables and words differ by less than 0.1 %.
     """
     words, sentences = np.asarray(words, np.float64), np.asarray(sentences, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -84,6 +84,7 @@ def _reuse(out: Path, description: dict[str, Any], progress: Progress) -> ScoreT
     table = open_scores(out, description["corpus"]["fingerprint"])
     if table.manifest["rules"] != description["rules"]:
         raise InputError(f"{out} holds scores under other rules", "Choose another folder")
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)  # a kill can come just before that
     progress.note(f"reusing the scores in {out}")
     return table
 

@@ -89,7 +89,21 @@ def score_shard(shard: Shard, folder: Path, rules: ScoringRules) -> None:
         for field in SHARD_SCHEMA
     ]
     with atomic_file(shard_path(folder, shard.index)) as stream:
-        pq.write_table(pa.table(arrays, schema=SHARD_SCHEMA), stream, compression="zstd")
+        table = pa.table(arrays, schema=SHARD_SCHEMA)
+        pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
+
+
+def read_shard(path: Path) -> pa.Table:
+    """Read the scores of a shard.
+
+    Raises:
+        RunError: the file was damaged since it was written.
+    """
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowInvalid) as error:
+        hint = f"Delete {path} and run the same command again"
+        raise RunError(f"the scores in {path} are damaged: {error}", hint) from None
 
 
 def score_missing_shards(
