@@ -84,4 +84,4 @@ def compare(
     if as_json:
         print_json(table.to_json(rows))
     else:
-        console.print(options.comparison_table(rows))
+        console.print(*options.comparison_tables(rows), sep="\n")

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,14 @@ from rich.progress import (
 
 from tinyohem.errors import TinyohemError
 
-out = Console(highlight=False, soft_wrap=True, emoji=False)
+# Tables in a file or a pipe are as wide as they need to be.
+_PIPE_WIDTH = 200
+out = Console(
+    highlight=False,
+    soft_wrap=True,
+    emoji=False,
+    width=None if sys.stdout.isatty() else _PIPE_WIDTH,
+)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 _PLAIN_LINE_SECONDS = 10.0

@@ -99,13 +99,17 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
     return table
 
 
-def comparison_table(rows: "list[Row]") -> "Table":
-    """Lay out a comparison for a person."""
+def comparison_tables(rows: "list[Row]") -> "list[Table]":
+    """Lay out a comparison for a person: the verdicts, then what lies behind them."""
     from rich.table import Table
 
-    from tinyohem.evaluation.table import CELLS, cells
+    from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells
 
-    table = Table(*CELLS, caption=f"mean ± sd over {rows[0].seeds} seed(s)")
+    verdicts = Table(*CELLS[:NUM_VERDICT_CELLS])
+    details = Table(CELLS[0], *CELLS[NUM_VERDICT_CELLS:])
+    details.caption = f"mean ± sd over {rows[0].seeds} seed(s); losses in nats per token"
     for row in rows:
-        table.add_row(*cells(row))
-    return table
+        line = cells(row)
+        verdicts.add_row(*line[:NUM_VERDICT_CELLS])
+        details.add_row(line[0], *line[NUM_VERDICT_CELLS:])
+    return [verdicts, details]

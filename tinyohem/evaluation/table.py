@@ -82,11 +82,11 @@ def verdict(row: Row) -> str:
 CELLS = (
     "arm",
     "bits per byte",
-    "perplexity",
-    "difference (bpb)",
+    "difference",
     "95 % interval",
     "p",
     "verdict",
+    "perplexity",
     "kept",
     "hardest tenth",
     "easiest half",
@@ -94,6 +94,7 @@ CELLS = (
     "steps to baseline",
     "train s",
 )
+NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail
 
 
 def cells(row: Row) -> list[str]:
@@ -103,11 +104,11 @@ def cells(row: Row) -> list[str]:
     return [
         row.arm,
         _spread(row.bits_per_byte, 4),
-        _spread(row.perplexity, 2),
         f"{difference.mean:+.4f}" if difference else "",
         f"{difference.low:+.4f} to {difference.high:+.4f}" if difference and tested else "",
         f"{difference.p_value:.2g}" if difference and tested else "",
         verdict(row),
+        _spread(row.perplexity, 2),
         f"{row.kept:.0%}",
         _spread(row.hardest_tenth, 3),
         _spread(row.easiest_half, 3),
