@@ -100,6 +100,12 @@ def test_a_saved_plan_is_the_same_plan(table: ScoreTable, tmp_path: Path) -> Non
         again.windows(391, 10)
 
 
+def test_the_hash_covers_what_the_order_was_made_from(table: ScoreTable) -> None:
+    one, other = (plan_of(table, np.arange(400), mtld=weight) for weight in (1.0, 2.0))
+    np.testing.assert_array_equal(one.order, other.order)
+    assert one.hash != other.hash
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "json"])
 def test_a_damaged_plan_is_an_input_error(table: ScoreTable, tmp_path: Path, damage: str) -> None:
     save_plan(plan_of(table, np.arange(400)), tmp_path / "plan")
