@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyohem.difficulty.curriculum import (
@@ -49,6 +49,7 @@ def test_a_window_without_any_score_is_nan() -> None:
     np.testing.assert_array_equal(found, [np.nan, 1.0])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 12))
 def test_window_difficulty_is_the_mean_over_tokens(lengths: list[int], seq_len: int) -> None:
     offsets = np.cumsum([0, *lengths])
@@ -98,6 +99,12 @@ def test_a_saved_plan_is_the_same_plan(table: ScoreTable, tmp_path: Path) -> Non
     np.testing.assert_array_equal(again.windows(390, 10), plan.order[390:])
     with pytest.raises(InputError, match="400 windows"):
         again.windows(391, 10)
+
+
+def test_the_hash_covers_what_the_order_was_made_from(table: ScoreTable) -> None:
+    one, other = (plan_of(table, np.arange(400), mtld=weight) for weight in (1.0, 2.0))
+    np.testing.assert_array_equal(one.order, other.order)
+    assert one.hash != other.hash
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "json"])

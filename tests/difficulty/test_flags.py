@@ -16,6 +16,7 @@ LONG = "The cat sat on the mat. " * 10
         ("🎉🎉", "no_words,short,unfinished"),
         ("Cat", "few_words,short,unfinished"),
         ("A cat. " * 20, "few_words"),
+        ("A cat. " * 25, ""),
         (LONG + "And then", "unfinished"),
         (LONG + '“The end!”)"\n', ""),
         (LONG + "The end…", ""),

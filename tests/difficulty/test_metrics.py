@@ -4,7 +4,7 @@ import zlib
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyohem.difficulty.batch import ScoringRules, score_batch
@@ -20,6 +20,7 @@ from tinyohem.difficulty.syllables import count_syllables
 from tinyohem.errors import InputError
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=2000))
 def test_the_ratio_is_that_of_a_whole_zstd_frame(data: bytes) -> None:
     ratio = compressed_over_original(data, zstandard.ZstdCompressor(level=3))

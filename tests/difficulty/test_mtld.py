@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyohem.difficulty import mtld as module
@@ -81,11 +81,13 @@ def test_no_words_is_none_and_all_unique_is_the_length() -> None:
     assert mtld(list("abcdefgh"), LEXICAL_DIVERSITY) == 8
 
 
+@settings(deadline=None)
 @given(word_lists, rules)
 def test_equals_the_definition(tokens: list[str], rule: MtldRule) -> None:
     assert mtld(tokens, rule) == pytest.approx(by_definition(tokens, rule), rel=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(word_lists | st.just([]), max_size=12), rules)
 def test_lanes_equal_the_loop(texts: list[list[str]], rule: MtldRule) -> None:
     together = _intern(texts)
@@ -99,6 +101,7 @@ def test_lanes_equal_the_loop(texts: list[list[str]], rule: MtldRule) -> None:
     np.testing.assert_array_equal(side_by_side, mixed)
 
 
+@settings(deadline=None)
 @given(word_lists)
 def test_equals_lexical_richness(
     lexical_richness: Callable[[list[str]], float], tokens: list[str]
@@ -106,6 +109,7 @@ def test_equals_lexical_richness(
     assert mtld(tokens, LEXICAL_RICHNESS) == pytest.approx(lexical_richness(tokens), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(word_lists)
 def test_equals_lexical_diversity(
     lexical_diversity: Callable[[list[str]], float], tokens: list[str]

@@ -2,7 +2,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyohem.difficulty.pacing import Curriculum, Pacing, order_draws
@@ -44,6 +44,7 @@ curricula = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(runs(), curricula)
 def test_every_rule_permutes_the_draws_and_repeats_by_seed(run, curriculum: Curriculum) -> None:
     drawn, difficulty = run
@@ -54,6 +55,7 @@ def test_every_rule_permutes_the_draws_and_repeats_by_seed(run, curriculum: Curr
     np.testing.assert_array_equal(drawn, untouched)
 
 
+@settings(deadline=None)
 @given(runs(), st.integers(0, 10))
 def test_reverse_is_the_exact_reverse(run, jitter: int) -> None:
     forwards = order_draws(*run, Curriculum("sorted", jitter_window=jitter))

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
@@ -10,6 +10,7 @@ from tinyohem.difficulty.ranking import write_later_copies, write_percentiles
 run_rows = st.sampled_from([1, 3, 7, 1000])
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([-1.5, 0.0, 2.0, 2.5, np.nan]) | st.floats(), max_size=30), run_rows
 )
@@ -29,6 +30,7 @@ def test_percentiles_are_middle_ranks_for_any_run(
     np.testing.assert_allclose(np.fromfile(out), expected, rtol=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5) | st.just(2**64 - 1), max_size=30), run_rows)
 def test_later_copies_are_all_but_the_first(
     tmp_path_factory, numbers: list[int], rows: int

@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyohem.difficulty.text import (
@@ -83,12 +83,14 @@ def test_sentences_follow_the_rules(text: str, expected: int) -> None:
     assert sentences(text) == expected
 
 
+@settings(deadline=None)
 @given(story_like)
 def test_words_and_sentences_equal_the_patterns(text: str) -> None:
     assert words(text) == words_by_pattern(text)
     assert sentences(text) == sentences_by_pattern(text)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=40), max_size=8))
 def test_a_batch_is_its_stories_one_by_one(texts: list[str]) -> None:
     batch = pack(texts)
