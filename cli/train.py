@@ -106,7 +106,7 @@ def train(
         typer.Option(
             "--curriculum-metric",
             help="compression_ratio, mtld, flesch, length, or several with weights "
-            "(mtld:2,flesch:1); default: compression_ratio",
+            "(mtld=2,flesch=1); default: compression_ratio",
             rich_help_panel=_CURRICULUM,
         ),
     ] = None,

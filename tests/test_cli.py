@@ -164,7 +164,7 @@ class TestHelp:
             "--ohem-scope": "sequence",
             "--ohem-min-kept": 4,
             "--curriculum": True,
-            "--curriculum-metric": "mtld:2,flesch:1",
+            "--curriculum-metric": "mtld=2,flesch=1",
             "--pacing": "root",
             "--curriculum-fraction": 0.3,
             "--wandb": "offline",

@@ -1,14 +1,13 @@
 """What decides a run: typed, frozen, validated once; `recipe.py` says where values come from."""
 
 import difflib
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tinyohem.difficulty.pacing import Pacing
+from tinyohem.difficulty.pacing import Pacing, parse_weights
 from tinyohem.errors import InputError
 from tinyohem.ohem.schedule import KeepSchedule, parse_schedule
 
@@ -138,7 +137,7 @@ class CurriculumConfig(_Section):
     """In which order training visits its windows."""
 
     enabled: bool = False
-    metric: str = "compression_ratio"  # or several with weights: `mtld:2,flesch:1`
+    metric: str = "compression_ratio"  # or several with weights: `mtld=2,flesch=1`
     pacing: Pacing = "warmup"
     fraction: float | None = Field(None, gt=0, le=1)  # default: 0.2 for `warmup`, else 1
     initial_competence: float = Field(0.01, gt=0, le=1)
@@ -207,23 +206,6 @@ def parse_tokens(text: str, num_parameters: int) -> int:
         )
     unit = parsed["unit"].lower()
     return round(number * (num_parameters if unit == "x" else _UNITS[unit]))
-
-
-def parse_weights(text: str) -> dict[str, float]:
-    """Return the weight of each metric in `name` or `name:weight,name:weight`."""
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, weight = part.partition(":")
-        try:
-            weights[name.strip()] = float(weight or 1)
-        except ValueError:
-            weights[name.strip()] = 0.0
-    if "" in weights or not all(0 < weight < math.inf for weight in weights.values()):
-        raise InputError(
-            f"curriculum.metric = {text!r} is not a metric or a list of them with weights",
-            "write flesch, or mtld:2,flesch:1",
-        )
-    return weights
 
 
 def validate_config(tree: Mapping[str, Any]) -> RunConfig:

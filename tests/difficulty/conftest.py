@@ -1,4 +1,4 @@
-"""Corpora to score: made up and seeded; real ones where `$TINYOHEM_STORIES` names a .jsonl.zst."""
+"""Corpora to score: made up and seeded; real ones where there are any."""
 
 import json
 import os
@@ -17,6 +17,8 @@ _VOCABULARY = """
     didn't couldn't playing together beautiful idea because another well-known 3.5 10 o'clock
 """
 _WORDS = _VOCABULARY.split()
+
+REAL_SAMPLE = Path(__file__).parents[2].parent / "shared/data/tinystories/train.jsonl.zst"
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,11 @@ def made_up() -> list[str]:
 @pytest.fixture(scope="session")
 def real_stories() -> list[str]:
     """Return 2,000 real stories, or skip."""
-    path = os.environ.get("TINYOHEM_STORIES")
-    if not path:
-        pytest.skip("$TINYOHEM_STORIES names no file of stories")
+    path = Path(os.environ.get("TINYOHEM_STORIES", REAL_SAMPLE))
+    if not path.exists():
+        pytest.skip(f"there are no real stories at {path}; $TINYOHEM_STORIES may name others")
     stories = []
-    with open_binary(Path(path)) as stream:
+    with open_binary(path) as stream:
         for line in stream:
             stories.append(json.loads(line)["text"])
             if len(stories) == 2000:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tinyohem.difficulty.pacing import parse_weights
 from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.table import combined_difficulty, open_scores, parse_weights
+from tinyohem.difficulty.table import combined_difficulty, open_scores
 from tinyohem.errors import InputError
 
 

@@ -80,6 +80,25 @@ class Curriculum:
             )
 
 
+def parse_weights(text: str) -> dict[str, float]:
+    """Read metrics and weights: `mtld`, `mtld,flesch` (weight 1 each) or `mtld=2,flesch=1`.
+
+    Raises:
+        InputError: a weight that is no positive number, or a metric named twice.
+    """
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight = part.strip().partition("=")
+        try:
+            value = float(weight or 1)
+        except ValueError:
+            value = np.nan
+        if not name or name in weights or not 0 < value < np.inf:
+            raise InputError(f"cannot read the metrics {text!r}", "Write them as mtld=2,flesch=1")
+        weights[name] = value
+    return weights
+
+
 def order_draws(drawn: IntArray, difficulty: FloatArray, curriculum: Curriculum) -> IntArray:
     """Return `drawn` in the order of the curriculum.
 

@@ -131,25 +131,6 @@ def open_scores(folder: Path, fingerprint: str | None = None) -> ScoreTable:
     return ScoreTable(folder, manifest)
 
 
-def parse_weights(text: str) -> dict[str, float]:
-    """Read metrics and weights: `mtld`, `mtld,flesch` (weight 1 each) or `mtld=2,flesch=1`.
-
-    Raises:
-        InputError: a weight that is no positive number, or a metric named twice.
-    """
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, weight = part.strip().partition("=")
-        try:
-            value = float(weight or 1)
-        except ValueError:
-            value = np.nan
-        if not name or name in weights or not 0 < value < np.inf:
-            raise InputError(f"cannot read the metrics {text!r}", "Write them as mtld=2,flesch=1")
-        weights[name] = value
-    return weights
-
-
 def combined_difficulty(table: ScoreTable, weights: dict[str, float]) -> FloatArray:
     """Return the weighted mean of percentiles in (0, 100), (stories,).
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from tinyohem.artifacts import data_dir
-from tinyohem.config import CurriculumConfig, RunConfig, parse_tokens, parse_weights
+from tinyohem.config import CurriculumConfig, RunConfig, parse_tokens
 from tinyohem.data.batches import WindowPlan, plan_windows
 from tinyohem.data.corpus import Corpus
 from tinyohem.data.prepare import Prepared
 from tinyohem.difficulty.curriculum import CurriculumPlan, build_plan, load_plan, save_plan
-from tinyohem.difficulty.pacing import Curriculum
+from tinyohem.difficulty.pacing import Curriculum, parse_weights
 from tinyohem.difficulty.scoring import score_corpus
 from tinyohem.difficulty.table import ScoreTable, open_scores
 from tinyohem.errors import InputError
