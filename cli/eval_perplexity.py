@@ -11,7 +11,14 @@ def eval_perplexity(
     model: Annotated[
         str, typer.Argument(help="Run folder, checkpoint, transformers folder or Hub id")
     ],
-    dataset: options.Dataset = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="Stories to score, as for `train`: the validation split, or all where there are "
+            "no splits; default: what the run was validated on",
+        ),
+    ] = None,
     text_field: options.TextField = None,
     seq_len: Annotated[
         int | None,
@@ -48,7 +55,8 @@ def eval_perplexity(
         device=device or "auto",
         progress=ConsoleProgress(),
     )
-    if (Path(model) / "config.json").exists() and (Path(model) / "model").is_dir():
+    own_validation = dataset is None and seq_len is None and stride is None
+    if own_validation and (Path(model) / "model").is_dir():
         write_json(Path(model) / "eval.json", perplexity.to_json())
     if as_json:
         print_json(perplexity.to_json())

@@ -65,13 +65,15 @@ def _run() -> int:
     except TinyohemError as error:
         print_error(error)
         return error.exit_code
-    except typer.Abort:
-        return 130
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         print_error(
-            TinyohemError("interrupted", "the same command goes on; finished parts are kept")
+            TinyohemError("interrupted", "repeat the command to go on, `train` with --resume auto")
         )
         return 130
+    except OSError as error:  # a folder that cannot be written, a full disk
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print_error(InputError(what, "check the path, its permissions and the free space"))
+        return 2
     except Exception as error:
         # Typer's own Click, which must not be imported, marks wrong usage with this method.
         if not hasattr(error, "format_message"):

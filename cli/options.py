@@ -79,10 +79,11 @@ def given(overrides: dict[str, Any]) -> dict[str, Any]:
 
 def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
     """Lay out an evaluation for a person."""
+    from rich.markup import escape
     from rich.table import Table
 
     figures = perplexity.to_json()
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=escape(title), title_justify="left", show_header=False)
     for label, name, form in (
         ("perplexity per token", "perplexity", ".3f"),
         ("perplexity per word", "word_perplexity", ".2f"),

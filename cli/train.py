@@ -30,7 +30,7 @@ def train(
         int | None,
         typer.Option(
             "--steps",
-            help="Budget in optimizer steps of 8 × 256 tokens; default: by --tokens",
+            help="Budget in optimizer steps (of 8 × 256 tokens by default); default: by --tokens",
         ),
     ] = None,
     seed: Annotated[
@@ -52,7 +52,8 @@ def train(
         float | None,
         typer.Option(
             "--ohem-ratio",
-            help="Share of tokens that get a gradient, in (0, 1]; default: 1.0, plain training",
+            help="Share of tokens that get a gradient, in (0, 1], the target of --ohem-schedule; "
+            "anneal-quarter and knots stand as written; default: 1.0, plain training",
             rich_help_panel=_MINING,
         ),
     ] = None,
@@ -222,7 +223,7 @@ def _print_result(run: "Run", perplexity: "Perplexity | None", as_json: bool) ->
         out.print(
             f"stopped at step {run.state.step:,} of {run.budget.steps:,}; everything is saved"
         )
-        out.print(f"go on with: {_resume_command()}")
+        out.print(f"go on with: {_resume_command()}", markup=False)
     else:
         out.print(options.perplexity_table(perplexity, str(run.run_dir)))
         err.print(f"try: tinyohem generate {quote(run.run_dir)} --prompt 'Once upon a time'")

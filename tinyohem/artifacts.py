@@ -43,6 +43,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Fill a folder that appears under `path` only once it is whole; replaces an existing one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    replaced = partial.with_suffix(".replaced")
     partial.mkdir()
     try:
         yield partial
@@ -50,11 +51,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
-        if path.exists():
-            shutil.rmtree(path)
+        if path.exists():  # moved aside whole: what stands at `path` is never half a folder
+            os.replace(path, replaced)
         os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -29,7 +29,7 @@ def write_page(summary: ScoreSummary, folder: Path) -> list[Path]:
 
         figure = _draw(summary)
     except ImportError as error:
-        hint = 'Install them with pip install "tinyohem[plots]"'
+        hint = 'Install them in the clone: pip install -c constraints.txt -e ".[plots]"'
         raise InputError(f"the HTML report needs matplotlib and jinja2: {error}", hint) from None
     histograms, page = folder / HISTOGRAM_FILE, folder / PAGE_FILE
     with atomic_file(histograms) as stream:

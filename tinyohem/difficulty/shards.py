@@ -5,14 +5,12 @@ appears whole or not at all. So any number of workers leaves the same files, and
 killed goes on with the shards that are missing.
 """
 
-import os
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +21,7 @@ from tinyohem.artifacts import atomic_file
 from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.text import encode
 from tinyohem.errors import RunError
+from tinyohem.processes import end_with_parent
 
 if TYPE_CHECKING:
     from tinyohem.data.corpus import Story
@@ -122,7 +121,7 @@ def score_missing_shards(
             yield shard, missing
         return
 
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
     try:
         # Enough to keep every worker busy, few enough to bound the text held in memory.
         waiting: deque[tuple[Shard, Future[None] | None]] = deque()
@@ -147,15 +146,3 @@ def _finish(shard: Shard, scoring: Future[None] | None) -> tuple[Shard, bool]:
     if scoring is not None:
         scoring.result()
     return shard, scoring is not None
-
-
-def _end_with_parent() -> None:
-    """End this worker when the process that started it is killed; it would wait for ever."""
-
-    def watch() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -17,12 +17,15 @@ import numpy as np
 
 from tinyohem.artifacts import hash_json, read_json, read_jsonl, write_json
 from tinyohem.config import RunConfig
-from tinyohem.errors import InputError, RunError, TinyohemError
+from tinyohem.data.prepare import prepare_data
+from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.breakdown import break_down, scored_labels
 from tinyohem.evaluation.comparison import Arm, Comparison
 from tinyohem.evaluation.perplexity import story_token_losses
+from tinyohem.processes import end_with_parent
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import environment
+from tinyohem.training.plan import budget_steps, score_table
 
 _RESULT_FORMAT = 1
 
@@ -40,17 +43,47 @@ def run_comparison(
         RunError: a run failed; the others are finished and kept.
     """
     baseline, others = comparison.arms[:1], comparison.arms[1:]
+    prepared = _prepare(comparison, progress)
     progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
     if comparison.budget == "equal-tokens":
-        results = _run_all(_jobs(comparison, comparison.arms, out, {}), workers, progress)
+        jobs = _jobs(comparison, comparison.arms, out, prepared, {})
+        results = _run_all(jobs, workers, progress)
     else:
-        results = _run_all(_jobs(comparison, baseline, out, {}), workers, progress)
+        jobs = _jobs(comparison, baseline, out, prepared, {})
+        results = _run_all(jobs, workers, progress)
         seconds = {result["seed"]: result["train_seconds"] for result in results}
-        timed = _jobs(comparison, others, out, seconds)
+        timed = _jobs(comparison, others, out, prepared, seconds)
         results += _run_all(timed, workers, progress, done=len(results))
     progress.finish()
     _add_time_to_baseline(results, baseline[0].name, out)
     return results
+
+
+def _prepare(comparison: Comparison, progress: Progress) -> str:
+    """Prepare once what all runs share, check their budgets, and return a hash of the tokens.
+
+    Raises:
+        InputError: under `equal-tokens`, an arm would see more or fewer tokens than the baseline.
+    """
+    configs = [comparison.config(arm, comparison.seeds[0]) for arm in comparison.arms]
+    data = prepare_data(configs[0].data, configs[0].tokenizer, progress)
+    budgets = [
+        (budget_steps(config, len(data.tokenizer)) * config.training.tokens_per_step, config)
+        for config in configs
+    ]
+    first, _ = budgets[0]
+    for arm, (tokens, config) in zip(comparison.arms, budgets, strict=True):
+        if config.curriculum.enabled:
+            score_table(config.curriculum, data.corpus, progress)
+        # Whole steps only, so batches of different size may miss the budget by less than one.
+        if comparison.budget == "equal-tokens" and abs(tokens - first) >= max(
+            config.training.tokens_per_step, configs[0].training.tokens_per_step
+        ):
+            raise InputError(
+                f"the arm {arm.name!r} trains on {tokens:,} tokens, the baseline on {first:,}",
+                "give all arms one budget with --tokens 4M",
+            )
+    return hash_json([data.train.manifest["ids_sha256"], data.valid.manifest["ids_sha256"]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,17 +91,23 @@ class _Job:
     arm: str
     seed: int
     config: RunConfig
+    tokens: str  # hash of the tokens it trains on and is scored on
     run_dir: Path
 
 
 def _jobs(
-    comparison: Comparison, arms: Sequence[Arm], out: Path, seconds: Mapping[int, float]
+    comparison: Comparison,
+    arms: Sequence[Arm],
+    out: Path,
+    tokens: str,
+    seconds: Mapping[int, float],
 ) -> list[_Job]:
     return [
         _Job(
             arm.name,
             seed,
             comparison.config(arm, seed, seconds.get(seed)),
+            tokens,
             out / _folder_name(arm.name, seed),
         )
         for arm in arms
@@ -84,16 +123,10 @@ def _run_all(
     todo = [job for job, result in results.items() if result is None]
     done += len(jobs) - len(todo)
     progress.advance(done)
-    if todo:
-        # Data and tokenizer are prepared once, ahead of the workers that share them.
-        from tinyohem.data.prepare import prepare_data
-
-        for data in {(job.config.data, job.config.tokenizer) for job in todo}:
-            prepare_data(*data)
-        for job, result in _in_parallel(todo, workers or default_workers(), progress):
-            results[job] = result
-            done += 1
-            progress.advance(done, {"bits per byte": result["bits_per_byte"]})
+    for job, result in _in_parallel(todo, workers or default_workers(), progress):
+        results[job] = result
+        done += 1
+        progress.advance(done, {"bits per byte": result["bits_per_byte"]})
     return [result for result in results.values() if result is not None]
 
 
@@ -101,9 +134,10 @@ def _in_parallel(
     jobs: list[_Job], workers: int, progress: Progress
 ) -> Iterator[tuple[_Job, dict[str, Any]]]:
     threads = max(1, (os.cpu_count() or 1) // workers)
-    failed: TinyohemError | None = None
+    failed: list[str] = []
     # Spawned, not forked: a forked copy of torch's thread pool hangs.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
+    try:
         futures = {
             pool.submit(_run_job, job, threads, index): job for index, job in enumerate(jobs)
         }
@@ -111,12 +145,14 @@ def _in_parallel(
             job = futures[future]
             try:
                 yield job, future.result()
-            except TinyohemError as error:
-                progress.warn(f"{job.run_dir.name}: {error.message}")
-                failed = error
-    if failed is not None:
+            except Exception as error:  # one run's trouble must not cost the others
+                failed.append(f"{job.run_dir.name}: {str(error) or type(error).__name__}")
+                progress.warn(failed[-1])
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if failed:
         raise RunError(
-            f"at least one run failed: {failed.message}",
+            f"{len(failed)} run(s) failed, the first was {failed[0]}",
             "the finished runs are kept; mend the cause and repeat the command",
         )
 
@@ -169,7 +205,7 @@ def _run_job(job: _Job, threads: int, index: int) -> dict[str, Any]:
 
 def _identity(job: _Job) -> str:
     """Hash what decides a run's result; a result under another identity is not this run's."""
-    return hash_json([_RESULT_FORMAT, job.config.model_dump()])
+    return hash_json([_RESULT_FORMAT, job.tokens, job.config.model_dump()])
 
 
 def _finished(job: _Job) -> dict[str, Any] | None:
@@ -179,7 +215,7 @@ def _finished(job: _Job) -> dict[str, Any] | None:
     result = read_json(path)
     if result["identity"] != _identity(job):
         raise InputError(
-            f"{job.run_dir} holds the result of another config",
+            f"{job.run_dir} holds the result of another config or other stories",
             "choose another --out, or delete that folder",
         )
     return dict(result)

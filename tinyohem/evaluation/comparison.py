@@ -71,7 +71,8 @@ def plan_comparison(
 def _parse_arm(text: str) -> Arm:
     name, _, settings = text.partition(":")
     tree: dict[str, Any] = {}
-    for part in [part for part in (settings or name).split(",") if part]:
+    # Commas inside quotes belong to a value: ohem.schedule="0:1,0.5:0.5,1:1".
+    for part in re.findall(r'(?:[^,"]|"[^"]*")+', settings or name):
         key, equals, literal = part.partition("=")
         if equals:
             assign(tree, key.strip(), parse_literal(literal.strip()))
@@ -80,14 +81,18 @@ def _parse_arm(text: str) -> Arm:
     return Arm(name, tree)
 
 
-def _parse_seeds(seeds: str | int | list[int]) -> tuple[int, ...]:
-    if isinstance(seeds, list):
-        return tuple(seeds)
-    numbers = str(seeds).split(",")
-    if not all(number.strip().isdecimal() for number in numbers):
-        raise InputError(f"--seeds {seeds!r} is not a count or a list", "write 3, or 0,4,7")
-    chosen = tuple(int(number) for number in numbers)
-    return chosen if len(chosen) > 1 else tuple(range(chosen[0]))
+def _parse_seeds(seeds: Any) -> tuple[int, ...]:
+    text = ",".join(map(str, seeds)) + "," if isinstance(seeds, list) else str(seeds)
+    numbers = [number.strip() for number in text.split(",") if number.strip()]
+    hint = "write how many (3), or which (0,4,7, or 7, for that one alone)"
+    if not numbers or not all(number.isdecimal() for number in numbers):
+        raise InputError(f"seeds {seeds!r} are no count and no list", hint)
+    chosen = [int(number) for number in numbers]
+    if "," not in text:
+        chosen = list(range(chosen[0]))
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InputError(f"seeds {seeds!r} name none, or one of them twice", hint)
+    return tuple(chosen)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -103,7 +108,10 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: budget = {tree['budget']!r}", f"use {' or '.join(get_args(Budget))}"
         )
-    for name, sections in [("common", tree.get("common", {})), *tree.get("arms", {}).items()]:
+    arms = tree.get("arms", {})
+    if not isinstance(arms, dict):
+        raise InputError(f"{path}: arms = {arms!r} is not a table", hint)
+    for name, sections in [("common", tree.get("common", {})), *arms.items()]:
         if not isinstance(sections, dict):
             raise InputError(f"{path}: {name} = {sections!r} is not a table", hint)
         reject_unknown_keys(sections)
@@ -126,14 +134,26 @@ def check(comparison: Comparison) -> list[str]:
             )
     if len(set(names)) < len(names):
         raise InputError("two arms share a name", "name them apart: --arm name:key=value")
-    configs = [comparison.config(arm, comparison.seeds[0]) for arm in comparison.arms]
+    timed = [None, *[1.0 if comparison.budget == "equal-seconds" else None] * (len(names) - 1)]
+    configs = [
+        comparison.config(arm, comparison.seeds[0], seconds)
+        for arm, seconds in zip(comparison.arms, timed, strict=True)
+    ]
+    for name, config in zip(names, configs, strict=True):
+        if (config.data, config.tokenizer) != (configs[0].data, configs[0].tokenizer):
+            raise InputError(
+                f"the arm {name!r} has other data or another tokenizer than {names[0]!r}",
+                "name them once for all arms: --dataset, --set, or [common] in the file",
+            )
     warnings = []
+    if any(config.training.seq_len != configs[0].training.seq_len for config in configs):
+        warnings.append("arms differ in seq_len: each is scored with its own length of context")
     if len(comparison.seeds) < 3:
         warnings.append(
             f"{len(comparison.seeds)} seed(s) cannot tell a difference from luck; use --seeds 3"
         )
-    mined = any(config.ohem.ratio < 1 for config in configs)
-    if mined and not any(config.ohem.select == "random" for config in configs):
+    mining = [config.ohem for config in configs if config.ohem.keep_schedule().lowest < 1]
+    if mining and not any(ohem.select == "random" for ohem in mining):
         warnings.append(
             "no arm selects at random: without that control a gain cannot be told from "
             "training on fewer tokens"

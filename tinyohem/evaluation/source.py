@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+_UNBOUNDED_SEQ_LEN = 2_048  # tokens, for models that name no longest context
+
+
 @dataclass(frozen=True)
 class Source:
     """A loaded model with its tokenizer."""
@@ -45,7 +48,8 @@ def load_source(name: str, device: str = "auto") -> Source:
         )
     folder = str(resolve_model_folder(path)) if path.exists() else name
     model = load_causal_lm(folder).to(pick_device(device)).eval()
-    return Source(model, load_tokenizer(folder), int(model.config.max_position_embeddings))
+    max_seq_len = getattr(model.config, "max_position_embeddings", None) or _UNBOUNDED_SEQ_LEN
+    return Source(model, load_tokenizer(folder), int(max_seq_len))
 
 
 def evaluate_source(

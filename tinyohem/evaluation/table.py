@@ -25,7 +25,8 @@ class Row:
     gini: tuple[float, float]
     kept: float  # share of the tokens seen that got a gradient
     train_seconds: tuple[float, float]
-    steps_to_baseline: float | None  # mean; None unless every seed got there
+    reached_baseline: int  # seeds that reached the baseline's final loss
+    steps_to_baseline: float | None  # mean over those seeds; None if there is none
     seconds_to_baseline: float | None
     difference: Difference | None  # of bits per byte, to the baseline; None for itself
 
@@ -43,9 +44,10 @@ def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
     def spread(name: str) -> tuple[float, float]:
         return mean_sd([run[name] for run in runs])
 
-    def mean_if_all(name: str) -> float | None:
-        values = [run[name] for run in runs]
-        return None if None in values else sum(values) / len(values)
+    reached = [run for run in runs if run["steps_to_baseline"] is not None]
+
+    def mean_of_reached(name: str) -> float | None:
+        return mean_sd([run[name] for run in reached])[0] if reached else None
 
     seeds = sorted({run["seed"] for run in runs} & {run["seed"] for run in baseline})
     ours = {run["seed"]: run["bits_per_byte"] for run in runs}
@@ -60,8 +62,9 @@ def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
         gini=spread("gini"),
         kept=sum(r["tokens_selected"] for r in runs) / sum(r["tokens_seen"] for r in runs),
         train_seconds=spread("train_seconds"),
-        steps_to_baseline=mean_if_all("steps_to_baseline"),
-        seconds_to_baseline=mean_if_all("seconds_to_baseline"),
+        reached_baseline=len(reached),
+        steps_to_baseline=mean_of_reached("steps_to_baseline"),
+        seconds_to_baseline=mean_of_reached("seconds_to_baseline"),
         difference=None
         if runs is baseline
         else paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds]),
@@ -92,6 +95,7 @@ CELLS = (
     "easiest half",
     "Gini",
     "steps to baseline",
+    "s to baseline",
     "train s",
 )
 NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail
@@ -113,7 +117,7 @@ def cells(row: Row) -> list[str]:
         _spread(row.hardest_tenth, 3),
         _spread(row.easiest_half, 3),
         _spread(row.gini, 3),
-        "never" if row.steps_to_baseline is None else f"{row.steps_to_baseline:,.0f}",
+        *_reaching(row),
         _spread(row.train_seconds, 0),
     ]
 
@@ -145,6 +149,13 @@ def write_parquet(path: Path, results: Sequence[Result]) -> None:
     flat = [{k: v for k, v in result.items() if k != "environment"} for result in results]
     with atomic_file(path) as stream:
         parquet.write_table(pyarrow.Table.from_pylist(flat), stream)
+
+
+def _reaching(row: Row) -> tuple[str, str]:
+    if row.steps_to_baseline is None or row.seconds_to_baseline is None:
+        return "never", "never"
+    some = "" if row.reached_baseline == row.seeds else f" ({row.reached_baseline} of {row.seeds})"
+    return f"{row.steps_to_baseline:,.0f}{some}", f"{row.seconds_to_baseline:,.0f}{some}"
 
 
 def _spread(value: tuple[float, float], digits: int) -> str:

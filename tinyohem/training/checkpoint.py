@@ -94,8 +94,10 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     from safetensors.torch import load_file
 
     weights = load_file(path / "model" / "model.safetensors")
+    loaded = model.load_state_dict(weights, strict=False)
     # A tied head is stored once, under the embedding's name.
-    model.load_state_dict(weights, strict=False)
+    if loaded.unexpected_keys or set(loaded.missing_keys) - {"lm_head.weight"}:
+        raise InputError(f"{path} holds another model's weights", "choose another --out")
     tensors = load_file(path / "optimizer.safetensors")
     torch.set_rng_state(tensors.pop("rng.cpu"))
     names = _optimizer_order(model, optimizer)

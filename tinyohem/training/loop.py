@@ -102,8 +102,8 @@ def train(
         check_same_data(run_dir, data)
         run.state = load_checkpoint(checkpoint, run.model, run.optimizer)
         progress.note(f"resuming from {checkpoint}")
-    run.plan = keep_plan(run.plan, run_dir)
     _record(run)
+    run.plan = keep_plan(run.plan, run_dir)
     with graceful_stop() as stop:
         _train_steps(run, stop, progress)
     if not run.finished:
@@ -163,7 +163,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     tracker = Tracker(run.run_dir, run.config, state.step)
     meter = Meter(run.device, state.train_seconds)
     clock = Stopwatch(run.device, state.train_seconds)
-    progress.start("train", run.budget.steps, "steps")
+    progress.start("train", None if run.budget.seconds else run.budget.steps, "steps")
 
     ending = run.finished or _paused(run)
     while not ending:

@@ -32,9 +32,13 @@ def find_checkpoint(
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"{run_dir} is a file", "choose another --out")
     started = (run_dir / "config.json").exists()
-    if resume == "never" and run_dir.exists() and any(run_dir.iterdir()):
-        what = "already holds a run" if started else "is not empty"
-        raise InputError(f"{run_dir} {what}", "choose another --out, or go on with --resume auto")
+    if (resume == "never" or not started) and run_dir.exists() and any(run_dir.iterdir()):
+        if started:
+            raise InputError(
+                f"{run_dir} already holds a run",
+                "choose another --out, or go on with --resume auto",
+            )
+        raise InputError(f"{run_dir} is not empty and holds no run", "choose another --out")
     if resume == "must" and not started:
         raise InputError(f"there is no run in {run_dir} to resume", "check --out")
     if not started:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tinyohem.artifacts import append_line, atomic_file, read_jsonl
+from tinyohem.artifacts import append_line, atomic_file, hash_json, read_jsonl
 from tinyohem.config import RunConfig
 
 
@@ -46,7 +46,7 @@ def _start_wandb(run_dir: Path, config: RunConfig) -> Any:
     return wandb.init(
         project=config.tracking.project,
         name=run_dir.name,
-        id=run_dir.name,
+        id=hash_json(str(run_dir.resolve()))[:16],  # names of runs repeat, folders do not
         dir=str(run_dir),
         mode=config.tracking.wandb,
         resume="allow",
