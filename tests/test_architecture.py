@@ -2,6 +2,9 @@
 
 import ast
 import graphlib
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -143,6 +146,16 @@ def test_a_dependency_has_one_home(package: str) -> None:
         if i.target.partition(".")[0] == package and not within(i.source, *HOMES[package])
     }
     assert strangers == set()
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """What the `dev` extra happens to bring along hides here what a user would lack."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["plots"]]
+    names = {re.match(r"[\w-]+", line)[0].replace("-", "_").lower() for line in declared}  # type: ignore[index]
+    through = {"huggingface_hub", *PACKAGES}  # the first comes with transformers and datasets
+    third_party = {i.target.partition(".")[0] for i in imports()} - set(sys.stdlib_module_names)
+    assert third_party - names - through == set()
 
 
 def test_slow_dependencies_are_imported_where_they_are_used() -> None:

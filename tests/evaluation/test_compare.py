@@ -51,13 +51,16 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_data(
     corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
 ) -> None:
     out, _ = finished
-    for seed in (0, 1):
-        full, random = (
-            tiny.read_metrics(out / f"{arm}-seed{seed}")[0]["train/loss"] for arm in
-            ("full", "random")
-        )  # fmt: skip
-        # The log's first line is the mean of two steps; the first of them is the same for both.
-        assert full == pytest.approx(random, abs=0.05)
+    plan = comparison(corpus)
+    assign(plan.common, "training.log_every", 1)
+    run_comparison(plan, tmp_path, workers=1)
+    first_losses = {
+        path.name: tiny.read_metrics(path)[0]["train/loss"] for path in tmp_path.glob("*-seed*")
+    }
+    for seed in (0, 1):  # before the first update, so weights and windows alone decide
+        full, random = (first_losses[f"{arm}-seed{seed}"] for arm in ("full", "random"))
+        assert full == pytest.approx(random, rel=1e-6)
+    assert first_losses["full-seed0"] != pytest.approx(first_losses["full-seed1"], rel=1e-6)
     records = [read_json(out / f"{arm}-seed0" / "config.json") for arm in ("full", "random")]
     for name in ("train", "valid", "num_steps", "num_parameters"):
         assert records[0][name] == records[1][name]
@@ -98,6 +101,26 @@ def test_a_result_of_another_config_is_refused(
     assign(other.common, "optim.lr", 1e-4)
     with pytest.raises(InputError, match="another config"):
         run_comparison(other, finished[0], workers=1)
+
+
+def test_a_result_on_other_stories_is_refused(corpus: Path, tmp_path: Path) -> None:
+    stories = tmp_path / "stories"
+    shutil.copytree(corpus, stories)
+    plan = comparison(stories, seeds=1)
+    run_comparison(plan, tmp_path / "out", workers=1)
+    lines = (stories / "valid.jsonl").read_text().splitlines(keepends=True)
+    (stories / "valid.jsonl").write_text("".join(lines[:-1]))
+    with pytest.raises(InputError, match="other stories"):
+        run_comparison(plan, tmp_path / "out", workers=1)
+
+
+def test_an_arm_with_more_tokens_is_refused(corpus: Path, tmp_path: Path) -> None:
+    plan = comparison(corpus)
+    longer = Arm("longer", {"training": {"steps": 21}})
+    unfair = Comparison((*ARMS, longer), plan.seeds, plan.common)
+    with pytest.raises(InputError, match="'longer' trains on 2,688 tokens, the baseline on 2,560"):
+        run_comparison(unfair, tmp_path, workers=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_equal_seconds_end_within_one_step_of_the_baselines(corpus: Path, tmp_path: Path) -> None:

@@ -39,12 +39,26 @@ def test_the_command_line_adds_arms_and_overrides_the_rest(tmp_path: Path) -> No
     assert control.training.seed == 2
 
 
+def test_an_arm_with_a_recipes_name_begins_as_that_recipe() -> None:
+    (arm,) = plan_comparison(None, ["random:ohem.ratio=0.25"], None, None, {}).arms
+    assert arm.tree["ohem"]["select"] == "random"
+    assert arm.tree["ohem"]["ratio"] == 0.25
+
+
+def test_a_quoted_value_may_hold_commas() -> None:
+    plan = plan_comparison(None, ['x:ohem.schedule="0:1,0.5:0.5,1:1",optim.lr=0.1'], None, None, {})
+    config = plan.config(plan.arms[0], seed=0)
+    assert (config.ohem.schedule, config.optim.lr) == ("0:1,0.5:0.5,1:1", 0.1)
+
+
 def test_seeds_are_a_count_or_a_list(tmp_path: Path) -> None:
     assert plan_comparison(None, [], "2", None, {}).seeds == (0, 1)
     assert plan_comparison(None, [], "0,4,7", None, {}).seeds == (0, 4, 7)
     assert plan_comparison(None, [], None, None, {}).seeds == (0, 1, 2)
-    with pytest.raises(InputError, match="three"):
-        plan_comparison(None, [], "three", None, {})
+    assert plan_comparison(None, [], "7,", None, {}).seeds == (7,)
+    for wrong in ("three", "0", "", "1,1", "-1"):
+        with pytest.raises(InputError, match="seeds"):
+            plan_comparison(None, [], wrong, None, {})
 
 
 @pytest.mark.parametrize(
@@ -56,6 +70,8 @@ def test_seeds_are_a_count_or_a_list(tmp_path: Path) -> None:
         (["baseline", "x:ohem.ratio=2"], "3", "ohem.ratio = 2"),
         (["baseline", "nonsense"], "3", "no recipe 'nonsense'"),
         (["baseline", "../up:ohem"], "3", "cannot name a folder"),
+        (["baseline", "other:data.dataset=a.txt"], "3", "other data"),
+        (["baseline", "quickstart"], "3", "other data"),
     ],
 )
 def test_bad_arms(arms: list[str], seeds: str, message: str) -> None:
@@ -70,6 +86,9 @@ def test_bad_arms(arms: list[str], seeds: str, message: str) -> None:
         ("sedes = 3", "unknown key 'sedes'"),
         ('budget = "equal-joules"', "equal-joules"),
         ("[arms]\nfull = 3", "not a table"),
+        ("arms = 3", "not a table"),
+        ("seeds = [1, 1]", "twice"),
+        ("seeds = []", "no count"),
         ("[arms.full.ohme]\nratio = 1", "did you mean ohem"),
     ],
 )
@@ -86,3 +105,13 @@ def test_it_warns_of_few_seeds_and_of_a_missing_control() -> None:
     assert "random" in control
     assert not check(plan_comparison(None, ["baseline", "ohem", "random"], "3", None, {}))
     assert not check(plan_comparison(None, ["baseline", "b:optim.lr=0.1"], "3", None, {}))
+    by_schedule = plan_comparison(
+        None, ["baseline", "b:ohem.schedule=anneal-quarter"], "3", None, {}
+    )
+    assert "random" in check(by_schedule)[0]
+
+
+def test_a_curriculum_without_an_end_is_refused_before_anything_runs() -> None:
+    arms = ["baseline", "c:curriculum.enabled=true"]
+    with pytest.raises(InputError, match="curriculum needs a budget"):
+        check(plan_comparison(None, arms, "3", "equal-seconds", {}))

@@ -49,10 +49,12 @@ def test_one_seed_is_not_tested() -> None:
 
 
 def test_never_reaching_the_baseline_is_said() -> None:
-    late = [result("topk", s, 2.0 + 0.1 * s, steps=None if s == 1 else 5) for s in range(3)]
+    never = [result("topk", s, 2.0 + 0.1 * s, steps=None) for s in range(3)]
+    assert cells(summarise(FULL + never)[1]).count("never") == 2
+    late = [result("topk", s, 2.0 + 0.1 * s, steps=None if s == 1 else 5 + s) for s in range(3)]
     row = summarise(FULL + late)[1]
-    assert row.steps_to_baseline is None
-    assert "never" in cells(row)
+    assert (row.reached_baseline, row.steps_to_baseline, row.seconds_to_baseline) == (2, 6, 12)
+    assert "6 (2 of 3)" in cells(row)
 
 
 def test_markdown_json_and_parquet_hold_the_same_runs(tmp_path: Path) -> None:

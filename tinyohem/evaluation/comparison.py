@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from tinyohem.config import RunConfig, reject_unknown_keys, validate_config
 from tinyohem.errors import InputError
-from tinyohem.recipe import assign, overlay, parse_literal, read_recipe
+from tinyohem.recipe import assign, overlay, parse_literal, read_recipe, recipe_names
 
 Budget = Literal["equal-tokens", "equal-seconds"]
 
@@ -70,9 +70,12 @@ def plan_comparison(
 
 def _parse_arm(text: str) -> Arm:
     name, _, settings = text.partition(":")
-    tree: dict[str, Any] = {}
     # Commas inside quotes belong to a value: ohem.schedule="0:1,0.5:0.5,1:1".
-    for part in re.findall(r'(?:[^,"]|"[^"]*")+', settings or name):
+    parts = re.findall(r'(?:[^,"]|"[^"]*")+', settings)
+    if not parts or (name in recipe_names() and all("=" in part for part in parts)):
+        parts.insert(0, name)  # an arm that bears a recipe's name begins as that recipe
+    tree: dict[str, Any] = {}
+    for part in parts:
         key, equals, literal = part.partition("=")
         if equals:
             assign(tree, key.strip(), parse_literal(literal.strip()))
