@@ -361,7 +361,7 @@ class TestResume:
     ) -> None:
         run_dir = tmp_path / "run"
         train(tiny.config(corpus, training__stop_at_step=9), run_dir)
-        free = {"log_every": 3, "eval_every": 4, "save_every": 8, "keep_last": 5, "eval_tokens": 99}
+        free = {"log_every": 3, "eval_every": 4, "save_every": 8, "keep_last": 5}
         changed = {f"training.{key}": value for key, value in free.items()}
         train(tiny.config(corpus, **changed), run_dir, resume="must")
         assert tiny.saved_hashes(run_dir) == tiny.saved_hashes(finished_run)
