@@ -146,7 +146,7 @@ def test_the_stopwatch_counts_all_but_its_pauses(monkeypatch: pytest.MonkeyPatch
 
 def test_the_environment_is_json_and_names_the_versions() -> None:
     record = json.loads(json.dumps(environment(CPU)))
-    assert record["packages"]["torch"] == torch.__version__
+    assert record["packages"]["torch"].startswith(torch.__version__.partition("+")[0])
     assert record["device"] == "cpu"
     assert record["threads"] == torch.get_num_threads()
     assert record["processor"]
