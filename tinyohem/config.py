@@ -178,7 +178,8 @@ class RunConfig(_Section):
         return self
 
 
-# Keys that may differ between a run and its resumption: they do not change the weights.
+# Keys that may differ between a run and its resumption: they decide where it runs and what it
+# leaves behind, not what it computes (another device or compiler rounds differently).
 RESUME_MAY_CHANGE = frozenset(
     {
         "training.device",
