@@ -78,6 +78,7 @@ def evaluate_perplexity(
     *,
     seq_len: int,
     stride: int | None = None,
+    out: NDArray[np.float32] | None = None,
     progress: Progress = SILENT,
 ) -> Perplexity:
     """Score a whole split.
@@ -85,6 +86,7 @@ def evaluate_perplexity(
     Args:
         seq_len: the longest context the model is given, in tokens.
         stride: see `story_token_losses`.
+        out: (tokens,) where given, takes the nats of each id of the store, 0 at start tokens.
 
     Raises:
         RunError: a loss is not finite: the model's weights are broken.
@@ -93,6 +95,9 @@ def evaluate_perplexity(
     progress.start("evaluate", store.num_stories, "stories")
     for last_story, losses in story_token_losses(model, store, seq_len=seq_len, stride=stride):
         nats += float(losses.sum(dtype=np.float64))
+        if out is not None:
+            end = int(store.offsets[last_story])
+            out[end - len(losses) : end] = losses
         progress.advance(last_story)
     progress.finish()
     if not math.isfinite(nats):
