@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
 done
 if [ ${#dataset[@]} -eq 0 ]; then
   if [ $quick = yes ]; then dataset=(--dataset sample)
-  else echo "error: no --dataset; hint: --quick runs on the built-in sample" >&2; exit 2; fi
+  else printf "error: no --dataset\nhint: --quick runs on the built-in sample\n" >&2; exit 2; fi
 fi
 
 make --silent .venv/.installed-plots
