@@ -106,5 +106,5 @@ def stratified(
 def _positive(scores_SM: Tensor, valid_SM: Tensor) -> Tensor:
     """Return float64 scores > 0 at valid tokens, 0 elsewhere: chances have to be defined."""
     scores_SM = scores_SM.double().masked_fill(~valid_SM, 0).clamp(min=0)
-    smallest_S1 = 1e-9 * scores_SM.amax(dim=1, keepdim=True) + 1e-30
-    return torch.where(valid_SM, scores_SM + smallest_S1, 0)
+    highest_S1 = scores_SM.amax(dim=1, keepdim=True)
+    return torch.where(valid_SM, scores_SM + torch.where(highest_S1 > 0, 1e-9 * highest_S1, 1), 0)
