@@ -108,7 +108,7 @@ def parse_shares(text: str) -> dict[str, float]:
     """
     shares: dict[str, float] = {}
     for part in text.split(","):
-        name, _, share = part.strip().partition("=")
+        name, _, share = (piece.strip() for piece in part.partition("="))
         if name not in ("topk", "random", "pool") or name in shares:
             raise ValueError(f"mix {text!r}: {name!r} is no source or stands twice")
         try:
