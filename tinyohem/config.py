@@ -164,10 +164,15 @@ class OhemConfig(_Section):
         parse_shares(self.mix)
         if self.adaptive and (self.select, self.score) != ("importance", "gradnorm"):
             raise ValueError("schedule adaptive needs select = importance and score = gradnorm")
-        if self.select == "threshold" and not (
-            self.loss_threshold or self.prob_threshold or self.queue_steps
-        ):
-            raise ValueError("select threshold needs loss_threshold, prob_threshold or queue_steps")
+        if self.adaptive and self.ratio == 1:
+            raise ValueError("schedule adaptive needs ratio < 1, the least share that a step keeps")
+        fixed_limit = self.loss_threshold or self.prob_threshold
+        if (self.select == "threshold") != bool(fixed_limit or self.queue_steps):
+            raise ValueError(
+                "select threshold goes with loss_threshold, prob_threshold or queue_steps"
+            )
+        if fixed_limit and self.queue_steps:
+            raise ValueError("queue_steps stands in place of loss_threshold and prob_threshold")
         if self.prob_threshold and self.score != "loss":
             raise ValueError("prob_threshold needs score = loss")
         if self.nms_key != "none" and self.select not in ("topk", "threshold", "band"):

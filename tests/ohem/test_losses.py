@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
 import torch.nn.functional as F
@@ -180,3 +181,77 @@ def test_bfloat16_autocast_stays_close_and_keeps_float32_gradients() -> None:
         assert mine.dtype == torch.float32
         assert F.cosine_similarity(mine.flatten(), theirs.flatten(), dim=0) > 0.999
         torch.testing.assert_close(mine.norm(), theirs.norm(), rtol=1e-2, atol=0)
+
+
+class TestFocal:
+    """f(ℓ) = (1 − p)^γ · ℓ, whose factor carries a gradient of its own."""
+
+    GAMMAS = (0.5, 1.0, 2.0, 5.0)
+
+    def sure_and_unsure(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return tokens whose labels have probabilities from 1e-12 to 1 − 1e-12."""
+        gaps = torch.tensor([[-28.0, -10.0, -2.0, 0.0, 2.0, 10.0, 28.0]], dtype=torch.float64)
+        hidden = torch.stack([gaps, torch.full_like(gaps, 0.3)], dim=2)
+        head = torch.tensor([[1.0, 0.2], [0.0, 0.1], [-0.1, 0.7]], dtype=torch.float64)
+        labels, weight = torch.zeros(1, 7, dtype=torch.long), torch.rand(1, 7).double() + 0.5
+        return hidden.requires_grad_(), head.requires_grad_(), labels, weight
+
+    @pytest.mark.parametrize("gamma", GAMMAS)
+    def test_gradcheck(self, gamma: float) -> None:
+        for hidden, head, labels, weight in (example(shape=(2, 4)), self.sure_and_unsure()):
+            assert torch.autograd.gradcheck(
+                lambda h, w, y=labels, v=weight: kept_loss(h, w, y, v, gamma=gamma)[0],
+                (hidden, head),
+                atol=1e-7,
+            )
+
+    @pytest.mark.parametrize("gamma", GAMMAS)
+    @pytest.mark.parametrize("rows", [1, 4, 1000])
+    def test_value_and_gradient_equal_autograd_of_the_formula(
+        self, monkeypatch: pytest.MonkeyPatch, gamma: float, rows: int
+    ) -> None:
+        set_chunk_rows(monkeypatch, rows)
+        hidden, head, labels, weight = example()
+        total, kept = kept_loss(hidden, head, labels, weight, gamma=gamma)
+        p = (hidden @ head.T).softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        expected = ((1 - p) ** gamma * -p.log() * weight).sum()
+        torch.testing.assert_close(total, expected, rtol=1e-10, atol=0)
+        for mine, theirs in zip(
+            gradients(total, hidden, head), gradients(expected, hidden, head), strict=True
+        ):
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+        # What is reported is the plain loss.
+        torch.testing.assert_close(kept, reference_losses(hidden, head, labels)[weight > 0])
+
+    @pytest.mark.parametrize("gamma", GAMMAS)
+    @pytest.mark.parametrize("gap", [-40.0, -10.0, -1.0, 0.0, 1.0, 10.0, 30.0])
+    def test_no_digit_is_lost_at_either_end(self, gamma: float, gap: float) -> None:
+        """One token, two types: p = 1/(1 + e^−gap), differentiated in 60 digits."""
+        hidden = torch.ones(1, 1, 1, dtype=torch.float64)
+        head = torch.tensor([[gap], [0.0]], dtype=torch.float64, requires_grad=True)
+        labels, weight = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1)
+        total, _ = kept_loss(hidden, head, labels, weight, gamma=gamma)
+        (gradient,) = torch.autograd.grad(total, head)
+
+        def formula(a: mpmath.mpf) -> mpmath.mpf:
+            p = 1 / (1 + mpmath.exp(-a))
+            return (1 - p) ** gamma * -mpmath.log(p)
+
+        with mpmath.workdps(60):
+            value, slope = float(formula(mpmath.mpf(gap))), float(mpmath.diff(formula, gap))
+        # Near p = 1 the sum of the softmax, 1 + e^−gap, rounds: its last digit is a share of ℓ.
+        lost = 3e-16 * math.exp(max(gap, 0)) * (1 + gamma)
+        assert total.item() == pytest.approx(value, rel=1e-12 + lost)
+        assert gradient[0].item() == pytest.approx(slope, rel=1e-12 + lost)
+        assert gradient[1].item() == pytest.approx(-slope, rel=1e-12 + lost)
+
+    @pytest.mark.parametrize("gamma", [0.0, *GAMMAS])
+    def test_a_certain_token_has_no_loss_and_no_gradient(self, gamma: float) -> None:
+        """p is 1 to the last bit, where the formula's own derivative is ∞ · 0."""
+        hidden = torch.ones(1, 1, 1, requires_grad=True)
+        head = torch.tensor([[200.0], [0.0]], requires_grad=True)
+        labels, weight = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1)
+        total, _ = kept_loss(hidden, head, labels, weight, gamma=gamma)
+        assert total.item() == 0
+        for gradient in gradients(total, hidden, head):
+            assert gradient.abs().max().item() == 0

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyohem.errors import InputError
-from tinyohem.ohem.schedule import NAMED_SCHEDULES, KeepSchedule, parse_schedule
+from tinyohem.ohem.schedule import NAMED_SCHEDULES, KeepSchedule, parse_schedule, parse_shares
 
 ratios = st.floats(1e-6, 1)
 progresses = st.floats(0, 1)
@@ -115,3 +115,60 @@ def test_bad_schedules_are_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         parse_schedule(text, 0.5)
     assert "recover" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("every", [2, 3, 7])
+def test_interrupt_makes_every_nth_step_a_full_one(every: int) -> None:
+    schedule = parse_schedule("constant", 0.3, every)
+    found = [schedule.keep_ratio(step / 21, step) for step in range(21)]
+    assert found == [1.0 if step % every == every - 1 else 0.3 for step in range(21)]
+    assert schedule.lowest == 0.3
+    assert not schedule.ends_full  # a step of its own is not the end of mining
+    plain = parse_schedule("constant", 0.3)
+    assert [plain.keep_ratio(step / 21, step) for step in range(21)] == [0.3] * 21
+
+
+@given(st.sampled_from(NAMED_SCHEDULES), ratios, progresses, st.integers(0, 10**6))
+def test_between_interruptions_the_schedule_holds(
+    name: str, ratio: float, t: float, step: int
+) -> None:
+    plain, interrupted = parse_schedule(name, ratio), parse_schedule(name, ratio, 5)
+    expected = 1.0 if (step + 1) % 5 == 0 else plain.keep_ratio(t)
+    assert interrupted.keep_ratio(t, step) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "shares"),
+    [
+        ("topk=0.5,random=0.5", {"topk": 0.5, "random": 0.5}),
+        (" random = 0.3 , topk=0.7", {"random": 0.3, "topk": 0.7}),
+        ("pool=1", {"pool": 1.0}),
+        ("topk=0.1,random=0.2,pool=0.7", {"topk": 0.1, "random": 0.2, "pool": 0.7}),
+        ("topk=0,random=1", {"topk": 0.0, "random": 1.0}),
+    ],
+)
+def test_shares(text: str, shares: dict[str, float]) -> None:
+    found = parse_shares(text)
+    assert found == shares
+    assert list(found) == list(shares)  # the order decides who takes first
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "'' is no source or stands twice"),
+        ("topk", "'' is no share of topk"),
+        ("topk=half,random=0.5", "'half' is no share of topk"),
+        ("bottom=1", "'bottom' is no source or stands twice"),
+        ("topk=0.5,topk=0.5", "'topk' is no source or stands twice"),
+        ("topk=0.5,random=0.4", "must not be negative and must sum to 1"),
+        ("topk=0.5,random=0.50001", "must not be negative and must sum to 1"),
+        ("topk=1.5,random=-0.5", "must not be negative and must sum to 1"),
+        ("topk=nan,random=0.5", "must not be negative and must sum to 1"),
+        ("topk=inf", "must not be negative and must sum to 1"),
+    ],
+)
+def test_bad_shares_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        parse_shares(text)
+    assert str(caught.value).startswith(f"mix {text!r}: ")

@@ -177,7 +177,8 @@ def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> tuple[Tensor, Tensor, Tens
     max_C1 = logits_CV.amax(dim=1, keepdim=True)
     exp_CV = logits_CV.sub_(max_C1).exp_()
     sum_C1 = exp_CV.sum(dim=1, keepdim=True)
-    return (sum_C1.log() + max_C1 - label_logit_C1).squeeze(1), exp_CV, sum_C1
+    # The logits' difference first: a loss near 0 would drown in the rounding of their size.
+    return (sum_C1.log() + (max_C1 - label_logit_C1)).squeeze(1), exp_CV, sum_C1
 
 
 def _chunk_rows(head_VD: Tensor) -> int:

@@ -22,7 +22,7 @@ class Mining:
 
     def reads_first(self, keep_ratio: float) -> bool:
         """Whether a step has to see all losses before it can weigh a token."""
-        return keep_ratio < 1 or self.config.adaptive or self.config.weight == "ghm"
+        return keep_ratio < 1 or self.config.weight == "ghm"
 
     def weigh(
         self,

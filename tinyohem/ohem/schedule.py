@@ -108,10 +108,14 @@ def parse_shares(text: str) -> dict[str, float]:
     """
     shares: dict[str, float] = {}
     for part in text.split(","):
-        name, _, share = part.strip().partition("=")
+        name, _, share = (piece.strip() for piece in part.partition("="))
         if name not in ("topk", "random", "pool") or name in shares:
             raise ValueError(f"mix {text!r}: {name!r} is no source or stands twice")
-        shares[name] = float(share)
-    if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
-        raise ValueError(f"mix {text!r}: shares must be positive and sum to 1")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise ValueError(f"mix {text!r}: {share!r} is no share of {name}") from None
+    # Written so that NaN fails. Exact, because the shares decide how many tokens are kept.
+    if not (min(shares.values()) >= 0 and abs(sum(shares.values()) - 1) <= 1e-9):
+        raise ValueError(f"mix {text!r}: shares must not be negative and must sum to 1")
     return shares

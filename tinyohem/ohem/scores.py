@@ -72,7 +72,7 @@ def read_tokens(
 def _gradient_norm(chunk: SoftmaxChunk) -> Tensor:
     """Return ‖p − e_y‖ · ‖h‖ by ‖p − e_y‖² = Σp² − 2p_y + 1; (C,)."""
     # Summed as Σ_{v≠y} p² + (1 − p_y)²: the closed form as written cancels when p_y is near 1.
-    exp_CV = chunk.exp_CV.scatter(1, chunk.labels_C[:, None], 0)
+    exp_CV = chunk.exp_CV.scatter_(1, chunk.labels_C[:, None], 0)
     others_C = torch.linalg.vector_norm(exp_CV, dim=1) / chunk.sum_C1[:, 0]
     residual_C = torch.hypot(others_C, -torch.expm1(-chunk.loss_C))
     return residual_C * torch.linalg.vector_norm(chunk.hidden_CD.to(residual_C.dtype), dim=1)

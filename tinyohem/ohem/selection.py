@@ -40,7 +40,8 @@ def select(
     Args:
         scores_BT: float (B, T), finite, no gradient; values at ignored labels do not matter.
         labels_BT: int64 (B, T); `IGNORE_INDEX` is excluded before anything is counted.
-        keep_ratio: share of the valid tokens of each scope to keep, in (0, 1].
+        keep_ratio: share of the valid tokens of each scope to keep, in (0, 1]; at 1 every method
+            keeps them all, with weight 1.
         input_ids_BT: int64 (B, T); needed to find repeated bigrams.
         pool_BT: (B, T) losses of an earlier checkpoint; needed by the source `pool`.
         limit: scalar in the scores' unit, for `threshold`; default: the config's own.
@@ -51,6 +52,8 @@ def select(
     """
     shape = (1, -1) if config.scope == "batch" else tuple(labels_BT.shape)
     valid_BT = labels_BT != IGNORE_INDEX
+    if keep_ratio == 1:
+        return valid_BT.float()
     candidates_BT = valid_BT & _distinct(scores_BT, valid_BT, input_ids_BT, labels_BT, config)
     scores_SM, valid_SM = scores_BT.reshape(shape), valid_BT.reshape(shape)
     candidates_SM = candidates_BT.reshape(shape)
@@ -110,7 +113,7 @@ def _threshold(
 ) -> Tensor:
     """Keep scores above the limit; the k highest in a scope where fewer than k are above it.
 
-    A limit from the queue already aims at k, so there only `min_kept` is made up.
+    A limit from the queue aims at k by itself, so there only `min_kept` is made up.
     """
     if limit is None:
         limits = [math.inf]
@@ -119,8 +122,8 @@ def _threshold(
         if config.prob_threshold is not None:
             limits.append(-math.log(config.prob_threshold))
         limit = scores_SM.new_tensor(min(limits))
-    elif limit.isfinite():
-        counts_S = counts_S.clamp(max=config.min_kept)
+    else:
+        counts_S = torch.where(limit.isfinite(), counts_S.clamp(max=config.min_kept), counts_S)
     above_SM = candidates_SM & (scores_SM > limit)
     enough_S = above_SM.sum(dim=1) >= counts_S
     return torch.where(enough_S[:, None], above_SM, top_k(scores_SM, candidates_SM, counts_S))
@@ -128,7 +131,8 @@ def _threshold(
 
 def _band(scores_SM: Tensor, candidates_SM: Tensor, counts_S: Tensor, noise: float) -> Tensor:
     rank_SM = ranks(scores_SM, candidates_SM)
-    dropped_S1 = (noise * candidates_SM.sum(dim=1, keepdim=True)).long()
+    number_S1 = candidates_SM.sum(dim=1, keepdim=True)
+    dropped_S1 = (noise * number_S1.double() + 1e-9).long()  # 0.29 · 100 is 28.999999999999996
     within_SM = (rank_SM >= dropped_S1) & (rank_SM < dropped_S1 + counts_S[:, None])
     return candidates_SM & within_SM
 
@@ -145,7 +149,7 @@ def _mixed(
         if scores_SM is None:
             raise ValueError(f"the source {name!r} was not given")
         total += share
-        upto_S = (total * counts_S).round().long()
+        upto_S = (total * counts_S.double()).round().long()
         kept_SM |= top_k(scores_SM, candidates_SM & ~kept_SM, upto_S - taken_S)
         taken_S = upto_S
     return kept_SM

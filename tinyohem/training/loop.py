@@ -202,7 +202,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
             make_batch(run.data.train, part, config.seq_len).to(run.device)
             for part in np.split(windows, config.batch_size // config.sequences_a_pass)
         ]
-        reference = run.reference if run.mining.reads_first(keep_ratio) else None
+        reference = run.reference if keep_ratio < 1 else None
         references = None
         if reference is not None:
             with selecting:

@@ -16,8 +16,6 @@ from tinyohem.ohem.ranking import keep_counts
 from tinyohem.ohem.scores import read_tokens
 
 _EXACT_COUNTS = ("topk", "random", "stratified", "mixed")
-
-
 _UNTIMED = nullcontext()
 LOSS_BUCKETS = (1.0, 3.0, 5.0)  # nats: where the shares of kept tokens are counted
 
@@ -32,6 +30,7 @@ class StepStats:
     kept_loss_share: Tensor  # of the sum of all valid tokens' losses
     kept_by_bucket: Tensor  # (4,) shares of the kept tokens, between `LOSS_BUCKETS`
     effective_sample_size: Tensor  # (Σw)² / Σw², as a share of the valid tokens
+    finite: Tensor  # bool, whether the score of every valid token is
     num_kept: int  # tokens
 
 
@@ -67,14 +66,18 @@ def training_step(
     labels_BT = torch.cat([batch.labels for batch in micro_batches])
     valid_BT = labels_BT != IGNORE_INDEX
 
+    finite = torch.ones_like(valid_BT)
     if mining.reads_first(keep_ratio):
+        score = config.score if keep_ratio < 1 else "loss"  # at 1 nothing is ranked
         theirs: Sequence[Tensor | None] = references or [None] * len(micro_batches)
         with selection_timer:
             read = [
-                _read(hidden[i], head_VD, batch, config, reference, precision)
+                _read(score, hidden[i], head_VD, batch, config.gamma, reference, precision)
                 for i, (batch, reference) in enumerate(zip(micro_batches, theirs, strict=True))
             ]
             loss_BT, score_BT = (torch.cat(parts) for parts in zip(*read, strict=True))
+            # A NaN ranks somewhere, or is never drawn: it would teach or vanish without a word.
+            finite = score_BT.isfinite() | ~valid_BT
             weight_BT = mining.weigh(
                 loss_BT,
                 score_BT,
@@ -100,29 +103,33 @@ def training_step(
         loss.backward()
         kept.append(loss_K)
     loss_K = torch.cat(kept)
-    return _stats(loss_K if loss_BT is None else loss_BT, loss_K, weight_BT, valid_BT)
+    losses = loss_K if loss_BT is None else loss_BT
+    return _stats(losses, loss_K, weight_BT, valid_BT, finite.all())
 
 
 def _read(
+    score: str,
     hidden_BTD: Tensor,
     head_VD: Tensor,
     batch: Batch,
-    config: OhemConfig,
+    gamma: float,
     reference_BT: Tensor | None,
     precision: AbstractContextManager[Any],
 ) -> tuple[Tensor, Tensor]:
     with torch.no_grad(), precision:
         return read_tokens(
-            config.score,
+            score,
             hidden_BTD,
             head_VD,
             batch.labels,
             reference_BT=reference_BT,
-            gamma=config.gamma,
+            gamma=gamma,
         )
 
 
-def _stats(losses: Tensor, loss_K: Tensor, weight_BT: Tensor, valid_BT: Tensor) -> StepStats:
+def _stats(
+    losses: Tensor, loss_K: Tensor, weight_BT: Tensor, valid_BT: Tensor, finite: Tensor
+) -> StepStats:
     """Summarise a step from the losses of all tokens (0 where ignored) and of the kept."""
     num_valid, num_kept = valid_BT.sum().clamp(min=1), max(1, len(loss_K))
     edges = loss_K.new_tensor(LOSS_BUCKETS)
@@ -138,6 +145,7 @@ def _stats(losses: Tensor, loss_K: Tensor, weight_BT: Tensor, valid_BT: Tensor) 
         kept_by_bucket=in_bucket.sum(dim=0) / num_kept,
         effective_sample_size=weight_BT.sum() ** 2
         / (torch.where(squares > 0, squares, 1) * num_valid),
+        finite=finite,
         num_kept=len(loss_K),
     )
 
