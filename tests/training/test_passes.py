@@ -57,15 +57,20 @@ def random_weights(count: int, *, even: bool, seed: int = 2) -> Tensor:
     return kept * (0.5 + torch.rand(ROWS, LENGTH, generator=rng))
 
 
+def places(kept_BT: Tensor, even: bool) -> Kept:
+    width = int(kept_BT.sum()) // len(kept_BT) if even else None
+    return Kept.at(kept_BT.flatten().nonzero()[:, 0], (kept_BT.shape[0], kept_BT.shape[1]), width)
+
+
 def below(run: Trunk, input_ids: Tensor, kept_BT: Tensor, even: bool) -> tuple[Tensor, Tensor]:
     hidden, memory = read_below(run, input_ids)
-    kept = Kept.among(kept_BT, int(kept_BT.sum()), even=even)
+    kept = places(kept_BT, even)
     return hidden, run_below(run, memory, kept)
 
 
 def pruned(run: Trunk, input_ids: Tensor, kept_BT: Tensor, even: bool) -> tuple[Tensor, Tensor]:
     hidden, memory = read_all(run, input_ids)
-    kept = Kept.among(kept_BT, None if not even else int(kept_BT.sum()), even=even)
+    kept = places(kept_BT, even)
     return hidden, run_pruned(run, input_ids, memory, kept)
 
 
@@ -229,16 +234,13 @@ def test_bfloat16_gradients_point_the_same_way(run: Run) -> None:
 
 
 def test_kept_places_by_hand() -> None:
-    marks = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]]).bool()
-    for count in (3, None):
-        kept = Kept.among(marks, count)
-        assert kept.rows_K.tolist() == [1, 3, 10]
-        assert kept.position_ids.tolist() == [[1, 3, 2]]
-        assert kept.slots_K is not None
-        assert kept.slots_K.tolist() == [0, 1, 4]
-        sees = (kept.mask_B1MT[:, 0] == 0).int().tolist()
-        first = [1, 0, 0, 0]
-        assert sees == [[[1, 1, 0, 0], [1, 1, 1, 1]], [first, first], [[1, 1, 1, 0], first]]
+    kept = Kept.at(torch.tensor([1, 3, 10]), (3, 4))
+    assert kept.position_ids.tolist() == [[1, 3, 2]]
+    assert kept.slots_K is not None
+    assert kept.slots_K.tolist() == [0, 1, 4]
+    sees = (kept.mask_B1MT[:, 0] == 0).int().tolist()
+    first = [1, 0, 0, 0]
+    assert sees == [[[1, 1, 0, 0], [1, 1, 1, 1]], [first, first], [[1, 1, 1, 0], first]]
 
 
 def test_memory_records_what_it_is_asked_for() -> None:

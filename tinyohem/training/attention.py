@@ -7,7 +7,7 @@ batch order, M most kept tokens of one sequence, H heads, E size of one.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -28,34 +28,32 @@ class Kept:
     mask_B1MT: Tensor  # float32, 0 where a kept token may look, else -inf
     position_ids: Tensor  # int64 (1, K), places in the own sequence
 
-    @staticmethod
-    def among(kept_BT: Tensor, count: int | None = None, *, even: bool = False) -> "Kept":
-        """Gather the tokens that bool `kept_BT` marks.
+    @classmethod
+    def at(cls, rows_K: Tensor, shape: tuple[int, int], width: int | None = None) -> Self:
+        """Take the tokens at the places `rows_K`, rising, of a micro-batch of `shape` (B, T).
 
         Args:
-            count: how many are marked, where known: saves a device synchronisation.
-            even: every sequence keeps as many; with `count` saves the other synchronisation.
+            width: how many every sequence keeps, where all keep as many; else the device has to
+                be asked for the most, and waited for.
         """
-        num_rows, seq_len = kept_BT.shape
-        mask_N = kept_BT.flatten()
-        if count is None:
-            rows_K = mask_N.nonzero().squeeze(1)
+        num_rows, seq_len = shape
+        device = rows_K.device
+        at_K, row_K = rows_K % seq_len, rows_K // seq_len
+        if width is not None:
+            slots_K, at_BM = None, at_K.view(num_rows, width)
         else:
-            rows_K = torch.nonzero_static(mask_N, size=count).squeeze(1)
-        at_K = rows_K % seq_len
-        if even:
-            slots_K, at_BM = None, at_K.view(num_rows, -1)
-        else:
-            width = int(kept_BT.sum(dim=1).max())
-            rank_K = kept_BT.cumsum(dim=1).flatten()[rows_K] - 1
-            slots_K = rows_K // seq_len * width + rank_K
+            counts_B = torch.bincount(row_K, minlength=num_rows)
+            width = int(counts_B.max())
+            before_B = counts_B.cumsum(0) - counts_B
+            rank_K = torch.arange(len(rows_K), device=device) - before_B[row_K]
+            slots_K = row_K * width + rank_K
             # Padding looks at the first key alone: an empty softmax would be NaN.
             at_BM = at_K.new_zeros(num_rows * width).index_copy(0, slots_K, at_K)
             at_BM = at_BM.view(num_rows, width)
-        unseen_BMT = torch.arange(seq_len, device=at_K.device) > at_BM[..., None]
-        mask_B1MT = torch.zeros(unseen_BMT.shape, device=at_K.device)
-        mask_B1MT = mask_B1MT.masked_fill_(unseen_BMT, -torch.inf)[:, None]
-        return Kept(rows_K, slots_K, mask_B1MT, at_K[None])
+        unseen_BMT = torch.arange(seq_len, device=device) > at_BM[..., None]
+        mask_BMT = torch.zeros(unseen_BMT.shape, device=device)
+        mask_BMT.masked_fill_(unseen_BMT, -torch.inf)
+        return cls(rows_K, slots_K, mask_BMT[:, None], at_K[None])
 
     def by_sequence(self, packed: Tensor) -> Tensor:
         """Turn (1, H, K, E) into (B, H, M, E)."""
