@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tinyohem.data.batches import IGNORE_INDEX
 from tinyohem.ohem import losses
-from tinyohem.ohem.losses import kept_loss, token_losses
+from tinyohem.ohem.losses import kept_rows, token_losses
 
 VOCAB = 11
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -29,6 +29,15 @@ def example(
     weight = torch.rand(shape, generator=rng).to(dtype)
     weight[(torch.rand(shape, generator=rng) < 0.4) | (labels == IGNORE_INDEX)] = 0
     return hidden.requires_grad_(), head.requires_grad_(), labels, weight
+
+
+def kept_loss(
+    hidden: Tensor, head: Tensor, labels: Tensor, weight: Tensor, count: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Gather the kept rows and take their loss."""
+    rows = kept_rows(weight.flatten(), count)
+    hidden, labels, weight = (x.flatten(0, 1).index_select(0, rows) for x in (hidden, labels, weight))
+    return losses.kept_loss(hidden, head, labels, weight)
 
 
 def reference_losses(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
@@ -132,25 +141,9 @@ def test_dropped_and_ignored_rows_get_no_gradient_at_all() -> None:
     assert (grad_hidden[weight > 0] != 0).any(dim=-1).all()
 
 
-def test_a_known_count_changes_nothing() -> None:
-    hidden, head, labels, weight = example()
-    asked = kept_loss(hidden, head, labels, weight)
-    known = kept_loss(hidden, head, labels, weight, count=int((weight > 0).sum()))
-    for a, b in zip(asked, known, strict=True):
-        assert torch.equal(a, b)
-    for a, b in zip(
-        gradients(asked[0], hidden, head), gradients(known[0], hidden, head), strict=True
-    ):
-        assert torch.equal(a, b)
-
-
-def test_keeping_all_with_a_known_count_equals_the_gathered_path() -> None:
-    hidden, head, labels, _ = example()
-    labels, weight = labels.clamp(min=0), torch.ones(labels.shape, dtype=torch.float64)
-    gathered, losses_gathered = kept_loss(hidden, head, labels, weight)
-    direct, losses_direct = kept_loss(hidden, head, labels, weight, count=labels.numel())
-    assert torch.equal(gathered, direct)
-    assert torch.equal(losses_gathered, losses_direct)
+def test_kept_rows_are_the_places_of_positive_weights() -> None:
+    weight = torch.tensor([0.0, 2.0, 0.0, 1e-30, 0.0, 3.0])
+    assert kept_rows(weight).tolist() == kept_rows(weight, 3).tolist() == [1, 3, 5]
 
 
 @pytest.mark.parametrize("count", [None, 0])

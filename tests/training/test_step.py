@@ -13,6 +13,7 @@ from tinyohem.data.batches import IGNORE_INDEX, Batch
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.selection import select
 from tinyohem.training.model import Shape, build_model, head_weight, trunk
+from tinyohem.training.passes import Trunk
 from tinyohem.training.step import StepStats, training_step
 
 VOCAB, ROWS, LENGTH = 37, 4, 10
@@ -45,13 +46,12 @@ def step(
     batches: list[Batch],
     ratio: float,
     *,
-    run_trunk: Any = None,
     seed: int = 0,
     precision: Any = None,
     **config: Any,
 ) -> StepStats:
     return training_step(
-        run_trunk or trunk(model),
+        Trunk.of(trunk(model)),
         head_weight(model),
         batches,
         ratio,
@@ -201,11 +201,10 @@ def test_the_trunk_runs_no_more_often_than_a_plain_step(
 ) -> None:
     model, calls = tiny_llama(), []
 
-    def counted(**inputs: Any) -> Any:
-        calls.append(inputs["input_ids"].shape)
-        return trunk(model)(**inputs)
-
-    step(model, micro_batches(*tokens(ignored=False), number), ratio, run_trunk=counted)
+    trunk(model).register_forward_pre_hook(
+        lambda _module, _args, inputs: calls.append(inputs["input_ids"].shape), with_kwargs=True
+    )
+    step(model, micro_batches(*tokens(ignored=False), number), ratio)
     assert calls == [(ROWS // number, LENGTH)] * runs
 
 

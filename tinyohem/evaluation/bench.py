@@ -22,6 +22,7 @@ from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import autocast, pick_device, step_generator, synchronize
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
 from tinyohem.training.optim import build_optimizers, update
+from tinyohem.training.passes import Trunk
 from tinyohem.training.step import training_step
 
 WARMUP_ROUNDS = 2
@@ -103,7 +104,7 @@ def _variants(
     model = build_model(shape, vocab_size, training.seq_len, 0, training.seed).to(device)
     optimizers = build_optimizers(model, config.optim)
     precision = autocast(device, training.precision)
-    run_trunk = torch.compile(trunk(model)) if training.compile else trunk(model)
+    parts = Trunk.of(trunk(model), compiled=training.compile)
     generator = step_generator(training.seed, 0, device)
     mining = Mining(config.ohem)
 
@@ -120,7 +121,7 @@ def _variants(
     def ours(ratio: float) -> Callable[[Batch], None]:
         def step(batch: Batch) -> None:
             training_step(
-                run_trunk,
+                parts,
                 head_weight(model),
                 [batch],
                 ratio,

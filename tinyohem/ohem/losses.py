@@ -59,42 +59,37 @@ def token_losses(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tens
     return loss_N.view(labels_BT.shape).masked_fill(labels_BT == IGNORE_INDEX, 0)
 
 
+def kept_rows(weight_N: Tensor, count: int | None = None) -> Tensor:
+    """Return the places of the positive weights, rising; int64 (K,).
+
+    Args:
+        count: K, where known: saves a device synchronisation.
+    """
+    kept_N = weight_N > 0
+    if count is None:
+        return kept_N.nonzero().squeeze(1)
+    return torch.nonzero_static(kept_N, size=count).squeeze(1)
+
+
 def kept_loss(
-    hidden_BTD: Tensor,
-    head_VD: Tensor,
-    labels_BT: Tensor,
-    weight_BT: Tensor,
-    count: int | None = None,
-    gamma: float = 0.0,
+    hidden_KD: Tensor, head_VD: Tensor, labels_K: Tensor, weight_K: Tensor, gamma: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Return Σ w·f(ℓ) over the kept tokens (w > 0), differentiable, and their losses.
+    """Return Σ w·f(ℓ) over the kept tokens, differentiable, and their losses.
 
     f(ℓ) = (1 − e^−ℓ)^γ · ℓ, the focal loss (Lin et al., ICCV 2017); with γ = 0, plain ℓ.
 
-    Kept rows are gathered before the head, so the head's work shrinks with them.
-
     Args:
-        hidden_BTD: (B, T, D) states.
+        hidden_KD: (K, D) states of the kept tokens alone, so that the head's work shrinks with
+            them.
         head_VD: (V, D) output embedding.
-        labels_BT: int64 (B, T), a token id wherever the weight is positive.
-        weight_BT: (B, T) weights ≥ 0; no gradient flows into them.
-        count: number of positive weights, where known: saves a device synchronisation.
+        labels_K: int64 (K,) token ids.
+        weight_K: (K,) weights; no gradient flows into them.
         gamma: γ ≥ 0.
 
     Returns:
-        The weighted sum (scalar) and the kept losses (K,) in nats, the latter without a graph.
+        The weighted sum (scalar) and the losses (K,) in nats, the latter without a graph.
     """
-    hidden_ND, labels_N, weight_N = (
-        hidden_BTD.flatten(0, 1),
-        labels_BT.flatten(),
-        weight_BT.flatten(),
-    )
-    if count != len(weight_N):
-        rows_K = _positions(weight_N > 0, count)
-        hidden_ND, labels_N, weight_N = (
-            x.index_select(0, rows_K) for x in (hidden_ND, labels_N, weight_N)
-        )
-    return _LinearCrossEntropy.apply(hidden_ND, head_VD, labels_N, weight_N, gamma)
+    return _LinearCrossEntropy.apply(hidden_KD, head_VD, labels_K, weight_K, gamma)
 
 
 class _LinearCrossEntropy(Function):
@@ -153,12 +148,6 @@ def _focal_slope(loss_N: Tensor, gamma: float) -> Tensor:
     # ℓ/(1 − p) tends to 1 as p does, so the second term is written without (1 − p)^(γ − 1).
     ratio_N = torch.where(miss_N > 0, loss_N / miss_N, 1)
     return miss_N**gamma * (1 + gamma * ratio_N * torch.exp(-loss_N))
-
-
-def _positions(mask_N: Tensor, count: int | None) -> Tensor:
-    if count is None:
-        return mask_N.nonzero().squeeze(1)
-    return torch.nonzero_static(mask_N, size=count).squeeze(1)
 
 
 def _logits(hidden_CD: Tensor, head_VD: Tensor) -> Tensor:

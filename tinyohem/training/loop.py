@@ -41,6 +41,7 @@ from tinyohem.training.checkpoint import (
 from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
 from tinyohem.training.optim import build_optimizers, learning_rate, update
+from tinyohem.training.passes import Trunk
 from tinyohem.training.plan import Plan, budget_steps, keep_plan, make_plan
 from tinyohem.training.reference import EmaReference
 from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
@@ -177,7 +178,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     config, state = run.config.training, run.state
     keep_schedule = run.config.ohem.keep_schedule()
     precision = autocast(run.device, config.precision)
-    run_trunk = torch.compile(trunk(run.model)) if config.compile else trunk(run.model)
+    parts = Trunk.of(trunk(run.model), compiled=config.compile)
     tracker = Tracker(run.run_dir, run.config, state.step)
     meter = Meter(run.device, state.train_seconds)
     clock = Stopwatch(run.device, state.train_seconds)
@@ -196,7 +197,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
         ]
         reference = run.reference if run.mining.reads_first(keep_ratio) else None
         stats = training_step(
-            run_trunk,
+            parts,
             head_weight(run.model),
             batches,
             keep_ratio,

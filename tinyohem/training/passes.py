@@ -1,25 +1,44 @@
-"""Two forward passes of one micro-batch: all tokens read, then the kept ones run for a gradient.
+"""How a step's tokens run through the trunk: all of them to be read, the kept ones for a gradient.
 
-`below` is exact: unselected tokens matter to the last layer as keys and values alone, so its
-queries, output projection and MLP, and the head, need a graph for the kept tokens only.
+`plain`: one pass with a graph for all tokens; the kept ones' hidden states are picked from it.
 
-`pruned` is approximate: the kept tokens run again through every layer and attend to the keys and
-values of the first pass, which carry no graph. What an unselected token would have learned as a key
-or a value is dropped, in every layer; the kept tokens' losses are unchanged. The idea is that of
+`below`, exact as well: unselected tokens matter to the last layer as keys and values alone, so it
+runs again for the kept tokens, and only there its queries, output projection and MLP have a graph.
+
+`pruned`, approximate: a pass without a graph, then one with a graph for the kept tokens, which
+attend to the keys and values of the first. What an unselected token would have learned as a key or
+a value is dropped, in every layer; the kept tokens' losses are unchanged. The idea is that of
 Centrifuge (arXiv 2502.00340) and TokenTune. Work, in forward passes over all tokens: 1 + 3r at
 ratio r instead of 3.
 
 Shape suffixes: B sequences, T tokens of one, K kept tokens, D hidden size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
+from tinyohem.config import OhemConfig
+from tinyohem.data.batches import Batch
 from tinyohem.training.attention import Kept, Memory, shared_attention
+
+Way = Literal["plain", "below", "pruned"]
+
+# Above these keep ratios a second pass costs more than it saves.
+_BELOW_PAYS_UNTIL = 0.65
+_PRUNED_PAYS_UNTIL = 0.65
+
+
+def choose_way(config: OhemConfig, keep_ratio: float) -> Way:
+    """Return the cheapest way that the recipe allows at this keep ratio."""
+    if config.backward == "pruned" and keep_ratio <= _PRUNED_PAYS_UNTIL:
+        return "pruned"
+    # Under `adaptive` the ratio is a lower bound only.
+    return "below" if keep_ratio <= _BELOW_PAYS_UNTIL and not config.adaptive else "plain"
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,72 @@ class Trunk:
         if compiled:
             return cls(module, torch.compile(module), torch.compile(run_last))
         return cls(module, module, run_last)
+
+
+class Passes:
+    """The passes of one optimizer step.
+
+    A first pass that the gradient can build on runs once and is remembered: the one of a single
+    micro-batch, and all of `pruned`, which remembers keys and values only. Else a micro-batch is
+    read without a graph and runs again when its gradient is due.
+    """
+
+    def __init__(
+        self,
+        way: Way,
+        trunk: Trunk,
+        micro_batches: Sequence[Batch],
+        precision: AbstractContextManager[Any],
+    ) -> None:
+        self._way, self._trunk = way, trunk
+        self._batches, self._precision = micro_batches, precision
+        again = way != "pruned" and len(micro_batches) > 1
+        self._first = {} if again else {i: self._run(i) for i in range(len(micro_batches))}
+
+    def read(self, index: int) -> Tensor:
+        """Return the hidden states (B, T, D) of all tokens of a micro-batch, to be read only."""
+        if index in self._first:
+            return self._first[index][0].detach()
+        with torch.no_grad(), self._precision:
+            return _run_plain(self._trunk, self._batches[index].input_ids)
+
+    def kept(self, index: int, rows_K: Tensor | None, width: int | None = None) -> Tensor:
+        """Return the hidden states (K, D) of a micro-batch's kept tokens, with their graph.
+
+        To be called once: the first pass is forgotten.
+
+        Args:
+            rows_K: places of the kept tokens among its B·T, rising; None keeps all.
+            width: how many every sequence keeps, where the host knows that all keep as many.
+        """
+        hidden_BTD, memory = self._first.pop(index, None) or self._run(index)
+        hidden_ND, shape = hidden_BTD.flatten(0, 1), hidden_BTD.shape[:2]
+        if rows_K is not None and len(rows_K) == 0:
+            return hidden_ND[:0]
+        if memory is None:
+            return hidden_ND if rows_K is None else hidden_ND.index_select(0, rows_K)
+        if rows_K is None:
+            rows_K, width = torch.arange(len(hidden_ND), device=hidden_ND.device), shape[1]
+        kept = Kept.at(rows_K, shape, width)
+        with self._precision:
+            if self._way == "below":
+                return run_below(self._trunk, memory, kept)
+            return run_pruned(self._trunk, self._batches[index].input_ids, memory, kept)
+
+    def _run(self, index: int) -> tuple[Tensor, Memory | None]:
+        input_ids = self._batches[index].input_ids
+        with self._precision:
+            match self._way:
+                case "plain":
+                    return _run_plain(self._trunk, input_ids), None
+                case "below":
+                    return read_below(self._trunk, input_ids)
+                case "pruned":
+                    return read_all(self._trunk, input_ids)
+
+
+def _run_plain(trunk: Trunk, input_ids: Tensor) -> Tensor:
+    return trunk.run(input_ids=input_ids, use_cache=False).last_hidden_state
 
 
 def read_below(trunk: Trunk, input_ids: Tensor) -> tuple[Tensor, Memory]:

@@ -1,6 +1,6 @@
 """One optimizer step's gradients: losses of all tokens, selection, backward through the kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX, Batch
-from tinyohem.ohem.losses import kept_loss
+from tinyohem.ohem.losses import kept_loss, kept_rows
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.ranking import keep_counts
 from tinyohem.ohem.scores import read_tokens
+from tinyohem.training.passes import Passes, Trunk, choose_way
 
 _EXACT_COUNTS = ("topk", "random", "stratified", "mixed")
 
@@ -35,7 +36,7 @@ class StepStats:
 
 
 def training_step(
-    trunk: Callable[..., Any],
+    trunk: Trunk,
     head_VD: Tensor,
     micro_batches: Sequence[Batch],
     keep_ratio: float,
@@ -47,11 +48,9 @@ def training_step(
 ) -> StepStats:
     """Add the gradient of Σ w·ℓ / Z over all micro-batches to the parameters'.
 
-    Selection spans the whole step. A single micro-batch runs the trunk once, for selection and
-    gradient alike; several are first read without a graph, then run again one by one.
+    Selection spans the whole step: all micro-batches are read before the first gradient.
 
     Args:
-        trunk: maps `input_ids` (B, T) to an output with `last_hidden_state` (B, T, D).
         head_VD: (V, D) output embedding.
         keep_ratio: share of tokens to keep; at 1.0 the step is plain cross entropy.
         references: another model's losses (B, T) of each micro-batch, where mining asks for them.
@@ -59,14 +58,16 @@ def training_step(
         precision: the autocast context of every forward pass; entered more than once.
     """
     config = mining.config
-    hidden = _HiddenStates(trunk, micro_batches, precision)
+    reads_first = mining.reads_first(keep_ratio)
+    way = choose_way(config, keep_ratio) if reads_first else "plain"
+    passes = Passes(way, trunk, micro_batches, precision)
     labels_BT = torch.cat([batch.labels for batch in micro_batches])
     valid_BT = labels_BT != IGNORE_INDEX
 
-    if mining.reads_first(keep_ratio):
+    if reads_first:
         theirs: Sequence[Tensor | None] = references or [None] * len(micro_batches)
         read = [
-            _read(hidden[i], head_VD, batch, config, reference, precision)
+            _read(passes.read(i), head_VD, batch, config, reference, precision)
             for i, (batch, reference) in enumerate(zip(micro_batches, theirs, strict=True))
         ]
         loss_BT, score_BT = (torch.cat(parts) for parts in zip(*read, strict=True))
@@ -85,13 +86,20 @@ def training_step(
 
     denominator = (weight_BT if config.denominator == "kept" else valid_BT).sum()
     scaled = (weight_BT / torch.where(denominator > 0, denominator, 1)).float()
+    gamma = config.gamma if config.weight == "focal" else 0.0
     kept = []
     for i, batch in enumerate(micro_batches):
+        weight_N = scaled[i * len(batch.labels) : (i + 1) * len(batch.labels)].flatten()
         count = _known_count(batch, keep_ratio, config, len(micro_batches))
-        weight = scaled[i * len(batch.labels) : (i + 1) * len(batch.labels)]
-        gamma = config.gamma if config.weight == "focal" else 0.0
+        rows_K = None if count == len(weight_N) else kept_rows(weight_N, count)
+        even = config.scope == "sequence" and keep_ratio < 1
+        width = count // len(batch.labels) if count and even else None
+        hidden_KD = passes.kept(i, rows_K, width)
+        labels_K, weight_K = batch.labels.flatten(), weight_N
+        if rows_K is not None:
+            labels_K, weight_K = labels_K[rows_K], weight_K[rows_K]
         with precision:
-            loss, loss_K = kept_loss(hidden[i], head_VD, batch.labels, weight, count, gamma)
+            loss, loss_K = kept_loss(hidden_KD, head_VD, labels_K, weight_K, gamma)
         loss.backward()
         kept.append(loss_K)
     loss_K = torch.cat(kept)
@@ -135,29 +143,6 @@ def _stats(losses: Tensor, loss_K: Tensor, weight_BT: Tensor, valid_BT: Tensor) 
         / (torch.where(squares > 0, squares, 1) * num_valid),
         num_kept=len(loss_K),
     )
-
-
-class _HiddenStates:
-    """The trunk's output for each micro-batch: kept when there is one, else run when asked for."""
-
-    def __init__(
-        self,
-        trunk: Callable[..., Any],
-        micro_batches: Sequence[Batch],
-        precision: AbstractContextManager[Any],
-    ) -> None:
-        self._trunk, self._batches = trunk, micro_batches
-        self._only: Tensor | None = None
-        if len(micro_batches) == 1:
-            with precision:
-                self._only = self._run(0)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self._run(index) if self._only is None else self._only
-
-    def _run(self, index: int) -> Tensor:
-        output = self._trunk(input_ids=self._batches[index].input_ids, use_cache=False)
-        return output.last_hidden_state
 
 
 def _known_count(
