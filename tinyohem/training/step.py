@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX, Batch
-from tinyohem.ohem.losses import kept_loss, kept_rows
+from tinyohem.ohem.losses import SoftmaxStore, kept_loss, kept_rows
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.ranking import keep_counts
 from tinyohem.ohem.scores import read_tokens
@@ -45,6 +45,7 @@ def training_step(
     references: Sequence[Tensor] | None = None,
     generator: torch.Generator,
     precision: AbstractContextManager[Any],
+    store: SoftmaxStore | None = None,
 ) -> StepStats:
     """Add the gradient of Σ w·ℓ / Z over all micro-batches to the parameters'.
 
@@ -56,6 +57,7 @@ def training_step(
         references: another model's losses (B, T) of each micro-batch, where mining asks for them.
         generator: source of random selection, on the device of the batches.
         precision: the autocast context of every forward pass; entered more than once.
+        store: where the softmax may wait for the gradient, the same in every step.
     """
     config = mining.config
     reads_first = mining.reads_first(keep_ratio)
@@ -64,10 +66,12 @@ def training_step(
     labels_BT = torch.cat([batch.labels for batch in micro_batches])
     valid_BT = labels_BT != IGNORE_INDEX
 
+    if store is not None:
+        store = store.opened(labels_BT.numel(), head_VD, keep_ratio) if reads_first else None
     if reads_first:
         theirs: Sequence[Tensor | None] = references or [None] * len(micro_batches)
         read = [
-            _read(passes.read(i), head_VD, batch, config, reference, precision)
+            _read(passes.read(i), head_VD, batch, config, reference, precision, store)
             for i, (batch, reference) in enumerate(zip(micro_batches, theirs, strict=True))
         ]
         loss_BT, score_BT = (torch.cat(parts) for parts in zip(*read, strict=True))
@@ -95,11 +99,12 @@ def training_step(
         even = config.scope == "sequence" and keep_ratio < 1
         width = count // len(batch.labels) if count and even else None
         hidden_KD = passes.kept(i, rows_K, width)
-        labels_K, weight_K = batch.labels.flatten(), weight_N
+        labels_K, weight_K, stored = batch.labels.flatten(), weight_N, None
         if rows_K is not None:
             labels_K, weight_K = labels_K[rows_K], weight_K[rows_K]
+            stored = (store, rows_K + i * len(weight_N)) if store else None
         with precision:
-            loss, loss_K = kept_loss(hidden_KD, head_VD, labels_K, weight_K, gamma)
+            loss, loss_K = kept_loss(hidden_KD, head_VD, labels_K, weight_K, gamma, stored)
         loss.backward()
         kept.append(loss_K)
     loss_K = torch.cat(kept)
@@ -113,6 +118,7 @@ def _read(
     config: OhemConfig,
     reference_BT: Tensor | None,
     precision: AbstractContextManager[Any],
+    store: SoftmaxStore | None,
 ) -> tuple[Tensor, Tensor]:
     with torch.no_grad(), precision:
         return read_tokens(
@@ -122,6 +128,7 @@ def _read(
             batch.labels,
             reference_BT=reference_BT,
             gamma=config.gamma,
+            store=store,
         )
 
 
