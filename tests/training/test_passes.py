@@ -93,9 +93,11 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-5 * scale, msg=name)
 
 
-def kept_gradients(model: Any, run: Run, weight: Tensor, even: bool) -> dict[str, Tensor]:
+def kept_gradients(
+    model: Any, run: Run, weight: Tensor, even: bool, parts: Trunk | None = None
+) -> dict[str, Tensor]:
     input_ids, labels = tokens()
-    _, hidden = run(Trunk.of(trunk(model)), input_ids, weight > 0, even)
+    _, hidden = run(parts or Trunk.of(trunk(model)), input_ids, weight > 0, even)
     (token_losses(model, hidden, labels[weight > 0]) * weight[weight > 0]).sum().backward()
     return gradients(model)
 
@@ -255,3 +257,18 @@ def test_memory_records_what_it_is_asked_for() -> None:
     assert torch.is_grad_enabled()
     assert every.layers == {0: pair}
     assert one.layers == {1: pair}
+
+
+@pytest.mark.parametrize("run", [below, pruned])
+def test_a_compiled_trunk_gives_the_same_gradients(run: Run) -> None:
+    model = llama(num_hidden_layers=1)
+    whole = Trunk.of(trunk(model))
+    compiled = Trunk(
+        whole.module,
+        torch.compile(whole.run, backend="aot_eager"),
+        torch.compile(whole.run_last, backend="aot_eager"),
+    )
+    for even in (True, False):
+        weight = random_weights(12, even=even)
+        expected = kept_gradients(model, run, weight, even)
+        assert_same(kept_gradients(model, run, weight, even, compiled), expected)
