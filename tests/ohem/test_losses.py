@@ -36,7 +36,9 @@ def kept_loss(
 ) -> tuple[Tensor, Tensor]:
     """Gather the kept rows and take their loss."""
     rows = kept_rows(weight.flatten(), count)
-    hidden, labels, weight = (x.flatten(0, 1).index_select(0, rows) for x in (hidden, labels, weight))
+    hidden, labels, weight = (
+        x.flatten(0, 1).index_select(0, rows) for x in (hidden, labels, weight)
+    )
     return losses.kept_loss(hidden, head, labels, weight)
 
 

@@ -317,7 +317,9 @@ def test_an_all_ignored_batch_gives_zero_not_nan(
     model = tiny_llama()
     input_ids, labels = tokens(ignored=False)
     labels = torch.full_like(labels, IGNORE_INDEX)
-    stats = step(model, micro_batches(input_ids, labels, number), ratio, scope=scope, backward=backward)
+    stats = step(
+        model, micro_batches(input_ids, labels, number), ratio, scope=scope, backward=backward
+    )
     assert stats.num_kept == 0
     assert stats.loss.item() == stats.loss_selected.item() == stats.loss_threshold.item() == 0.0
     for name, gradient in gradients(model).items():

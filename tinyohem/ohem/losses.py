@@ -22,8 +22,8 @@ _CPU_CHUNK_ELEMENTS = 1 << 19
 _GPU_CHUNK_ELEMENTS = 1 << 28
 _MIN_CHUNK_ROWS = 128  # each chunk adds to the whole (V, D) gradient: few rows would drown in that
 
-# How much a `SoftmaxStore` may hold, and the keep ratio from which it pays on a CPU, where it pushes
-# the chunks out of the cache.
+# How much a `SoftmaxStore` may hold, and the keep ratio from which it pays on a CPU, where it
+# pushes the chunks out of the cache.
 _CPU_STORE_BYTES = 1 << 28
 _GPU_STORE_BYTES = 1 << 31
 _CPU_STORE_PAYS_FROM = 0.5
@@ -80,7 +80,8 @@ class SoftmaxStore:
 
     def read(self, rows_C: Tensor) -> Softmax:
         """Return a copy of the softmax of the tokens at these places of the step."""
-        return tuple(x.index_select(0, rows_C) for x in (self._loss_N, self._exp_NV, self._sum_N1))
+        loss_C, sum_C1 = self._loss_N[rows_C], self._sum_N1[rows_C]
+        return loss_C, self._exp_NV.index_select(0, rows_C), sum_C1
 
 
 def softmax_chunks(

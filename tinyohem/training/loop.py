@@ -20,9 +20,11 @@ from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.errors import RunError
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, exp_or_inf
+from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining, build_mining
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
+    DeviceTimer,
     StopRequest,
     Stopwatch,
     autocast,
@@ -82,7 +84,13 @@ class Run:
     @property
     def progress(self) -> float:
         """The share of the budget that is spent, in [0, 1]."""
-        return self.budget.spent(self.state.step, self.state.train_seconds)
+        return self.budget.spent(self.state.step, self.budget_seconds)
+
+    @property
+    def budget_seconds(self) -> float:
+        """The seconds of training that count against a budget in seconds."""
+        free = self.state.select_seconds if self.config.training.free_selection else 0.0
+        return self.state.train_seconds - free
 
     @property
     def finished(self) -> bool:
@@ -178,16 +186,17 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     config, state = run.config.training, run.state
     keep_schedule = run.config.ohem.keep_schedule()
     precision = autocast(run.device, config.precision)
-    parts = Trunk.of(trunk(run.model), compiled=config.compile)
+    parts, store = Trunk.of(trunk(run.model), compiled=config.compile), SoftmaxStore()
     tracker = Tracker(run.run_dir, run.config, state.step)
     meter = Meter(run.device, state.train_seconds)
     clock = Stopwatch(run.device, state.train_seconds)
+    selecting = DeviceTimer(run.device, state.select_seconds)
     progress.start("train", None if run.budget.seconds else run.budget.steps, "steps")
 
     ending = run.finished or _paused(run)
     while not ending:
         before = run.progress
-        at = run.budget.spent(state.step + 0.5, state.train_seconds)  # the middle of the step
+        at = run.budget.spent(state.step + 0.5, run.budget_seconds)  # the middle of the step
         lr = learning_rate(at, run.config.optim)
         keep_ratio = keep_schedule.keep_ratio(at, state.step)
         windows = batch_windows(run.plan, state.step, config.batch_size)
@@ -196,15 +205,21 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
             for part in np.split(windows, config.batch_size // config.sequences_a_pass)
         ]
         reference = run.reference if run.mining.reads_first(keep_ratio) else None
+        references = None
+        if reference is not None:
+            with selecting:
+                references = reference.losses(batches, precision)
         stats = training_step(
             parts,
             head_weight(run.model),
             batches,
             keep_ratio,
             run.mining,
-            references=reference.losses(batches, precision) if reference else None,
+            references=references,
             generator=step_generator(config.seed, state.step, run.device),
             precision=precision,
+            store=store,
+            timers={"read": selecting, "select": selecting},
         )
         grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
         update(run.optimizers, lr)
@@ -217,7 +232,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
-            state.train_seconds = clock.seconds()
+            state.train_seconds, state.select_seconds = clock.seconds(), selecting.seconds()
         # Asked once a step: a signal that comes later than this ends, and saves, the next one.
         ending = run.finished or _paused(run) or stop.requested
         logs = ending or state.step % config.log_every == 0
@@ -226,6 +241,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
         if not (logs or evaluates or saves):
             continue
         with clock.paused() as state.train_seconds:
+            state.select_seconds = selecting.seconds()
             _require_finite(run, meter)
             if logs:
                 _log(run, meter, tracker, progress)
@@ -255,6 +271,7 @@ def _log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
         "train/tokens_seen": run.state.tokens_seen,
         "train/tokens_selected": run.state.tokens_selected,
         "train/seconds": run.state.train_seconds,
+        "train/select_seconds": run.state.select_seconds,
     }
     tracker.log(run.state.step, figures)
     progress.advance(

@@ -97,15 +97,17 @@ class Passes:
             rows_K: places of the kept tokens among its B·T, rising; None keeps all.
             width: how many every sequence keeps, where the host knows that all keep as many.
         """
-        hidden_BTD, memory = self._first.pop(index, None) or self._run(index)
-        hidden_ND, shape = hidden_BTD.flatten(0, 1), hidden_BTD.shape[:2]
+        first = self._first.pop(index) if index in self._first else self._run(index)
+        hidden_BTD, memory = first
+        hidden_ND = hidden_BTD.flatten(0, 1)
         if rows_K is not None and len(rows_K) == 0:
             return hidden_ND[:0]
         if memory is None:
             return hidden_ND if rows_K is None else hidden_ND.index_select(0, rows_K)
         if rows_K is None:
-            rows_K, width = torch.arange(len(hidden_ND), device=hidden_ND.device), shape[1]
-        kept = Kept.at(rows_K, shape, width)
+            rows_K = torch.arange(len(hidden_ND), device=hidden_ND.device)
+            width = hidden_BTD.shape[1]
+        kept = Kept.at(rows_K, (hidden_BTD.shape[0], hidden_BTD.shape[1]), width)
         with self._precision:
             if self._way == "below":
                 return run_below(self._trunk, memory, kept)

@@ -1,7 +1,7 @@
 """One optimizer step's gradients: losses of all tokens, selection, backward through the kept."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,11 @@ from tinyohem.training.passes import Passes, Trunk, choose_way
 
 _EXACT_COUNTS = ("topk", "random", "stratified", "mixed")
 
+# The parts of a step that can be timed: the first pass over all tokens as far as a plain step needs
+# one too, what is read beyond that, the selection, and all that the kept tokens' gradient takes.
+PHASES = ("trunk", "read", "select", "gradient")
+Timers = Mapping[str, AbstractContextManager[Any]]
+_UNTIMED = nullcontext()
 
 LOSS_BUCKETS = (1.0, 3.0, 5.0)  # nats: where the shares of kept tokens are counted
 
@@ -46,6 +51,7 @@ def training_step(
     generator: torch.Generator,
     precision: AbstractContextManager[Any],
     store: SoftmaxStore | None = None,
+    timers: Timers | None = None,
 ) -> StepStats:
     """Add the gradient of Σ w·ℓ / Z over all micro-batches to the parameters'.
 
@@ -57,79 +63,107 @@ def training_step(
         references: another model's losses (B, T) of each micro-batch, where mining asks for them.
         generator: source of random selection, on the device of the batches.
         precision: the autocast context of every forward pass; entered more than once.
-        store: where the softmax may wait for the gradient, the same in every step.
+        store: where the softmax may wait for the gradient; to be given to every step of a run.
+        timers: entered around the `PHASES` that they are named for.
     """
-    config = mining.config
-    reads_first = mining.reads_first(keep_ratio)
-    way = choose_way(config, keep_ratio) if reads_first else "plain"
-    passes = Passes(way, trunk, micro_batches, precision)
+    config, timers = mining.config, timers or {}
     labels_BT = torch.cat([batch.labels for batch in micro_batches])
     valid_BT = labels_BT != IGNORE_INDEX
+    reads_first = mining.reads_first(keep_ratio)
+    way = choose_way(config, keep_ratio) if reads_first else "plain"
+    with timers.get("trunk", _UNTIMED):
+        passes = Passes(way, trunk, micro_batches, precision)
 
-    if store is not None:
-        store = store.opened(labels_BT.numel(), head_VD, keep_ratio) if reads_first else None
+    loss_BT = None
     if reads_first:
-        theirs: Sequence[Tensor | None] = references or [None] * len(micro_batches)
-        read = [
-            _read(passes.read(i), head_VD, batch, config, reference, precision, store)
-            for i, (batch, reference) in enumerate(zip(micro_batches, theirs, strict=True))
-        ]
-        loss_BT, score_BT = (torch.cat(parts) for parts in zip(*read, strict=True))
-        weight_BT = mining.weigh(
-            loss_BT,
-            score_BT,
-            torch.cat([batch.input_ids for batch in micro_batches]),
-            labels_BT,
-            keep_ratio,
-            pool_BT=torch.cat(list(references)) if references else None,
-            generator=generator,
-        )
+        store = store and store.opened(labels_BT.numel(), head_VD, keep_ratio)
+        with timers.get("read", _UNTIMED):
+            loss_BT, score_BT = _read_all(
+                passes, head_VD, micro_batches, config, references, precision, store
+            )
+        with timers.get("select", _UNTIMED):
+            weight_BT = mining.weigh(
+                loss_BT,
+                score_BT,
+                torch.cat([batch.input_ids for batch in micro_batches]),
+                labels_BT,
+                keep_ratio,
+                pool_BT=torch.cat(list(references)) if references else None,
+                generator=generator,
+            )
     else:
-        loss_BT = None
+        store = None
         weight_BT = valid_BT * mining.class_weight(labels_BT)
 
     denominator = (weight_BT if config.denominator == "kept" else valid_BT).sum()
-    scaled = (weight_BT / torch.where(denominator > 0, denominator, 1)).float()
-    gamma = config.gamma if config.weight == "focal" else 0.0
-    kept = []
-    for i, batch in enumerate(micro_batches):
-        weight_N = scaled[i * len(batch.labels) : (i + 1) * len(batch.labels)].flatten()
-        count = _known_count(batch, keep_ratio, config, len(micro_batches))
-        rows_K = None if count == len(weight_N) else kept_rows(weight_N, count)
-        even = config.scope == "sequence" and keep_ratio < 1
-        width = count // len(batch.labels) if count and even else None
-        hidden_KD = passes.kept(i, rows_K, width)
-        labels_K, weight_K, stored = batch.labels.flatten(), weight_N, None
-        if rows_K is not None:
-            labels_K, weight_K = labels_K[rows_K], weight_K[rows_K]
-            stored = (store, rows_K + i * len(weight_N)) if store else None
-        with precision:
-            loss, loss_K = kept_loss(hidden_KD, head_VD, labels_K, weight_K, gamma, stored)
-        loss.backward()
-        kept.append(loss_K)
-    loss_K = torch.cat(kept)
+    scaled_BT = (weight_BT / torch.where(denominator > 0, denominator, 1)).float()
+    with timers.get("gradient", _UNTIMED):
+        loss_K = _backward(
+            passes, head_VD, micro_batches, scaled_BT, keep_ratio, config, precision, store
+        )
     return _stats(loss_K if loss_BT is None else loss_BT, loss_K, weight_BT, valid_BT)
 
 
-def _read(
-    hidden_BTD: Tensor,
+def _read_all(
+    passes: Passes,
     head_VD: Tensor,
-    batch: Batch,
+    micro_batches: Sequence[Batch],
     config: OhemConfig,
-    reference_BT: Tensor | None,
+    references: Sequence[Tensor] | None,
     precision: AbstractContextManager[Any],
     store: SoftmaxStore | None,
 ) -> tuple[Tensor, Tensor]:
-    with torch.no_grad(), precision:
-        return read_tokens(
-            config.score,
-            hidden_BTD,
-            head_VD,
-            batch.labels,
-            reference_BT=reference_BT,
-            gamma=config.gamma,
-            store=store,
-        )
+    """Return the losses and scores of all tokens, (B, T) each of the whole step."""
+    read = []
+    for i, batch in enumerate(micro_batches):
+        hidden_BTD = passes.read(i)
+        with precision:
+            read.append(
+                read_tokens(
+                    config.score,
+                    hidden_BTD,
+                    head_VD,
+                    batch.labels,
+                    reference_BT=references[i] if references else None,
+                    gamma=config.gamma,
+                    store=store,
+                )
+            )
+    loss_BT, score_BT = (torch.cat(parts) for parts in zip(*read, strict=True))
+    return loss_BT, score_BT
+
+
+def _backward(
+    passes: Passes,
+    head_VD: Tensor,
+    micro_batches: Sequence[Batch],
+    weight_BT: Tensor,
+    keep_ratio: float,
+    config: OhemConfig,
+    precision: AbstractContextManager[Any],
+    store: SoftmaxStore | None,
+) -> Tensor:
+    """Add the gradient of Σ w·ℓ to the parameters' and return the kept tokens' losses (K,)."""
+    gamma = config.gamma if config.weight == "focal" else 0.0
+    even = config.scope == "sequence" and keep_ratio < 1
+    losses = []
+    for i, batch in enumerate(micro_batches):
+        size = batch.labels.numel()
+        labels_K = batch.labels.flatten()
+        weight_K = weight_BT.flatten()[i * size : (i + 1) * size]
+        count = _known_count(batch, keep_ratio, config, len(micro_batches))
+        rows_K, stored = None, None
+        if count != size:
+            rows_K = kept_rows(weight_K, count)
+            labels_K, weight_K = labels_K[rows_K], weight_K[rows_K]
+            stored = (store, rows_K + i * size) if store else None
+        width = count // len(batch.labels) if count and even else None
+        hidden_KD = passes.kept(i, rows_K, width)
+        with precision:
+            loss, loss_K = kept_loss(hidden_KD, head_VD, labels_K, weight_K, gamma, stored)
+        loss.backward()
+        losses.append(loss_K)
+    return torch.cat(losses)
 
 
 def _stats(losses: Tensor, loss_K: Tensor, weight_BT: Tensor, valid_BT: Tensor) -> StepStats:
