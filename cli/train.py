@@ -105,6 +105,16 @@ def train(
             rich_help_panel=_MINING,
         ),
     ] = None,
+    ohem_backward: Annotated[
+        str | None,
+        typer.Option(
+            "--ohem-backward",
+            help="exact, or pruned: the backward pass leaves out what the other tokens teach as "
+            "keys and values, an approximation that pays up to about two thirds of the tokens "
+            "(above that it is exact); default: exact",
+            rich_help_panel=_MINING,
+        ),
+    ] = None,
     ohem_min_kept: Annotated[
         int | None,
         typer.Option(
@@ -202,6 +212,7 @@ def train(
         "ohem.weight": ohem_weight,
         "ohem.schedule": ohem_schedule,
         "ohem.scope": ohem_scope,
+        "ohem.backward": ohem_backward,
         "ohem.min_kept": ohem_min_kept,
         "curriculum.enabled": curriculum,
         "curriculum.metric": curriculum_metric,

@@ -29,6 +29,7 @@ HOMES = {
     "transformers": (
         "tinyohem.data.tokenizer",
         "tinyohem.evaluation.",
+        "tinyohem.training.attention",
         "tinyohem.training.model",
     ),
     "typer": ("tinyohem_cli.",),

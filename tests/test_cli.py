@@ -43,6 +43,7 @@ KEY_OF_OPTION = {
     "--ohem-select": "ohem.select",
     "--ohem-schedule": "ohem.schedule",
     "--ohem-scope": "ohem.scope",
+    "--ohem-backward": "ohem.backward",
     "--ohem-min-kept": "ohem.min_kept",
     "--wandb": "tracking.wandb",
 }
@@ -166,6 +167,7 @@ class TestHelp:
             "--ohem-weight": "focal",
             "--ohem-schedule": "anneal",
             "--ohem-scope": "sequence",
+            "--ohem-backward": "pruned",
             "--ohem-min-kept": 4,
             "--curriculum": True,
             "--curriculum-metric": "mtld=2,flesch=1",

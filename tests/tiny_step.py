@@ -13,6 +13,7 @@ from tinyohem.data.batches import IGNORE_INDEX, Batch
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.weights import class_weights
 from tinyohem.training.model import Shape, build_model, head_weight, trunk
+from tinyohem.training.passes import Trunk
 from tinyohem.training.step import StepStats, training_step
 
 VOCAB, ROWS, LENGTH = 23, 4, 6
@@ -79,7 +80,7 @@ def step(
 ) -> StepStats:
     """Take the gradients of one step over `number` micro-batches."""
     return training_step(
-        trunk(built),
+        Trunk.of(trunk(built)),
         head_weight(built),
         micro_batches(input_ids, labels, number),
         ratio,

@@ -20,6 +20,7 @@ from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.errors import RunError
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, exp_or_inf
+from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining, build_mining
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
@@ -42,6 +43,7 @@ from tinyohem.training.checkpoint import (
 from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
 from tinyohem.training.optim import build_optimizers, learning_rate, update
+from tinyohem.training.passes import Trunk
 from tinyohem.training.plan import Plan, budget_steps, keep_plan, make_plan
 from tinyohem.training.reference import EmaReference
 from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
@@ -184,7 +186,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     config, state = run.config.training, run.state
     keep_schedule = run.config.ohem.keep_schedule()
     precision = autocast(run.device, config.precision)
-    run_trunk = torch.compile(trunk(run.model)) if config.compile else trunk(run.model)
+    parts, store = Trunk.of(trunk(run.model), compiled=config.compile), SoftmaxStore()
     tracker = Tracker(run.run_dir, run.config, state.step)
     meter = Meter(run.device, state.train_seconds)
     clock = Stopwatch(run.device, state.train_seconds)
@@ -208,7 +210,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
             with selecting:
                 references = reference.losses(batches, precision)
         stats = training_step(
-            run_trunk,
+            parts,
             head_weight(run.model),
             batches,
             keep_ratio,
@@ -216,7 +218,8 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
             references=references,
             generator=step_generator(config.seed, state.step, run.device),
             precision=precision,
-            selection_timer=selecting,
+            store=store,
+            timers={"read": selecting, "select": selecting},
         )
         grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
         update(run.optimizers, lr)
