@@ -47,9 +47,9 @@ class Perplexity:
         """
         return {
             "loss": self.loss,
-            "perplexity": _finite(exp_or_inf(self.loss)),
-            "word_perplexity": _finite(exp_or_inf(self.nats / self.words)),
-            "byte_perplexity": _finite(exp_or_inf(self.nats / self.bytes)),
+            "perplexity": finite_or_none(exp_or_inf(self.loss)),
+            "word_perplexity": finite_or_none(exp_or_inf(self.nats / self.words)),
+            "byte_perplexity": finite_or_none(exp_or_inf(self.nats / self.bytes)),
             "bits_per_byte": self.bits_per_byte,
             "tokens": self.tokens,
             "words": self.words,
@@ -192,5 +192,6 @@ def exp_or_inf(nats: float) -> float:
         return math.inf
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON knows no infinity
+def finite_or_none(value: float) -> float | None:
+    """Return the value, or None where it is infinite or not a number: JSON knows neither."""
+    return value if math.isfinite(value) else None
