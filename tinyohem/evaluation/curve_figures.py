@@ -48,15 +48,11 @@ class Plot:
 
 def curve_plot(groups: Sequence[RunGroup], spec: CurveSpec) -> Plot | None:
     """Draw one figure over training; None where no run has the series."""
-    curves = [
-        (
-            index,
-            group.name,
-            [_curve(run, spec) for run in group.runs if run.last(spec.key) is not None],
-        )
-        for index, group in enumerate(groups)
-    ]
-    curves = [(*which, lines) for *which, lines in curves if _drawable(lines)]
+    curves: list[tuple[int, str, list[Curve]]] = []
+    for index, group in enumerate(groups):
+        lines = [(x, y) for x, y in (_curve(r, spec) for r in group.runs) if np.isfinite(y).any()]
+        if lines:
+            curves.append((index, group.name, lines))
     if not curves:
         return None
     figure, (axis,) = new_figure(spec.title)
@@ -79,10 +75,6 @@ def curve_plot(groups: Sequence[RunGroup], spec: CurveSpec) -> Plot | None:
     if cut:
         caption += " The steep beginning is cut off above."
     return Plot(spec.name, caption, figure)
-
-
-def _drawable(lines: Sequence[Curve]) -> list[Curve]:
-    return [(x, y) for x, y in lines if np.isfinite(y).any()]
 
 
 def _coincide(a: Curve, b: Curve) -> bool:
