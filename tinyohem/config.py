@@ -94,8 +94,9 @@ class TrainingConfig(_Section):
 
 
 class OptimConfig(_Section):
-    """AdamW and its learning-rate schedule."""
+    """The optimizer and its learning-rate schedule."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the trunk's matrices
     lr: float = Field(4e-3, gt=0)
     schedule: Literal["cosine", "wsd"] = "cosine"
     warmup_fraction: float = Field(0.05, ge=0, lt=1)  # of all steps

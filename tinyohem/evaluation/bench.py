@@ -20,7 +20,7 @@ from tinyohem.ohem.selection import select
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import autocast, pick_device, step_generator, synchronize
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
-from tinyohem.training.optim import build_optimizer
+from tinyohem.training.optim import build_optimizers, update
 from tinyohem.training.step import training_step
 
 WARMUP_ROUNDS = 2
@@ -100,7 +100,7 @@ def _variants(
     training, vocab_size = config.training, config.tokenizer.vocab_size
     shape = model_shape(config.model)
     model = build_model(shape, vocab_size, training.seq_len, 0, training.seed).to(device)
-    optimizer = build_optimizer(model, config.optim)
+    optimizers = build_optimizers(model, config.optim)
     precision = autocast(device, training.precision)
     run_trunk = torch.compile(trunk(model)) if training.compile else trunk(model)
     generator = step_generator(training.seed, 0, device)
@@ -111,10 +111,9 @@ def _variants(
         labels = tokens[:, 1:].contiguous()
         return Batch(tokens[:, :-1].contiguous(), labels, labels.numel())
 
-    def update() -> None:
+    def finish() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), config.optim.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        update(optimizers, config.optim.lr)
 
     def ours(ratio: float) -> Callable[[Batch], None]:
         def step(batch: Batch) -> None:
@@ -127,7 +126,7 @@ def _variants(
                 generator=generator,
                 precision=precision,
             )
-            update()
+            finish()
 
         return step
 
@@ -136,7 +135,7 @@ def _variants(
             logits = model(input_ids=batch.input_ids, use_cache=False).logits
             loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
         loss.backward()
-        update()
+        finish()
 
     def mask(batch: Batch) -> None:
         labels = batch.labels.flatten()
@@ -145,7 +144,7 @@ def _variants(
             losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
         kept = select("topk", losses.detach()[None], labels[None], 0.5)[0]
         ((losses * kept).sum() / kept.sum()).backward()
-        update()
+        finish()
 
     mined = {f"topk-{ratio:g}": ours(ratio) for ratio in KEEP_RATIOS if ratio < 1}
     return {FULL: ours(1.0), **mined, "bare": bare, "mask-0.5": mask}, next_batch

@@ -14,8 +14,8 @@ from torch.autograd.function import once_differentiable
 from tinyohem.data.batches import IGNORE_INDEX
 
 # Logits are made and consumed in chunks of about this many elements, so that memory does not grow
-# with vocabulary × tokens. On a CPU 8 MB stays in cache; a GPU wants few, large kernels.
-_CPU_CHUNK_ELEMENTS = 1 << 21
+# with vocabulary × tokens. On a CPU 2 MB stays in cache; a GPU wants few, large kernels.
+_CPU_CHUNK_ELEMENTS = 1 << 19
 _GPU_CHUNK_ELEMENTS = 1 << 28
 
 
@@ -34,7 +34,7 @@ def token_losses(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tens
     hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_BT.flatten()
     rows = _chunk_rows(head_VD)
     losses = [
-        _losses(_logits(hidden_CD, head_VD), labels_C.clamp(min=0))[0]
+        _softmax_(_logits(hidden_CD, head_VD), labels_C.clamp(min=0))[0]
         for hidden_CD, labels_C in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True)
     ]
     return torch.cat(losses).masked_fill(labels_N == IGNORE_INDEX, 0).view(labels_BT.shape)
@@ -90,15 +90,14 @@ class _LinearCrossEntropy(Function):
         for hidden_CD, labels_C, weight_C in zip(
             hidden_ND.split(rows), labels_N.split(rows), weight_N.split(rows), strict=True
         ):
-            logits_CV = _logits(hidden_CD, head_VD)
-            loss_C, log_sum_C = _losses(logits_CV, labels_C)
+            loss_C, exp_CV, sum_C1 = _softmax_(_logits(hidden_CD, head_VD), labels_C)
             losses.append(loss_C)
-            # ∂ℓ/∂logits = softmax − one-hot, in the memory of the logits.
-            grad_CV = logits_CV.sub_(log_sum_C[:, None]).exp_()
-            grad_CV.scatter_add_(1, labels_C[:, None], grad_CV.new_full((len(labels_C), 1), -1.0))
-            # The weights scale (C, D) matrices instead of the far wider (C, V) one.
-            grads_hidden.append((grad_CV @ head_VD) * weight_C[:, None])
-            grad_head_VD += grad_CV.T @ (hidden_CD * weight_C[:, None])
+            # ∂ℓ/∂logits = softmax − one-hot, times the softmax's denominator.
+            exp_CV.scatter_add_(1, labels_C[:, None], -sum_C1)
+            # Weights and denominators scale (C, D) matrices instead of the far wider (C, V) one.
+            scale_C1 = weight_C[:, None] / sum_C1
+            grads_hidden.append((exp_CV @ head_VD) * scale_C1)
+            grad_head_VD += exp_CV.T @ (hidden_CD * scale_C1)
         loss_N = torch.cat(losses) if losses else weight_N.new_zeros(0)
         grad_hidden_ND = torch.cat(grads_hidden) if grads_hidden else hidden_ND
         ctx.save_for_backward(grad_hidden_ND.to(hidden_ND.dtype), grad_head_VD)
@@ -124,11 +123,17 @@ def _logits(hidden_CD: Tensor, head_VD: Tensor) -> Tensor:
     return logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
 
 
-def _losses(logits_CV: Tensor, labels_C: Tensor) -> tuple[Tensor, Tensor]:
-    """Return −log softmax at the labels and the log of the softmax's denominator; both (C,)."""
+def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return −log softmax at the labels (C,), and the softmax as numerator and denominator.
+
+    The numerators take the memory of the logits; denominators are (C, 1).
+    """
     # Not torch.log_softmax: its CPU kernel takes six times as long as the parts done one by one.
-    log_sum_C = logits_CV.logsumexp(dim=1)
-    return log_sum_C - logits_CV.gather(1, labels_C[:, None]).squeeze(1), log_sum_C
+    label_logit_C1 = logits_CV.gather(1, labels_C[:, None])
+    max_C1 = logits_CV.amax(dim=1, keepdim=True)
+    exp_CV = logits_CV.sub_(max_C1).exp_()
+    sum_C1 = exp_CV.sum(dim=1, keepdim=True)
+    return (sum_C1.log() + max_C1 - label_logit_C1).squeeze(1), exp_CV, sum_C1
 
 
 def _chunk_rows(head_VD: Tensor) -> int:

@@ -39,7 +39,7 @@ from tinyohem.training.checkpoint import (
 )
 from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
-from tinyohem.training.optim import build_optimizer, learning_rate
+from tinyohem.training.optim import build_optimizers, learning_rate, update
 from tinyohem.training.plan import Plan, budget_steps, keep_plan, make_plan
 from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
 from tinyohem.training.step import training_step
@@ -70,7 +70,7 @@ class Run:
     data: Prepared
     plan: Plan
     model: Any  # transformers' LlamaForCausalLM
-    optimizer: torch.optim.AdamW
+    optimizers: list[torch.optim.Optimizer]
     budget: Budget
     state: RunState
 
@@ -100,7 +100,7 @@ def train(
     run = _set_up(config, run_dir, device, data, progress)
     if checkpoint is not None:
         check_same_data(run_dir, data)
-        run.state = load_checkpoint(checkpoint, run.model, run.optimizer)
+        run.state = load_checkpoint(checkpoint, run.model, run.optimizers)
         progress.note(f"resuming from {checkpoint}")
     _record(run)
     run.plan = keep_plan(run.plan, run_dir)
@@ -133,7 +133,7 @@ def _set_up(
         data=data,
         plan=make_plan(config, data, num_steps, progress),
         model=model,
-        optimizer=build_optimizer(model, config.optim),
+        optimizers=build_optimizers(model, config.optim),
         budget=Budget(num_steps, training.seconds),
         state=RunState(),
     )
@@ -169,8 +169,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     while not ending:
         before = run.progress
         at = run.budget.spent(state.step + 0.5, state.train_seconds)  # the middle of the step
-        for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(at, run.config.optim)
+        lr = learning_rate(at, run.config.optim)
         windows = batch_windows(run.plan, state.step, config.batch_size)
         stats = training_step(
             run_trunk,
@@ -185,8 +184,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
             precision=precision,
         )
         grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
-        run.optimizer.step()
-        run.optimizer.zero_grad(set_to_none=True)
+        update(run.optimizers, lr)
         meter.add(state.step, stats, grad_norm)
         state.step += 1
         state.tokens_seen += config.tokens_per_step
@@ -228,7 +226,7 @@ def _due(run: Run, every: int | None, before: float) -> bool:
 def _log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
     figures = meter.flush(run.config.training.tokens_per_step, run.state.train_seconds)
     figures |= {
-        "train/lr": run.optimizer.param_groups[0]["lr"],
+        "train/lr": run.optimizers[0].param_groups[0]["lr"],
         "train/tokens_seen": run.state.tokens_seen,
         "train/tokens_selected": run.state.tokens_selected,
         "train/seconds": run.state.train_seconds,
@@ -271,7 +269,7 @@ def _save(run: Run, *, is_best: bool) -> None:
         run.run_dir,
         run.model,
         run.data.tokenizer,
-        run.optimizer,
+        run.optimizers,
         run.state,
         keep_last=run.config.training.keep_last,
         is_best=is_best,
