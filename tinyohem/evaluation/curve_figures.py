@@ -177,10 +177,12 @@ def _lay_out_y(axis: "Axes", spec: CurveSpec, lines: Sequence[Curve]) -> bool:
 
 
 def plain_log_scale(axis: "Axes") -> None:
-    """Make the vertical axis logarithmic, with plain numbers at ticks that even a decade has."""
+    """Make the vertical axis logarithmic, with a handful of plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(10, (1, 1.5, 2, 3, 5, 7)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    low, high = axis.get_ylim()
+    ticks = (1,) if high / low > 1e4 else (1, 3) if high / low > 30 else (1, 1.5, 2, 3, 5, 7)
+    axis.yaxis.set_major_locator(LogLocator(10, ticks))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())

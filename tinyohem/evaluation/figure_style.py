@@ -127,7 +127,7 @@ def new_figure(
 def add_legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Put a legend below the axes, which keep their height: it never covers what it explains."""
     short = [shorten(label) for label in labels]
-    columns = max(1, min(4, len(short), _LEGEND_LETTERS // (max(map(len, short)) + 7)))
+    columns = max(1, min(4, len(short), _LEGEND_LETTERS // (max(map(len, short)) + 6)))
     rows = -(-len(short) // columns)
     figure.set_figheight(figure.get_figheight() + rows * _LEGEND_ROW + 0.08)
     figure.legend(
@@ -135,11 +135,11 @@ def add_legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) 
     )
 
 
-def shorten(label: str) -> str:
+def shorten(label: str, letters: int = _LABEL_LETTERS) -> str:
     """Cut a long name in the middle: both its ends tell it apart from its neighbours."""
-    if len(label) <= _LABEL_LETTERS:
+    if len(label) <= letters:
         return label
-    half = (_LABEL_LETTERS - 1) // 2
+    half = (letters - 1) // 2
     return f"{label[:half]}…{label[-half:]}"
 
 

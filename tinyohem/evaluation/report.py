@@ -23,8 +23,15 @@ from tinyohem.evaluation.figure_style import (
     to_png,
     to_svg,
 )
-from tinyohem.evaluation.report_figures import forest_plot, selection_plot
+from tinyohem.evaluation.report_figures import (
+    forest_plot,
+    group_differences_plot,
+    groups_plot,
+    selection_plot,
+    shares_plot,
+)
 from tinyohem.evaluation.report_runs import Material, RunGroup, read_material
+from tinyohem.evaluation.report_scores import Scores, score_runs
 from tinyohem.evaluation.report_tables import (
     Table,
     comparison_tables,
@@ -65,8 +72,11 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
     material = read_material(folders)
     for warning in material.warnings:
         progress.warn(warning)
-    with plots_extra("the report"), figure_style():
-        sections = _sections(material)
+    with plots_extra("the report"):  # before the models are scored, which takes a while
+        import matplotlib  # noqa: F401
+    scores = score_runs(material.runs, progress)
+    with figure_style():
+        sections = _sections(material, scores)
         figures = out.with_name(f"{out.stem}_figures")
         plots = [plot for section in sections for plot in section.plots]
         pictures = _draw(plots, figures, progress)
@@ -102,7 +112,7 @@ def _draw(plots: Sequence[Plot], folder: Path, progress: Progress) -> dict[str, 
     return pictures
 
 
-def _sections(material: Material) -> list[Section]:
+def _sections(material: Material, scores: Scores) -> list[Section]:
     groups = material.groups
     losses = [*LOSS_CURVES, BITS_CURVE] if material.warnings else LOSS_CURVES
     return [
@@ -110,6 +120,7 @@ def _sections(material: Material) -> list[Section]:
         Section("runs", "Runs", _RUNS_INTRO, [runs_table(groups)]),
         _curves("loss", "Loss", groups, losses),
         _selection(groups),
+        _where_the_loss_sits(groups, scores),
         _curves("optimisation", "Optimisation", groups, OPTIMISER_CURVES),
         _settings(groups),
         Section("environment", "Data and machine", "", [environment_table(material.runs)]),
@@ -165,6 +176,39 @@ def _selection(groups: Sequence[RunGroup]) -> Section:
     else:
         section.missing.append("What was selected, by loss: no run has recorded it.")
     return section
+
+
+def _where_the_loss_sits(groups: Sequence[RunGroup], scores: Scores) -> Section:
+    plots = [shares_plot(groups, scores.by["loss"])]
+    for way, axis, says in _WAYS:
+        parts = scores.by[way]
+        title = f"Perplexity by {way}"
+        plots.append(groups_plot(groups, parts, f"perplexity-by-{way}", title, axis, says))
+        title = f"Loss by {way}"
+        plots.append(group_differences_plot(groups, parts, f"difference-by-{way}", title, axis))
+    intro = "Finished models on all their validation stories."
+    return Section(
+        "breakdown",
+        "Where the loss sits",
+        intro if any(plots) else "",
+        plots=[plot for plot in plots if plot is not None],
+        missing=scores.missing,
+    )
+
+
+_WAYS = (  # of `diagnose.By`: the horizontal axis, what the figure shows
+    (
+        "difficulty",
+        "decile of the story's difficulty, easiest to hardest",
+        "Perplexity per token in each tenth of the stories, by their compression ratio with length "
+        "taken out.",
+    ),
+    (
+        "frequency",
+        "rank of the token type in the training split",
+        "Perplexity of tokens by how often their type occurs in training, the most frequent first.",
+    ),
+)
 
 
 def _settings(groups: Sequence[RunGroup]) -> Section:

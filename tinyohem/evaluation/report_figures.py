@@ -26,11 +26,11 @@ from tinyohem.evaluation.figure_style import (
 from tinyohem.evaluation.report_runs import ComparisonResult, FloatArray, RunGroup
 from tinyohem.evaluation.table import verdict
 
-BUCKETS = {  # of the loss of a kept token: metric, name
-    "train/kept_below_1": "under 1 nat",
+BUCKETS = {  # of the loss of a kept token in nats: metric, name
+    "train/kept_below_1": "under 1",
     "train/kept_1_to_3": "1 to 3",
     "train/kept_3_to_5": "3 to 5",
-    "train/kept_above_5": "over 5 nats",
+    "train/kept_above_5": "over 5",
 }
 
 Breakdowns = dict[str, list[Group]]  # of each run, by its label
@@ -49,7 +49,7 @@ def selection_plot(groups: Sequence[RunGroup]) -> Plot | None:
     if not bands:
         return None
     height = max(2.9, 0.9 + 1.35 * len(bands))
-    figure, axes = new_figure("What was selected, by loss", len(bands), height)
+    figure, axes = new_figure("What was selected, by loss (nats)", len(bands), height)
     for axis, (name, curves) in zip(axes, bands.items(), strict=True):
         shares = 100 * np.array([y for _, y in curves])
         areas = axis.stackplot(curves[0][0], shares, colors=[colour(level) for level in LEVELS])
@@ -59,7 +59,7 @@ def selection_plot(groups: Sequence[RunGroup]) -> Plot | None:
             axis.set_title(shorten(name))
     lay_out_x(axes[-1], "tokens", 0)
     add_legend(figure, areas, list(BUCKETS.values()))
-    says = "Shares of the kept tokens by their loss in the step, in nats."
+    says = "Shares of the kept tokens by their loss in the step."
     if len(bands) < len(groups):
         says += " Runs without a panel did not record it."
     return Plot("selected-by-loss", says, figure)
@@ -116,7 +116,7 @@ def groups_plot(
             lines = [(at, np.exp(row)) for row in losses[group.name]]
             handles[group.name] = draw_lines(axis, lines, index, marked=True)
     plain_log_scale(axis)
-    axis.set_xticks(range(len(parts)), parts)
+    axis.set_xticks(range(len(parts)), [_tick(part) for part in parts])
     axis.set(xlabel=label, ylabel="perplexity per token (log scale)")
     if len(handles) > 1:
         add_legend(figure, list(handles.values()), list(handles))
@@ -124,7 +124,7 @@ def groups_plot(
 
 
 def group_differences_plot(
-    groups: Sequence[RunGroup], breakdowns: Breakdowns, name: str, title: str, label: str, says: str
+    groups: Sequence[RunGroup], breakdowns: Breakdowns, name: str, title: str, label: str
 ) -> Plot | None:
     """Draw each part's loss minus that of the first group of runs: what lines alone hide."""
     parts, losses = _aligned(groups, breakdowns)
@@ -132,7 +132,7 @@ def group_differences_plot(
     others = [(i, g) for i, g in enumerate(groups) if i > 0 and g.name in losses]
     if baseline.name not in losses or not others:
         return None
-    figure, (axis,) = new_figure(f"{title}, against {shorten(baseline.name)}")
+    figure, (axis,) = new_figure(f"{title}, minus {shorten(baseline.name, 22)}")
     width = 0.8 / len(others)
     handles = {}
     for place, (index, group) in enumerate(others):
@@ -143,9 +143,12 @@ def group_differences_plot(
         for values in each if len(each) > 1 else ():
             axis.plot(at, values, ".", color=colour("ink"), markersize=2.6, alpha=0.7)
     axis.axhline(0, color=colour("ink"), linewidth=1)
-    axis.set_xticks(range(len(parts)), parts)
+    axis.set_xticks(range(len(parts)), [_tick(part) for part in parts])
     axis.set(xlabel=label, ylabel="difference (nats per token)")
     add_legend(figure, list(handles.values()), list(handles))
+    says = f"Mean loss minus that of {shorten(baseline.name)}: bars below zero are better."
+    if any(len(group.runs) > 1 for _, group in others):
+        says += " Dots are seeds."
     return Plot(name, says, figure)
 
 
@@ -158,7 +161,9 @@ def shares_plot(groups: Sequence[RunGroup], breakdowns: Breakdowns) -> Plot | No
             bars[shorten(group.name)] = np.mean(runs, axis=0)  # (tokens and loss, loss groups)
     if not bars:
         return None
-    figure, axes = new_figure("Where the loss sits", 2, height=1.5 + 0.44 * len(bars))
+    figure, axes = new_figure(
+        "Tokens and their loss, by loss (nats)", 2, height=1.5 + 0.44 * len(bars)
+    )
     for kind, (axis, title) in enumerate(zip(axes, ("tokens", "loss"), strict=True)):
         left = np.zeros(len(bars))
         handles = []
@@ -173,8 +178,8 @@ def shares_plot(groups: Sequence[RunGroup], breakdowns: Breakdowns) -> Plot | No
     axes[-1].set_xlabel("% of the tokens, % of their loss")
     add_legend(figure, handles, list(BUCKETS.values()))
     says = (
-        "Validation tokens of the finished model by their own loss in nats: how many of them there "
-        "are, and how much of the whole loss they hold."
+        "Validation tokens of the finished model by their own loss: how many of them there are, "
+        "and how much of the whole loss they hold."
     )
     return Plot("loss-by-loss", says, figure)
 
@@ -209,6 +214,11 @@ def _aligned(
         if found:
             losses[group.name] = np.array([[run.get(n, math.nan) for n in names] for run in found])
     return names, losses
+
+
+def _tick(part: str) -> str:
+    """Shorten a part's name, `1 (easiest)` or `1,001 and rarer`, to what fits below an axis."""
+    return part.partition(" (")[0].replace(" and rarer", "+")
 
 
 def _minus(ours: FloatArray, theirs: FloatArray, group: RunGroup, base: RunGroup) -> FloatArray:
