@@ -26,8 +26,8 @@ COLOURS = {
     "series-2": ("#d55e00", "#f58a4b"),
     "series-3": ("#009e73", "#3ccaa0"),
     "series-4": ("#b8578f", "#e79bc6"),
-    "series-5": ("#c98a00", "#f2bd4a"),
-    "series-6": ("#3fa0d8", "#9ad7fa"),
+    "series-5": ("#bd8100", "#f2bd4a"),
+    "series-6": ("#3594cc", "#9ad7fa"),
     "series-7": ("#6b5fc7", "#b0a8f5"),
     "series-8": ("#59636f", "#c3cad3"),
     # Easy to hard: one hue, and the hardest stands out most on either background.
