@@ -54,8 +54,8 @@ def eval_perplexity(
         bool,
         typer.Option(
             "--calibration",
-            help="Also measure the expected calibration error and the best temperature; runs the "
-            "model about five times as long",
+            help="Also measure the expected calibration error and the best temperature; takes some "
+            "three times as long again",
         ),
     ] = False,
     device: options.Device = None,

@@ -17,7 +17,7 @@ from tinyohem.recipe import load_config, recipe_names
 from tinyohem_cli.main import app
 
 HEAVY = {"torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow", "wandb"}
-COMMANDS = ("train", "eval-perplexity", "generate", "prepare-data")
+COMMANDS = ("train", "eval-perplexity", "inspect", "generate", "prepare-data")
 EVAL_NAMES = {
     "loss",
     "perplexity",

@@ -62,7 +62,7 @@ def calibrate(
     stride: int | None = None,
     progress: Progress = SILENT,
 ) -> Calibration:
-    """Measure a model's calibration on a split, in about four passes over it.
+    """Measure a model's calibration on a split, in some three passes over it.
 
     Args:
         seq_len: the longest context the model is given, in tokens.
@@ -73,11 +73,11 @@ def calibrate(
     """
 
     def stream() -> Iterator[tuple[Tensor, Tensor]]:
-        progress.start("calibrate", store.num_stories, "stories")
-        for done, logits_NV, labels_N in scored_logits(
-            model, store, seq_len=seq_len, stride=stride
-        ):
+        progress.start("calibrate", store.num_tokens - store.num_stories, "tokens")
+        done = 0
+        for logits_NV, labels_N in scored_logits(model, store, seq_len=seq_len, stride=stride):
             yield logits_NV, labels_N
+            done += len(labels_N)
             progress.advance(done)
         progress.finish()
 
@@ -91,27 +91,30 @@ def calibration(stream: LogitStream) -> Calibration:
         stream: starts the same stream anew each time that it is called.
     """
     bins = _Bins()
-    untouched = curve = _loss_curve(stream, 1.0, bins)
+    untouched = _loss_curve(stream, 1.0, bins)
     if not math.isfinite(untouched.loss):
         raise RunError("the model's loss on these stories is not finite", "its weights are broken")
-    # The loss is convex in β = 1/T: its slope has one root, which stays between low and high.
+    beta, loss = _least_loss(stream, untouched)
+    return Calibration(
+        *bins.summary(), loss=untouched.loss, best_temperature=1 / beta, loss_at_best=loss
+    )
+
+
+def _least_loss(stream: LogitStream, curve: "_LossCurve") -> tuple[float, float]:
+    """Find the β = 1/T of the least loss, from the curve at β = 1; return it with that loss."""
+    # The loss is convex in β, so its slope has one root, which stays between low and high.
     low, high = (1 / temperature for temperature in reversed(_TEMPERATURES))
-    beta, step = 1.0, math.inf
-    while abs(step) > _LAST_STEP * beta:
+    beta = 1.0
+    while high / low > 1 + _LAST_STEP:  # else the root lies outside
         low, high = (beta, high) if curve.slope < 0 else (low, beta)
-        if high / low < 1 + _LAST_STEP:
-            break  # the root lies outside
         step = -curve.slope / curve.curvature if curve.curvature > 0 else math.inf
+        if abs(step) < _LAST_STEP * beta:
+            return beta + step, curve.loss + curve.slope * step / 2  # the parabola's minimum
         if not low < beta + step < high:  # where saturated predictions mislead Newton, bisect
             step = math.sqrt(low * high) - beta
         beta += step
         curve = _loss_curve(stream, beta)
-    return Calibration(
-        *bins.summary(),
-        loss=untouched.loss,
-        best_temperature=1 / beta,
-        loss_at_best=curve.loss,
-    )
+    return beta, curve.loss
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,9 @@ class _Bins:
     def summary(self) -> tuple[float, float, float]:
         """Return accuracy, confidence and the expected calibration error."""
         tokens, confidence, correct = self._sums
-        error = np.abs(correct - confidence).sum() / tokens.sum()
-        return correct.sum() / tokens.sum(), confidence.sum() / tokens.sum(), float(error)
+        sums = (correct.sum(), confidence.sum(), np.abs(correct - confidence).sum())
+        accuracy, mean_confidence, error = (float(total / tokens.sum()) for total in sums)
+        return accuracy, mean_confidence, error
 
 
 def _loss_curve(stream: LogitStream, beta: float, bins: _Bins | None = None) -> _LossCurve:

@@ -81,7 +81,7 @@ def diagnose(
         scores: score folder for `difficulty`; default: the stories are scored, and the scores
             kept with the prepared data.
         metric: the difficulty; several with weights (`mtld=2,flesch=1`) are combined by rank.
-        calibration: whether to measure it, which runs the model some four times more.
+        calibration: whether to measure it, which runs the model some three times more.
 
     Raises:
         InputError: the scores do not fit the stories or lack the metric, or no training split is

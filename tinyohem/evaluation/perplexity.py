@@ -147,14 +147,14 @@ def story_token_losses(
 @torch.inference_mode()
 def scored_logits(
     model: nn.Module, store: TokenStore, *, seq_len: int, stride: int | None = None
-) -> Iterator[tuple[int, Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the logits that every token is scored by, a batch at a time, each token once.
 
     Args:
         stride: see `story_token_losses`.
 
     Yields:
-        The number of stories done so far, float32 logits (N, V), and int64 labels (N,).
+        Float32 logits (N, V) and int64 labels (N,).
     """
     for first, last in _blocks(store):
         for windows, logits_BTV, labels_BT in _window_logits(
@@ -163,7 +163,7 @@ def scored_logits(
             scored_BT = torch.zeros_like(labels_BT, dtype=torch.bool)
             for row, window in enumerate(windows):
                 scored_BT[row, window.scored] = True
-            yield first, logits_BTV[scored_BT], labels_BT[scored_BT]
+            yield logits_BTV[scored_BT], labels_BT[scored_BT]
 
 
 def _blocks(store: TokenStore) -> Iterator[tuple[int, int]]:
