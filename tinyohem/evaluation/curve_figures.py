@@ -59,10 +59,12 @@ def curve_plot(groups: Sequence[RunGroup], spec: CurveSpec) -> Plot | None:
     unit = lay_out_x(axis, spec.by, max(x[-1] for *_, lines in curves for x, _ in lines))
     handles: dict[str, Any] = {}
     means: list[Curve] = []
+    dashed = False
     for index, name, lines in curves:
         scaled = [(x / unit, y) for x, y in lines]
         means.append(mean_curve(scaled))
         below = sum(_coincide(means[-1], other) for other in means[:-1])
+        dashed |= below > 0
         handles[name] = draw_lines(axis, scaled, index, below=below, marked=spec.marked)
     axis.set_ylabel(spec.label)
     cut = _lay_out_y(axis, spec, [line for *_, lines in curves for line in lines])
@@ -72,6 +74,8 @@ def curve_plot(groups: Sequence[RunGroup], spec: CurveSpec) -> Plot | None:
     if spec.ends and len(handles) <= _ENDS_NAMED:
         ends = [f"{shorten(n)} {y[-1]:.4g}" for n, (_, y) in zip(handles, means, strict=True)]
         caption += f" At the end: {', '.join(ends)}."
+    if dashed:
+        caption += " Lines that coincide take turns, as dashes."
     if cut:
         caption += " The steep beginning is cut off above."
     return Plot(spec.name, caption, figure)

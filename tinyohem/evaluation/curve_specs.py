@@ -123,7 +123,7 @@ OPTIMISER_CURVES = (
         "Learning rate",
         "train/lr",
         "learning rate",
-        "As scheduled.",
+        "Of the last step before each point.",
         from_zero=True,
     ),
     CurveSpec(

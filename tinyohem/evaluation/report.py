@@ -23,6 +23,7 @@ from tinyohem.evaluation.figure_style import (
     to_png,
     to_svg,
 )
+from tinyohem.evaluation.inspection import PALETTES, InspectedStory
 from tinyohem.evaluation.report_figures import (
     forest_plot,
     group_differences_plot,
@@ -39,7 +40,7 @@ from tinyohem.evaluation.report_tables import (
     runs_table,
     settings_table,
 )
-from tinyohem.pages import plots_extra, render
+from tinyohem.pages import render, require_plots
 from tinyohem.progress import SILENT, Progress
 
 
@@ -52,6 +53,7 @@ class Section:
     intro: str = ""
     tables: list[Table] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
+    story: InspectedStory | None = None
     missing: list[str] = field(default_factory=list)  # what is not shown, and why
 
 
@@ -67,13 +69,12 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
     Raises:
         InputError: a folder holds no run or a damaged one, or matplotlib or jinja2 is missing.
     """
+    require_plots("the report")
     if out.is_dir():
         raise InputError(f"{out} is a folder", "name the page itself: --out report.html")
     material = read_material(folders)
     for warning in material.warnings:
         progress.warn(warning)
-    with plots_extra("the report"):  # before the models are scored, which takes a while
-        import matplotlib  # noqa: F401
     scores = score_runs(material.runs, progress)
     with figure_style():
         sections = _sections(material, scores)
@@ -90,6 +91,7 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
         figures=figures.name,
         colours=COLOURS,
         series=SERIES,
+        palettes=PALETTES,
         version=__version__,
     )
     with atomic_file(out) as stream:
@@ -121,6 +123,7 @@ def _sections(material: Material, scores: Scores) -> list[Section]:
         _curves("loss", "Loss", groups, losses),
         _selection(groups),
         _where_the_loss_sits(groups, scores),
+        *_story(scores),
         _curves("optimisation", "Optimisation", groups, OPTIMISER_CURVES),
         _settings(groups),
         Section("environment", "Data and machine", "", [environment_table(material.runs)]),
@@ -209,6 +212,17 @@ _WAYS = (  # of `diagnose.By`: the horizontal axis, what the figure shows
         "Perplexity of tokens by how often their type occurs in training, the most frequent first.",
     ),
 )
+
+
+def _story(scores: Scores) -> list[Section]:
+    if not scores.stories:
+        return []
+    label, story = next(iter(scores.stories.items()))
+    intro = (
+        f"How hard each token of a validation story is for {label}, and which of them top-k would "
+        "keep if it ranked this story alone; in training it ranks a whole batch."
+    )
+    return [Section("story", "One story", intro, story=story)]
 
 
 def _settings(groups: Sequence[RunGroup]) -> Section:

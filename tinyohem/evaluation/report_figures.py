@@ -67,7 +67,7 @@ def selection_plot(groups: Sequence[RunGroup]) -> Plot | None:
 
 def forest_plot(result: ComparisonResult, suffix: str = "") -> Plot | None:
     """Draw the paired differences of a comparison with their intervals."""
-    rows = [(index, row, row.difference) for index, row in enumerate(result.rows)]
+    rows = [(i, row, row.difference) for i, row in zip(result.groups, result.rows, strict=True)]
     tested = [(index, row, d) for index, row, d in rows if d is not None]
     if not tested:
         return None
@@ -223,6 +223,6 @@ def _tick(part: str) -> str:
 
 def _minus(ours: FloatArray, theirs: FloatArray, group: RunGroup, base: RunGroup) -> FloatArray:
     """Subtract seed by seed where both groups have the same seeds, else the mean."""
-    seeds, others = ([run.settings["training.seed"] for run in g.runs] for g in (group, base))
+    seeds, others = ([run.settings.get("training.seed") for run in g.runs] for g in (group, base))
     paired = seeds == others and ours.shape == theirs.shape
     return ours - (theirs if paired else theirs.mean(axis=0))

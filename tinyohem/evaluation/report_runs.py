@@ -83,6 +83,7 @@ class ComparisonResult:
 
     label: str
     rows: list[Row]
+    groups: list[int]  # the place of each arm's runs among all groups, which decides its colour
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,10 @@ def read_material(folders: Sequence[Path]) -> Material:
         table = _read_table(folder)
         groups += _read_arms(folder, prefix, [row.arm for row in table])
         if table:
-            comparisons.append(ComparisonResult(label, table))
+            places = {group.name: place for place, group in enumerate(groups)}
+            # An arm whose runs were deleted has its row still, in a colour that is free.
+            own = [places.get(prefix + row.arm, len(groups)) for row in table]
+            comparisons.append(ComparisonResult(label, table, own))
     runs = [run for group in groups for run in group.runs]
     return Material(groups, comparisons, _incomparable(runs))
 

@@ -75,10 +75,9 @@ def _duration(seconds: float) -> str:
 def comparison_tables(result: ComparisonResult) -> list[Table]:
     """Return the table of `compare` in two parts: the verdicts, and what lies behind them."""
     lines = [list(CELLS), *(cells(row) for row in result.rows)]
-    colours = range(len(result.rows))
     verdicts = [line[:NUM_VERDICT_CELLS] for line in lines]
     details = [[line[0], *line[NUM_VERDICT_CELLS:]] for line in lines]
-    return [Table(head, rows, colours) for head, *rows in (verdicts, details)]
+    return [Table(head, rows, result.groups) for head, *rows in (verdicts, details)]
 
 
 def settings_table(groups: Sequence[RunGroup]) -> Table:
@@ -120,7 +119,7 @@ def environment_table(runs: Sequence[RunLog]) -> Table:
         same = len(values) == 1
         told = [value if same else f"{value} ({', '.join(who)})" for value, who in values.items()]
         rows.append([key, "; ".join(told)])
-    return Table(["", "value"], rows, [None] * len(rows))
+    return Table(["what", "value"], rows, [None] * len(rows))
 
 
 def _surroundings(record: dict[str, Any]) -> dict[str, Any]:
