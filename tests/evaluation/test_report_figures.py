@@ -231,6 +231,8 @@ class TestOthers:
         assert plot is not None
         bars = [patch.get_height() for patch in plot.figure.axes[0].patches]
         np.testing.assert_allclose(bars, [0, 0, 0, 0, 0.1, 0], atol=1e-12)
+        dots = [y for _, y, _ in lines_of(plot) if len(y) == 3]
+        np.testing.assert_allclose(dots, [[0, 0, 0]] * 3 + [[0, 0.1, 0]] * 3, atol=1e-12)
 
     def test_one_group_has_no_differences(self, single: Material) -> None:
         parts = {"mined": [Group("1", 1, 1.0, 1.0)]}
