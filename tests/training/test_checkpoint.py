@@ -28,8 +28,15 @@ from tinyohem.training.optim import build_optimizers
         {"ohem__ratio": 0.5, "ohem__schedule": "constant", "ohem__select": "random"},
         {"ohem__ratio": 0.3, "ohem__scope": "sequence", "training__micro_batch_size": 2},
         {"optim__optimizer": "muon"},
+        {"ohem__ratio": 0.5, "ohem__schedule": "adaptive", "training__micro_batch_size": 2},
+        {"ohem__ratio": 0.5, "ohem__score": "excess_loss", "ohem__ema_decay": 0.8},
+        {"ohem__weight": "ghm"},
+        {"ohem__ratio": 0.5, "ohem__select": "threshold", "ohem__queue_steps": 3},
     ],
-    ids=["plain", "topk", "random", "recover-micro", "muon"],
+    ids=[
+        *("plain", "topk", "random", "recover-micro", "muon"),
+        *("adaptive", "self-reference", "ghm", "queue"),
+    ],
 )
 def test_ten_steps_and_ten_more_are_twenty_to_the_last_bit(
     corpus: Path, tmp_path: Path, ohem: dict[str, Any]
@@ -58,7 +65,14 @@ class TestWhichAreKept:
         optimizers = build_optimizers(model, OptimConfig())
         state = RunState(step=step)
         return save_checkpoint(
-            run_dir, model, NoTokenizer(), optimizers, state, keep_last=keep_last, is_best=best
+            run_dir,
+            model,
+            NoTokenizer(),
+            optimizers,
+            state,
+            remembered={},
+            keep_last=keep_last,
+            is_best=best,
         )
 
     def test_the_last_ones_and_the_best(self, tmp_path: Path) -> None:

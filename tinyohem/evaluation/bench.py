@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from tinyohem.config import RunConfig
 from tinyohem.data.batches import Batch
-from tinyohem.ohem.selection import select
+from tinyohem.ohem.mining import Mining
+from tinyohem.ohem.ranking import top_k
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import autocast, pick_device, step_generator, synchronize
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
@@ -104,6 +105,7 @@ def _variants(
     precision = autocast(device, training.precision)
     run_trunk = torch.compile(trunk(model)) if training.compile else trunk(model)
     generator = step_generator(training.seed, 0, device)
+    mining = Mining(config.ohem)
 
     def next_batch() -> Batch:
         size = (training.batch_size, training.seq_len + 1)
@@ -122,7 +124,7 @@ def _variants(
                 head_weight(model),
                 [batch],
                 ratio,
-                config.ohem,
+                mining,
                 generator=generator,
                 precision=precision,
             )
@@ -142,8 +144,9 @@ def _variants(
         with precision:
             logits = model(input_ids=batch.input_ids, use_cache=False).logits
             losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
-        kept = select("topk", losses.detach()[None], labels[None], 0.5)[0]
-        ((losses * kept).sum() / kept.sum()).backward()
+        count = torch.tensor([labels.numel() // 2], device=device)
+        kept = top_k(losses.detach()[None], torch.ones_like(labels[None], dtype=torch.bool), count)
+        ((losses * kept[0]).sum() / count).sum().backward()
         finish()
 
     mined = {f"topk-{ratio:g}": ours(ratio) for ratio in KEEP_RATIOS if ratio < 1}

@@ -4,6 +4,8 @@ Shape suffixes: B sequences, T tokens of one, N rows (tokens), C rows of a chunk
 V vocabulary.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +21,28 @@ _CPU_CHUNK_ELEMENTS = 1 << 19
 _GPU_CHUNK_ELEMENTS = 1 << 28
 
 
+@dataclass(frozen=True)
+class SoftmaxChunk:
+    """The softmax of some tokens, as numerators and denominators."""
+
+    hidden_CD: Tensor
+    labels_C: Tensor  # token ids; ignored labels stand as 0
+    loss_C: Tensor  # nats
+    exp_CV: Tensor  # numerators; free to overwrite
+    sum_C1: Tensor  # denominators
+
+
+def softmax_chunks(
+    hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor
+) -> Iterator[SoftmaxChunk]:
+    """Yield the softmax of all tokens in order, a chunk at a time; call it without a graph."""
+    rows = _chunk_rows(head_VD)
+    hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_BT.flatten().clamp(min=0)
+    for hidden_CD, labels_C in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True):
+        loss_C, exp_CV, sum_C1 = _softmax_(_logits(hidden_CD, head_VD), labels_C)
+        yield SoftmaxChunk(hidden_CD, labels_C, loss_C, exp_CV, sum_C1)
+
+
 @torch.no_grad()
 def token_losses(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tensor:
     """Return −log p(label) of every token, without a graph.
@@ -31,13 +55,8 @@ def token_losses(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tens
     Returns:
         float32 (B, T) (float64 from float64 input), nats; 0 where the label is ignored.
     """
-    hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_BT.flatten()
-    rows = _chunk_rows(head_VD)
-    losses = [
-        _softmax_(_logits(hidden_CD, head_VD), labels_C.clamp(min=0))[0]
-        for hidden_CD, labels_C in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True)
-    ]
-    return torch.cat(losses).masked_fill(labels_N == IGNORE_INDEX, 0).view(labels_BT.shape)
+    loss_N = torch.cat([c.loss_C for c in softmax_chunks(hidden_BTD, head_VD, labels_BT)])
+    return loss_N.view(labels_BT.shape).masked_fill(labels_BT == IGNORE_INDEX, 0)
 
 
 def kept_loss(
@@ -46,8 +65,11 @@ def kept_loss(
     labels_BT: Tensor,
     weight_BT: Tensor,
     count: int | None = None,
+    gamma: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Return Σ w·ℓ over the kept tokens (w > 0), differentiable, and their losses.
+    """Return Σ w·f(ℓ) over the kept tokens (w > 0), differentiable, and their losses.
+
+    f(ℓ) = (1 − e^−ℓ)^γ · ℓ, the focal loss (Lin et al., ICCV 2017); with γ = 0, plain ℓ.
 
     Kept rows are gathered before the head, so the head's work shrinks with them.
 
@@ -57,6 +79,7 @@ def kept_loss(
         labels_BT: int64 (B, T), a token id wherever the weight is positive.
         weight_BT: (B, T) weights ≥ 0; no gradient flows into them.
         count: number of positive weights, where known: saves a device synchronisation.
+        gamma: γ ≥ 0.
 
     Returns:
         The weighted sum (scalar) and the kept losses (K,) in nats, the latter without a graph.
@@ -71,18 +94,23 @@ def kept_loss(
         hidden_ND, labels_N, weight_N = (
             x.index_select(0, rows_K) for x in (hidden_ND, labels_N, weight_N)
         )
-    return _LinearCrossEntropy.apply(hidden_ND, head_VD, labels_N, weight_N)
+    return _LinearCrossEntropy.apply(hidden_ND, head_VD, labels_N, weight_N, gamma)
 
 
 class _LinearCrossEntropy(Function):
-    """Σ w·ℓ with its gradient formed right where the logits are, one chunk at a time.
+    """Σ w·f(ℓ) with its gradient formed right where the logits are, one chunk at a time.
 
     Neither the logits nor their gradient w·(softmax − one-hot) is ever stored for the whole batch.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor, weight_N: Tensor
+        ctx: Any,
+        hidden_ND: Tensor,
+        head_VD: Tensor,
+        labels_N: Tensor,
+        weight_N: Tensor,
+        gamma: float,
     ) -> tuple[Tensor, Tensor]:
         rows = _chunk_rows(head_VD)
         grad_head_VD = torch.zeros_like(head_VD)
@@ -95,20 +123,36 @@ class _LinearCrossEntropy(Function):
             # ∂ℓ/∂logits = softmax − one-hot, times the softmax's denominator.
             exp_CV.scatter_add_(1, labels_C[:, None], -sum_C1)
             # Weights and denominators scale (C, D) matrices instead of the far wider (C, V) one.
-            scale_C1 = weight_C[:, None] / sum_C1
+            # f depends on the logits through ℓ alone, so f'(ℓ) joins them.
+            scale_C1 = (weight_C * _focal_slope(loss_C, gamma))[:, None] / sum_C1
             grads_hidden.append((exp_CV @ head_VD) * scale_C1)
             grad_head_VD += exp_CV.T @ (hidden_CD * scale_C1)
         loss_N = torch.cat(losses) if losses else weight_N.new_zeros(0)
         grad_hidden_ND = torch.cat(grads_hidden) if grads_hidden else hidden_ND
         ctx.save_for_backward(grad_hidden_ND.to(hidden_ND.dtype), grad_head_VD)
         ctx.mark_non_differentiable(loss_N)
-        return (loss_N * weight_N).sum(), loss_N
+        return (focal(loss_N, gamma) * weight_N).sum(), loss_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_sum: Tensor, _grad_losses: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden_ND, grad_head_VD = ctx.saved_tensors
-        return grad_hidden_ND * grad_sum, grad_head_VD * grad_sum, None, None
+        return grad_hidden_ND * grad_sum, grad_head_VD * grad_sum, None, None, None
+
+
+def focal(loss_N: Tensor, gamma: float) -> Tensor:
+    """Return (1 − p)^γ · ℓ for losses ℓ in nats, p = e^−ℓ; plain ℓ for γ = 0."""
+    return (-torch.expm1(-loss_N)) ** gamma * loss_N if gamma else loss_N
+
+
+def _focal_slope(loss_N: Tensor, gamma: float) -> Tensor:
+    """Return f'(ℓ) = (1 − p)^γ + γ·ℓ·p·(1 − p)^(γ − 1), p = e^−ℓ."""
+    if not gamma:
+        return torch.ones_like(loss_N)
+    miss_N = -torch.expm1(-loss_N)
+    # ℓ/(1 − p) tends to 1 as p does, so the second term is written without (1 − p)^(γ − 1).
+    ratio_N = torch.where(miss_N > 0, loss_N / miss_N, 1)
+    return miss_N**gamma * (1 + gamma * ratio_N * torch.exp(-loss_N))
 
 
 def _positions(mask_N: Tensor, count: int | None) -> Tensor:

@@ -2,7 +2,8 @@
 
 checkpoints/step_000500/
     model/                  config, weights and tokenizer: loads with transformers
-    optimizer.safetensors   the optimizers' moments and the random-number state
+    optimizer.safetensors   the optimizers' moments, what mining remembers, the
+                            random-number state
     state.json              step, counters, SHA-256 of the two tensor files
 checkpoints/latest          name of the newest folder
 checkpoints/best            name of the folder with the lowest validation loss
@@ -22,6 +23,7 @@ from tinyohem.artifacts import atomic_file, atomic_folder, hash_file, read_json,
 from tinyohem.errors import InputError
 from tinyohem.progress import Progress
 
+_MINING = "mining:"  # ahead of the names of what mining remembers
 _HASHED = ("model/model.safetensors", "optimizer.safetensors")
 
 
@@ -43,15 +45,22 @@ def save_checkpoint(
     optimizers: Sequence[Optimizer],
     state: RunState,
     *,
+    remembered: Mapping[str, Tensor],
     keep_last: int,
     is_best: bool,
 ) -> Path:
-    """Write a checkpoint, point `latest` (and `best`) at it, drop the ones no longer wanted."""
+    """Write a checkpoint, point `latest` (and `best`) at it, drop the ones no longer wanted.
+
+    Args:
+        remembered: tensors that mining carries from step to step.
+    """
     folder = run_dir / "checkpoints"
     path = folder / f"step_{state.step:06d}"
     with atomic_folder(path) as partial:
         export_model(partial / "model", model, tokenizer)
-        _save_tensors(partial / "optimizer.safetensors", _optimizer_tensors(model, optimizers))
+        tensors = _optimizer_tensors(model, optimizers)
+        tensors |= {f"{_MINING}{name}": tensor.cpu() for name, tensor in remembered.items()}
+        _save_tensors(partial / "optimizer.safetensors", tensors)
         hashes = {name: hash_file(partial / name) for name in _HASHED}
         write_json(partial / "state.json", {**asdict(state), "sha256": hashes})
     for pointer in ("latest", "best") if is_best else ("latest",):
@@ -91,8 +100,14 @@ def newest_sound_checkpoint(run_dir: Path, progress: Progress) -> Path | None:
     return None
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizers: Sequence[Optimizer]) -> RunState:
-    """Put a checkpoint's tensors into `model` and `optimizers` and return its state."""
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizers: Sequence[Optimizer]
+) -> tuple[RunState, dict[str, Tensor]]:
+    """Put a checkpoint's tensors into `model` and `optimizers`.
+
+    Returns:
+        the run's state, and what mining remembered.
+    """
     from safetensors.torch import load_file
 
     weights = load_file(path / "model" / "model.safetensors")
@@ -111,7 +126,12 @@ def load_checkpoint(path: Path, model: nn.Module, optimizers: Sequence[Optimizer
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state = read_json(path / "state.json")
     state.pop("sha256")
-    return RunState(**state)
+    remembered = {
+        name.removeprefix(_MINING): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(_MINING)
+    }
+    return RunState(**state), remembered
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:

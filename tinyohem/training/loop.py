@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinyohem.artifacts import atomic_folder, write_json
 from tinyohem.config import RunConfig
@@ -20,6 +20,7 @@ from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.errors import RunError
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, exp_or_inf
+from tinyohem.ohem.mining import Mining, build_mining
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
     StopRequest,
@@ -41,6 +42,7 @@ from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
 from tinyohem.training.optim import build_optimizers, learning_rate, update
 from tinyohem.training.plan import Plan, budget_steps, keep_plan, make_plan
+from tinyohem.training.reference import EmaReference
 from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
 from tinyohem.training.step import training_step
 from tinyohem.training.tracking import Tracker
@@ -71,6 +73,8 @@ class Run:
     plan: Plan
     model: Any  # transformers' LlamaForCausalLM
     optimizers: list[torch.optim.Optimizer]
+    mining: Mining
+    reference: EmaReference | None
     budget: Budget
     state: RunState
 
@@ -100,7 +104,8 @@ def train(
     run = _set_up(config, run_dir, device, data, progress)
     if checkpoint is not None:
         check_same_data(run_dir, data)
-        run.state = load_checkpoint(checkpoint, run.model, run.optimizers)
+        run.state, remembered = load_checkpoint(checkpoint, run.model, run.optimizers)
+        _remember(run, remembered)
         progress.note(f"resuming from {checkpoint}")
     _record(run)
     run.plan = keep_plan(run.plan, run_dir)
@@ -134,9 +139,22 @@ def _set_up(
         plan=make_plan(config, data, num_steps, progress),
         model=model,
         optimizers=build_optimizers(model, config.optim),
+        mining=build_mining(config.ohem, data.train, vocab_size, device),
+        reference=EmaReference(model, config.ohem.ema_decay) if config.ohem.self_refers else None,
         budget=Budget(num_steps, training.seconds),
         state=RunState(),
     )
+
+
+def _remember(run: Run, tensors: dict[str, Tensor]) -> None:
+    """Put back what mining remembers from step to step."""
+    if run.reference is not None:
+        run.reference.load(tensors)
+    run.mining.state = {
+        name: tensor.to(run.device)
+        for name, tensor in tensors.items()
+        if not name.startswith("ema")
+    }
 
 
 def _record(run: Run) -> None:
@@ -170,21 +188,27 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
         before = run.progress
         at = run.budget.spent(state.step + 0.5, state.train_seconds)  # the middle of the step
         lr = learning_rate(at, run.config.optim)
+        keep_ratio = keep_schedule.keep_ratio(at, state.step)
         windows = batch_windows(run.plan, state.step, config.batch_size)
+        batches = [
+            make_batch(run.data.train, part, config.seq_len).to(run.device)
+            for part in np.split(windows, config.batch_size // config.sequences_a_pass)
+        ]
+        reference = run.reference if run.mining.reads_first(keep_ratio) else None
         stats = training_step(
             run_trunk,
             head_weight(run.model),
-            [
-                make_batch(run.data.train, part, config.seq_len).to(run.device)
-                for part in np.split(windows, config.batch_size // config.sequences_a_pass)
-            ],
-            keep_schedule.keep_ratio(at),
-            run.config.ohem,
+            batches,
+            keep_ratio,
+            run.mining,
+            references=reference.losses(batches, precision) if reference else None,
             generator=step_generator(config.seed, state.step, run.device),
             precision=precision,
         )
         grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
         update(run.optimizers, lr)
+        if run.reference is not None:
+            run.reference.update(run.model)
         meter.add(state.step, stats, grad_norm)
         state.step += 1
         state.tokens_seen += config.tokens_per_step
@@ -271,6 +295,7 @@ def _save(run: Run, *, is_best: bool) -> None:
         run.data.tokenizer,
         run.optimizers,
         run.state,
+        remembered=run.mining.state | (run.reference.tensors() if run.reference else {}),
         keep_last=run.config.training.keep_last,
         is_best=is_best,
     )
