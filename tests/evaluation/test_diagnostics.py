@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tinyohem.data.tokens import TokenStore
-from tinyohem.evaluation import diagnostics
 from tinyohem.evaluation.diagnostics import (
     Group,
     by_difficulty,
@@ -123,11 +122,7 @@ class TestStore:
         counts = np.ones(3, dtype=np.uint32)
         return TokenStore(ids, offsets, np.arange(3), counts, counts, {})
 
-    @pytest.mark.parametrize("at_once", [2, 100])
-    def test_labels_are_counted_without_start_tokens(
-        self, store: TokenStore, monkeypatch: pytest.MonkeyPatch, at_once: int
-    ) -> None:
-        monkeypatch.setattr(diagnostics, "_COUNTED_AT_ONCE", at_once)
+    def test_labels_are_counted_without_start_tokens(self, store: TokenStore) -> None:
         assert label_counts(store, 5).tolist() == [0, 2, 1, 3, 0]
 
     def test_nats_of_each_story(self, store: TokenStore) -> None:

@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.data.tokens import TokenStore
+from tinyohem.data.tokens import TokenStore, token_counts
 from tinyohem.evaluation.perplexity import exp_or_inf, finite_or_none
+from tinyohem.training.step import LOSS_BUCKETS
 
-LOSS_BOUNDS = (1.0, 3.0, 5.0)  # nats; a loss on a bound belongs to the harder group
-LOSS_GROUPS = ("<1", "1-3", "3-5", ">5")
+LOSS_GROUPS = ("<1", "1-3", "3-5", ">5")  # a loss on a bound belongs to the harder group
 # Of token types, the most frequent in training first. Frequencies fall like a power of the rank
 # (Zipf), so the bands widen by tens.
 RANK_BOUNDS = (10, 100, 1_000)
 FREQUENCY_GROUPS = ("top 10", "11-100", "101-1,000", "1,001 and rarer", "unseen")
 UNDEFINED = "undefined"
 _DECILES = ("1 (easiest)", *map(str, range(2, 10)), "10 (hardest)")
-_COUNTED_AT_ONCE = 1 << 24  # ids; a training split does not fit memory
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def by_loss(losses: NDArray[np.floating]) -> list[Group]:
     Args:
         losses: nats (N,), one for each scored token.
     """
-    return _groups(LOSS_GROUPS, np.digitize(losses, LOSS_BOUNDS), losses)
+    return _groups(LOSS_GROUPS, np.digitize(losses, LOSS_BUCKETS), losses)
 
 
 def by_frequency(
@@ -101,10 +100,8 @@ def by_difficulty(
 
 def label_counts(store: TokenStore, vocab_size: int) -> NDArray[np.int64]:
     """Return how often each token type is a label: (V,); start tokens are context only."""
-    counts = np.zeros(vocab_size, dtype=np.int64)
-    for first in range(0, store.num_tokens, _COUNTED_AT_ONCE):
-        counts += np.bincount(store.ids[first : first + _COUNTED_AT_ONCE], minlength=vocab_size)
-    return counts - np.bincount(store.ids[store.offsets[:-1]], minlength=vocab_size)
+    starts = np.bincount(store.ids[store.offsets[:-1]], minlength=vocab_size)
+    return token_counts(store, vocab_size) - starts
 
 
 def story_sums(store: TokenStore, losses: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tinyohem.artifacts import atomic_file
+from tinyohem.config import OhemConfig
 from tinyohem.data.prepare import Part
 from tinyohem.data.tokenizer import tokenizer_hash
 from tinyohem.data.tokens import text_store
@@ -206,7 +207,9 @@ def inspect_story(
     loss_BT = torch.from_numpy(losses[None, 1:])
     if not loss_BT.isfinite().all():
         raise RunError("the model's loss on this story is not finite", "its weights are broken")
-    weight_BT = select("topk", loss_BT, torch.zeros_like(loss_BT, dtype=torch.int64), ratio)
+    weight_BT = select(
+        loss_BT, torch.zeros_like(loss_BT, dtype=torch.int64), ratio, OhemConfig(select="topk")
+    )
     loss_T, kept_T = loss_BT[0].double().numpy(), weight_BT[0].numpy() > 0
     return InspectedStory(
         title=title,
