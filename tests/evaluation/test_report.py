@@ -107,6 +107,13 @@ class TestPage:
         assert "at step 200 of 200" in html
         assert "validated on different stories" in html  # the real corpus and a made-up one
 
+    def test_a_heading_names_no_more_than_fits(self, make_run, tmp_path: Path) -> None:
+        rows = [{"step": 1, "train/lr": 0.1}]
+        folders = [make_run(tmp_path / f"{letter * 37}", rows=rows) for letter in "abc"]
+        write_report(folders, tmp_path / "page.html")
+        html = (tmp_path / "page.html").read_text()
+        assert f"<h1>{'a' * 37}, {'b' * 37} and 1 more</h1>" in html
+
     def test_a_run_that_keeps_every_token_shows_no_selection(
         self, make_run, tmp_path: Path
     ) -> None:

@@ -43,6 +43,8 @@ from tinyohem.evaluation.report_tables import (
 from tinyohem.pages import render, require_plots
 from tinyohem.progress import SILENT, Progress
 
+_TITLE_LETTERS = 80
+
 
 @dataclass
 class Section:
@@ -84,7 +86,7 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
     html = render(
         "tinyohem.evaluation",
         "report.html.jinja",
-        title=", ".join(group.name for group in material.groups),
+        title=_title([group.name for group in material.groups]),
         warnings=material.warnings,
         sections=sections,
         pictures=pictures,
@@ -97,6 +99,15 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
     with atomic_file(out) as stream:
         stream.write(html.encode())
     return [out, figures]
+
+
+def _title(names: Sequence[str]) -> str:
+    """Name what the page is about, as far as a heading can."""
+    shown = 1
+    while shown < len(names) and len(", ".join(names[: shown + 1])) <= _TITLE_LETTERS:
+        shown += 1
+    more = f" and {len(names) - shown} more" if shown < len(names) else ""
+    return ", ".join(names[:shown]) + more
 
 
 def _draw(plots: Sequence[Plot], folder: Path, progress: Progress) -> dict[str, str]:

@@ -154,24 +154,25 @@ def group_differences_plot(
 
 def shares_plot(groups: Sequence[RunGroup], breakdowns: Breakdowns) -> Plot | None:
     """Draw how tokens and their loss are spread over easy and hard tokens: a bar for each group."""
-    bars = {}
+    names, bars = [], []
     for group in groups:
         runs = [_shares(breakdowns[r.label]) for r in group.runs if r.label in breakdowns]
         if runs:
-            bars[shorten(group.name)] = np.mean(runs, axis=0)  # (tokens and loss, loss groups)
+            names.append(shorten(group.name))
+            bars.append(np.mean(runs, axis=0))  # (tokens and loss, loss groups)
     if not bars:
         return None
-    figure, axes = new_figure(
-        "Tokens and their loss, by loss (nats)", 2, height=1.5 + 0.44 * len(bars)
-    )
+    shares, rows = 100 * np.array(bars), range(len(bars))
+    figure, axes = new_figure("Tokens and their loss, by loss (nats)", 2, 1.5 + 0.44 * len(bars))
     for kind, (axis, title) in enumerate(zip(axes, ("tokens", "loss"), strict=True)):
         left = np.zeros(len(bars))
         handles = []
         for number, level in enumerate(LEVELS):
-            values = np.array([100 * shares[kind][number] for shares in bars.values()])
-            handles.append(axis.barh(list(bars), values, 0.72, left, color=colour(level)))
+            values = shares[:, kind, number]
+            handles.append(axis.barh(rows, values, 0.72, left, color=colour(level)))
             left = left + values
         axis.set(xlim=(0, 100), title=title)
+        axis.set_yticks(rows, names)
         axis.invert_yaxis()
         axis.grid(visible=False)
         axis.tick_params(axis="y", labelcolor=colour("ink"))
