@@ -15,6 +15,7 @@ from tinyohem_cli.generate import generate
 from tinyohem_cli.inspect_story import inspect
 from tinyohem_cli.prepare_data import prepare_data
 from tinyohem_cli.recipes import recipes
+from tinyohem_cli.report import report
 from tinyohem_cli.score_difficulty import score_difficulty
 from tinyohem_cli.train import train
 
@@ -47,6 +48,7 @@ app.command("inspect")(inspect)
 app.command("generate")(generate)
 app.command("prepare-data")(prepare_data)
 app.command("compare")(compare)
+app.command("report")(report)
 app.command("score-difficulty")(score_difficulty)
 app.command("bench")(bench)
 app.add_typer(recipes, name="recipes")

@@ -21,7 +21,7 @@ HOMES = {
     "ftfy": ("tinyohem.data.clean", "tinyohem.difficulty.flags"),
     "jinja2": ("tinyohem.pages",),
     "lm_eval": (),
-    "matplotlib": ("tinyohem.difficulty.page", "tinyohem.evaluation."),
+    "matplotlib": ("tinyohem.difficulty.page", "tinyohem.evaluation.", "tinyohem.pages"),
     "pydantic": ("tinyohem.config",),
     "rich": ("tinyohem_cli.",),
     "safetensors": ("tinyohem.training.", "tinyohem.difficulty.curriculum"),

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tinyohem.errors import InputError
+
 _BUFFER_BYTES = 1 << 20
 
 
@@ -72,11 +74,25 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a JSON-lines file; a last line cut short by a kill is left out."""
+    """Read the objects of a JSON-lines file; a last line cut short by a kill is left out.
+
+    Raises:
+        InputError: a line before the last is damaged.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [_parse_line(path, number, line) for number, line in enumerate(lines[:-1], 1) if line]
+
+
+def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: line {number} is damaged", "delete that line, or mend it")
+    return value
 
 
 def hash_file(path: Path) -> str:

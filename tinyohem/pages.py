@@ -7,16 +7,20 @@ from typing import Any
 from tinyohem.errors import InputError
 
 
-@contextmanager
-def plots_extra(what: str) -> Iterator[None]:
-    """Turn an import that fails inside the block into an error that says how to mend it.
-
-    Args:
-        what: what the packages are wanted for.
+def require_plots(what: str) -> None:
+    """Check, before anything else is done, that the extra is there.
 
     Raises:
         InputError: matplotlib or jinja2 is not installed.
     """
+    with _plots_extra(what):
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+
+
+@contextmanager
+def _plots_extra(what: str) -> Iterator[None]:
+    """Turn an import that fails inside the block into an error that says how to mend it."""
     try:
         yield
     except ImportError as error:
@@ -30,7 +34,7 @@ def render(package: str, template: str, **values: Any) -> str:
     Raises:
         InputError: jinja2 is not installed.
     """
-    with plots_extra("the HTML report"):
+    with _plots_extra("the HTML report"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
     environment = Environment(
         loader=PackageLoader(package),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tinyohem.artifacts import atomic_file
 from tinyohem.difficulty.summary import QUANTILES, ScoreSummary
-from tinyohem.pages import plots_extra, render
+from tinyohem.pages import render, require_plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,8 +23,8 @@ def write_page(summary: ScoreSummary, folder: Path) -> list[Path]:
     Raises:
         InputError: matplotlib or jinja2 is not installed.
     """
-    with plots_extra("the HTML report"):
-        figure = _draw(summary)
+    require_plots("the HTML report")
+    figure = _draw(summary)
     histograms, page = folder / HISTOGRAM_FILE, folder / PAGE_FILE
     with atomic_file(histograms) as stream:
         figure.savefig(stream, format="png", dpi=110)
