@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tinyohem.data.blocks import TextBlock
+from tinyohem.data.corpus import open_corpus
 from tinyohem.difficulty import finish, shards
 from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.metrics import CompressionRule
@@ -103,6 +104,28 @@ def test_one_and_three_workers_write_the_same_bytes(corpus, tmp_path: Path) -> N
     score_corpus(corpus, tmp_path / "one", workers=1)
     score_corpus(corpus, tmp_path / "three", workers=3)
     assert folder_bytes(tmp_path / "one") == folder_bytes(tmp_path / "three")
+
+
+def test_a_file_is_the_same_table_and_the_same_errors_for_any_number_of_workers(
+    made_up: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_ROWS", 50)
+    monkeypatch.setattr("tinyohem.data.blocks.BLOCK_ROWS", 20)
+    texts = [*made_up[:70], " \n", *made_up[70:200]]
+    content = "\n".join(json.dumps({"text": text}) for text in texts)
+    path = tmp_path / "stories.jsonl"
+    path.write_text(content)
+    one = score_corpus(open_corpus(str(path)), tmp_path / "one", workers=1)
+    score_corpus(open_corpus(str(path)), tmp_path / "two", workers=2)
+    assert folder_bytes(tmp_path / "one") == folder_bytes(tmp_path / "two")
+    assert one.column("row").tolist() == list(range(201))
+    assert np.flatnonzero(one.column("bytes") == 0).tolist() == [70]
+
+    path.write_bytes(content.encode() + b"\xff")
+    for workers in (1, 2):
+        with pytest.raises(InputError, match="stories.jsonl:201: not UTF-8") as caught:
+            score_corpus(open_corpus(str(path)), tmp_path / f"bad{workers}", workers=workers)
+        assert caught.value.hint == "convert the file to UTF-8"
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -226,44 +249,50 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from tinyohem.data.blocks import TextBlock
+from tinyohem.data.corpus import open_corpus
 from tinyohem.difficulty import shards
 from tinyohem.difficulty.scoring import score_corpus
 
-out, pause = Path(sys.argv[1]), float(sys.argv[2])
 texts = json.loads(Path(__file__).with_name("stories.json").read_text())
 
 def blocks():
     for at in range(0, len(texts), 20):
-        time.sleep(pause)
+        time.sleep(0.2)
         yield TextBlock(texts[at : at + 20]), at / len(texts)
 
 if __name__ == "__main__":
     shards.SHARD_ROWS = 20
-    corpus = SimpleNamespace(name="-", split="train", fingerprint="f" * 64, blocks=blocks)
-    score_corpus(corpus, out, workers=2)
+    corpus = SimpleNamespace(name="fake", split="train", fingerprint="f" * 64, blocks=blocks)
+    score_corpus(corpus, Path(sys.argv[1]), workers=2)
 """
 
 
 def test_kill_9_leaves_no_process_and_shards_that_the_next_pass_completes(
-    made_up: list[str], tmp_path: Path
+    made_up: list[str], fake_corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "stories.json").write_text(json.dumps(made_up))
     program = tmp_path / "score.py"
     program.write_text(_PROGRAM)
-
-    def start(folder: Path, pause: float) -> subprocess.Popen:
-        command = [sys.executable, str(program), str(folder), str(pause)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE)
-
-    killed = start(tmp_path / "killed", 0.2)
+    command = [sys.executable, str(program), str(tmp_path / "killed")]
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE)
     unfinished = tmp_path / "killed" / UNFINISHED
     while not list(unfinished.glob("shard_*")):
         assert killed.poll() is None
         time.sleep(0.01)
     killed.kill()
     killed.communicate(timeout=20)  # returns once no worker holds the pipe either
-    assert 1 <= len(list(unfinished.glob("shard_*"))) < 20
+    finished = {int(path.stem.removeprefix("shard_")) for path in unfinished.glob("shard_*")}
+    assert 1 <= len(finished) < 20
 
-    score = start(tmp_path / "killed", 0), start(tmp_path / "whole", 0)
-    assert [each.wait() for each in score] == [0, 0]
+    def remember(shard, folder, rules, score: Callable = shards.score_shard) -> None:
+        scored.add(shard.index)
+        score(shard, folder, rules)
+
+    scored: set[int] = set()
+    monkeypatch.setattr(shards, "SHARD_ROWS", 20)
+    monkeypatch.setattr(shards, "score_shard", remember)
+    corpus = fake_corpus(tuple(made_up))
+    score_corpus(corpus, tmp_path / "killed", workers=1)
+    assert scored == set(range(20)) - finished
+    score_corpus(corpus, tmp_path / "whole", workers=1)
     assert folder_bytes(tmp_path / "killed") == folder_bytes(tmp_path / "whole")

@@ -84,7 +84,7 @@ def write_scores(
         atomic_file(out / SCORES_FILE) as stream,
         pq.ParquetWriter(stream, TABLE_SCHEMA, compression="zstd") as writer,
     ):
-        for table in _final_tables(shards, work, totals):
+        for table in _final_tables(shards, work, totals, workers):
             writer.write_table(table)
     _add_openings(totals, shards)
     write_json(out / EXAMPLES_FILE, totals.examples)
@@ -175,22 +175,17 @@ def _difficulty(table: pa.Table, metric: str, fit: tuple[float, float] | None) -
     return np.where(usable, difficulty, np.nan)
 
 
-def _final_tables(shards: Sequence[Path], work: Path, totals: _Totals) -> Iterator[pa.Table]:
+def _final_tables(
+    shards: Sequence[Path], work: Path, totals: _Totals, workers: int
+) -> Iterator[pa.Table]:
     """Join shards with their difficulties, percentiles and copies, some shards at a time."""
-    needed = [*(field.name for field in _STORED), "flags"]
-    groups = [
-        shards[first : first + SHARDS_PER_ROW_GROUP]
-        for first in range(0, len(shards), SHARDS_PER_ROW_GROUP)
-    ]
-
     with ExitStack() as stack:
         columns = {
             field.name: stack.enter_context((work / f"{field.name}.column").open("rb"))
             for field in _DERIVED
         }
         copies = stack.enter_context((work / "copies.column").open("rb"))
-        for group in groups:
-            parts = [read_shard(shard, needed) for shard in group]
+        for parts in _groups(shards, workers):
             table = pa.concat_tables(parts)
             derived = {
                 name: read_rows(stream, np.float64, len(table)) for name, stream in columns.items()
@@ -201,6 +196,27 @@ def _final_tables(shards: Sequence[Path], work: Path, totals: _Totals) -> Iterat
             _add_to_totals(totals, table, derived, flags)
             totals.shard_sizes += map(len, parts)
             yield _final_table(table, derived, flags)
+
+
+def _groups(shards: Sequence[Path], workers: int) -> Iterator[list[pa.Table]]:
+    """Read the shards of each row group; with more workers, while the one before is written."""
+    needed = [*(field.name for field in _STORED), "flags"]
+    paths = [
+        shards[at : at + SHARDS_PER_ROW_GROUP] for at in range(0, len(shards), SHARDS_PER_ROW_GROUP)
+    ]
+
+    def read(group: Sequence[Path]) -> list[pa.Table]:
+        return [read_shard(shard, needed) for shard in group]
+
+    if workers == 1:
+        yield from map(read, paths)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(read, paths[0])
+        for following in paths[1:]:
+            parts, coming = coming.result(), pool.submit(read, following)
+            yield parts
+        yield coming.result()
 
 
 def _final_table(
