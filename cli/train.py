@@ -61,7 +61,26 @@ def train(
         str | None,
         typer.Option(
             "--ohem-select",
-            help="topk (highest loss) or random (the control); default: topk",
+            help="topk (highest scores), threshold, band, random (the control), importance or "
+            "stratified (unbiased samples), mixed; default: topk, importance with adaptive",
+            rich_help_panel=_MINING,
+        ),
+    ] = None,
+    ohem_score: Annotated[
+        str | None,
+        typer.Option(
+            "--ohem-score",
+            help="How hard a token is: loss, loss_x_gradnorm, gradnorm, excess_loss (over a "
+            "running mean of the model), entropy, focal; default: loss, gradnorm with importance",
+            rich_help_panel=_MINING,
+        ),
+    ] = None,
+    ohem_weight: Annotated[
+        str | None,
+        typer.Option(
+            "--ohem-weight",
+            help="Weigh tokens softly, with or without selection: none, focal, ghm, "
+            "class_balanced; default: none",
             rich_help_panel=_MINING,
         ),
     ] = None,
@@ -69,7 +88,8 @@ def train(
         str | None,
         typer.Option(
             "--ohem-schedule",
-            help="constant, anneal, anneal-quarter, recover, or knots `t:ratio,…` with t from 0 "
+            help="constant, anneal, anneal-quarter, recover, adaptive (each step keeps as few as "
+            "importance sampling may, at least the ratio), or knots `t:ratio,…` with t from 0 "
             "to 1; default: recover, which trains on every token at both ends: top-k alone keeps "
             "tokens for having surprised, which teaches the model to distrust likely words, and "
             "the return to all tokens undoes that",
@@ -178,6 +198,8 @@ def train(
         "training.compile": compile_model,
         "ohem.ratio": ohem_ratio,
         "ohem.select": ohem_select,
+        "ohem.score": ohem_score,
+        "ohem.weight": ohem_weight,
         "ohem.schedule": ohem_schedule,
         "ohem.scope": ohem_scope,
         "ohem.min_kept": ohem_min_kept,

@@ -129,7 +129,10 @@ class TestRefusals:
             ({"ohem.ratio": float("nan")}, "ohem.ratio = nan: "),
             ({"ohem.ratio": "half"}, "ohem.ratio = 'half': "),
             ({"ohem.min_kept": 0}, "ohem.min_kept = 0: "),
-            ({"ohem.select": "bottom"}, "ohem.select = 'bottom': Input should be 'topk' or"),
+            (
+                {"ohem.select": "bottom"},
+                "ohem.select = 'bottom': Input should be 'topk', 'threshold', 'band'",
+            ),
             ({"ohem.scope": "rank"}, "ohem.scope = 'rank': Input should be 'batch' or"),
             ({"ohem.schedule": "0:1,0.6:0.5,0.4:1,1:1"}, "t falls back"),
             ({"ohem.schedule": "0:1,0.5:2,1:1"}, "ratio 2 at t = 0.5 is outside (0, 1]"),

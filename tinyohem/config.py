@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tinyohem.difficulty.pacing import Pacing, parse_weights
 from tinyohem.errors import InputError
-from tinyohem.ohem.schedule import KeepSchedule, parse_schedule
+from tinyohem.ohem.schedule import KeepSchedule, parse_schedule, parse_shares
 
 _TOKEN_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[xkKmMbB]?)")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -94,8 +94,9 @@ class TrainingConfig(_Section):
 
 
 class OptimConfig(_Section):
-    """AdamW and its learning-rate schedule."""
+    """The optimizer and its learning-rate schedule."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the trunk's matrices
     lr: float = Field(4e-3, gt=0)
     schedule: Literal["cosine", "wsd"] = "cosine"
     warmup_fraction: float = Field(0.05, ge=0, lt=1)  # of all steps
@@ -107,30 +108,96 @@ class OptimConfig(_Section):
     max_grad_norm: float = Field(1.0, gt=0)
 
 
+Score = Literal["loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "entropy", "focal"]
+Select = Literal["topk", "threshold", "band", "random", "importance", "stratified", "mixed"]
+
+
 class OhemConfig(_Section):
     """Which tokens teach, how many of them, and when. Ratio 1.0 is plain cross entropy."""
 
     ratio: float = Field(1.0, gt=0, le=1)
-    select: Literal["topk", "random"] = "topk"
+    score: Score = "loss"  # `importance`: gradnorm
+    select: Select = "topk"  # with the schedule `adaptive`: importance
+    weight: Literal["none", "focal", "ghm", "class_balanced"] = "none"
     schedule: str = "recover"
+    interrupt: int | None = Field(None, ge=2)  # every so many steps one on all tokens
     scope: Literal["batch", "sequence"] = "batch"
     min_kept: int = Field(1, ge=1)  # tokens, in each scope
-    denominator: Literal["kept", "all"] = "kept"
+    denominator: Literal["kept", "all"] = "kept"  # `importance`, `stratified`, `ghm`: all
+    loss_threshold: float | None = Field(None, gt=0)  # nats; `threshold`
+    prob_threshold: float | None = Field(None, gt=0, lt=1)  # of the label; `threshold`
+    queue_steps: int = Field(0, ge=0)  # `threshold` from the scores of the last steps
+    noise_fraction: float = Field(0.02, ge=0, lt=1)  # of the tokens; `band` drops them
+    floor: float = Field(0.1, ge=0, le=1)  # least chance of a token; `importance`
+    variance: float = Field(0.1, gt=0)  # share of the gradient's energy; schedule `adaptive`
+    random_share: float = Field(0.2, gt=0, lt=1)  # of the tokens that are not hardest; `stratified`
+    mix: str = "topk=0.5,random=0.5"  # shares of k: topk, random, pool; `mixed`
+    gamma: float = Field(1.0, gt=0)  # of focal weight and score
+    ghm_bins: int = Field(30, ge=1)
+    ghm_momentum: float = Field(0.75, ge=0, lt=1)
+    class_power: float = Field(0.25, ge=0, le=1)  # weight ∝ frequency^−power; `class_balanced`
+    nms_key: Literal["none", "position", "bigram"] = "none"  # de-duplication
+    nms_window: int = Field(2, ge=1)  # tokens to either side; `position`
+    nms_max: int = Field(1, ge=1)  # kept of each pair of tokens in a step; `bigram`
+    ema_decay: float = Field(0.999, gt=0, lt=1)  # of the reference model of `excess_loss`
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_follow(cls, tree: Any) -> Any:
+        """Fill in what a method needs and the user left open."""
+        if not isinstance(tree, Mapping):
+            return tree
+        adaptive = tree.get("schedule") == "adaptive"
+        select = tree.get("select", "importance" if adaptive else "topk")
+        unbiased = select in ("importance", "stratified") or tree.get("weight") == "ghm"
+        return {
+            "select": select,
+            "score": "gradnorm" if select == "importance" else "loss",
+            "denominator": "all" if unbiased else "kept",
+            **tree,
+        }
 
     @model_validator(mode="after")
-    def _schedule_is_sound(self) -> Self:
+    def _methods_fit_together(self) -> Self:
         self.keep_schedule()
+        parse_shares(self.mix)
+        if self.adaptive and (self.select, self.score) != ("importance", "gradnorm"):
+            raise ValueError("schedule adaptive needs select = importance and score = gradnorm")
+        if self.select == "threshold" and not (
+            self.loss_threshold or self.prob_threshold or self.queue_steps
+        ):
+            raise ValueError("select threshold needs loss_threshold, prob_threshold or queue_steps")
+        if self.prob_threshold and self.score != "loss":
+            raise ValueError("prob_threshold needs score = loss")
+        if self.nms_key != "none" and self.select not in ("topk", "threshold", "band"):
+            raise ValueError("nms_key needs select = topk, threshold or band")
         return self
 
     def keep_schedule(self) -> KeepSchedule:
-        """Return the keep ratio over training."""
-        return parse_schedule(self.schedule, self.ratio)
+        """Return the keep ratio over training; under `adaptive` its lower bound."""
+        text = "constant" if self.adaptive else self.schedule
+        return parse_schedule(text, self.ratio, self.interrupt)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether each step chooses its own ratio."""
+        return self.schedule == "adaptive"
+
+    @property
+    def self_refers(self) -> bool:
+        """Whether a running mean of the model is the reference."""
+        return self.score == "excess_loss" and self.keep_schedule().lowest < 1
+
+    @property
+    def biased(self) -> bool:
+        """Whether a token's own loss decides if it is kept, at the same weight as any other."""
+        return self.select in ("topk", "threshold", "mixed", "band") and self.score != "entropy"
 
     @property
     def biases_the_end(self) -> bool:
-        """Whether top-k below 0.9 is still on when training ends."""
+        """Whether biased selection below 0.9 is still on when training ends."""
         schedule = self.keep_schedule()
-        return self.select == "topk" and schedule.lowest < 0.9 and not schedule.ends_full
+        return self.biased and schedule.lowest < 0.9 and not schedule.ends_full
 
 
 class CurriculumConfig(_Section):

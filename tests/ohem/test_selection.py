@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX
-from tinyohem.ohem.selection import keep_counts, select
+from tinyohem.ohem.ranking import keep_counts
+from tinyohem.ohem.selection import select
 
 decimal_ratios = st.integers(1, 10_000).map(lambda n: Fraction(n, 10_000))
 
@@ -34,6 +37,18 @@ def reference_top_k(
     return weights
 
 
+def weights(
+    method: str,
+    scores: Tensor,
+    labels: Tensor,
+    ratio: float,
+    generator: torch.Generator | None = None,
+    **config: Any,
+) -> Tensor:
+    config = OhemConfig.model_validate({"select": method, **config})
+    return select(scores, labels, ratio, config, generator=generator)
+
+
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 9)))
@@ -52,7 +67,7 @@ def test_topk_equals_a_naive_sort(
     batch: tuple[Tensor, Tensor], ratio: Fraction, scope: str, min_kept: int
 ) -> None:
     scores, labels = batch
-    found = select("topk", scores, labels, float(ratio), scope=scope, min_kept=min_kept)
+    found = weights("topk", scores, labels, float(ratio), scope=scope, min_kept=min_kept)
     assert found.tolist() == reference_top_k(scores, labels, ratio, scope, min_kept)
     assert found.dtype == torch.float32
 
@@ -64,7 +79,7 @@ def test_random_keeps_as_many_as_topk_in_every_scope(
 ) -> None:
     scores, labels = batch
     top, random = (
-        select(method, scores, labels, float(ratio), scope=scope, min_kept=min_kept)
+        weights(method, scores, labels, float(ratio), scope=scope, min_kept=min_kept)
         for method in ("topk", "random")
     )
     by_scope = (1, -1) if scope == "batch" else labels.shape
@@ -100,36 +115,36 @@ def test_keep_counts_by_hand(num_valid: int, ratio: float, kept: int) -> None:
 
 
 def test_ties_go_to_the_first_positions() -> None:
-    kept = select("topk", torch.zeros(2, 4), torch.ones(2, 4, dtype=torch.long), 0.4)
+    kept = weights("topk", torch.zeros(2, 4), torch.ones(2, 4, dtype=torch.long), 0.4)
     assert kept.tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
 
 
 def test_the_scopes_pick_different_tokens() -> None:
     scores = torch.tensor([[9.0, 8.0, 7.0, 6.0], [1.0, 2.0, 3.0, 4.0]])
     labels = torch.ones(2, 4, dtype=torch.long)
-    assert select("topk", scores, labels, 0.5).tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
-    by_row = select("topk", scores, labels, 0.5, scope="sequence")
+    assert weights("topk", scores, labels, 0.5).tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
+    by_row = weights("topk", scores, labels, 0.5, scope="sequence")
     assert by_row.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
 
 
 def test_an_ignored_label_is_not_kept_however_high_its_score() -> None:
     scores = torch.tensor([[1e9, 1.0, 2.0, torch.inf]])
     labels = torch.tensor([[IGNORE_INDEX, 5, 5, IGNORE_INDEX]])
-    assert select("topk", scores, labels, 0.5).tolist() == [[0, 0, 1, 0]]
+    assert weights("topk", scores, labels, 0.5).tolist() == [[0, 0, 1, 0]]
 
 
 def test_padding_is_not_counted_before_k_is_computed() -> None:
     labels = torch.full((1, 100), IGNORE_INDEX)
     labels[0, :10] = 1
-    assert select("topk", torch.rand(1, 100), labels, 0.5).sum() == 5
+    assert weights("topk", torch.rand(1, 100), labels, 0.5).sum() == 5
 
 
 def test_min_kept_holds_in_each_scope() -> None:
     labels = torch.ones(3, 5, dtype=torch.long)
     labels[2, 1:] = IGNORE_INDEX
     scores = torch.rand(3, 5)
-    assert select("topk", scores, labels, 0.01, min_kept=3).sum() == 3
-    by_row = select("topk", scores, labels, 0.01, scope="sequence", min_kept=3)
+    assert weights("topk", scores, labels, 0.01, min_kept=3).sum() == 3
+    by_row = weights("topk", scores, labels, 0.01, scope="sequence", min_kept=3)
     assert by_row.sum(1).tolist() == [3, 3, 1]
 
 
@@ -137,7 +152,7 @@ def test_min_kept_holds_in_each_scope() -> None:
 @pytest.mark.parametrize("scope", ["batch", "sequence"])
 def test_nothing_valid_keeps_nothing(method: str, scope: str) -> None:
     labels = torch.full((2, 3), IGNORE_INDEX)
-    assert select(method, torch.rand(2, 3), labels, 0.5, scope=scope).sum() == 0
+    assert weights(method, torch.rand(2, 3), labels, 0.5, scope=scope).sum() == 0
 
 
 def test_random_is_uniform_in_the_long_run() -> None:
@@ -146,7 +161,7 @@ def test_random_is_uniform_in_the_long_run() -> None:
     draws, ratio = 3000, 0.25
     generator = torch.Generator().manual_seed(0)
     counts = sum(
-        select("random", torch.zeros(4, 10), labels, ratio, generator=generator)
+        weights("random", torch.zeros(4, 10), labels, ratio, generator=generator)
         for _ in range(draws)
     )
     valid = counts[labels != IGNORE_INDEX]
@@ -162,13 +177,8 @@ def test_random_follows_its_generator_and_not_the_scores() -> None:
 
     def draw(seed: int, scores: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return select("random", scores, labels, 0.3, generator=generator)
+        return weights("random", scores, labels, 0.3, generator=generator)
 
     zeros, ramp = torch.zeros(4, 50), torch.arange(200.0).view(4, 50)
     assert torch.equal(draw(1, zeros), draw(1, ramp))
     assert not torch.equal(draw(1, zeros), draw(2, zeros))
-
-
-def test_an_unknown_method_is_an_error() -> None:
-    with pytest.raises(ValueError, match="unknown selection 'bottom'"):
-        select("bottom", torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.long), 0.5)

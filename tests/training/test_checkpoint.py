@@ -17,7 +17,7 @@ from tinyohem.errors import InputError
 from tinyohem.training.checkpoint import RunState, newest_sound_checkpoint, save_checkpoint
 from tinyohem.training.loop import train
 from tinyohem.training.model import Shape, build_model
-from tinyohem.training.optim import build_optimizer
+from tinyohem.training.optim import build_optimizers
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,16 @@ from tinyohem.training.optim import build_optimizer
         {"ohem__ratio": 0.5, "ohem__schedule": "constant"},
         {"ohem__ratio": 0.5, "ohem__schedule": "constant", "ohem__select": "random"},
         {"ohem__ratio": 0.3, "ohem__scope": "sequence", "training__micro_batch_size": 2},
+        {"optim__optimizer": "muon"},
+        {"ohem__ratio": 0.5, "ohem__schedule": "adaptive", "training__micro_batch_size": 2},
+        {"ohem__ratio": 0.5, "ohem__score": "excess_loss", "ohem__ema_decay": 0.8},
+        {"ohem__weight": "ghm"},
+        {"ohem__ratio": 0.5, "ohem__select": "threshold", "ohem__queue_steps": 3},
     ],
-    ids=["plain", "topk", "random", "recover-micro"],
+    ids=[
+        *("plain", "topk", "random", "recover-micro", "muon"),
+        *("adaptive", "self-reference", "ghm", "queue"),
+    ],
 )
 def test_ten_steps_and_ten_more_are_twenty_to_the_last_bit(
     corpus: Path, tmp_path: Path, ohem: dict[str, Any]
@@ -54,10 +62,17 @@ def test_ten_steps_and_ten_more_are_twenty_to_the_last_bit(
 class TestWhichAreKept:
     def save(self, run_dir: Path, step: int, *, best: bool = False, keep_last: int = 2) -> Path:
         model = build_model(Shape(8, 1, 1, 8), 11, 4, 0, seed=step)
-        optimizer = build_optimizer(model, OptimConfig())
+        optimizers = build_optimizers(model, OptimConfig())
         state = RunState(step=step)
         return save_checkpoint(
-            run_dir, model, NoTokenizer(), optimizer, state, keep_last=keep_last, is_best=best
+            run_dir,
+            model,
+            NoTokenizer(),
+            optimizers,
+            state,
+            remembered={},
+            keep_last=keep_last,
+            is_best=best,
         )
 
     def test_the_last_ones_and_the_best(self, tmp_path: Path) -> None:
@@ -173,8 +188,8 @@ class TestExport:
         generation = read_json(folder / "generation_config.json")
         for name in ("bos", "eos", "pad"):
             assert getattr(tokenizer, f"{name}_token_id") == end == 0
-            assert getattr(model.config, f"{name}_token_id") == end
             assert getattr(model.generation_config, f"{name}_token_id") == end
             assert generation[f"{name}_token_id"] == end
+        assert (model.config.bos_token_id, model.config.eos_token_id) == (end, end)
         assert model.config.max_position_embeddings == 32
         assert len(tokenizer) == model.config.vocab_size

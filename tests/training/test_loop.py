@@ -43,7 +43,6 @@ def bare_losses(folder: Path, stories: Path, steps: int) -> list[float]:
             max_position_embeddings=32,
             tie_word_embeddings=True,
             initializer_range=16**-0.5,
-            pad_token_id=0,
         )
     )
     groups = [

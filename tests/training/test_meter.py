@@ -13,21 +13,37 @@ KEYS = ("train/loss", "train/loss_selected", "train/loss_threshold", "train/grad
 
 
 def stats(loss: float, selected: float, threshold: float, num_kept: int) -> StepStats:
-    return StepStats(*(torch.tensor(x) for x in (loss, selected, threshold)), num_kept=num_kept)
+    return StepStats(
+        loss=torch.tensor(loss),
+        loss_selected=torch.tensor(selected),
+        loss_threshold=torch.tensor(threshold),
+        kept_loss_share=torch.tensor(selected / 10),
+        kept_by_bucket=torch.tensor([0.5, 0.25, 0.25, 0.0]),
+        effective_sample_size=torch.tensor(threshold / 10),
+        num_kept=num_kept,
+    )
 
 
 def test_means_ratio_and_speed_of_a_stretch() -> None:
     meter = Meter(CPU, seconds=10.0)
     meter.add(0, stats(4.0, 6.0, 3.0, num_kept=50), torch.tensor(1.0))
     meter.add(1, stats(2.0, 5.0, 2.0, num_kept=25), torch.tensor(0.5))
-    assert meter.flush(tokens_per_step=100, seconds=14.0) == {
-        "train/loss": 3.0,
-        "train/loss_selected": 5.5,
-        "train/loss_threshold": 2.5,
-        "train/grad_norm": 0.75,
-        "train/keep_ratio": 0.375,
-        "train/tokens_per_second": 50.0,
-    }
+    assert meter.flush(tokens_per_step=100, seconds=14.0) == pytest.approx(
+        {
+            "train/loss": 3.0,
+            "train/loss_selected": 5.5,
+            "train/loss_threshold": 2.5,
+            "train/grad_norm": 0.75,
+            "train/kept_loss_share": 0.55,
+            "train/effective_sample_size": 0.25,
+            "train/kept_below_1": 0.5,
+            "train/kept_1_to_3": 0.25,
+            "train/kept_3_to_5": 0.25,
+            "train/kept_above_5": 0.0,
+            "train/keep_ratio": 0.375,
+            "train/tokens_per_second": 50.0,
+        }
+    )
 
 
 def test_a_flush_begins_a_new_stretch() -> None:

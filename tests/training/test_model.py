@@ -82,8 +82,18 @@ def test_the_head_is_the_embedding() -> None:
 
 def test_the_config_is_ready_to_generate() -> None:
     config = small_model().config
-    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (7, 7, 7)
+    assert (config.bos_token_id, config.eos_token_id) == (7, 7)
     assert config.max_position_embeddings == 16
+
+
+def test_the_start_token_learns_as_input() -> None:
+    """As `padding_idx` its row of the embedding would get no gradient from being read."""
+    model = small_model()
+    hidden = trunk(model)(input_ids=torch.tensor([[7, 3]]), use_cache=False).last_hidden_state
+    hidden[:, 1:].sum().backward()
+    rows = model.get_input_embeddings().weight.grad.abs().sum(dim=1)
+    assert rows[7] > 0
+    assert rows.count_nonzero() == 2
 
 
 def test_a_saved_model_loads_with_the_same_weights(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tinyohem.config import OptimConfig
-from tinyohem.training.optim import build_optimizer, learning_rate
+from tinyohem.training.model import Shape, build_model
+from tinyohem.training.optim import build_optimizers, learning_rate, update
 
 COSINE = OptimConfig(lr=2.0, warmup_fraction=0.1, min_lr_ratio=0.1)
 WSD = OptimConfig(
@@ -77,7 +78,8 @@ class Net(nn.Module):
 def test_every_trained_parameter_is_in_one_group_and_gains_do_not_decay() -> None:
     net = Net()
     config = OptimConfig(lr=0.1, weight_decay=0.3, beta1=0.8, beta2=0.9)
-    decaying, free = build_optimizer(net, config).param_groups
+    (adamw,) = build_optimizers(net, config)
+    decaying, free = adamw.param_groups
     assert [id(p) for p in decaying["params"]] == [id(net.matrix)]
     assert [id(p) for p in free["params"]] == [id(net.gain)]
     assert (decaying["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
@@ -87,9 +89,39 @@ def test_every_trained_parameter_is_in_one_group_and_gains_do_not_decay() -> Non
 
 def test_a_step_is_that_of_adamw() -> None:
     net = Net()
-    optimizer = build_optimizer(net, OptimConfig(lr=0.1, weight_decay=0.5))
+    optimizers = build_optimizers(net, OptimConfig(lr=7.0, weight_decay=0.5))
     (3 * net.matrix.sum() - 5 * net.gain.sum()).backward()
-    optimizer.step()
+    update(optimizers, 0.1)
     # The first step moves by lr against the gradient's sign, after decay by lr · weight_decay.
     torch.testing.assert_close(net.matrix.data, torch.full((2, 3), 2.0 * (1 - 0.05) - 0.1))
     torch.testing.assert_close(net.gain.data, torch.full((3,), 2.0 + 0.1))
+    assert net.matrix.grad is None
+
+
+def test_muon_takes_the_matrices_of_the_trunk_and_adamw_the_rest() -> None:
+    model = build_model(Shape(16, 2, 2, 32), 40, 8, start_id=0, seed=0)
+    adamw, muon = build_optimizers(model, OptimConfig(optimizer="muon"))
+    names = {id(p): name for name, p in model.named_parameters()}
+    by_muon = [names[id(p)] for p in muon.param_groups[0]["params"]]
+    by_adamw = [[names[id(p)] for p in group["params"]] for group in adamw.param_groups]
+    assert len(by_muon) == 2 * 7
+    assert all(name.endswith("_proj.weight") for name in by_muon)
+    assert by_adamw[0] == ["model.embed_tokens.weight"]
+    assert all("norm" in name for name in by_adamw[1])
+    assert len(by_muon) + sum(map(len, by_adamw)) == len(names)
+
+
+def test_a_step_of_muon_moves_a_matrix_as_far_as_adamw_would() -> None:
+    """0.2 · √max(rows, columns) times an orthogonal matrix: every entry's mean square is 0.2²."""
+    model = build_model(Shape(64, 1, 2, 64), 40, 8, start_id=0, seed=0)
+    optimizers = build_optimizers(model, OptimConfig(optimizer="muon", weight_decay=0.0))
+    matrix = model.model.layers[0].self_attn.q_proj.weight
+    before = matrix.detach().clone()
+    model(input_ids=torch.arange(8)[None]).logits.square().mean().backward()
+    torch.manual_seed(0)
+    matrix.grad = torch.randn(64, 64)
+    update(optimizers, 0.5)
+    moved = (matrix.detach() - before) / 0.5
+    assert moved.square().mean().sqrt().item() == pytest.approx(0.2, rel=0.15)
+    singular = torch.linalg.svdvals(moved) / (0.2 * 8)
+    assert 0.5 < singular.quantile(0.05) < singular.max() < 1.3

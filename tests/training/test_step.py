@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX, Batch
+from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.selection import select
 from tinyohem.training.model import Shape, build_model, head_weight, trunk
 from tinyohem.training.step import StepStats, training_step
@@ -54,7 +55,7 @@ def step(
         head_weight(model),
         batches,
         ratio,
-        OhemConfig(**config),
+        Mining(OhemConfig(**config)),
         generator=torch.Generator().manual_seed(seed),
         precision=precision or nullcontext(),
     )
@@ -169,9 +170,9 @@ def test_random_gradients_equal_the_masked_loss_of_the_same_draw() -> None:
     step(model, micro_batches(input_ids, labels, 2), 0.5, select="random", seed=11)
     found = gradients(model)
     losses = reference_losses(model, input_ids, labels)
-    kept = select(
-        "random", losses.detach(), labels, 0.5, generator=torch.Generator().manual_seed(11)
-    )
+    config = OhemConfig(select="random")
+    rng = torch.Generator().manual_seed(11)
+    kept = select(losses.detach(), labels, 0.5, config, generator=rng)
     assert_same(found, masked_gradients(losses, kept, kept.sum().item(), model))
 
 

@@ -19,6 +19,12 @@ TRAIN_NAMES = {
     "train/keep_ratio",
     "train/loss_threshold",
     "train/grad_norm",
+    "train/kept_loss_share",
+    "train/kept_below_1",
+    "train/kept_1_to_3",
+    "train/kept_3_to_5",
+    "train/kept_above_5",
+    "train/effective_sample_size",
     "train/lr",
     "train/tokens_seen",
     "train/tokens_selected",
@@ -58,6 +64,10 @@ def test_figures_of_plain_training(finished_run: Path) -> None:
         assert row["train/keep_ratio"] == 1
         assert row["train/tokens_selected"] == row["train/tokens_seen"] == 128 * row["step"]
         assert 0 < row["train/loss_threshold"] < row["train/loss"]
+        assert row["train/kept_loss_share"] == pytest.approx(1, rel=1e-6)
+        assert row["train/effective_sample_size"] == pytest.approx(1, rel=1e-6)
+        buckets = ("below_1", "1_to_3", "3_to_5", "above_5")
+        assert sum(row[f"train/kept_{name}"] for name in buckets) == pytest.approx(1, rel=1e-6)
         at = (row["step"] - 0.5) / 20
         cosine = (1 + math.cos(math.pi * (at - 0.05) / 0.95)) / 2
         assert row["train/lr"] == pytest.approx(4e-3 * cosine)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 STORE_FORMAT = 1
 _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
 
+_TOKENS_PER_COUNT = 1 << 22
+
 
 @dataclass(frozen=True)
 class TokenStore:
@@ -69,6 +71,14 @@ class TokenStore:
             self.story_words[:count],
             self.manifest,
         )
+
+
+def token_counts(store: TokenStore, vocab_size: int) -> NDArray[np.int64]:
+    """Return how often each token id occurs; reads the store in pieces."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for first in range(0, store.num_tokens, _TOKENS_PER_COUNT):
+        counts += np.bincount(store.ids[first : first + _TOKENS_PER_COUNT], minlength=vocab_size)
+    return counts
 
 
 def build_store(

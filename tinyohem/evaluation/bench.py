@@ -16,11 +16,12 @@ from torch.nn import functional as F
 
 from tinyohem.config import RunConfig
 from tinyohem.data.batches import Batch
-from tinyohem.ohem.selection import select
+from tinyohem.ohem.mining import Mining
+from tinyohem.ohem.ranking import top_k
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import autocast, pick_device, step_generator, synchronize
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
-from tinyohem.training.optim import build_optimizer
+from tinyohem.training.optim import build_optimizers, update
 from tinyohem.training.step import training_step
 
 WARMUP_ROUNDS = 2
@@ -100,10 +101,11 @@ def _variants(
     training, vocab_size = config.training, config.tokenizer.vocab_size
     shape = model_shape(config.model)
     model = build_model(shape, vocab_size, training.seq_len, 0, training.seed).to(device)
-    optimizer = build_optimizer(model, config.optim)
+    optimizers = build_optimizers(model, config.optim)
     precision = autocast(device, training.precision)
     run_trunk = torch.compile(trunk(model)) if training.compile else trunk(model)
     generator = step_generator(training.seed, 0, device)
+    mining = Mining(config.ohem)
 
     def next_batch() -> Batch:
         size = (training.batch_size, training.seq_len + 1)
@@ -111,10 +113,9 @@ def _variants(
         labels = tokens[:, 1:].contiguous()
         return Batch(tokens[:, :-1].contiguous(), labels, labels.numel())
 
-    def update() -> None:
+    def finish() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), config.optim.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        update(optimizers, config.optim.lr)
 
     def ours(ratio: float) -> Callable[[Batch], None]:
         def step(batch: Batch) -> None:
@@ -123,11 +124,11 @@ def _variants(
                 head_weight(model),
                 [batch],
                 ratio,
-                config.ohem,
+                mining,
                 generator=generator,
                 precision=precision,
             )
-            update()
+            finish()
 
         return step
 
@@ -136,16 +137,17 @@ def _variants(
             logits = model(input_ids=batch.input_ids, use_cache=False).logits
             loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
         loss.backward()
-        update()
+        finish()
 
     def mask(batch: Batch) -> None:
         labels = batch.labels.flatten()
         with precision:
             logits = model(input_ids=batch.input_ids, use_cache=False).logits
             losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
-        kept = select("topk", losses.detach()[None], labels[None], 0.5)[0]
-        ((losses * kept).sum() / kept.sum()).backward()
-        update()
+        count = torch.tensor([labels.numel() // 2], device=device)
+        kept = top_k(losses.detach()[None], torch.ones_like(labels[None], dtype=torch.bool), count)
+        ((losses * kept[0]).sum() / count).sum().backward()
+        finish()
 
     mined = {f"topk-{ratio:g}": ours(ratio) for ratio in KEEP_RATIOS if ratio < 1}
     return {FULL: ours(1.0), **mined, "bare": bare, "mask-0.5": mask}, next_batch

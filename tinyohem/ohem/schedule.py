@@ -18,9 +18,17 @@ class KeepSchedule:
     """Knots `(t, keep ratio)`, t rising from 0 to 1."""
 
     knots: tuple[tuple[float, float], ...]
+    interrupt: int | None = None
 
-    def keep_ratio(self, progress: float) -> float:
-        """Return the share of tokens to keep at `progress` in [0, 1]."""
+    def keep_ratio(self, progress: float, step: int = 0) -> float:
+        """Return the share of tokens to keep at `progress` in [0, 1].
+
+        Args:
+            step: optimizer steps done; every `interrupt`-th step keeps all (Composer's
+                SelectiveBackprop does so).
+        """
+        if self.interrupt and (step + 1) % self.interrupt == 0:
+            return 1.0
         right = bisect_right(self.knots, progress, key=lambda knot: knot[0])
         if right == len(self.knots):
             return self.knots[-1][1]
@@ -38,32 +46,40 @@ class KeepSchedule:
         return self.knots[-1][1] == 1.0
 
 
-def parse_schedule(text: str, ratio: float) -> KeepSchedule:
+def parse_schedule(text: str, ratio: float, interrupt: int | None = None) -> KeepSchedule:
     """Build the schedule that `text` names, with `ratio` as its target.
 
     Args:
         text: one of `NAMED_SCHEDULES`, or knots `t:ratio,t:ratio,...` from t = 0 to t = 1.
         ratio: target keep ratio of the named schedules, in (0, 1]; knots stand as written.
+        interrupt: every so many steps one on all tokens.
 
     Raises:
         InputError: an unknown name, or knots that fall back in t or leave their ranges.
     """
+    return KeepSchedule(_knots(text, ratio), interrupt)
+
+
+def _knots(text: str, ratio: float) -> tuple[tuple[float, float], ...]:
     half_way = (1 + ratio) / 2
     match text:
         case "constant":
-            return KeepSchedule(((0, ratio), (1, ratio)))
+            return (0, ratio), (1, ratio)
         case "anneal":
-            return KeepSchedule(((0, 1), (0.2, 1), (0.5, half_way), (1, ratio)))
+            return (0, 1), (0.2, 1), (0.5, half_way), (1, ratio)
         case "anneal-quarter":
-            return KeepSchedule(((0, 1), (0.2, 1), (0.2, 0.75), (0.5, 0.5), (1, 0.25)))
+            return (0, 1), (0.2, 1), (0.2, 0.75), (0.5, 0.5), (1, 0.25)
         case "recover":
-            return KeepSchedule(((0, 1), (0.2, 1), (0.4, ratio), (0.7, ratio), (0.8, 1), (1, 1)))
+            return (0, 1), (0.2, 1), (0.4, ratio), (0.7, ratio), (0.8, 1), (1, 1)
         case _:
-            return KeepSchedule(_parse_knots(text))
+            return _parse_knots(text)
 
 
 def _parse_knots(text: str) -> tuple[tuple[float, float], ...]:
-    hint = f'use {", ".join(NAMED_SCHEDULES)}, or knots such as "0:1,0.2:1,0.6:0.5,0.9:1,1:1"'
+    hint = (
+        f"use {', '.join(NAMED_SCHEDULES)}, adaptive, "
+        'or knots such as "0:1,0.2:1,0.6:0.5,0.9:1,1:1"'
+    )
     try:
         pairs = [knot.split(":") for knot in text.split(",")]
         knots = tuple((float(t), float(ratio)) for t, ratio in pairs)
@@ -82,3 +98,20 @@ def _parse_knots(text: str) -> tuple[tuple[float, float], ...]:
                 f"schedule {text!r}: ratio {ratio:g} at t = {t:g} is outside (0, 1]", hint
             )
     return knots
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """Return the shares that `topk=0.5,random=0.5` names; they sum to 1.
+
+    Raises:
+        ValueError: no such source, a repeated one, or shares that are no partition of 1.
+    """
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = part.strip().partition("=")
+        if name not in ("topk", "random", "pool") or name in shares:
+            raise ValueError(f"mix {text!r}: {name!r} is no source or stands twice")
+        shares[name] = float(share)
+    if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
+        raise ValueError(f"mix {text!r}: shares must be positive and sum to 1")
+    return shares

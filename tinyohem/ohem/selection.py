@@ -4,68 +4,148 @@ Shape suffixes: B sequences, T tokens of one, S scopes (1 for `batch`, B for `se
 M tokens of a scope (B·T or T).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
+from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX
-
-
-def keep_counts(num_valid: Tensor, keep_ratio: float, min_kept: int) -> Tensor:
-    """Return k = min(N, max(min_kept, ceil(r·N))) for int64 counts N of valid tokens."""
-    # The small allowance keeps ceil(0.1 · 30 = 3.0000000000000004) at 3.
-    wanted = (keep_ratio * num_valid.double() - 1e-9).ceil().long().clamp(min=min_kept)
-    return torch.minimum(wanted, num_valid)
+from tinyohem.ohem.duplicates import first_of_bigram, first_of_neighbours
+from tinyohem.ohem.ranking import keep_counts, ranks, top_k, uniform
+from tinyohem.ohem.sampling import adaptive_counts, importance, stratified
+from tinyohem.ohem.schedule import parse_shares
 
 
 def select(
-    method: str,
     scores_BT: Tensor,
     labels_BT: Tensor,
     keep_ratio: float,
+    config: OhemConfig,
     *,
-    scope: str = "batch",
-    min_kept: int = 1,
+    input_ids_BT: Tensor | None = None,
+    pool_BT: Tensor | None = None,
+    limit: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Weigh every token of an optimizer step.
+    """Weigh every token of an optimizer step by `config.select`.
+
+    - `topk`: the k highest scores (Shrivastava et al., CVPR 2016), ties broken by position.
+    - `threshold`: scores above a limit; `topk` where that leaves fewer than k.
+    - `band`: `topk` of what remains without the highest `noise_fraction` of scores.
+    - `random`: k tokens at random, the control.
+    - `importance`, `stratified`: unbiased samples, see `sampling`.
+    - `mixed`: shares of k from several sources.
 
     Args:
-        method: `topk` keeps the highest scores (Shrivastava et al., CVPR 2016), ties broken by
-            position; `random` keeps as many at random, the control.
         scores_BT: float (B, T), finite, no gradient; values at ignored labels do not matter.
         labels_BT: int64 (B, T); `IGNORE_INDEX` is excluded before anything is counted.
         keep_ratio: share of the valid tokens of each scope to keep, in (0, 1].
-        scope: `batch` ranks all tokens together, `sequence` each row by itself.
-        generator: source of `random`, on the device of the scores.
+        input_ids_BT: int64 (B, T); needed to find repeated bigrams.
+        pool_BT: (B, T) losses of an earlier checkpoint; needed by the source `pool`.
+        limit: scalar in the scores' unit, for `threshold`; default: the config's own.
+        generator: source of whatever is random, on the device of the scores.
 
     Returns:
         float32 (B, T) weights, 0 where a token is dropped or ignored.
     """
-    match method:
+    shape = (1, -1) if config.scope == "batch" else tuple(labels_BT.shape)
+    valid_BT = labels_BT != IGNORE_INDEX
+    candidates_BT = valid_BT & _distinct(scores_BT, valid_BT, input_ids_BT, labels_BT, config)
+    scores_SM, valid_SM = scores_BT.reshape(shape), valid_BT.reshape(shape)
+    candidates_SM = candidates_BT.reshape(shape)
+    counts_S = keep_counts(valid_SM.sum(dim=1), keep_ratio, config.min_kept)
+    match config.select:
         case "topk":
-            pass
+            weight_SM = top_k(scores_SM, candidates_SM, counts_S)
+        case "threshold":
+            weight_SM = _threshold(scores_SM, candidates_SM, counts_S, limit, config)
+        case "band":
+            weight_SM = _band(scores_SM, candidates_SM, counts_S, config.noise_fraction)
         case "random":
-            scores_BT = torch.rand(
-                scores_BT.shape, generator=generator, device=scores_BT.device, dtype=torch.float32
-            )
+            weight_SM = top_k(uniform(scores_SM, generator), candidates_SM, counts_S)
+        case "importance":
+            if config.adaptive:
+                counts_S = adaptive_counts(
+                    scores_SM, valid_SM, counts_S, config.variance, config.floor
+                )
+            weight_SM = importance(scores_SM, valid_SM, counts_S, config.floor, generator)
+        case "stratified":
+            weight_SM = stratified(scores_SM, valid_SM, counts_S, config.random_share, generator)
+        case "mixed":
+            sources = {
+                "topk": scores_SM,
+                "random": uniform(scores_SM, generator),
+                "pool": None if pool_BT is None else pool_BT.reshape(shape),
+            }
+            weight_SM = _mixed(sources, candidates_SM, counts_S, config.mix)
+    return weight_SM.view(labels_BT.shape).float()
+
+
+def _distinct(
+    scores_BT: Tensor,
+    valid_BT: Tensor,
+    input_ids_BT: Tensor | None,
+    labels_BT: Tensor,
+    config: OhemConfig,
+) -> Tensor:
+    """Mark the tokens that de-duplication leaves."""
+    match config.nms_key:
+        case "position":
+            return first_of_neighbours(scores_BT, valid_BT, config.nms_window)
+        case "bigram":
+            if input_ids_BT is None:
+                raise ValueError("finding repeated bigrams needs input_ids")
+            return first_of_bigram(scores_BT, valid_BT, input_ids_BT, labels_BT, config.nms_max)
         case _:
-            raise ValueError(f"unknown selection {method!r}")
-    by_scope = (1, -1) if scope == "batch" else scores_BT.shape
-    kept_SM = _top_k(
-        scores_BT.reshape(by_scope),
-        (labels_BT != IGNORE_INDEX).reshape(by_scope),
-        keep_ratio,
-        min_kept,
-    )
-    return kept_SM.view(labels_BT.shape).float()
+            return valid_BT
 
 
-def _top_k(scores_SM: Tensor, valid_SM: Tensor, keep_ratio: float, min_kept: int) -> Tensor:
-    """Mark the k best valid tokens of each row, k from the row's own valid count."""
-    # A stable sort, not torch.topk: it breaks ties by position, so runs are repeatable.
-    ranked = scores_SM.masked_fill(~valid_SM, -torch.inf).argsort(
-        dim=1, descending=True, stable=True
-    )
-    kept_S = keep_counts(valid_SM.sum(dim=1), keep_ratio, min_kept)
-    taken = torch.arange(scores_SM.shape[1], device=scores_SM.device) < kept_S[:, None]
-    return torch.zeros_like(valid_SM).scatter_(1, ranked, taken)
+def _threshold(
+    scores_SM: Tensor,
+    candidates_SM: Tensor,
+    counts_S: Tensor,
+    limit: Tensor | None,
+    config: OhemConfig,
+) -> Tensor:
+    """Keep scores above the limit; the k highest in a scope where fewer than k are above it.
+
+    A limit from the queue already aims at k, so there only `min_kept` is made up.
+    """
+    if limit is None:
+        limits = [math.inf]
+        if config.loss_threshold is not None:
+            limits.append(config.loss_threshold)
+        if config.prob_threshold is not None:
+            limits.append(-math.log(config.prob_threshold))
+        limit = scores_SM.new_tensor(min(limits))
+    elif limit.isfinite():
+        counts_S = counts_S.clamp(max=config.min_kept)
+    above_SM = candidates_SM & (scores_SM > limit)
+    enough_S = above_SM.sum(dim=1) >= counts_S
+    return torch.where(enough_S[:, None], above_SM, top_k(scores_SM, candidates_SM, counts_S))
+
+
+def _band(scores_SM: Tensor, candidates_SM: Tensor, counts_S: Tensor, noise: float) -> Tensor:
+    rank_SM = ranks(scores_SM, candidates_SM)
+    dropped_S1 = (noise * candidates_SM.sum(dim=1, keepdim=True)).long()
+    within_SM = (rank_SM >= dropped_S1) & (rank_SM < dropped_S1 + counts_S[:, None])
+    return candidates_SM & within_SM
+
+
+def _mixed(
+    sources: dict[str, Tensor | None], candidates_SM: Tensor, counts_S: Tensor, mix: str
+) -> Tensor:
+    """Take each source's share of k from what the sources before it left."""
+    kept_SM = torch.zeros_like(candidates_SM)
+    total = 0.0
+    taken_S = torch.zeros_like(counts_S)
+    for name, share in parse_shares(mix).items():
+        scores_SM = sources[name]
+        if scores_SM is None:
+            raise ValueError(f"the source {name!r} was not given")
+        total += share
+        upto_S = (total * counts_S).round().long()
+        kept_SM |= top_k(scores_SM, candidates_SM & ~kept_SM, upto_S - taken_S)
+        taken_S = upto_S
+    return kept_SM

@@ -2,24 +2,28 @@
 
 checkpoints/step_000500/
     model/                  config, weights and tokenizer: loads with transformers
-    optimizer.safetensors   AdamW's moments and the random-number state
+    optimizer.safetensors   the optimizers' moments, what mining remembers, the
+                            random-number state
     state.json              step, counters, SHA-256 of the two tensor files
 checkpoints/latest          name of the newest folder
 checkpoints/best            name of the folder with the lowest validation loss
 """
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from tinyohem.artifacts import atomic_file, atomic_folder, hash_file, read_json, write_json
 from tinyohem.errors import InputError
 from tinyohem.progress import Progress
 
+_MINING = "mining:"  # ahead of the names of what mining remembers
 _HASHED = ("model/model.safetensors", "optimizer.safetensors")
 
 
@@ -38,18 +42,25 @@ def save_checkpoint(
     run_dir: Path,
     model: nn.Module,
     tokenizer: Any,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[Optimizer],
     state: RunState,
     *,
+    remembered: Mapping[str, Tensor],
     keep_last: int,
     is_best: bool,
 ) -> Path:
-    """Write a checkpoint, point `latest` (and `best`) at it, drop the ones no longer wanted."""
+    """Write a checkpoint, point `latest` (and `best`) at it, drop the ones no longer wanted.
+
+    Args:
+        remembered: tensors that mining carries from step to step.
+    """
     folder = run_dir / "checkpoints"
     path = folder / f"step_{state.step:06d}"
     with atomic_folder(path) as partial:
         export_model(partial / "model", model, tokenizer)
-        _save_tensors(partial / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
+        tensors = _optimizer_tensors(model, optimizers)
+        tensors |= {f"{_MINING}{name}": tensor.cpu() for name, tensor in remembered.items()}
+        _save_tensors(partial / "optimizer.safetensors", tensors)
         hashes = {name: hash_file(partial / name) for name in _HASHED}
         write_json(partial / "state.json", {**asdict(state), "sha256": hashes})
     for pointer in ("latest", "best") if is_best else ("latest",):
@@ -89,8 +100,14 @@ def newest_sound_checkpoint(run_dir: Path, progress: Progress) -> Path | None:
     return None
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
-    """Put a checkpoint's tensors into `model` and `optimizer` and return its state."""
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizers: Sequence[Optimizer]
+) -> tuple[RunState, dict[str, Tensor]]:
+    """Put a checkpoint's tensors into `model` and `optimizers`.
+
+    Returns:
+        the run's state, and what mining remembered.
+    """
     from safetensors.torch import load_file
 
     weights = load_file(path / "model" / "model.safetensors")
@@ -100,16 +117,21 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         raise InputError(f"{path} holds another model's weights", "choose another --out")
     tensors = load_file(path / "optimizer.safetensors")
     torch.set_rng_state(tensors.pop("rng.cpu"))
-    names = _optimizer_order(model, optimizer)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        moment, _, name = key.partition(":")
-        moments.setdefault(names.index(name), {})[moment] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    for optimizer in optimizers:
+        moments = {
+            index: _moments(tensors, name)
+            for index, name in enumerate(_optimizer_order(model, optimizer))
+        }
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state = read_json(path / "state.json")
     state.pop("sha256")
-    return RunState(**state)
+    remembered = {
+        name.removeprefix(_MINING): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(_MINING)
+    }
+    return RunState(**state), remembered
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
@@ -125,20 +147,31 @@ def resolve_model_folder(path: Path) -> Path:
     return path / "model" if (path / "model" / "config.json").exists() else path
 
 
-def _optimizer_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+def _optimizer_order(model: nn.Module, optimizer: Optimizer) -> list[str]:
     """Return parameter names in the order in which the optimizer numbers them."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     return [name_of[id(p)] for group in optimizer.param_groups for p in group["params"]]
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    names = _optimizer_order(model, optimizer)
-    tensors = {
-        f"{moment}:{names[index]}": tensor.detach().cpu().contiguous()
-        for index, moments in optimizer.state_dict()["state"].items()
-        for moment, tensor in moments.items()
+def _optimizer_tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    tensors = {"rng.cpu": torch.get_rng_state()}
+    for optimizer in optimizers:
+        names = _optimizer_order(model, optimizer)
+        tensors |= {
+            f"{moment}:{names[index]}": tensor.detach().cpu().contiguous()
+            for index, moments in optimizer.state_dict()["state"].items()
+            for moment, tensor in moments.items()
+        }
+    return tensors
+
+
+def _moments(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return one parameter's moments by their own names."""
+    return {
+        key.removesuffix(f":{name}"): tensor
+        for key, tensor in tensors.items()
+        if key.partition(":")[2] == name
     }
-    return tensors | {"rng.cpu": torch.get_rng_state()}
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

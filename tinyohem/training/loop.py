@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinyohem.artifacts import atomic_folder, write_json
 from tinyohem.config import RunConfig
@@ -20,6 +20,7 @@ from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.errors import RunError
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, exp_or_inf
+from tinyohem.ohem.mining import Mining, build_mining
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
     StopRequest,
@@ -39,8 +40,9 @@ from tinyohem.training.checkpoint import (
 )
 from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
-from tinyohem.training.optim import build_optimizer, learning_rate
+from tinyohem.training.optim import build_optimizers, learning_rate, update
 from tinyohem.training.plan import Plan, budget_steps, keep_plan, make_plan
+from tinyohem.training.reference import EmaReference
 from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
 from tinyohem.training.step import training_step
 from tinyohem.training.tracking import Tracker
@@ -70,7 +72,9 @@ class Run:
     data: Prepared
     plan: Plan
     model: Any  # transformers' LlamaForCausalLM
-    optimizer: torch.optim.AdamW
+    optimizers: list[torch.optim.Optimizer]
+    mining: Mining
+    reference: EmaReference | None
     budget: Budget
     state: RunState
 
@@ -100,7 +104,8 @@ def train(
     run = _set_up(config, run_dir, device, data, progress)
     if checkpoint is not None:
         check_same_data(run_dir, data)
-        run.state = load_checkpoint(checkpoint, run.model, run.optimizer)
+        run.state, remembered = load_checkpoint(checkpoint, run.model, run.optimizers)
+        _remember(run, remembered)
         progress.note(f"resuming from {checkpoint}")
     _record(run)
     run.plan = keep_plan(run.plan, run_dir)
@@ -133,10 +138,23 @@ def _set_up(
         data=data,
         plan=make_plan(config, data, num_steps, progress),
         model=model,
-        optimizer=build_optimizer(model, config.optim),
+        optimizers=build_optimizers(model, config.optim),
+        mining=build_mining(config.ohem, data.train, vocab_size, device),
+        reference=EmaReference(model, config.ohem.ema_decay) if config.ohem.self_refers else None,
         budget=Budget(num_steps, training.seconds),
         state=RunState(),
     )
+
+
+def _remember(run: Run, tensors: dict[str, Tensor]) -> None:
+    """Put back what mining remembers from step to step."""
+    if run.reference is not None:
+        run.reference.load(tensors)
+    run.mining.state = {
+        name: tensor.to(run.device)
+        for name, tensor in tensors.items()
+        if not name.startswith("ema")
+    }
 
 
 def _record(run: Run) -> None:
@@ -169,24 +187,28 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     while not ending:
         before = run.progress
         at = run.budget.spent(state.step + 0.5, state.train_seconds)  # the middle of the step
-        for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(at, run.config.optim)
+        lr = learning_rate(at, run.config.optim)
+        keep_ratio = keep_schedule.keep_ratio(at, state.step)
         windows = batch_windows(run.plan, state.step, config.batch_size)
+        batches = [
+            make_batch(run.data.train, part, config.seq_len).to(run.device)
+            for part in np.split(windows, config.batch_size // config.sequences_a_pass)
+        ]
+        reference = run.reference if run.mining.reads_first(keep_ratio) else None
         stats = training_step(
             run_trunk,
             head_weight(run.model),
-            [
-                make_batch(run.data.train, part, config.seq_len).to(run.device)
-                for part in np.split(windows, config.batch_size // config.sequences_a_pass)
-            ],
-            keep_schedule.keep_ratio(at),
-            run.config.ohem,
+            batches,
+            keep_ratio,
+            run.mining,
+            references=reference.losses(batches, precision) if reference else None,
             generator=step_generator(config.seed, state.step, run.device),
             precision=precision,
         )
         grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
-        run.optimizer.step()
-        run.optimizer.zero_grad(set_to_none=True)
+        update(run.optimizers, lr)
+        if run.reference is not None:
+            run.reference.update(run.model)
         meter.add(state.step, stats, grad_norm)
         state.step += 1
         state.tokens_seen += config.tokens_per_step
@@ -228,7 +250,7 @@ def _due(run: Run, every: int | None, before: float) -> bool:
 def _log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
     figures = meter.flush(run.config.training.tokens_per_step, run.state.train_seconds)
     figures |= {
-        "train/lr": run.optimizer.param_groups[0]["lr"],
+        "train/lr": run.optimizers[0].param_groups[0]["lr"],
         "train/tokens_seen": run.state.tokens_seen,
         "train/tokens_selected": run.state.tokens_selected,
         "train/seconds": run.state.train_seconds,
@@ -271,8 +293,9 @@ def _save(run: Run, *, is_best: bool) -> None:
         run.run_dir,
         run.model,
         run.data.tokenizer,
-        run.optimizer,
+        run.optimizers,
         run.state,
+        remembered=run.mining.state | (run.reference.tensors() if run.reference else {}),
         keep_last=run.config.training.keep_last,
         is_best=is_best,
     )

@@ -5,6 +5,19 @@ from torch import Tensor
 
 from tinyohem.training.step import StepStats
 
+_MEANS = (
+    "train/loss",
+    "train/loss_selected",
+    "train/loss_threshold",
+    "train/grad_norm",
+    "train/kept_loss_share",
+    "train/effective_sample_size",
+    "train/kept_below_1",  # shares of the kept tokens by their loss in nats
+    "train/kept_1_to_3",
+    "train/kept_3_to_5",
+    "train/kept_above_5",
+)
+
 
 class Meter:
     """Running means of a stretch of steps, and the first step that was not finite."""
@@ -16,13 +29,23 @@ class Meter:
 
     def _reset(self, seconds: float) -> None:
         self._flushed_at = seconds
-        self._sums = torch.zeros(4, device=self._device)
+        self._sums = torch.zeros(len(_MEANS), device=self._device)
         self._steps = 0
         self._kept = 0
 
     def add(self, step: int, stats: StepStats, grad_norm: Tensor) -> None:
         """Take in one step's figures, without reading them."""
-        figures = torch.stack([stats.loss, stats.loss_selected, stats.loss_threshold, grad_norm])
+        figures = torch.stack(
+            [
+                stats.loss,
+                stats.loss_selected,
+                stats.loss_threshold,
+                grad_norm,
+                stats.kept_loss_share,
+                stats.effective_sample_size,
+                *stats.kept_by_bucket,
+            ]
+        )
         bad = ~figures.isfinite().all() & (self._first_bad < 0)
         self._first_bad = torch.where(bad, step, self._first_bad)
         self._sums += figures
@@ -40,15 +63,12 @@ class Meter:
         Args:
             seconds: spent training so far.
         """
-        loss, selected, threshold, grad_norm = (self._sums / self._steps).tolist()
+        means = (self._sums / self._steps).tolist()
         tokens = self._steps * tokens_per_step
         kept, speed = self._kept / tokens, tokens / (seconds - self._flushed_at)
         self._reset(seconds)
         return {
-            "train/loss": loss,
-            "train/loss_selected": selected,
-            "train/loss_threshold": threshold,
+            **dict(zip(_MEANS, means, strict=True)),
             "train/keep_ratio": kept,
-            "train/grad_norm": grad_norm,
             "train/tokens_per_second": speed,
         }

@@ -62,13 +62,13 @@ def build_model(
     """Build a Llama with tied embeddings; the same seed gives the same weights.
 
     Args:
-        start_id: the token that begins and ends a story; also the padding.
+        start_id: the token that begins and ends a story; also pads batches of prompts.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     _silence_transformers()
     torch.manual_seed(seed)
-    return LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocab_size,
             hidden_size=shape.hidden_size,
@@ -82,9 +82,12 @@ def build_model(
             tie_word_embeddings=True,
             bos_token_id=start_id,
             eos_token_id=start_id,
-            pad_token_id=start_id,
+            # No pad_token_id: transformers would give that row of the embedding, the start
+            # token's, no gradient.
         )
     )
+    model.generation_config.pad_token_id = start_id
+    return model
 
 
 def trunk(model: Any) -> Any:

@@ -1,6 +1,7 @@
-"""AdamW's parameter groups and the learning rate as a function of the step."""
+"""The optimizers' parameter groups and the learning rate as a function of progress."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,20 +10,50 @@ from torch import nn
 from tinyohem.config import OptimConfig
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Build fused AdamW; matrices decay, gains do not."""
+def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
+    """Build what updates a model's parameters; every parameter belongs to one of them.
+
+    `adamw`: fused AdamW; matrices decay, gains do not. `muon`: the trunk's matrices by
+    `torch.optim.Muon` (Jordan et al. 2024), its update scaled to the size of AdamW's (Moonshot,
+    arXiv 2502.16982) so that one learning rate serves both; embedding and gains stay with AdamW.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
+    by_muon: list[nn.Parameter] = []
+    if config.optimizer == "muon":
+        embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        embeddings |= {id(model.get_output_embeddings().weight)}  # type: ignore[operator]
+        by_muon = [p for p in parameters if p.ndim == 2 and id(p) not in embeddings]
+    taken = {id(p) for p in by_muon}
+    rest = [p for p in parameters if id(p) not in taken]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim >= 2]},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim >= 2]},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         groups,
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         weight_decay=config.weight_decay,
         fused=True,
     )
+    if not by_muon:
+        return [adamw]
+    muon = torch.optim.Muon(
+        by_muon,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [adamw, muon]
+
+
+def update(optimizers: Sequence[torch.optim.Optimizer], lr: float) -> None:
+    """Take one optimizer step at this learning rate and drop the gradients."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 def learning_rate(progress: float, config: OptimConfig) -> float:

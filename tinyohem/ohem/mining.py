@@ -1,0 +1,94 @@
+"""From losses and scores to the weight of every token, with what is remembered between steps."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tinyohem.config import OhemConfig
+from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.data.tokens import TokenStore, token_counts
+from tinyohem.ohem.selection import select
+from tinyohem.ohem.weights import class_weights, ghm_weights
+
+
+@dataclass
+class Mining:
+    """A way of mining and its state."""
+
+    config: OhemConfig
+    class_weight_V: Tensor | None = None  # needed by `class_balanced`
+    state: dict[str, Tensor] = field(default_factory=dict)  # saved with every checkpoint
+
+    def reads_first(self, keep_ratio: float) -> bool:
+        """Whether a step has to see all losses before it can weigh a token."""
+        return keep_ratio < 1 or self.config.adaptive or self.config.weight == "ghm"
+
+    def weigh(
+        self,
+        loss_BT: Tensor,
+        score_BT: Tensor,
+        input_ids_BT: Tensor,
+        labels_BT: Tensor,
+        keep_ratio: float,
+        *,
+        pool_BT: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return float32 (B, T) weights ≥ 0 of a whole optimizer step and update the state.
+
+        Selection's weight times the soft weight; 0 where the label is ignored.
+        """
+        config = self.config
+        weight_BT = select(
+            score_BT,
+            labels_BT,
+            keep_ratio,
+            config,
+            input_ids_BT=input_ids_BT,
+            pool_BT=pool_BT,
+            limit=self._queue_limit(score_BT, labels_BT, keep_ratio),
+            generator=generator,
+        )
+        if config.weight == "ghm":
+            beta_BT, self.state["ghm_counts"] = ghm_weights(
+                loss_BT,
+                labels_BT != IGNORE_INDEX,
+                self.state.get("ghm_counts"),
+                config.ghm_momentum,
+                config.ghm_bins,
+            )
+            weight_BT = weight_BT * beta_BT
+        return weight_BT * self.class_weight(labels_BT)
+
+    def class_weight(self, labels_BT: Tensor) -> Tensor | float:
+        """Return the weight (B, T) of each label's frequency, or 1 where none is asked for."""
+        if self.config.weight != "class_balanced":
+            return 1.0
+        assert self.class_weight_V is not None
+        return self.class_weight_V[labels_BT.clamp(min=0)]
+
+    def _queue_limit(self, score_BT: Tensor, labels_BT: Tensor, ratio: float) -> Tensor | None:
+        """Return the queue's (1 − ratio) quantile and put this step's scores in.
+
+        The counterpart of the memory queue in MoCo (He et al., CVPR 2020): a threshold from the
+        last steps is steadier than the batch's own. Infinite before the first step.
+        """
+        if not self.config.queue_steps:
+            return None
+        scores_N = score_BT.masked_fill(labels_BT == IGNORE_INDEX, torch.nan).flatten()
+        shape = (self.config.queue_steps, len(scores_N))
+        queue_QN = self.state.get("queue", scores_N.new_full(shape, torch.nan))
+        limit = queue_QN.flatten().nanquantile(1 - ratio).nan_to_num(torch.inf)
+        self.state["queue"] = torch.cat([scores_N[None], queue_QN[:-1]])
+        return limit
+
+
+def build_mining(
+    config: OhemConfig, store: TokenStore, vocab_size: int, device: torch.device
+) -> Mining:
+    """Set up a way of mining for a training corpus."""
+    if config.weight != "class_balanced":
+        return Mining(config)
+    counts_V = torch.from_numpy(token_counts(store, vocab_size))
+    return Mining(config, class_weights(counts_V, config.class_power).to(device))

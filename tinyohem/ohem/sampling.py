@@ -1,0 +1,110 @@
+"""Unbiased selection: tokens drawn at random, each weighted by the inverse of its chance.
+
+The weighted sum of losses then has the full sum as its mean (Horvitz and Thompson, 1952), so no
+selection bias enters the gradient; what it costs is variance.
+
+Shape suffixes: S scopes, M tokens of a scope.
+"""
+
+import torch
+from torch import Tensor
+
+from tinyohem.ohem.ranking import top_k, uniform
+
+_BISECTIONS = 40  # halvings of a range of some 40 powers of two: far below float32's rounding
+
+
+def importance(
+    scores_SM: Tensor,
+    valid_SM: Tensor,
+    counts_S: Tensor,
+    floor: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Poisson sampling: each token is kept with its own chance π, with weight 1/π.
+
+    k is the mean of the number kept, not the number itself.
+    """
+    chance_SM = inclusion(scores_SM, valid_SM, counts_S, floor)
+    kept_SM = valid_SM & (uniform(scores_SM, generator) < chance_SM)
+    return torch.where(kept_SM, 1 / chance_SM, 0).float()
+
+
+def inclusion(scores_SM: Tensor, valid_SM: Tensor, counts_S: Tensor, floor: float) -> Tensor:
+    """Return π = min(1, floor + c·score) with c such that Σπ = k in every scope; float64 (S, M).
+
+    Negative scores count as zero. A floor above k/N is lowered to k/N.
+    """
+    scores_SM = _positive(scores_SM, valid_SM)
+    number_S1 = valid_SM.sum(dim=1, keepdim=True).clamp(min=1)
+    floor_S1 = (counts_S[:, None] / number_S1).double().clamp(max=floor)
+    falling_SM, _ = scores_SM.sort(dim=1, descending=True)
+    tail_SM = falling_SM.flip(1).cumsum(1).flip(1)
+    # With the j highest at π = 1, the rest share k − j; the right j is the first that leaves
+    # every π of the rest at 1 or below.
+    certain_M = torch.arange(scores_SM.shape[1], device=scores_SM.device)
+    left_SM = counts_S[:, None] - certain_M - floor_S1 * (number_S1 - certain_M)
+    slope_SM = left_SM.clamp(min=0) / tail_SM.clamp(min=torch.finfo(torch.float64).tiny)
+    above_SM = (floor_S1 + slope_SM * falling_SM > 1) & (certain_M < number_S1)
+    num_certain_S1 = above_SM.sum(dim=1, keepdim=True).clamp(max=scores_SM.shape[1] - 1)
+    slope_S1 = slope_SM.gather(1, num_certain_S1)
+    chance_SM = (floor_S1 + slope_S1 * scores_SM).clamp(max=1)
+    everyone_S1 = counts_S[:, None] >= valid_SM.sum(dim=1, keepdim=True)
+    return torch.where(valid_SM, torch.where(everyone_S1, 1.0, chance_SM), 0.0)
+
+
+def adaptive_counts(
+    norms_SM: Tensor, valid_SM: Tensor, least_S: Tensor, variance: float, floor: float
+) -> Tensor:
+    """Return the fewest tokens for which sampling adds at most a share of the gradient's energy.
+
+    With g the gradient norms, the smallest k ≥ `least_S` such that Σ g²(1/π − 1) ≤ variance · Σ g²
+    (after the forward-pass test of Katharopoulos and Fleuret, ICML 2018).
+
+    Returns:
+        int64 (S,).
+    """
+    norms_SM = _positive(norms_SM, valid_SM)
+    energy_SM = norms_SM.square()
+    allowed_S1 = variance * energy_SM.sum(dim=1, keepdim=True)
+    few_S1 = least_S[:, None].double()
+    many_S1 = valid_SM.sum(dim=1, keepdim=True).double()
+    for _ in range(_BISECTIONS):
+        middle_S1 = (few_S1 + many_S1) / 2
+        chance_SM = inclusion(norms_SM, valid_SM, middle_S1[:, 0], floor)
+        added_SM = torch.where(valid_SM, energy_SM * (1 / chance_SM - 1), 0)
+        enough_S1 = added_SM.sum(dim=1, keepdim=True) <= allowed_S1
+        many_S1 = torch.where(enough_S1, middle_S1, many_S1)
+        few_S1 = torch.where(enough_S1, few_S1, middle_S1)
+    return torch.maximum(least_S, many_S1[:, 0].ceil().long())
+
+
+def stratified(
+    scores_SM: Tensor,
+    valid_SM: Tensor,
+    counts_S: Tensor,
+    random_share: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Keep the k' hardest with weight 1 and a random share q of the rest with weight 1/q.
+
+    k' + q·(N − k') = k, rounded so that exactly k are kept; q is then exact for the weights. With
+    k below q·N everything is drawn at random.
+    """
+    number_S = valid_SM.sum(dim=1)
+    hardest_S = (counts_S - random_share * number_S).div(1 - random_share).floor().long()
+    hardest_S = torch.where(
+        counts_S < number_S, torch.minimum(hardest_S, counts_S - 1).clamp(min=0), number_S
+    )
+    hard_SM = top_k(scores_SM, valid_SM, hardest_S)
+    drawn_S = counts_S - hardest_S
+    drawn_SM = top_k(uniform(scores_SM, generator), valid_SM & ~hard_SM, drawn_S)
+    weight_S = (number_S - hardest_S) / drawn_S.clamp(min=1)
+    return hard_SM + drawn_SM * weight_S[:, None]
+
+
+def _positive(scores_SM: Tensor, valid_SM: Tensor) -> Tensor:
+    """Return float64 scores > 0 at valid tokens, 0 elsewhere: chances have to be defined."""
+    scores_SM = scores_SM.double().masked_fill(~valid_SM, 0).clamp(min=0)
+    smallest_S1 = 1e-9 * scores_SM.amax(dim=1, keepdim=True) + 1e-30
+    return torch.where(valid_SM, scores_SM + smallest_S1, 0)

@@ -1,0 +1,84 @@
+"""How hard a token is: one score each, from the same read-only pass as the losses.
+
+Shape suffixes: B sequences, T tokens of one, C rows of a chunk, D hidden size, V vocabulary.
+"""
+
+import torch
+from torch import Tensor
+
+from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.ohem.losses import SoftmaxChunk, focal, softmax_chunks
+
+
+@torch.no_grad()
+def read_tokens(
+    score: str,
+    hidden_BTD: Tensor,
+    head_VD: Tensor,
+    labels_BT: Tensor,
+    *,
+    reference_BT: Tensor | None = None,
+    gamma: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Return every token's loss and score, without a graph.
+
+    ℓ is the loss in nats, p the softmax, y the label, h the hidden state.
+
+    - `loss`: ℓ (Shrivastava et al., CVPR 2016).
+    - `gradnorm`: ‖p − e_y‖ · ‖h‖, the norm of the loss's gradient in the head (Katharopoulos and
+      Fleuret, ICML 2018, bound the whole gradient's by it).
+    - `loss_x_gradnorm`: their product.
+    - `excess_loss`: ℓ − reference loss (Rho-1, arXiv 2404.07965).
+    - `entropy`: −Σ p log p, which never looks at the label (ESLM, arXiv 2505.19893).
+    - `focal`: (1 − p_y)^γ · ℓ (Lin et al., ICCV 2017).
+
+    Args:
+        hidden_BTD: (B, T, D) states that the head turns into logits.
+        head_VD: (V, D) output embedding.
+        labels_BT: int64 (B, T); `IGNORE_INDEX` marks tokens that do not count.
+        reference_BT: (B, T) losses in nats, for `excess_loss`.
+        gamma: γ of `focal`.
+
+    Returns:
+        losses and scores, float32 (B, T) (float64 from float64 input); losses are 0, scores
+        arbitrary, where the label is ignored.
+    """
+    losses, extras = [], []
+    for chunk in softmax_chunks(hidden_BTD, head_VD, labels_BT):
+        losses.append(chunk.loss_C)
+        match score:
+            case "gradnorm" | "loss_x_gradnorm":
+                extras.append(_gradient_norm(chunk))
+            case "entropy":
+                extras.append(_entropy(chunk))
+    loss_BT = torch.cat(losses).masked_fill(labels_BT.flatten() == IGNORE_INDEX, 0)
+    loss_BT = loss_BT.view(labels_BT.shape)
+    extra_BT = torch.cat(extras).view(labels_BT.shape) if extras else loss_BT
+    match score:
+        case "loss" | "gradnorm" | "entropy":
+            return loss_BT, extra_BT
+        case "loss_x_gradnorm":
+            return loss_BT, loss_BT * extra_BT
+        case "excess_loss":
+            if reference_BT is None:
+                raise ValueError("excess_loss needs reference losses")
+            return loss_BT, loss_BT - reference_BT
+        case "focal":
+            return loss_BT, focal(loss_BT, gamma)
+        case _:
+            raise ValueError(f"unknown score {score!r}")
+
+
+def _gradient_norm(chunk: SoftmaxChunk) -> Tensor:
+    """Return ‖p − e_y‖ · ‖h‖ by ‖p − e_y‖² = Σp² − 2p_y + 1; (C,)."""
+    # Summed as Σ_{v≠y} p² + (1 − p_y)²: the closed form as written cancels when p_y is near 1.
+    exp_CV = chunk.exp_CV.scatter(1, chunk.labels_C[:, None], 0)
+    others_C = torch.linalg.vector_norm(exp_CV, dim=1) / chunk.sum_C1[:, 0]
+    residual_C = torch.hypot(others_C, -torch.expm1(-chunk.loss_C))
+    return residual_C * torch.linalg.vector_norm(chunk.hidden_CD.to(residual_C.dtype), dim=1)
+
+
+def _entropy(chunk: SoftmaxChunk) -> Tensor:
+    """Return log Σe − Σ e·log e / Σe over the softmax's numerators e; (C,) in nats."""
+    inside_C1 = torch.special.entr(chunk.exp_CV).sum(dim=1, keepdim=True)
+    return (chunk.sum_C1.log() + inside_C1 / chunk.sum_C1)[:, 0]

@@ -1,0 +1,51 @@
+"""Soft weights: every token counts, some more than others.
+
+Focal weighting is not here: its factor carries a gradient, so it is part of the loss (`losses`).
+"""
+
+import torch
+from torch import Tensor
+
+
+def class_weights(counts_V: Tensor, power: float) -> Tensor:
+    """Return w_v ∝ frequency(v)^−power with mean 1 over the corpus.
+
+    Args:
+        counts_V: how often each token occurs in the training corpus; those that never do count
+            as once.
+        power: 0 (no weighting) to 1 (every type counts as much as any other).
+
+    Returns:
+        float32 (V,).
+    """
+    counts_V = counts_V.double().clamp(min=1)
+    weight_V = counts_V**-power
+    return (weight_V * counts_V.sum() / (weight_V * counts_V).sum()).float()
+
+
+def ghm_weights(
+    loss_BT: Tensor, valid_BT: Tensor, smoothed_M: Tensor | None, momentum: float, bins: int
+) -> tuple[Tensor, Tensor]:
+    """Weigh tokens against the density of their gradients: GHM-C (Li et al., AAAI 2019).
+
+    With g = 1 − p(label) in M bins and R_j tokens in bin j, S_j ← α·S_j + (1 − α)·R_j and
+    β_i = N / (S_{bin(i)} · M).
+
+    Args:
+        loss_BT: (B, T) nats.
+        smoothed_M: S after the step before; None before the first, where S = R.
+        momentum: α.
+        bins: M.
+
+    Returns:
+        β (B, T), 0 where a token is not valid, and the new S (M,), both float32.
+    """
+    gradient_BT = -torch.expm1(-loss_BT)
+    bin_BT = (gradient_BT * bins).long().clamp(max=bins - 1)
+    counts_M = torch.zeros(bins, device=loss_BT.device)
+    counts_M.scatter_add_(0, bin_BT.flatten(), valid_BT.flatten().float())
+    if smoothed_M is not None:
+        counts_M = momentum * smoothed_M + (1 - momentum) * counts_M
+    # A bin with a valid token has S ≥ (1 − α)·R > 0.
+    beta_BT = valid_BT.sum() / (counts_M[bin_BT] * bins)
+    return torch.where(valid_BT, beta_BT, 0), counts_M
