@@ -123,7 +123,7 @@ def test_a_file_is_the_same_table_and_the_same_errors_for_any_number_of_workers(
 
     path.write_bytes(content.encode() + b"\xff")
     for workers in (1, 2):
-        with pytest.raises(InputError, match="stories.jsonl:201: not UTF-8") as caught:
+        with pytest.raises(InputError, match=r"stories\.jsonl:201: not UTF-8") as caught:
             score_corpus(open_corpus(str(path)), tmp_path / f"bad{workers}", workers=workers)
         assert caught.value.hint == "convert the file to UTF-8"
 
