@@ -76,7 +76,9 @@ class Corpus:
     split: str
     fingerprint: str
     _texts: Callable[[], Iterator[str]] = field(repr=False, compare=False)
-    _blocks: Callable[[], Iterator[tuple[Block, float]]] = field(repr=False, compare=False)
+    _blocks: Callable[[], Iterator[tuple[Block, float]]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def stories(self) -> Iterator[Story]:
         """Stream every story that is not empty, in order; each call begins anew.
@@ -104,7 +106,9 @@ class Corpus:
         Raises:
             InputError, RunError: as `stories`, but for what parsing finds.
         """
-        return self._blocks()
+        if self._blocks is not None:
+            return self._blocks()
+        return ((block, 0.0) for block in blocks_of(self._texts()))
 
 
 def open_corpus(
@@ -159,7 +163,7 @@ def _open_sample(split: Split) -> Corpus:
     from tinyohem.data.sample import SAMPLE_COUNTS, SAMPLE_FINGERPRINT, sample_stories
 
     fingerprint = hash_json([_FORMAT, SAMPLE_FINGERPRINT[split]])
-    return _corpus_of_texts(
+    return _counted_corpus(
         SAMPLE, split, fingerprint, lambda: sample_stories(split), SAMPLE_COUNTS[split]
     )
 
@@ -172,24 +176,19 @@ def _open_hub(name: str, split: Split, text_field: str, progress: Progress) -> C
         raise _missing_split(name, split, splits)
     progress.note(f"{name}: streaming from the Hub, commit {commit[:8]}")
     fingerprint = hash_json([_FORMAT, text_field, hub_fingerprint(builder, split)])
-    return _corpus_of_texts(
-        name,
-        split,
-        fingerprint,
-        lambda: hub_texts(builder, name, split, text_field),
-        hub_rows(builder, split),
+    rows = hub_rows(builder, split)
+    return _counted_corpus(
+        name, split, fingerprint, lambda: hub_texts(builder, name, split, text_field), rows
     )
 
 
-def _corpus_of_texts(
+def _counted_corpus(
     name: str,
     split: Split,
     fingerprint: str,
     texts: Callable[[], Iterator[str]],
     num_rows: int | None,
 ) -> Corpus:
-    """Return a corpus that comes row by row; `num_rows` may be unknown."""
-
     def blocks() -> Iterator[tuple[Block, float]]:
         rows = 0
         for block in blocks_of(texts()):

@@ -89,7 +89,7 @@ def prepare_evaluation(
 ) -> TokenStore:
     """Return the token store of a data set's validation split (of all of it, without splits)."""
     corpus = _validation_corpus(dataset, text_field, progress)
-    return _store(_part(corpus, clean=False), tokenizer, progress)
+    return tokenize_corpus(corpus, tokenizer, progress)
 
 
 def _parts(data: DataConfig, progress: Progress) -> tuple[_Part, _Part]:
@@ -164,3 +164,10 @@ def _store(part: _Part, tokenizer: "PreTrainedTokenizerFast", progress: Progress
         return open_store(folder)
     origin = {"name": part.corpus.name, "split": part.corpus.split, **identity}
     return build_store(part.stories(progress), tokenizer, folder, origin, progress)
+
+
+def tokenize_corpus(
+    corpus: Corpus, tokenizer: "PreTrainedTokenizerFast", progress: Progress = SILENT
+) -> TokenStore:
+    """Return the token store of all stories of a corpus, built if it is not cached."""
+    return _store(_part(corpus, clean=False), tokenizer, progress)

@@ -20,7 +20,12 @@ import pyarrow.parquet as pq
 from tinyohem.artifacts import atomic_file, hash_file, write_json
 from tinyohem.difficulty.flags import Flag
 from tinyohem.difficulty.metrics import FloatArray
-from tinyohem.difficulty.ranking import read_rows, write_later_copies, write_percentiles
+from tinyohem.difficulty.ranking import (
+    lowest,
+    read_rows,
+    write_later_copies,
+    write_percentiles,
+)
 from tinyohem.difficulty.shards import SHARD_SCHEMA, read_shard
 from tinyohem.difficulty.table import FORMAT, MANIFEST_FILE, METRICS, SCORES_FILE
 from tinyohem.progress import Progress
@@ -256,15 +261,6 @@ def _add_to_totals(
             ]
             ends[name].sort(key=lambda story: (sign * story["difficulty"], story["row"]))
             del ends[name][EXAMPLES:]
-
-
-def lowest(values: FloatArray, count: int) -> npt.NDArray[np.integer]:
-    """Return where the lowest values stand, lowest first, equals in order; NaN is left out."""
-    candidates = np.flatnonzero(~np.isnan(values))
-    if len(candidates) > count:
-        bound = np.partition(values[candidates], count - 1)[count - 1]
-        candidates = candidates[values[candidates] <= bound]
-    return candidates[np.argsort(values[candidates], kind="stable")][:count]
 
 
 def _add_openings(totals: _Totals, shards: Sequence[Path]) -> None:

@@ -59,6 +59,11 @@ def score_corpus(
     return open_scores(out, corpus.fingerprint)
 
 
+def is_started(out: Path) -> bool:
+    """Tell whether `score_corpus` would reuse or complete what is in a folder."""
+    return (out / MANIFEST_FILE).exists() or (out / UNFINISHED).exists()
+
+
 def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # respects taskset and the limits of a container
         return len(os.sched_getaffinity(0))
