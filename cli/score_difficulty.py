@@ -80,8 +80,9 @@ def score_difficulty(
 ) -> None:
     """Score how hard each story is: compression ratio, MTLD, Flesch reading ease, length.
 
-    The scores are ranked within the corpus and tied to it. A pass that was stopped goes on where it
-    was when the same command runs again; --tokenizer and --model add to a finished one.
+    Stories are scored as they stand, before any --clean; the scores are ranked within the corpus
+    and tied to it. A pass that was stopped goes on where it was when the same command runs again;
+    --tokenizer and --model add to a finished one.
     """
     from tinyohem.config import DataConfig
     from tinyohem.data.corpus import open_corpus
