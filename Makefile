@@ -36,5 +36,7 @@ fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed
+# STORIES=file scores those; default: TINYOHEM_STORIES, else the built-in sample
+bench: $(VENV)/.installed-dev
 	$(BIN)/tinyohem bench
+	$(BIN)/python scripts/bench_difficulty.py $(STORIES)

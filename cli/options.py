@@ -39,7 +39,8 @@ Clean = Annotated[
     bool | None,
     typer.Option(
         "--clean/--no-clean",
-        help="Repair mojibake, drop empty, cut-off and repeated stories; default: no",
+        help="Repair mojibake, drop empty, cut-off and repeated stories, in each split by itself; "
+        "default: no",
     ),
 ]
 Tokenizer = Annotated[

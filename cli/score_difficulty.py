@@ -1,9 +1,12 @@
 """`tinyohem score-difficulty`: how hard every story of a corpus is."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tinyohem_cli import options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -13,21 +16,27 @@ if TYPE_CHECKING:
 
 _SHOWN_CHARACTERS = 160
 
-Dataset = Annotated[
-    str,
-    typer.Option(
-        "--dataset",
-        help="Hub id, `sample` (built in, synthetic), file, folder or glob of .txt .jsonl .json "
-        ".parquet, also .gz or .zst",
-    ),
-]
 Out = Annotated[
     Path, typer.Option("--out", help="Folder of scores.parquet, its manifest and report")
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Processes; default: one for each core")
 ]
-TextField = Annotated[str, typer.Option("--text-field", help="Field that holds the story")]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="Run, folder or Hub id of a tokenizer: adds `fertility`, its tokens per word",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Run, checkpoint, folder or Hub id of a model: adds `model_loss`, the nats per token "
+        "that it gives each story",
+    ),
+]
 LengthControl = Annotated[
     str,
     typer.Option(
@@ -55,31 +64,37 @@ Show = Annotated[
 
 
 def score_difficulty(
-    dataset: Dataset = "roneneldan/TinyStories",
+    dataset: options.Dataset = None,
     out: Out = Path("scores"),
     workers: Workers = None,
-    text_field: TextField = "text",
+    text_field: options.TextField = None,
+    tokenizer: Tokenizer = None,
+    model: Model = None,
+    device: options.Device = None,
     length_control: LengthControl = "residual",
     mtld_threshold: Threshold = 0.72,
     mtld_closing: Closing = "at_or_below",
     mtld_min_segment: MinSegment = 1,
     show: Show = None,
+    as_json: options.Json = False,
 ) -> None:
     """Score how hard each story is: compression ratio, MTLD, Flesch reading ease, length.
 
-    The scores are ranked within the corpus and tied to it. A pass that was stopped goes on where it
-    was when the same command runs again.
+    Stories are scored as they stand, before any --clean; the scores are ranked within the corpus
+    and tied to it. A pass that was stopped goes on where it was when the same command runs again;
+    --tokenizer and --model add to a finished one.
     """
+    from tinyohem.config import DataConfig
     from tinyohem.data.corpus import open_corpus
     from tinyohem.difficulty.batch import ScoringRules
     from tinyohem.difficulty.metrics import CompressionRule
     from tinyohem.difficulty.mtld import MtldRule
-    from tinyohem.difficulty.scoring import score_corpus
+    from tinyohem.difficulty.scoring import is_started, score_corpus
     from tinyohem.difficulty.table import open_scores
     from tinyohem_cli.console import ConsoleProgress
 
     if show is not None:
-        _report(open_scores(show))
+        _report(open_scores(show), None, as_json)
         return
     # The rules themselves refuse any other word.
     compression: Any = {"length_control": length_control}
@@ -90,27 +105,61 @@ def score_difficulty(
     }
     rules = ScoringRules(CompressionRule(**compression), MtldRule(**mtld))
     progress = ConsoleProgress()
-    corpus = open_corpus(dataset, text_field=text_field, progress=progress)
-    _report(score_corpus(corpus, out, rules=rules, workers=workers, progress=progress))
+    data = DataConfig(**options.given({"dataset": dataset, "text_field": text_field}))
+    corpus = open_corpus(data.dataset, text_field=data.text_field, progress=progress)
+    add = _additions(tokenizer, model, device or "auto")
+    began, anew = time.perf_counter(), not is_started(out)
+    table = score_corpus(corpus, out, rules=rules, workers=workers, progress=progress)
+    seconds = time.perf_counter() - began
+    for metric in add:
+        table = metric(table, corpus, progress=progress)
+    _report(table, table.stories / seconds if anew else None, as_json)
 
 
-def _report(table: "ScoreTable") -> None:
+def _additions(tokenizer: str | None, model: str | None, device: str) -> list[Any]:
+    """Load what metrics beyond the text need; a wrong name is told before the corpus is scored."""
+    from functools import partial
+
+    add: list[Any] = []
+    if tokenizer is not None:
+        from tinyohem.evaluation.story_scores import add_fertility, load_tokenizer_of
+
+        loaded = load_tokenizer_of(tokenizer)
+        add.append(partial(add_fertility, tokenizer=loaded, name=tokenizer))
+    if model is not None:
+        from tinyohem.evaluation.source import load_source
+        from tinyohem.evaluation.story_scores import add_model_loss
+
+        add.append(partial(add_model_loss, source=load_source(model, device), name=model))
+    return add
+
+
+def _report(table: "ScoreTable", stories_per_second: float | None, as_json: bool) -> None:
+    """Print what the table says, and write it as a page beside it."""
     from tinyohem.difficulty.page import write_page
     from tinyohem.difficulty.summary import summarise
+    from tinyohem.difficulty.table import MANIFEST_FILE, SCORES_FILE
     from tinyohem.errors import InputError
-    from tinyohem_cli.console import ConsoleProgress, out
+    from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     progress = ConsoleProgress()
     summary = summarise(table)
-    for part in (_quantiles(summary), _correlations(summary), _flags(summary), *_examples(summary)):
-        out.print(part)
+    pages: list[Path] = []
     for metric, rho in summary.confounded.items():
         progress.warn(f"{metric} goes with length (Spearman {rho:.2f}): it mostly sorts by length")
     try:
-        for path in write_page(summary, table.folder):
-            progress.note(f"wrote {path}")
-    except InputError as error:  # without the extra `plots` the tables above are the report
+        pages = write_page(summary, table.folder)
+    except InputError as error:  # without the extra `plots` the tables below are the report
         progress.note(f"no HTML report: {error.message}; {error.hint}")
+    if as_json:
+        speed = {"stories_per_second": stories_per_second}  # null where no whole pass was made
+        files = (table.folder / SCORES_FILE, table.folder / MANIFEST_FILE, *pages)
+        print_json(summary.to_json() | speed | {"files": [str(path) for path in files]})
+        return
+    for part in (_quantiles(summary), _correlations(summary), _flags(summary), *_examples(summary)):
+        out.print(part)
+    for path in pages:
+        progress.note(f"wrote {path}")
 
 
 def _quantiles(summary: "ScoreSummary") -> "Table":

@@ -137,7 +137,8 @@ def train(
         typer.Option(
             "--curriculum-metric",
             help="compression_ratio, mtld, flesch, length, or several with weights "
-            "(mtld=2,flesch=1); default: compression_ratio",
+            "(mtld=2,flesch=1); fertility or model_loss where --set curriculum.scores=FOLDER "
+            "holds them; default: compression_ratio",
             rich_help_panel=_CURRICULUM,
         ),
     ] = None,

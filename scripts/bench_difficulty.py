@@ -1,31 +1,34 @@
-"""Time difficulty scoring on one core against the libraries that people would chain instead.
+"""Time difficulty scoring against the libraries that people would chain instead, and in full.
 
-    python scripts/bench_difficulty.py stories.jsonl.zst
+    python scripts/bench_difficulty.py [stories.jsonl.zst]
 
-Needs the extra `dev`. Every round times every variant on the same stories, one after another, so
-that a busy machine slows all of them. The first table counts the process's own CPU seconds, which
-other programs disturb less; the second one counts seconds.
+Without a file it takes the one that $TINYOHEM_STORIES names, else the built-in sample, whose text
+is synthetic. Needs the extra `dev`. Every round times every variant on the same stories, one after
+another, so that a busy machine slows all of them. CPU seconds are the process's own, which other
+programs disturb less than the clock.
 """
 
 import argparse
 import importlib
 import os
+import resource
 import statistics
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import zstandard
 
-from tinyohem.data.corpus import Corpus, Story, open_corpus
+from tinyohem.data.blocks import Block
+from tinyohem.data.corpus import SAMPLE, open_corpus
 from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.mtld import mtld_of_each
 from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.shards import SHARD_STORIES
+from tinyohem.difficulty.shards import SHARD_ROWS
 from tinyohem.difficulty.syllables import count_syllables
 from tinyohem.difficulty.text import count_sentences, pack, split_words
 
@@ -35,17 +38,18 @@ FUSED, CHAIN = "all three, fused, with flags and hashes", "textstat + LexicalRic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("dataset")
+    parser.add_argument("dataset", nargs="?", default=os.environ.get("TINYOHEM_STORIES", SAMPLE))
     parser.add_argument("--stories", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=8, help="of the corpus, for a whole pass")
+    parser.add_argument("--repeats", type=int, default=20, help="of the corpus, for a whole pass")
+    parser.add_argument("--passes", type=int, default=2, help="whole passes by each count of cores")
     options = parser.parse_args()
     corpus = open_corpus(options.dataset)
     texts = [story.text for story in islice(corpus.stories(), options.stories)]
     size = sum(len(text.encode()) for text in texts) / len(texts)
-    print(f"{len(texts):,} stories of {size:,.0f} bytes, {options.rounds} interleaved rounds")
+    print(f"{options.dataset}: {len(texts):,} stories of {size:,.0f} bytes")
     _one_core(texts, options.rounds)
-    _every_core(_Repeated(corpus, options.repeats))
+    _every_core(_Repeated(list(corpus.blocks()), options.repeats), options.passes)
 
 
 def _one_core(texts: list[str], rounds: int) -> None:
@@ -53,7 +57,7 @@ def _one_core(texts: list[str], rounds: int) -> None:
     os.sched_setaffinity(0, {min(cores)})
     variants = _variants()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds + 1):
+    for _ in range(rounds + 1):  # the first one warms up
         for name, run in variants.items():
             began = time.process_time()
             run(texts)
@@ -67,32 +71,41 @@ def _one_core(texts: list[str], rounds: int) -> None:
     print(f"fused over the chain, each round: {min(ratios):.1f} to {max(ratios):.1f} times")
 
 
-def _every_core(corpus: "_Repeated") -> None:
-    """Time whole passes from file to score table, start of the processes included, twice."""
+def _every_core(corpus: "_Repeated", passes: int) -> None:
+    """Time whole passes from blocks of rows to score table, start of the processes included."""
     cores = len(os.sched_getaffinity(0))
-    print(f"\n{'whole pass, stories/s':42}{'':10}  for {TINYSTORIES_V2:,}")
-    for workers in (1, cores, 1, cores):
+    print(
+        f"\n{'whole pass':12}{'stories/s':>12}{'CPU µs a story':>18}{f'for {TINYSTORIES_V2:,}':>18}"
+    )
+    for workers in (1, cores) * passes:
+        cpu = _cpu_seconds()
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             table = score_corpus(corpus, Path(folder) / "scores", workers=workers)
             rate = table.stories / (time.perf_counter() - began)
-        minutes = TINYSTORIES_V2 / rate / 60
-        print(f"{workers} workers{'':33}{rate:10,.0f}  {minutes:.1f} min")
+        micros = 1e6 * (_cpu_seconds() - cpu) / table.stories
+        minutes = f"{TINYSTORIES_V2 / rate / 60:.1f} min"
+        print(f"{f'{workers} workers':12}{rate:12,.0f}{micros:18.1f}{minutes:>18}")
+
+
+def _cpu_seconds() -> float:
+    """Return what this process and the workers that have ended took, user and system."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 @dataclass(frozen=True)
 class _Repeated:
     """A corpus several times over: long enough that starting processes does not count."""
 
-    corpus: Corpus
+    once: list[tuple[Block, float]]
     times: int
     name = split = fingerprint = "repeated"
 
-    def stories(self) -> Iterator[Story]:
-        rows = count()
-        for _ in range(self.times):
-            for story in self.corpus.stories():
-                yield Story(next(rows), story.text)
+    def blocks(self) -> Iterator[tuple[Block, float]]:
+        for done in range(self.times):
+            for block, share in self.once:
+                yield block, (done + share) / self.times
 
 
 def _variants() -> dict[str, Callable[[list[str]], object]]:
@@ -131,8 +144,8 @@ def _variants() -> dict[str, Callable[[list[str]], object]]:
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    for at in range(0, len(texts), SHARD_STORIES):
-        yield list(texts[at : at + SHARD_STORIES])
+    for at in range(0, len(texts), SHARD_ROWS):
+        yield list(texts[at : at + SHARD_ROWS])
 
 
 def _textstat_flesch() -> Callable[[str], float]:

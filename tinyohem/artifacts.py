@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -114,10 +114,17 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: the file cannot be opened or, while reading, is damaged or cut short.
     """
+    with open_measured(path) as (stream, _):
+        yield stream
+
+
+@contextmanager
+def open_measured(path: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]:
+    """Open like `open_binary`; the function tells how many bytes of the file itself were read."""
     codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
     if codec is None:
-        with path.open("rb") as stream:
-            yield stream
+        with path.open("rb") as plain:
+            yield plain, plain.tell
         return
     import pyarrow
 
@@ -127,7 +134,7 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
         pyarrow.CompressedInputStream(raw, codec) as stream,
         io.BufferedReader(stream, _BUFFER_BYTES) as buffered,
     ):
-        yield buffered
+        yield buffered, raw.tell
 
 
 def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:

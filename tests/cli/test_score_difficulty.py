@@ -1,10 +1,14 @@
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tiny
 import typer
 from typer.testing import CliRunner
 
+from tinyohem.difficulty.table import open_scores
 from tinyohem.errors import InputError
 from tinyohem_cli.score_difficulty import score_difficulty
 
@@ -42,6 +46,59 @@ def test_scores_and_shows_the_same_report(stories: Path, tmp_path: Path) -> None
     assert (out / "report.html").exists()
 
 
+def only_json(text: str) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_is_one_object_with_every_figure(
+    stories: Path, tmp_path: Path, finished_run: Path, tinyohem: tiny.Command
+) -> None:
+    out = tmp_path / "scores"
+    stories.write_text(stories.read_text() + '\n{"story": ""}\n{"story": "🎉"}')
+    command = ("score-difficulty", "--dataset", stories, "--text-field", "story", "--out", out)
+    scored = tinyohem(*command, "--workers", 1, "--json")
+    assert scored.code == 0
+    found = only_json(scored.out)
+    assert found["stories"] == 32
+    assert found["stories_per_second"] > 0
+    assert found["corpus"]["name"] == str(stories)
+    assert (found["flags"]["empty"], found["flags"]["no_words"]) == (1, 1)
+    assert list(found["metrics"]) == ["compression_ratio", "mtld", "flesch", "length"]
+    assert [Path(path).exists() for path in found["files"]] == [True] * 4
+    table = open_scores(out)
+    quantiles = found["metrics"]["flesch"]["quantiles"]
+    ease = table.column("flesch_reading_ease")
+    assert (quantiles["0"], quantiles["100"]) == (np.nanmax(ease), np.nanmin(ease))
+    assert found["metrics"]["mtld"]["undefined"] == 2
+
+    added = tinyohem(*command, "--tokenizer", finished_run, "--model", finished_run, "--json")
+    assert added.code == 0
+    assert f"reusing the scores in {out}" in added.err
+    more = only_json(added.out)
+    assert more["stories_per_second"] is None  # nothing was scored
+    origin = more["metrics"]["model_loss"]["origin"]
+    assert (origin["model"], origin["tokens_seen"]) == (str(finished_run), 20 * 4 * 32)
+    assert more["correlations"]["fertility"]["fertility"] == pytest.approx(1)
+    for metric, described in found["metrics"].items():
+        assert more["metrics"][metric] == described
+    assert only_json(tinyohem("score-difficulty", "--show", out, "--json").out) == more
+    shown = tinyohem("score-difficulty", "--show", out).out
+    assert "By model_loss: row (value) and opening" in shown
+    page = (out / "report.html").read_text()
+    assert "Easiest and hardest by fertility" in page
+
+
+def test_undefined_figures_are_null(tmp_path: Path, tinyohem: tiny.Command) -> None:
+    path = tiny.write_stories(tmp_path / "a.jsonl", ["🎉", "..."])
+    result = tinyohem("score-difficulty", "--dataset", path, "--out", tmp_path / "s", "--json")
+    found = only_json(result.out)
+    assert found["metrics"]["mtld"]["quantiles"]["50"] is None
+    assert found["correlations"]["mtld"]["length"] is None
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -50,6 +107,8 @@ def test_scores_and_shows_the_same_report(stories: Path, tmp_path: Path) -> None
         ("--mtld-threshold", "1.5"),
         ("--workers", "0"),
         ("--show", "nowhere"),
+        ("--tokenizer", "./nowhere"),
+        ("--model", "./nowhere"),
     ],
 )
 def test_wrong_options_are_input_errors(stories: Path, tmp_path: Path, wrong: tuple) -> None:

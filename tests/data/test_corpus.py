@@ -232,6 +232,7 @@ class TestSample:
     def sample(self, monkeypatch: pytest.MonkeyPatch) -> None:
         module = ModuleType("tinyohem.data.sample")
         module.SAMPLE_FINGERPRINT = {"train": "a1", "validation": "b2"}  # type: ignore[attr-defined]
+        module.SAMPLE_COUNTS = {"train": 2, "validation": 2}  # type: ignore[attr-defined]
         module.sample_stories = lambda split: iter([f"{split} one.", " two. "])  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "tinyohem.data.sample", module)
 

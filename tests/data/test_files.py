@@ -16,7 +16,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyohem.data import files
+from tinyohem.data import files, records
 from tinyohem.data.files import read_texts
 from tinyohem.data.tokenizer import END_OF_TEXT
 from tinyohem.errors import InputError
@@ -215,7 +215,8 @@ def test_a_parquet_file_that_cannot_be_a_corpus(tmp_path: Path) -> None:
 def test_a_file_that_decompresses_without_end_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, start: bytes, message: str
 ) -> None:
-    monkeypatch.setattr(files, "MAX_STORY_BYTES", 1 << 20)
+    for module in (files, records):
+        monkeypatch.setattr(module, "MAX_STORY_BYTES", 1 << 20)
     bomb = PACK[".zst"](start) + PACK[".zst"](b"a" * (1 << 24)) * 8
     tracemalloc.start()
     found, hint = failure(tmp_path / name, bomb)
@@ -229,7 +230,8 @@ def test_a_file_that_decompresses_without_end_is_stopped(
 def test_a_story_larger_than_the_limit_raises_in_parquet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MAX_STORY_BYTES", 1 << 20)
+    for module in (files, records):
+        monkeypatch.setattr(module, "MAX_STORY_BYTES", 1 << 20)
     content = encode(".parquet", ["One.", "é" * (1 << 19) + "é"])
     assert failure(tmp_path / "a.parquet", content)[0] == (
         "a.parquet: row 1: a story of more than 1 MiB"

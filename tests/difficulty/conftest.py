@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tinyohem.artifacts import open_binary
+from tinyohem.data.blocks import TextBlock
 
 _NAMES = ["Lily", "Tom", "Mr. Brown", "Mrs. Bell", "Zoë", "St. Nick"]
 _VOCABULARY = """
@@ -22,12 +23,6 @@ REAL_SAMPLE = Path(__file__).parents[2].parent / "shared/data/tinystories/train.
 
 
 @dataclass(frozen=True)
-class FakeStory:
-    row: int
-    text: str
-
-
-@dataclass(frozen=True)
 class FakeCorpus:
     """What scoring asks of a corpus."""
 
@@ -36,8 +31,9 @@ class FakeCorpus:
     name: str = "fake"
     split: str = "train"
 
-    def stories(self) -> Iterator[FakeStory]:
-        return (FakeStory(row, text) for row, text in enumerate(self.texts))
+    def blocks(self) -> Iterator[tuple[TextBlock, float]]:
+        for at in range(0, len(self.texts), 10):
+            yield TextBlock(list(self.texts[at : at + 10])), min(1, (at + 10) / len(self.texts))
 
 
 def _sentence(rng: random.Random) -> str:

@@ -14,6 +14,10 @@ from tinyohem.errors import InputError
 LOSS = Metric("mean_loss", "higher")
 
 
+def text_of(position: int) -> str:
+    return f"story {position}, " + "long " * 100
+
+
 @pytest.fixture
 def table(made_up: list[str], fake_corpus, tmp_path: Path, monkeypatch) -> ScoreTable:
     monkeypatch.setattr(extend, "_CHUNK_ROWS", 7)
@@ -25,7 +29,7 @@ def test_an_added_metric_is_ranked_and_the_rest_is_kept(table: ScoreTable) -> No
     (table.folder / "notes.txt").write_text("mine")
     rows = np.arange(1, 50, 2)
     losses = np.random.default_rng(0).random(25)
-    longer = add_metric(table, "model_loss", LOSS, rows, losses, {"checkpoint": "abc"})
+    longer = add_metric(table, "model_loss", LOSS, rows, losses, {"checkpoint": "abc"}, text_of)
 
     expected = np.full(50, np.nan)
     expected[rows] = losses
@@ -39,20 +43,35 @@ def test_an_added_metric_is_ranked_and_the_rest_is_kept(table: ScoreTable) -> No
     assert (table.folder / "notes.txt").read_text() == "mine"
     assert longer.manifest["columns"][-1] == "flags"
     assert open_scores(table.folder, "f" * 64).metrics["model_loss"] == LOSS
-    assert ("model_loss", "length") in summarise(longer).correlations
+    summary = summarise(longer)
+    assert ("model_loss", "length") in summary.correlations
+    assert set(summary.examples) == set(longer.metrics)
+    hardest = np.argsort(-losses)[:10]
+    assert summary.examples["model_loss"]["hardest"] == [
+        {
+            "row": rows[at],
+            "value": losses[at],
+            "difficulty": losses[at],
+            "opening": text_of(at)[:300],
+        }
+        for at in hardest
+    ]
+    easiest = summary.examples["model_loss"]["easiest"]
+    assert [story["value"] for story in easiest] == np.sort(losses)[:10].tolist()
 
 
 def test_lower_can_be_harder(table: ScoreTable) -> None:
     rarity = Metric("rarity", "lower")
-    longer = add_metric(table, "rare", rarity, np.arange(50), np.arange(50.0), {})
+    longer = add_metric(table, "rare", rarity, np.arange(50), np.arange(50.0), {}, text_of)
     assert longer.percentile("rare")[0] == 99
     np.testing.assert_array_equal(longer.difficulty("rare"), -np.arange(50.0))
+    assert summarise(longer).examples["rare"]["hardest"][0]["row"] == 0
 
 
 def test_a_taken_name_or_an_unknown_row_changes_nothing(table: ScoreTable) -> None:
     before = {path.name: path.read_bytes() for path in table.folder.iterdir()}
     with pytest.raises(InputError, match="percentile_mtld already"):
-        add_metric(table, "mtld", LOSS, np.arange(50), np.zeros(50), {})
+        add_metric(table, "mtld", LOSS, np.arange(50), np.zeros(50), {}, text_of)
     with pytest.raises(InputError, match="lacks scores of 1 stories"):
-        add_metric(table, "loss", LOSS, np.array([3, 99]), np.zeros(2), {})
+        add_metric(table, "loss", LOSS, np.array([3, 99]), np.zeros(2), {}, text_of)
     assert {path.name: path.read_bytes() for path in table.folder.iterdir()} == before

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tinyohem.data.blocks import TextBlock
+from tinyohem.data.corpus import open_corpus
 from tinyohem.difficulty import finish, shards
 from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.metrics import CompressionRule
@@ -21,7 +23,7 @@ from tinyohem.errors import InputError, RunError
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_STORIES", 50)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 50)
     monkeypatch.setattr(finish, "SHARDS_PER_ROW_GROUP", 3)
 
 
@@ -53,12 +55,13 @@ def test_the_table_holds_each_story_in_order_with_its_scores(corpus, tmp_path: P
         "flags",
     ]
     assert stored.column("row").to_pylist() == list(range(len(corpus.texts)))
-    scores = score_batch(corpus.texts, ScoringRules())
+    scores = score_batch([text.strip() for text in corpus.texts], ScoringRules())
     for name in ("bytes", "words", "sentences", "syllables", "mtld", "flesch_reading_ease"):
         np.testing.assert_array_equal(stored.column(name).to_numpy(), scores[name])
     valid = corpus.texts[0]
     assert stored.column("text_sha")[0].as_py() == hashlib.sha256(valid.encode()).hexdigest()
-    np.testing.assert_array_equal(table.difficulty("length"), scores["bytes"])
+    expected = np.where(scores["bytes"] > 0, scores["bytes"], np.nan)
+    np.testing.assert_array_equal(table.difficulty("length"), expected)
     np.testing.assert_array_equal(table.difficulty("flesch"), -scores["flesch_reading_ease"])
 
 
@@ -69,6 +72,7 @@ def test_undefined_is_null_never_zero(corpus, tmp_path: Path) -> None:
     blank = stored[150]
     assert blank["flags"] == "empty"
     assert blank["mtld"] is blank["flesch_reading_ease"] is blank["percentile_mtld"] is None
+    assert blank["compressed_over_original"] is blank["difficulty_length"] is None
     emoji = stored[151]
     assert emoji["flags"] == "no_words,short,unfinished"
     # Its raw ratio is that of a frame header: too few bytes to say how hard they are.
@@ -102,6 +106,28 @@ def test_one_and_three_workers_write_the_same_bytes(corpus, tmp_path: Path) -> N
     assert folder_bytes(tmp_path / "one") == folder_bytes(tmp_path / "three")
 
 
+def test_a_file_is_the_same_table_and_the_same_errors_for_any_number_of_workers(
+    made_up: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_ROWS", 50)
+    monkeypatch.setattr("tinyohem.data.blocks.BLOCK_ROWS", 20)
+    texts = [*made_up[:70], " \n", *made_up[70:200]]
+    content = "\n".join(json.dumps({"text": text}) for text in texts)
+    path = tmp_path / "stories.jsonl"
+    path.write_text(content)
+    one = score_corpus(open_corpus(str(path)), tmp_path / "one", workers=1)
+    score_corpus(open_corpus(str(path)), tmp_path / "two", workers=2)
+    assert folder_bytes(tmp_path / "one") == folder_bytes(tmp_path / "two")
+    assert one.column("row").tolist() == list(range(201))
+    assert np.flatnonzero(one.column("bytes") == 0).tolist() == [70]
+
+    path.write_bytes(content.encode() + b"\xff")
+    for workers in (1, 2):
+        with pytest.raises(InputError, match=r"stories\.jsonl:201: not UTF-8") as caught:
+            score_corpus(open_corpus(str(path)), tmp_path / f"bad{workers}", workers=workers)
+        assert caught.value.hint == "convert the file to UTF-8"
+
+
 @pytest.mark.usefixtures("small_shards")
 def test_a_stopped_pass_goes_on_without_scoring_again(
     corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -121,7 +147,7 @@ def test_a_stopped_pass_goes_on_without_scoring_again(
     assert scored == [0, 1, 2, 3]
 
     monkeypatch.undo()
-    monkeypatch.setattr(shards, "SHARD_STORIES", 50)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 50)
     monkeypatch.setattr(finish, "SHARDS_PER_ROW_GROUP", 3)
     seen = []
     original = shards.score_shard
@@ -192,10 +218,20 @@ def test_a_damaged_shard_is_named_and_scored_again_once_deleted(
     assert folder_bytes(tmp_path / "scores") == folder_bytes(tmp_path / "whole")
 
 
-def test_long_stories_end_a_shard(fake_corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_CHARACTERS", 10)
-    corpus = fake_corpus(("abc", "x" * 50, "d", "e"))
-    assert [shard.texts for shard in shards_of(corpus.stories())] == [["abc", "x" * 50], ["d", "e"]]
+def test_long_stories_end_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 10)
+    texts = ["abc", "x" * 6, "yy", "z" * 50, "", "a"]
+    blocks = [(TextBlock([text]), number / 5) for number, text in enumerate(texts)]
+    found = list(shards_of(blocks))
+    values = [[text for block in shard.blocks for text in block.texts()] for shard in found]
+    assert values == [["abc", "x" * 6], ["yy"], ["z" * 50], ["", "a"]]
+    assert [(s.index, s.first_row, s.rows) for s in found] == [
+        (0, 0, 2),
+        (1, 2, 1),
+        (2, 3, 1),
+        (3, 4, 2),
+    ]
+    assert [shard.share for shard in found] == [0.2, 0.4, 0.6, 1.0]
 
 
 def test_ten_megabytes_in_one_story(fake_corpus, tmp_path: Path) -> None:
@@ -209,49 +245,54 @@ def test_ten_megabytes_in_one_story(fake_corpus, tmp_path: Path) -> None:
 
 _PROGRAM = """
 import json, sys, time
-from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
 
+from tinyohem.data.blocks import TextBlock
+from tinyohem.data.corpus import open_corpus
 from tinyohem.difficulty import shards
 from tinyohem.difficulty.scoring import score_corpus
 
-Story = namedtuple("Story", "row text")
-out, pause = Path(sys.argv[1]), float(sys.argv[2])
 texts = json.loads(Path(__file__).with_name("stories.json").read_text())
 
-def stories():
-    for row, text in enumerate(texts):
-        time.sleep(pause)
-        yield Story(row, text)
+def blocks():
+    for at in range(0, len(texts), 20):
+        time.sleep(0.2)
+        yield TextBlock(texts[at : at + 20]), at / len(texts)
 
 if __name__ == "__main__":
-    shards.SHARD_STORIES = 20
-    corpus = SimpleNamespace(name="-", split="train", fingerprint="f" * 64, stories=stories)
-    score_corpus(corpus, out, workers=2)
+    shards.SHARD_ROWS = 20
+    corpus = SimpleNamespace(name="fake", split="train", fingerprint="f" * 64, blocks=blocks)
+    score_corpus(corpus, Path(sys.argv[1]), workers=2)
 """
 
 
 def test_kill_9_leaves_no_process_and_shards_that_the_next_pass_completes(
-    made_up: list[str], tmp_path: Path
+    made_up: list[str], fake_corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "stories.json").write_text(json.dumps(made_up))
     program = tmp_path / "score.py"
     program.write_text(_PROGRAM)
-
-    def start(folder: Path, pause: float) -> subprocess.Popen:
-        command = [sys.executable, str(program), str(folder), str(pause)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE)
-
-    killed = start(tmp_path / "killed", 0.01)
+    command = [sys.executable, str(program), str(tmp_path / "killed")]
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE)
     unfinished = tmp_path / "killed" / UNFINISHED
     while not list(unfinished.glob("shard_*")):
         assert killed.poll() is None
         time.sleep(0.01)
     killed.kill()
     killed.communicate(timeout=20)  # returns once no worker holds the pipe either
-    assert 1 <= len(list(unfinished.glob("shard_*"))) < 20
+    finished = {int(path.stem.removeprefix("shard_")) for path in unfinished.glob("shard_*")}
+    assert 1 <= len(finished) < 20
 
-    score = start(tmp_path / "killed", 0), start(tmp_path / "whole", 0)
-    assert [each.wait() for each in score] == [0, 0]
+    def remember(shard, folder, rules, score: Callable = shards.score_shard) -> None:
+        scored.add(shard.index)
+        score(shard, folder, rules)
+
+    scored: set[int] = set()
+    monkeypatch.setattr(shards, "SHARD_ROWS", 20)
+    monkeypatch.setattr(shards, "score_shard", remember)
+    corpus = fake_corpus(tuple(made_up))
+    score_corpus(corpus, tmp_path / "killed", workers=1)
+    assert scored == set(range(20)) - finished
+    score_corpus(corpus, tmp_path / "whole", workers=1)
     assert folder_bytes(tmp_path / "killed") == folder_bytes(tmp_path / "whole")

@@ -6,11 +6,12 @@ from scipy.stats import spearmanr
 
 from tinyohem.difficulty import summary as module
 from tinyohem.difficulty.batch import ScoringRules
+from tinyohem.difficulty.extend import add_metric
 from tinyohem.difficulty.metrics import CompressionRule
 from tinyohem.difficulty.page import write_page
 from tinyohem.difficulty.scoring import score_corpus
 from tinyohem.difficulty.summary import QUANTILES, summarise
-from tinyohem.difficulty.table import ScoreTable
+from tinyohem.difficulty.table import Metric, ScoreTable
 
 METRICS = ("compression_ratio", "mtld", "flesch", "length")
 
@@ -41,6 +42,25 @@ def test_quantiles_correlations_and_histograms_are_those_of_the_columns(table: S
                 table.difficulty(name), table.difficulty(other), nan_policy="omit"
             ).statistic
             assert summary.correlations[name, other] == pytest.approx(rho, abs=0.01)
+
+
+def test_correlations_of_stories_that_lack_a_metric_leave_them_out(table: ScoreTable) -> None:
+    """Over the stories that have both, the ranks of neither metric centre on 50."""
+    noise = np.random.default_rng(0).normal(0, 5, (2, table.stories))
+    for name, of, values in (
+        ("long", "length", table.difficulty("length") / 50 + noise[0]),
+        ("rich", "mtld", table.difficulty("mtld") + noise[1]),
+    ):
+        has = np.flatnonzero(table.percentile(of) > 60)
+        metric = Metric(name, "higher")
+        table = add_metric(table, name, metric, has, values[has], {}, lambda _: "")
+    correlations = summarise(table).correlations
+    for one, other in ((a, b) for a in ("long", "rich") for b in (*METRICS, "long", "rich")):
+        ranks = np.array([table.percentile(one), table.percentile(other)])
+        both = ranks[:, ~np.isnan(ranks).any(axis=0)]
+        expected = np.corrcoef(both)[0, 1]
+        assert correlations[one, other] == pytest.approx(expected, abs=1e-9)
+        assert correlations[other, one] == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_metric_that_goes_with_length_is_named(table: ScoreTable) -> None:

@@ -33,6 +33,7 @@ def clean_stories(stories: Iterable[Story], counts: CleanCounts) -> Iterator[Sto
     """Yield the stories worth training on, repaired, in order and with their rows.
 
     Memory grows by about 100 bytes for each story kept: duplicates are found by a 16-byte digest.
+    They are sought in this stream only: a story may stand in the training and the validation split.
 
     Args:
         counts: updated as the stream goes; final once it has ended.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from tinyohem.artifacts import hash_file, hash_json
+from tinyohem.data.blocks import Block, blocks_of, read_blocks
 from tinyohem.data.files import (
     DEFAULT_TEXT_FIELD,
     KNOWN_SUFFIXES,
@@ -20,7 +21,14 @@ from tinyohem.data.files import (
     read_texts,
     unknown_format,
 )
-from tinyohem.data.hub import hub_builder, hub_fingerprint, hub_splits, hub_texts, latest_commit
+from tinyohem.data.hub import (
+    hub_builder,
+    hub_fingerprint,
+    hub_rows,
+    hub_splits,
+    hub_texts,
+    latest_commit,
+)
 from tinyohem.errors import InputError
 from tinyohem.progress import SILENT, Progress
 
@@ -68,6 +76,9 @@ class Corpus:
     split: str
     fingerprint: str
     _texts: Callable[[], Iterator[str]] = field(repr=False, compare=False)
+    _blocks: Callable[[], Iterator[tuple[Block, float]]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def stories(self) -> Iterator[Story]:
         """Stream every story that is not empty, in order; each call begins anew.
@@ -85,6 +96,19 @@ class Corpus:
                 yield Story(row, text)
         if empty:
             raise InputError(f"{self.name} holds no story", "check the file and --text-field")
+
+    def blocks(self) -> Iterator[tuple[Block, float]]:
+        """Stream every row, empty ones too, in blocks that other processes can parse.
+
+        Yields:
+            A block, and what share of the corpus was read by its end; 0 where that is unknown.
+
+        Raises:
+            InputError, RunError: as `stories`, but for what parsing finds.
+        """
+        if self._blocks is not None:
+            return self._blocks()
+        return ((block, 0.0) for block in blocks_of(self._texts()))
 
 
 def open_corpus(
@@ -136,10 +160,12 @@ def open_corpus(
 
 
 def _open_sample(split: Split) -> Corpus:
-    from tinyohem.data.sample import SAMPLE_FINGERPRINT, sample_stories
+    from tinyohem.data.sample import SAMPLE_COUNTS, SAMPLE_FINGERPRINT, sample_stories
 
     fingerprint = hash_json([_FORMAT, SAMPLE_FINGERPRINT[split]])
-    return Corpus(SAMPLE, split, fingerprint, lambda: sample_stories(split))
+    return _counted_corpus(
+        SAMPLE, split, fingerprint, lambda: sample_stories(split), SAMPLE_COUNTS[split]
+    )
 
 
 def _open_hub(name: str, split: Split, text_field: str, progress: Progress) -> Corpus:
@@ -150,7 +176,26 @@ def _open_hub(name: str, split: Split, text_field: str, progress: Progress) -> C
         raise _missing_split(name, split, splits)
     progress.note(f"{name}: streaming from the Hub, commit {commit[:8]}")
     fingerprint = hash_json([_FORMAT, text_field, hub_fingerprint(builder, split)])
-    return Corpus(name, split, fingerprint, lambda: hub_texts(builder, name, split, text_field))
+    rows = hub_rows(builder, split)
+    return _counted_corpus(
+        name, split, fingerprint, lambda: hub_texts(builder, name, split, text_field), rows
+    )
+
+
+def _counted_corpus(
+    name: str,
+    split: Split,
+    fingerprint: str,
+    texts: Callable[[], Iterator[str]],
+    num_rows: int | None,
+) -> Corpus:
+    def blocks() -> Iterator[tuple[Block, float]]:
+        rows = 0
+        for block in blocks_of(texts()):
+            rows += block.rows
+            yield block, min(1.0, rows / num_rows) if num_rows else 0.0
+
+    return Corpus(name, split, fingerprint, texts, blocks)
 
 
 def _open_files(
@@ -171,7 +216,14 @@ def _open_files(
         for path in files:
             yield from read_texts(path, text_field)
 
-    return Corpus(name, split, hash_json([_FORMAT, text_field, hashes]), texts)
+    def blocks() -> Iterator[tuple[Block, float]]:
+        total, before = max(1, sum(path.stat().st_size for path in files)), 0
+        for path in files:
+            for block, read in read_blocks(path, text_field):
+                yield block, (before + read) / total
+            before += path.stat().st_size
+
+    return Corpus(name, split, hash_json([_FORMAT, text_field, hashes]), texts, blocks)
 
 
 def _files_of_split(files: list[Path], name: str, split: Split) -> list[Path]:

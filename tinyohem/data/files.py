@@ -14,30 +14,35 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tinyohem.artifacts import open_binary
+from tinyohem.artifacts import open_binary, open_measured
+from tinyohem.data.records import (
+    MAX_STORY_BYTES,
+    UTF8_HINT,
+    broken_json,
+    checked_text,
+    decoded,
+    missing_field,
+    story_text,
+    too_long,
+)
 from tinyohem.data.tokenizer import END_OF_TEXT
 from tinyohem.errors import InputError
 
 DEFAULT_TEXT_FIELD = "text"
 
-# Longer than any story by a factor of ten thousand, short enough for any memory: a file that
-# decompresses without end, or holds no separator at all, stops here.
-MAX_STORY_BYTES = 64 << 20
-
 _READ_BYTES = 1 << 20
 _PARQUET_ROWS = 1024
-_BYTE_ORDER_MARK = "\ufeff"
+_BYTE_ORDER_MARK = codecs.BOM_UTF8
 _FORMATS = (".txt", ".jsonl", ".json", ".parquet")
 _COMPRESSIONS = (".gz", ".zst")
 _JSON = json.JSONDecoder()
 _JSON_SPACE = re.compile(r"[ \t\n\r]*")
 _DAMAGED_HINT = "the file may be damaged or cut short; fetch or write it again"
-_UTF8_HINT = "convert the file to UTF-8"
 
 KNOWN_SUFFIXES = f"known are {', '.join(_FORMATS)}, each also with {' or '.join(_COMPRESSIONS)}"
 
@@ -55,97 +60,82 @@ def read_texts(path: Path, text_field: str = DEFAULT_TEXT_FIELD) -> Iterator[str
         InputError: the file cannot be read, is damaged, is not UTF-8 or not in its format, lacks
             the field, or holds a story that is not text or larger than `MAX_STORY_BYTES`.
     """
-    import pyarrow
-
-    try:
+    with readable(path):
         match file_format(path):
-            case ".txt":
-                yield from _read_txt(path)
-            case ".jsonl":
-                yield from _read_jsonl(path, text_field)
+            case ".txt" | ".jsonl":
+                with open_rows(path) as (stream, _):
+                    yield from parse_rows(stream, path, text_field)
             case ".json":
                 yield from _read_json(path, text_field)
             case ".parquet":
                 yield from _read_parquet(path, text_field)
             case _:
                 raise unknown_format(path)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what a damaged file raises while it is read into an `InputError` that names it."""
+    import pyarrow
+
+    try:
+        yield
     except (OSError, pyarrow.ArrowException) as error:
         raise InputError(f"{path} cannot be read: {error}", _DAMAGED_HINT) from error
 
 
-def story_text(record: object, field: str, where: str) -> str:
-    """Return the story in one record of a JSON file or a Hub data set.
+@contextmanager
+def open_rows(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
+    """Open a `.txt` or `.jsonl` file behind its byte order mark, if any: see `open_measured`."""
+    with open_measured(path) as (stream, position):
+        if stream.peek(len(_BYTE_ORDER_MARK)).startswith(_BYTE_ORDER_MARK):
+            stream.read(len(_BYTE_ORDER_MARK))
+        yield stream, position
+
+
+def parse_rows(stream: BinaryIO, path: Path, text_field: str, line: int = 1) -> Iterator[str]:
+    """Yield the text of every row of a `.txt` or `.jsonl` stream, a whole file or part of one.
+
+    Args:
+        path: of the file, for its format and for messages.
+        line: of the file that the stream begins on, from 1.
 
     Raises:
-        InputError: `record` is not an object, lacks the field, or the field is not proper text.
+        InputError: as `read_texts`.
     """
-    if not isinstance(record, Mapping):
-        raise InputError(
-            f"{where}: {_kind(record)} where an object with the story should be",
-            'each line should read {"text": "..."}',
-        )
-    if field not in record:
-        raise _missing_field(where, field, list(record))
-    return _checked_text(record[field], where)
+    if file_format(path) == ".txt":
+        return _parse_txt(stream, path, line)
+    return _parse_jsonl(stream, path, text_field, line)
 
 
-def _checked_text(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{where}: the story is {_kind(value)}, not text", "name a field of text")
-    try:
-        size = len(value) if value.isascii() else len(value.encode())
-    except UnicodeEncodeError:
-        # JSON can spell half of a pair, "\ud83d"; no tokenizer and no file can hold it.
-        raise InputError(
-            f"{where}: the story holds half of a surrogate pair", "write the file again as UTF-8"
-        ) from None
-    if size > MAX_STORY_BYTES:
-        raise _too_long(where)
-    return value
-
-
-def _read_txt(path: Path) -> Iterator[str]:
-    for number, (line, story) in enumerate(_split_txt(path)):
-        text = _decoded(story, path, line)
-        yield text.removeprefix(_BYTE_ORDER_MARK) if number == 0 else text
-
-
-def _split_txt(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield what the markers separate and the line it begins on.
-
-    Blank text after the last marker is the file's end, not a story.
-    """
-    marker, pending, line = END_OF_TEXT.encode(), b"", 1
-    with open_binary(path) as stream:
-        while chunk := stream.read(_READ_BYTES):
-            *stories, pending = (pending + chunk).split(marker)
-            for story in stories:
-                yield line, story
-                line += story.count(b"\n")
-            if len(pending) > MAX_STORY_BYTES:
-                raise _too_long(f"{path}:{line}")
+def _parse_txt(stream: BinaryIO, path: Path, line: int) -> Iterator[str]:
+    """Yield what the markers separate; blank text after the last one is the end, not a story."""
+    marker, pending = END_OF_TEXT.encode(), b""
+    while chunk := stream.read(_READ_BYTES):
+        *stories, pending = (pending + chunk).split(marker)
+        for story in stories:
+            yield decoded(story, path, line)
+            line += story.count(b"\n")
+        if len(pending) > MAX_STORY_BYTES:
+            raise too_long(f"{path}:{line}")
     if pending.strip():
-        yield line, pending
+        yield decoded(pending, path, line)
 
 
-def _read_jsonl(path: Path, text_field: str) -> Iterator[str]:
-    with open_binary(path) as stream:
-        number = 0
-        while line := stream.readline(MAX_STORY_BYTES + 1):
-            number += 1
-            where = f"{path}:{number}"
-            if len(line) > MAX_STORY_BYTES:
-                raise _too_long(where)
-            text = _decoded(line, path, number)
-            if number == 1:
-                text = text.removeprefix(_BYTE_ORDER_MARK)
-            if not text.strip():
-                continue
-            try:
-                record = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise _broken_json(where, error) from None
-            yield story_text(record, text_field, where)
+def _parse_jsonl(stream: BinaryIO, path: Path, text_field: str, line: int) -> Iterator[str]:
+    while data := stream.readline(MAX_STORY_BYTES + 1):
+        where = f"{path}:{line}"
+        if len(data) > MAX_STORY_BYTES:
+            raise too_long(where)
+        text = decoded(data, path, line)
+        line += 1
+        if not text.strip():
+            continue
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise broken_json(where, error) from None
+        yield story_text(record, text_field, where)
 
 
 def _read_json(path: Path, text_field: str) -> Iterator[str]:
@@ -170,10 +160,10 @@ def _read_json(path: Path, text_field: str) -> Iterator[str]:
             more = window.peek() == ","
             window.position += more
         if window.peek() != "]":
-            raise _broken_json(window.where(), "the array is cut short")
+            raise broken_json(window.where(), "the array is cut short")
         window.position += 1
         if window.peek():
-            raise _broken_json(window.where(), "text after the end of the array")
+            raise broken_json(window.where(), "text after the end of the array")
 
 
 class _JsonWindow:
@@ -203,7 +193,7 @@ class _JsonWindow:
             self.text += self.decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             line = self.line + self.text.count("\n") + error.object.count(b"\n", 0, error.start)
-            raise InputError(f"{self.path}:{line}: not UTF-8: {error.reason}", _UTF8_HINT) from None
+            raise InputError(f"{self.path}:{line}: not UTF-8: {error.reason}", UTF8_HINT) from None
         return bool(data)
 
     def peek(self) -> str:
@@ -219,7 +209,7 @@ class _JsonWindow:
     def value(self) -> dict[str, Any]:
         """Parse the object at the current position and step over it."""
         if self.peek() != "{":
-            raise _broken_json(self.where(), "no object where one with a story should be")
+            raise broken_json(self.where(), "no object where one with a story should be")
         while True:
             try:
                 value, self.position = _JSON.raw_decode(self.text, self.position)
@@ -228,7 +218,7 @@ class _JsonWindow:
                 # Cut off at the window's end, or broken: only more text can tell.
                 if len(self.text) - self.position <= MAX_STORY_BYTES and self.extend():
                     continue
-                raise _broken_json(self.where(getattr(error, "pos", None)), error) from None
+                raise broken_json(self.where(getattr(error, "pos", None)), error) from None
 
 
 def _read_parquet(path: Path, text_field: str) -> Iterator[str]:
@@ -239,7 +229,7 @@ def _read_parquet(path: Path, text_field: str) -> Iterator[str]:
         table = pyarrow.parquet.ParquetFile(stream)
         names = table.schema_arrow.names
         if text_field not in names:
-            raise _missing_field(str(path), text_field, names)
+            raise missing_field(str(path), text_field, names)
         row = 0
         for batch in table.iter_batches(_PARQUET_ROWS, columns=[text_field]):
             try:
@@ -247,10 +237,10 @@ def _read_parquet(path: Path, text_field: str) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 raise InputError(
                     f"{path}: not UTF-8 in rows {row} to {row + len(batch) - 1}: {error.reason}",
-                    _UTF8_HINT,
+                    UTF8_HINT,
                 ) from None
             for value in values:
-                yield _checked_text(value, f"{path}: row {row}")
+                yield checked_text(value, f"{path}: row {row}")
                 row += 1
 
 
@@ -271,36 +261,3 @@ def _seekable(path: Path) -> Iterator[BinaryIO]:
 def unknown_format(path: Path) -> InputError:
     """Return the error for a file whose suffix names no format."""
     return InputError(f"{path} is no story file", KNOWN_SUFFIXES)
-
-
-def _decoded(data: bytes, path: Path, line: int) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line += data.count(b"\n", 0, error.start)
-        raise InputError(f"{path}:{line}: not UTF-8: {error.reason}", _UTF8_HINT) from None
-
-
-def _broken_json(where: str, reason: Exception | str) -> InputError:
-    reason = getattr(reason, "msg", reason)  # without the position, which `where` tells
-    limit = f"each story must be one whole JSON object of at most {MAX_STORY_BYTES >> 20} MiB"
-    return InputError(f"{where}: broken JSON: {reason}", limit)
-
-
-def _missing_field(where: str, field: str, fields: list[str]) -> InputError:
-    known = ", ".join(fields) or "none"
-    return InputError(
-        f'{where}: no field "{field}"; the fields are: {known}', "name one with --text-field"
-    )
-
-
-def _too_long(where: str) -> InputError:
-    return InputError(
-        f"{where}: a story of more than {MAX_STORY_BYTES >> 20} MiB",
-        f"separate stories with {END_OF_TEXT} in a .txt file, by line ends in a .jsonl file",
-    )
-
-
-def _kind(value: object) -> str:
-    names = {"NoneType": "null", "dict": "an object", "list": "an array", "str": "text"}
-    return names.get(type(value).__name__, f"of type {type(value).__name__}")

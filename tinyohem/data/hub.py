@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tinyohem.artifacts import hash_json
-from tinyohem.data.files import story_text
+from tinyohem.data.records import story_text
 from tinyohem.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ def hub_fingerprint(builder: "DatasetBuilder", split: str) -> str:
     """Hash what identifies a split's content: its files and their commit (local: their times)."""
     files = builder.config.data_files[split]
     return hash_json([list(files), [list(origin) for origin in files.origin_metadata]])
+
+
+def hub_rows(builder: "DatasetBuilder", split: str) -> int | None:
+    """Return how many rows a split has, where the repository's card tells."""
+    known = (builder.info.splits or {}).get(split)
+    return known.num_examples or None if known else None
 
 
 def hub_texts(builder: "DatasetBuilder", name: str, split: str, text_field: str) -> Iterator[str]:

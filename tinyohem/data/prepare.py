@@ -176,3 +176,10 @@ def part_store(part: Part, tokenizer: "PreTrainedTokenizerFast", progress: Progr
         return open_store(folder)
     origin = {"name": part.corpus.name, "split": part.corpus.split, **identity}
     return build_store(part.stories(progress), tokenizer, folder, origin, progress)
+
+
+def tokenize_corpus(
+    corpus: Corpus, tokenizer: "PreTrainedTokenizerFast", progress: Progress = SILENT
+) -> TokenStore:
+    """Return the token store of all stories of a corpus, built if it is not cached."""
+    return part_store(_part(corpus, clean=False), tokenizer, progress)

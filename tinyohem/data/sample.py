@@ -20,7 +20,7 @@ Split = Literal["train", "validation"]
 
 SAMPLE_TRAIN_STORIES = 20_000
 SAMPLE_VALIDATION_STORIES = 500
-_COUNTS: dict[Split, int] = {
+SAMPLE_COUNTS: dict[Split, int] = {
     "train": SAMPLE_TRAIN_STORIES,
     "validation": SAMPLE_VALIDATION_STORIES,
 }
@@ -43,7 +43,7 @@ def sample_stories(split: Split) -> Iterator[str]:
 
     Story i depends on (split, i) only. Paragraphs are separated by a blank line.
     """
-    for index in range(_COUNTS[split]):
+    for index in range(SAMPLE_COUNTS[split]):
         yield tell(split, index)[1]
 
 
@@ -96,8 +96,8 @@ def _plots() -> list[tuple[str, list[Template]]]:
 def _fingerprint(split: Split) -> str:
     # The grammar's data catches every change of a word; the first stories, changes of the logic.
     stories = list(islice(sample_stories(split), _FINGERPRINT_STORIES))
-    return hash_json([split, _COUNTS[split], WORDS, PHRASES, _PLOTS, stories])
+    return hash_json([split, SAMPLE_COUNTS[split], WORDS, PHRASES, _PLOTS, stories])
 
 
 # A key for caches: another grammar, another key.
-SAMPLE_FINGERPRINT: dict[str, str] = {split: _fingerprint(split) for split in _COUNTS}
+SAMPLE_FINGERPRINT: dict[str, str] = {split: _fingerprint(split) for split in SAMPLE_COUNTS}

@@ -36,7 +36,7 @@ def score_batch(texts: Sequence[str], rules: ScoringRules) -> dict[str, Any]:
     Returns:
         Arrays (stories,) under the names of the score table's columns, NaN where a value is
         undefined; besides, `compression_measure` is what the compression difficulty starts from,
-        and `flags` holds `Flag` bits.
+        `text_hash` the first 64 bits of `text_sha`, and `flags` holds `Flag` bits.
     """
     encoded = [encode(text) for text in texts]
     packed = pack(texts)
@@ -44,8 +44,10 @@ def score_batch(texts: Sequence[str], rules: ScoringRules) -> dict[str, Any]:
     sentences = count_sentences(packed)
     syllables = _syllables_of_each(words)
     ratio, measure = compression_ratios(encoded, rules.compression)
+    digests = [hashlib.sha256(story).digest() for story in encoded]
     return {
-        "text_sha": [hashlib.sha256(story).hexdigest() for story in encoded],
+        "text_sha": [digest.hex() for digest in digests],
+        "text_hash": np.array([int.from_bytes(digest[:8]) for digest in digests], np.uint64),
         "bytes": np.fromiter(map(len, encoded), np.int64, len(encoded)),
         "words": words.counts,
         "sentences": sentences,

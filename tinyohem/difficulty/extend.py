@@ -5,7 +5,7 @@ kill leaves either the old table or the new one. Pages made from the old table a
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyohem.artifacts import atomic_folder, hash_file, write_json
+from tinyohem.artifacts import atomic_folder, hash_file, read_json, write_json
+from tinyohem.difficulty.finish import EXAMPLES, EXAMPLES_FILE
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.page import HISTOGRAM_FILE, PAGE_FILE
-from tinyohem.difficulty.ranking import write_percentiles
+from tinyohem.difficulty.ranking import lowest, write_percentiles
+from tinyohem.difficulty.shards import OPENING_CHARACTERS
 from tinyohem.difficulty.table import (
     MANIFEST_FILE,
     SCORES_FILE,
@@ -39,6 +41,7 @@ def add_metric(
     rows: IntArray,
     values: FloatArray,
     origin: Mapping[str, Any],
+    text_of: Callable[[int], str],
 ) -> ScoreTable:
     """Return the table with one more metric, replacing the folder.
 
@@ -49,6 +52,7 @@ def add_metric(
         rows: corpus rows of the stories that have a value, each once; the others get null.
         values: (rows,) the raw values; NaN is undefined.
         origin: what the values depend on (hash and age of a checkpoint, hash of a tokenizer).
+        text_of: gives the beginning of the story at a position of `rows`, for the examples.
 
     Raises:
         InputError: the table has such a metric or column already, or lacks one of the rows.
@@ -82,6 +86,20 @@ def add_metric(
             "scores_sha256": hash_file(partial / SCORES_FILE),
         }
         write_json(partial / MANIFEST_FILE, manifest)
+        examples = read_json(table.folder / EXAMPLES_FILE)
+        examples[name] = {
+            end: [
+                {
+                    "row": int(rows[index]),
+                    "value": float(values[index]),
+                    "difficulty": float(metric.sign * values[index]),
+                    "opening": text_of(int(index))[:OPENING_CHARACTERS],
+                }
+                for index in lowest(sign * metric.sign * values, EXAMPLES)
+            ]
+            for end, sign in (("easiest", 1), ("hardest", -1))
+        }
+        write_json(partial / EXAMPLES_FILE, examples)
     return open_scores(table.folder)
 
 

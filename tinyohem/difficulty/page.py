@@ -40,9 +40,10 @@ def write_page(summary: ScoreSummary, folder: Path) -> list[Path]:
 def _draw(summary: ScoreSummary) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    axes = figure.subplots(2, 2).flat
-    for axis, (name, histogram) in zip(axes, summary.histograms.items(), strict=False):
+    rows = max(1, (len(summary.histograms) + 1) // 2)
+    figure = Figure(figsize=(10, 3 * rows), layout="constrained")
+    for number, (name, histogram) in enumerate(summary.histograms.items(), start=1):
+        axis = figure.add_subplot(rows, 2, number)
         axis.stairs(histogram.counts, histogram.edges, fill=True)
         metric = summary.manifest["metrics"][name]
         axis.set(xlabel=f"{name} ({metric['harder']} is harder)", ylabel="stories")

@@ -70,6 +70,15 @@ def write_later_copies(column: Path, out: Path, run_rows: int = RUN_ROWS) -> Non
     runs.unlink()
 
 
+def lowest(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.integer]:
+    """Return where the lowest values stand, lowest first, equals in order; NaN is left out."""
+    candidates = np.flatnonzero(~np.isnan(values))
+    if len(candidates) > count:
+        bound = np.partition(values[candidates], count - 1)[count - 1]
+        candidates = candidates[values[candidates] <= bound]
+    return candidates[np.argsort(values[candidates], kind="stable")][:count]
+
+
 def read_rows(stream: BinaryIO, dtype: npt.DTypeLike, rows: int) -> npt.NDArray[Any]:
     """Read the next `rows` numbers of a column."""
     return np.fromfile(stream, dtype, rows)

@@ -28,7 +28,6 @@ def score_corpus(
     *,
     rules: ScoringRules | None = None,
     workers: int | None = None,
-    num_stories: int | None = None,
     progress: Progress = SILENT,
 ) -> ScoreTable:
     """Write the score folder of a corpus, or reuse or complete the one that is there.
@@ -39,7 +38,6 @@ def score_corpus(
         rules: the metrics' parameters.
         workers: processes; by default one for each core that this process may use. The files are
             the same for any number.
-        num_stories: how many stories the corpus has, where that is known, for the progress bar.
         progress: who hears about it.
 
     Raises:
@@ -55,10 +53,15 @@ def score_corpus(
         return _reuse(out, description, progress)
     unfinished = out / UNFINISHED
     _begin_or_resume(unfinished, description, progress)
-    shards = _score_shards(corpus, unfinished, rules, workers, num_stories, progress)
-    write_scores(shards, out, description, progress)
+    shards = _score_shards(corpus, unfinished, rules, workers, progress)
+    write_scores(shards, out, description, workers, progress)
     shutil.rmtree(unfinished)
     return open_scores(out, corpus.fingerprint)
+
+
+def is_started(out: Path) -> bool:
+    """Tell whether `score_corpus` would reuse or complete what is in a folder."""
+    return (out / MANIFEST_FILE).exists() or (out / UNFINISHED).exists()
 
 
 def _usable_cores() -> int:
@@ -104,17 +107,18 @@ def _score_shards(
     unfinished: Path,
     rules: ScoringRules,
     workers: int,
-    num_stories: int | None,
     progress: Progress,
 ) -> list[Path]:
-    progress.start("scoring", num_stories, "stories")
-    paths, done, scored, began = [], 0, 0, time.perf_counter()
-    shards = shards_of(corpus.stories())
+    # In percent: how many stories there are is known once they have been read.
+    progress.start("scoring", 100, "%")
+    paths, rows, scored, began = [], 0, 0, time.perf_counter()
+    shards = shards_of(corpus.blocks())
     for shard, scored_now in score_missing_shards(shards, unfinished, rules, workers):
         paths.append(shard_path(unfinished, shard.index))
-        done += len(shard.rows)
-        scored += len(shard.rows) if scored_now else 0
-        progress.advance(done, {"stories/s": scored / (time.perf_counter() - began)})
+        rows += shard.rows
+        scored += shard.rows if scored_now else 0
+        rate = scored / (time.perf_counter() - began)
+        progress.advance(int(100 * shard.share), {"stories": rows, "stories/s": rate})
     progress.finish()
     if not paths:
         raise InputError(f"the corpus {corpus.name} ({corpus.split}) holds no stories")

@@ -1,6 +1,6 @@
-"""The pass over a corpus: stories in shards, each scored and stored whole by some process.
+"""The pass over a corpus: rows in shards, each parsed, scored and stored whole by some process.
 
-A shard is cut by counting stories and text, never by what a worker happens to do, and its file
+A shard is cut by counting rows and bytes, never by what a worker happens to do, and its file
 appears whole or not at all. So any number of workers leaves the same files, and a pass that was
 killed goes on with the shards that are missing.
 """
@@ -12,28 +12,26 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinyohem.artifacts import atomic_file
+from tinyohem.data.blocks import Block
 from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.text import encode
 from tinyohem.errors import RunError
 from tinyohem.processes import end_with_parent
 
-if TYPE_CHECKING:
-    from tinyohem.data.corpus import Story
-
-SHARD_STORIES = 4096
-SHARD_CHARACTERS = 8 << 20
+SHARD_ROWS = 4096
+SHARD_BYTES = 8 << 20
 OPENING_CHARACTERS = 300
 
 SHARD_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
         ("text_sha", pa.string()),
+        ("text_hash", pa.uint64()),  # the first 64 bits of text_sha
         ("bytes", pa.int64()),
         ("words", pa.int64()),
         ("sentences", pa.int64()),
@@ -50,27 +48,39 @@ SHARD_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive stories of a corpus."""
+    """Consecutive rows of a corpus.
+
+    Attributes:
+        index: from 0.
+        first_row: of the corpus.
+        blocks: the rows.
+        share: of the corpus that was read by its end, 0 to 1; see `Corpus.blocks`.
+    """
 
     index: int
-    rows: list[int]
-    texts: list[str]
+    first_row: int
+    blocks: list[Block]
+    share: float
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows there are."""
+        return sum(block.rows for block in self.blocks)
 
 
-def shards_of(stories: Iterable["Story"]) -> Iterator[Shard]:
-    """Cut a corpus into shards of at most 4,096 stories, fewer where stories are long."""
-    index, characters = 0, 0
-    rows: list[int] = []
-    texts: list[str] = []
-    for story in stories:
-        rows.append(story.row)
-        texts.append(story.text)
-        characters += len(story.text)
-        if len(rows) == SHARD_STORIES or characters >= SHARD_CHARACTERS:
-            yield Shard(index, rows, texts)
-            index, characters, rows, texts = index + 1, 0, [], []
-    if rows:
-        yield Shard(index, rows, texts)
+def shards_of(blocks: Iterable[tuple[Block, float]]) -> Iterator[Shard]:
+    """Put blocks together to shards of at most 4,096 rows, fewer where they are long."""
+    index = first_row = rows = size = 0
+    held: list[Block] = []
+    reached = 0.0
+    for block, share in blocks:
+        if held and (rows + block.rows > SHARD_ROWS or size + block.size > SHARD_BYTES):
+            yield Shard(index, first_row, held, reached)
+            index, first_row, held, rows, size = index + 1, first_row + rows, [], 0, 0
+        held.append(block)
+        rows, size, reached = rows + block.rows, size + block.size, share
+    if held:
+        yield Shard(index, first_row, held, reached)
 
 
 def shard_path(folder: Path, index: int) -> Path:
@@ -79,10 +89,12 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def score_shard(shard: Shard, folder: Path, rules: ScoringRules) -> None:
-    """Score one shard and store it."""
-    columns = score_batch(shard.texts, rules)
-    columns["row"] = shard.rows
-    columns["opening"] = [encode(text[:OPENING_CHARACTERS]).decode() for text in shard.texts]
+    """Parse, score and store one shard."""
+    texts = [text.strip() for block in shard.blocks for text in block.texts()]
+    assert len(texts) == shard.rows, "all later rows would be those of other stories"
+    columns = score_batch(texts, rules)
+    columns["row"] = range(shard.first_row, shard.first_row + len(texts))
+    columns["opening"] = [encode(text[:OPENING_CHARACTERS]).decode() for text in texts]
     arrays = [
         pa.array(columns[field.name], field.type, from_pandas=True)  # NaN becomes null
         for field in SHARD_SCHEMA
@@ -92,14 +104,15 @@ def score_shard(shard: Shard, folder: Path, rules: ScoringRules) -> None:
         pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
 
 
-def read_shard(path: Path) -> pa.Table:
-    """Read the scores of a shard.
+def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read the scores of a shard, or some columns of them.
 
     Raises:
         RunError: the file was damaged since it was written.
     """
     try:
-        return pq.read_table(path, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns)
     except (OSError, pa.ArrowInvalid) as error:
         hint = f"Delete {path} and run the same command again"
         raise RunError(f"the scores in {path} are damaged: {error}", hint) from None
@@ -112,6 +125,7 @@ def score_missing_shards(
 
     Raises:
         RunError: a worker process died.
+        InputError: a row cannot be parsed.
     """
     if workers == 1:
         for shard in shards:

@@ -54,6 +54,31 @@ class ScoreSummary:
         """Return the names of the metrics."""
         return list(self.manifest["metrics"])
 
+    def to_json(self) -> dict[str, Any]:
+        """Return counts and figures; None where a figure is undefined: JSON knows no NaN."""
+        metrics = {
+            name: {
+                **self.manifest["metrics"][name],
+                "quantiles": {
+                    str(percent): _or_none(value)
+                    for percent, value in zip(QUANTILES, self.quantiles[name], strict=True)
+                },
+            }
+            for name in self.metrics
+        }
+        correlations = {
+            name: {other: _or_none(self.correlations[name, other]) for other in self.metrics}
+            for name in self.metrics
+        }
+        return {
+            "corpus": self.manifest["corpus"],
+            "stories": self.manifest["stories"],
+            "flags": self.manifest["flags"],
+            "metrics": metrics,
+            "correlations": correlations,
+            "confounded_with_length": self.confounded,
+        }
+
 
 def summarise(table: ScoreTable) -> ScoreSummary:
     """Read a score table twice, in chunks, and the examples that were kept beside it."""
@@ -81,6 +106,10 @@ def summarise(table: ScoreTable) -> ScoreSummary:
         _histograms(table, {name: nearest.values for name, nearest in ends.items()}),
         read_json(table.folder / EXAMPLES_FILE),
     )
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 class _Nearest:

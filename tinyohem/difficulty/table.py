@@ -97,7 +97,9 @@ class ScoreTable:
     def _known(self, metric: str) -> str:
         if metric not in self.metrics:
             raise InputError(
-                f"the score table has no metric {metric!r}", f"It has {', '.join(self.metrics)}"
+                f"the score table has no metric {metric!r}",
+                f"It has {', '.join(self.metrics)}; `score-difficulty` adds fertility with "
+                "--tokenizer, model_loss with --model",
             )
         return metric
 

@@ -39,16 +39,25 @@ def load_source(name: str, device: str = "auto") -> Source:
     Raises:
         InputError: there is no such model, or it is a run that has not finished.
     """
+    folder = model_folder(name)
+    model = load_causal_lm(folder).to(pick_device(device)).eval()
+    max_seq_len = getattr(model.config, "max_position_embeddings", None) or _UNBOUNDED_SEQ_LEN
+    return Source(model, load_tokenizer(folder), int(max_seq_len))
+
+
+def model_folder(name: str) -> str:
+    """Return the folder that transformers loads for a name, or the Hub id that it is.
+
+    Raises:
+        InputError: it is a run that has not finished.
+    """
     path = Path(name)
     if (path / "checkpoints").is_dir() and not (path / "model").is_dir():
         raise InputError(
             f"the run {name} has not finished",
             f"resume it, or name a checkpoint: {path / 'checkpoints' / 'latest'}",
         )
-    folder = str(resolve_model_folder(path)) if path.exists() else name
-    model = load_causal_lm(folder).to(pick_device(device)).eval()
-    max_seq_len = getattr(model.config, "max_position_embeddings", None) or _UNBOUNDED_SEQ_LEN
-    return Source(model, load_tokenizer(folder), int(max_seq_len))
+    return str(resolve_model_folder(path)) if path.exists() else name
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,17 @@ def resolve_model_folder(path: Path) -> Path:
     return path / "model" if (path / "model" / "config.json").exists() else path
 
 
+def tokens_seen(path: Path) -> int | None:
+    """Return how many tokens the weights of a run or a checkpoint were trained on, if it is one."""
+    folder = resolve_model_folder(path)
+    if folder.name != "model":
+        return None
+    owner = folder.parent
+    owner = owner if (owner / "state.json").exists() else latest_checkpoint(owner) or owner
+    state = owner / "state.json"
+    return int(read_json(state)["tokens_seen"]) if state.exists() else None
+
+
 def _optimizer_order(model: nn.Module, optimizer: Optimizer) -> list[str]:
     """Return parameter names in the order in which the optimizer numbers them."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}

@@ -10,7 +10,7 @@ from tinyohem.data.prepare import Prepared
 from tinyohem.difficulty.curriculum import CurriculumPlan, build_plan, load_plan, save_plan
 from tinyohem.difficulty.pacing import Curriculum, parse_weights
 from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.table import ScoreTable, open_scores
+from tinyohem.difficulty.table import METRICS, ScoreTable, open_scores
 from tinyohem.errors import InputError
 from tinyohem.progress import Progress
 from tinyohem.training.model import model_shape
@@ -63,9 +63,20 @@ def make_plan(config: RunConfig, data: Prepared, num_steps: int, progress: Progr
 
 
 def score_table(config: CurriculumConfig, corpus: Corpus, progress: Progress) -> ScoreTable:
-    """Return the scores of the training corpus: the folder named, or scored now and kept."""
+    """Return the scores of the training corpus: the folder named, or scored now and kept.
+
+    Raises:
+        InputError: a metric that no pass over the text yields, without a folder that holds it.
+    """
     if config.scores is not None:
         return open_scores(Path(config.scores), corpus.fingerprint)
+    for metric in parse_weights(config.metric):
+        if metric not in METRICS:
+            raise InputError(
+                f"scoring the corpus yields no metric {metric!r}, only {', '.join(METRICS)}",
+                "make a score folder that has it (`tinyohem score-difficulty --help`) and name "
+                "that with --set curriculum.scores=FOLDER",
+            )
     folder = data_dir() / "scores" / corpus.fingerprint[:16]
     if not folder.exists():
         progress.note(f"no score table fits the corpus: scoring it into {folder}")

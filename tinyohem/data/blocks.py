@@ -1,0 +1,152 @@
+"""Rows of a corpus in blocks: one process cuts them, any process parses them.
+
+Cutting looks for separators only. What takes time, reading JSON and decoding text, happens where a
+block's texts are asked for; until then it is bytes, which cross to another process cheaply.
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tinyohem.data.files import file_format, open_rows, parse_rows, read_texts, readable
+from tinyohem.data.records import MAX_STORY_BYTES, too_long
+from tinyohem.data.tokenizer import END_OF_TEXT
+
+BLOCK_ROWS = 4096
+BLOCK_BYTES = 8 << 20
+_READ_BYTES = 1 << 20
+
+
+class Block(Protocol):
+    """Consecutive rows of a corpus, empty ones included."""
+
+    @property
+    def rows(self) -> int:
+        """Return how many there are."""
+
+    @property
+    def size(self) -> int:
+        """Return how much there is to read, in bytes or characters."""
+
+    def texts(self) -> Iterator[str]:
+        """Yield the text of every row; raises what `files.read_texts` raises."""
+
+
+@dataclass(frozen=True)
+class TextBlock:
+    """Rows that have been parsed."""
+
+    values: list[str]
+
+    @property
+    def rows(self) -> int:
+        """See `Block`."""
+        return len(self.values)
+
+    @property
+    def size(self) -> int:
+        """See `Block`."""
+        return sum(map(len, self.values))
+
+    def texts(self) -> Iterator[str]:
+        """See `Block`."""
+        return iter(self.values)
+
+
+@dataclass(frozen=True)
+class FileBlock:
+    """Whole rows of a `.txt` or `.jsonl` file as they stand there.
+
+    Attributes:
+        path: of the file, for messages.
+        line: of the file that the block begins on, from 1.
+        data: the bytes, decompressed.
+        rows: see `Block`.
+        text_field: the field that holds the story.
+    """
+
+    path: Path
+    line: int
+    data: bytes
+    rows: int
+    text_field: str
+
+    @property
+    def size(self) -> int:
+        """See `Block`."""
+        return len(self.data)
+
+    def texts(self) -> Iterator[str]:
+        """See `Block`."""
+        return parse_rows(io.BytesIO(self.data), self.path, self.text_field, self.line)
+
+
+def blocks_of(texts: Iterable[str]) -> Iterator[TextBlock]:
+    """Gather texts into blocks."""
+    values: list[str] = []
+    characters = 0
+    for text in texts:
+        values.append(text)
+        characters += len(text)
+        if len(values) == BLOCK_ROWS or characters >= BLOCK_BYTES:
+            yield TextBlock(values)
+            values, characters = [], 0
+    if values:
+        yield TextBlock(values)
+
+
+def read_blocks(path: Path, text_field: str) -> Iterator[tuple[Block, int]]:
+    """Cut a story file into blocks; beside each, how many bytes of the file were read by its end.
+
+    Formats that cannot be cut without parsing tell nothing of the second kind: 0.
+
+    Raises:
+        InputError: as `files.read_texts`, what is found by parsing excepted.
+    """
+    if file_format(path) in (".txt", ".jsonl"):
+        yield from _cut(path, text_field)
+    else:
+        for block in blocks_of(read_texts(path, text_field)):
+            yield block, 0
+
+
+def _cut(path: Path, text_field: str) -> Iterator[tuple[FileBlock, int]]:
+    separator = b"\n" if file_format(path) == ".jsonl" else END_OF_TEXT.encode()
+    line, pending, whole = 1, b"", 0  # `whole` rows of `pending` have their separator
+    with readable(path), open_rows(path) as (stream, position):
+        while chunk := stream.read(_READ_BYTES):
+            # A separator may lie across the border of two reads.
+            unseen = max(0, len(pending) - len(separator) + 1)
+            pending += chunk
+            whole += pending.count(separator, unseen)
+            while whole >= BLOCK_ROWS or (whole and len(pending) >= BLOCK_BYTES):
+                taken = min(whole, BLOCK_ROWS)
+                rows, end = _first_rows(pending, separator, taken)
+                yield FileBlock(path, line, pending[:end], rows, text_field), position()
+                line += pending.count(b"\n", 0, end)
+                pending, whole = pending[end:], whole - taken
+            if not whole and len(pending) > MAX_STORY_BYTES:
+                raise too_long(f"{path}:{line}")
+        if pending:
+            rows, end = _first_rows(pending, separator, whole)
+            rest = pending[end:]
+            rows += bool(rest.strip()) and not (separator == b"\n" and _is_blank(rest))
+            yield FileBlock(path, line, pending, rows, text_field), position()
+
+
+def _first_rows(data: bytes, separator: bytes, count: int) -> tuple[int, int]:
+    """Return how many of the first `count` pieces are rows, and where the last of them ends.
+
+    A blank line is none, a blank text is one.
+    """
+    rows = end = 0
+    for _ in range(count):
+        start, end = end, data.index(separator, end) + len(separator)
+        rows += separator != b"\n" or not _is_blank(data[start:end])
+    return rows, end
+
+
+def _is_blank(line: bytes) -> bool:
+    return not line.startswith(b"{") and not line.decode(errors="replace").strip()

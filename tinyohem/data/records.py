@@ -1,0 +1,86 @@
+"""What one row of a corpus must be, and the words in which a bad one is told."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tinyohem.data.tokenizer import END_OF_TEXT
+from tinyohem.errors import InputError
+
+# Longer than any story by a factor of ten thousand, short enough for any memory: a file that
+# decompresses without end, or holds no separator at all, stops here.
+MAX_STORY_BYTES = 64 << 20
+
+UTF8_HINT = "convert the file to UTF-8"
+
+
+def story_text(record: object, field: str, where: str) -> str:
+    """Return the story in one record of a JSON file or a Hub data set.
+
+    Raises:
+        InputError: `record` is not an object, lacks the field, or the field is not proper text.
+    """
+    if not isinstance(record, Mapping):
+        raise InputError(
+            f"{where}: {_kind(record)} where an object with the story should be",
+            'each line should read {"text": "..."}',
+        )
+    if field not in record:
+        raise missing_field(where, field, list(record))
+    return checked_text(record[field], where)
+
+
+def checked_text(value: object, where: str) -> str:
+    """Return a story that is text of an allowed length; see `story_text`."""
+    if not isinstance(value, str):
+        raise InputError(f"{where}: the story is {_kind(value)}, not text", "name a field of text")
+    try:
+        size = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        # JSON can spell half of a pair, "\ud83d"; no tokenizer and no file can hold it.
+        raise InputError(
+            f"{where}: the story holds half of a surrogate pair", "write the file again as UTF-8"
+        ) from None
+    if size > MAX_STORY_BYTES:
+        raise too_long(where)
+    return value
+
+
+def decoded(data: bytes, path: Path, line: int) -> str:
+    """Return UTF-8 bytes that begin on some line of a file as text.
+
+    Raises:
+        InputError: they are not UTF-8.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line += data.count(b"\n", 0, error.start)
+        raise InputError(f"{path}:{line}: not UTF-8: {error.reason}", UTF8_HINT) from None
+
+
+def broken_json(where: str, reason: Exception | str) -> InputError:
+    """Return the error for a record that is no JSON object."""
+    reason = getattr(reason, "msg", reason)  # without the position, which `where` tells
+    limit = f"each story must be one whole JSON object of at most {MAX_STORY_BYTES >> 20} MiB"
+    return InputError(f"{where}: broken JSON: {reason}", limit)
+
+
+def missing_field(where: str, field: str, fields: list[str]) -> InputError:
+    """Return the error for a record without the story's field."""
+    known = ", ".join(fields) or "none"
+    return InputError(
+        f'{where}: no field "{field}"; the fields are: {known}', "name one with --text-field"
+    )
+
+
+def too_long(where: str) -> InputError:
+    """Return the error for a story beyond `MAX_STORY_BYTES`."""
+    return InputError(
+        f"{where}: a story of more than {MAX_STORY_BYTES >> 20} MiB",
+        f"separate stories with {END_OF_TEXT} in a .txt file, by line ends in a .jsonl file",
+    )
+
+
+def _kind(value: object) -> str:
+    names = {"NoneType": "null", "dict": "an object", "list": "an array", "str": "text"}
+    return names.get(type(value).__name__, f"of type {type(value).__name__}")
