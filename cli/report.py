@@ -10,7 +10,7 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="Run folders, also unfinished, or folders of `compare`"
+            metavar="RUN", help="Run folders, also unfinished, or folders of `compare`"
         ),
     ],
     out: Annotated[

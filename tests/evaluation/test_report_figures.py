@@ -132,6 +132,20 @@ class TestCurves:
             assert width < thick
         np.testing.assert_allclose(mean, np.mean(logged, axis=0))
 
+    def test_a_line_that_hides_another_lets_it_through(self, make_run, tmp_path: Path) -> None:
+        folders = [make_run(tmp_path / name) for name in "ab"]
+        folders.append(make_run(tmp_path / "c", level=0.5))
+        groups = read_material(folders).groups
+        for name, dashed in (
+            ("validation-loss-by-tokens", [False, True, False]),
+            ("keep-ratio", [False, True, True]),
+        ):
+            plot = curve_plot(groups, CURVES[name])
+            assert plot is not None
+            lines = plot.figure.axes[0].lines
+            assert [line.get_linestyle() != "-" for line in lines] == dashed
+            assert "Lines that coincide take turns" in plot.caption
+
     def test_no_run_has_the_series(self, make_run, tmp_path: Path) -> None:
         groups = read_material([make_run(tmp_path / "a", rows=[{"step": 1, "val/loss": 2}])]).groups
         assert curve_plot(groups, CURVES["keep-ratio"]) is None

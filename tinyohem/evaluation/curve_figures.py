@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FULL = 0.9995  # a larger share kept means that nothing was selected
 _MOST_POINTS = 400  # of a line; more cannot be told apart and weigh the page down
+_BEGINNING = 0.1  # of a run: steep, and no measure of what comes after
 _ENDS_NAMED = 6  # groups whose last value a caption names
 
 Curve = tuple[FloatArray, FloatArray]
@@ -82,10 +83,15 @@ def curve_plot(groups: Sequence[RunGroup], spec: CurveSpec) -> Plot | None:
 
 
 def _coincide(a: Curve, b: Curve) -> bool:
-    """Whether one line hides the other."""
+    """Whether one line hides the other: closer on average than a line of the figure is thick."""
     if len(a[0]) != len(b[0]) or not np.allclose(a[0], b[0]):
         return False
-    return np.allclose(a[1], b[1], rtol=1e-3, atol=1e-9, equal_nan=True)
+    late = a[0] >= _BEGINNING * a[0][-1]
+    both = np.concatenate([a[1][late], b[1][late]])
+    if not np.array_equal(np.isnan(a[1]), np.isnan(b[1])) or np.isnan(both).all():
+        return False
+    spread = float(np.nanmax(both) - np.nanmin(both))
+    return float(np.nanmean(np.abs(a[1] - b[1])[late])) <= 0.01 * spread
 
 
 def _curve(run: RunLog, spec: CurveSpec) -> Curve:
@@ -172,7 +178,7 @@ def _lay_out_y(axis: "Axes", spec: CurveSpec, lines: Sequence[Curve]) -> bool:
     if not spec.zoomed:
         return False
     last = max(x[-1] for x, _ in lines)
-    late = np.concatenate([y[x >= 0.1 * last] for x, y in lines])
+    late = np.concatenate([y[x >= _BEGINNING * last] for x, y in lines])
     late = late[np.isfinite(late)]
     low, high = float(late.min()), float(late.max())
     margin = 0.06 * (high - low) or 0.1
