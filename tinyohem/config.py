@@ -121,7 +121,7 @@ class OhemConfig(_Section):
     select: Select = "topk"  # with the schedule `adaptive`: importance
     weight: Literal["none", "focal", "ghm", "class_balanced"] = "none"
     schedule: str = "recover"
-    backward: Literal["exact", "pruned"] = "exact"
+    backward: Literal["exact", "pruned"] = "exact"  # pruned: no gradient of unkept keys, values
     interrupt: int | None = Field(None, ge=2)  # every so many steps one on all tokens
     scope: Literal["batch", "sequence"] = "batch"
     min_kept: int = Field(1, ge=1)  # tokens, in each scope

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -16,7 +18,8 @@ from tinyohem.training.model import trunk
 from tinyohem.training.passes import Trunk, read_all, read_below, run_below, run_pruned
 
 VOCAB, ROWS, LENGTH, LAYERS = 37, 4, 12, 3
-Run = Callable[[Trunk, Tensor, Tensor, bool], tuple[Tensor, Tensor]]
+LAYOUTS = ("even", "ragged", "spread")  # every row keeps as many; not; on a GPU, not either
+Run = Callable[[Trunk, Tensor, Tensor, str], tuple[Tensor, Tensor]]
 
 
 def llama(**changes: Any) -> Any:
@@ -48,29 +51,31 @@ def tokens(seed: int = 1) -> tuple[Tensor, Tensor]:
     return ids[:, :-1], ids[:, 1:]
 
 
-def random_weights(count: int, *, even: bool, seed: int = 2) -> Tensor:
-    """Give `count` tokens a weight (as many in every row if even), else zero."""
+def random_weights(count: int, layout: str = "ragged", seed: int = 2) -> Tensor:
+    """Give `count` tokens a weight (as many in every row of the layout `even`), else zero."""
     rng = torch.Generator().manual_seed(seed)
     order = torch.rand(ROWS, LENGTH, generator=rng)
+    even = layout == "even"
     ranks = order.argsort(1).argsort(1) if even else order.flatten().argsort().argsort()
     kept = ranks.view(ROWS, LENGTH) < (count // ROWS if even else count)
     return kept * (0.5 + torch.rand(ROWS, LENGTH, generator=rng))
 
 
-def places(kept_BT: Tensor, even: bool) -> Kept:
-    width = int(kept_BT.sum()) // len(kept_BT) if even else None
-    return Kept.at(kept_BT.flatten().nonzero()[:, 0], (kept_BT.shape[0], kept_BT.shape[1]), width)
+def places(kept_BT: Tensor, layout: str) -> Kept:
+    width = int(kept_BT.sum()) // len(kept_BT) if layout == "even" else None
+    rows_K = kept_BT.flatten().nonzero()[:, 0]
+    return Kept.at(rows_K, tuple(kept_BT.shape), width, spread=layout == "spread")
 
 
-def below(run: Trunk, input_ids: Tensor, kept_BT: Tensor, even: bool) -> tuple[Tensor, Tensor]:
+def below(run: Trunk, input_ids: Tensor, kept_BT: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     hidden, memory = read_below(run, input_ids)
-    kept = places(kept_BT, even)
+    kept = places(kept_BT, layout)
     return hidden, run_below(run, memory, kept)
 
 
-def pruned(run: Trunk, input_ids: Tensor, kept_BT: Tensor, even: bool) -> tuple[Tensor, Tensor]:
+def pruned(run: Trunk, input_ids: Tensor, kept_BT: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     hidden, memory = read_all(run, input_ids)
-    kept = places(kept_BT, even)
+    kept = places(kept_BT, layout)
     return hidden, run_pruned(run, input_ids, memory, kept)
 
 
@@ -94,10 +99,10 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def kept_gradients(
-    model: Any, run: Run, weight: Tensor, even: bool, parts: Trunk | None = None
+    model: Any, run: Run, weight: Tensor, layout: str = "ragged", parts: Trunk | None = None
 ) -> dict[str, Tensor]:
     input_ids, labels = tokens()
-    _, hidden = run(parts or Trunk.of(trunk(model)), input_ids, weight > 0, even)
+    _, hidden = run(parts or Trunk.of(trunk(model)), input_ids, weight > 0, layout)
     (token_losses(model, hidden, labels[weight > 0]) * weight[weight > 0]).sum().backward()
     return gradients(model)
 
@@ -124,26 +129,26 @@ def unselected_keys_and_values_detached(model: Any, kept_BT: Tensor) -> Iterator
         hook.remove()
 
 
-@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("count", [4, 12, 24, 48])
 @pytest.mark.parametrize("key_value_heads", [4, 2])
 def test_below_gives_the_gradients_of_the_masked_loss(
-    even: bool, count: int, key_value_heads: int
+    layout: str, count: int, key_value_heads: int
 ) -> None:
     model = llama(num_key_value_heads=key_value_heads)
-    weight = random_weights(count, even=even)
-    assert_same(kept_gradients(model, below, weight, even), masked_gradients(model, weight))
+    weight = random_weights(count, layout)
+    assert_same(kept_gradients(model, below, weight, layout), masked_gradients(model, weight))
 
 
-@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("count", [4, 12, 24, 48])
 @pytest.mark.parametrize("key_value_heads", [4, 2])
 def test_pruned_drops_the_gradients_of_unselected_keys_and_values_and_no_other(
-    even: bool, count: int, key_value_heads: int
+    layout: str, count: int, key_value_heads: int
 ) -> None:
     model = llama(num_key_value_heads=key_value_heads)
-    weight = random_weights(count, even=even)
-    found = kept_gradients(model, pruned, weight, even)
+    weight = random_weights(count, layout)
+    found = kept_gradients(model, pruned, weight, layout)
     with unselected_keys_and_values_detached(model, weight > 0):
         expected = masked_gradients(model, weight)
     assert_same(found, expected)
@@ -152,11 +157,11 @@ def test_pruned_drops_the_gradients_of_unselected_keys_and_values_and_no_other(
         assert any((expected[n] - g).abs().max() > 0.01 * g.abs().max() for n, g in plain.items())
 
 
-@pytest.mark.parametrize("even", [True, False])
-def test_pruned_at_ratio_one_is_the_ordinary_backward(even: bool) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pruned_at_ratio_one_is_the_ordinary_backward(layout: str) -> None:
     model = llama()
-    weight = random_weights(ROWS * LENGTH, even=even)
-    assert_same(kept_gradients(model, pruned, weight, even), masked_gradients(model, weight))
+    weight = random_weights(ROWS * LENGTH, layout)
+    assert_same(kept_gradients(model, pruned, weight, layout), masked_gradients(model, weight))
 
 
 @pytest.mark.parametrize("run", [below, pruned])
@@ -166,7 +171,7 @@ def test_kept_tokens_have_the_losses_of_the_whole_forward(run: Run, marks: list[
     marks[0] = True
     kept = torch.tensor(marks).view(ROWS, LENGTH)
     model, (input_ids, labels) = llama(), tokens()
-    read, hidden = run(Trunk.of(trunk(model)), input_ids, kept, False)
+    read, hidden = run(Trunk.of(trunk(model)), input_ids, kept, "ragged")
     whole = trunk(model)(input_ids=input_ids, use_cache=False).last_hidden_state
     expected = token_losses(model, whole, labels).view(labels.shape)
     found = token_losses(model, hidden, labels[kept])
@@ -182,7 +187,7 @@ def test_pruned_gives_an_unselected_token_no_gradient() -> None:
     kept = torch.zeros(1, LENGTH, dtype=torch.bool)
     kept[0, [3, 7, 8]] = True
     for run, teaches in ((pruned, [3, 7, 8]), (below, list(range(9)))):
-        _, hidden = run(Trunk.of(trunk(model)), input_ids, kept, False)
+        _, hidden = run(Trunk.of(trunk(model)), input_ids, kept, "ragged")
         token_losses(model, hidden, input_ids[kept]).sum().backward()
         touched = gradients(model)["model.embed_tokens.weight"].abs().amax(dim=1) > 0
         assert touched.nonzero().flatten().tolist() == teaches
@@ -191,9 +196,9 @@ def test_pruned_gives_an_unselected_token_no_gradient() -> None:
 @pytest.mark.parametrize("run", [below, pruned])
 def test_nothing_stays_behind(run: Run) -> None:
     model = llama()
-    weight = random_weights(12, even=False)
+    weight = random_weights(12)
     before = masked_gradients(model, weight)
-    kept_gradients(model, run, weight, even=False)
+    kept_gradients(model, run, weight)
     assert torch.is_grad_enabled()
     assert model.config._attn_implementation == "sdpa"
     assert not any(layer._forward_pre_hooks for layer in trunk(model).layers)
@@ -215,10 +220,10 @@ def test_the_graph_of_below_ends_at_the_last_attention() -> None:
 def test_the_second_pass_computes_kept_tokens_alone(run: Run) -> None:
     """No padding and no unselected token goes through the MLPs, whatever the rows keep."""
     model, sizes = llama(), []
-    weight = random_weights(10, even=False)
+    weight = random_weights(10)
     for layer in trunk(model).layers:
         layer.mlp.register_forward_hook(lambda _m, inputs, _o: sizes.append(inputs[0].shape[:2]))
-    run(Trunk.of(trunk(model)), tokens()[0], weight > 0, False)
+    run(Trunk.of(trunk(model)), tokens()[0], weight > 0, "ragged")
     first = [(ROWS, LENGTH)] * LAYERS
     assert sizes == first + [(1, 10)] * (1 if run is below else LAYERS)
 
@@ -226,10 +231,10 @@ def test_the_second_pass_computes_kept_tokens_alone(run: Run) -> None:
 @pytest.mark.parametrize("run", [below, pruned])
 def test_bfloat16_gradients_point_the_same_way(run: Run) -> None:
     model = llama(initializer_range=0.1)
-    weight = random_weights(24, even=False)
-    exact = torch.cat([g.flatten() for g in kept_gradients(model, run, weight, False).values()])
+    weight = random_weights(24)
+    exact = torch.cat([g.flatten() for g in kept_gradients(model, run, weight, "ragged").values()])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = kept_gradients(model, run, weight, False)
+        rounded = kept_gradients(model, run, weight, "ragged")
     assert {g.dtype for g in rounded.values()} == {torch.float32}
     joined = torch.cat([g.flatten() for g in rounded.values()])
     assert F.cosine_similarity(joined, exact, dim=0) > 0.99
@@ -239,6 +244,7 @@ def test_kept_places_by_hand() -> None:
     kept = Kept.at(torch.tensor([1, 3, 10]), (3, 4))
     assert kept.position_ids.tolist() == [[1, 3, 2]]
     assert kept.slots_K is not None
+    assert kept.mask_B1MT is not None
     assert kept.slots_K.tolist() == [0, 1, 4]
     sees = (kept.mask_B1MT[:, 0] == 0).int().tolist()
     first = [1, 0, 0, 0]
@@ -268,7 +274,21 @@ def test_a_compiled_trunk_gives_the_same_gradients(run: Run) -> None:
         torch.compile(whole.run, backend="aot_eager"),
         torch.compile(whole.run_last, backend="aot_eager"),
     )
-    for even in (True, False):
-        weight = random_weights(12, even=even)
-        expected = kept_gradients(model, run, weight, even)
-        assert_same(kept_gradients(model, run, weight, even, compiled), expected)
+    for layout in LAYOUTS:
+        weight = random_weights(12, layout)
+        expected = kept_gradients(model, run, weight, layout)
+        assert_same(kept_gradients(model, run, weight, layout, compiled), expected)
+
+
+def test_a_run_prunes_where_it_mines(corpus: Path, tmp_path: Path, tinyohem: tiny.Command) -> None:
+    def trained(name: str, *options: object) -> list[str]:
+        common = tiny.flags(corpus, training__steps=5, model__num_layers=2)
+        run_dir = tmp_path / name
+        result = tinyohem("train", *common, *options, "--out", run_dir)
+        assert result.code == 0, result.err
+        return tiny.saved_hashes(run_dir, step=5)
+
+    mined = ["--ohem-ratio", 0.5, "--ohem-schedule", "constant"]
+    pruned = trained("pruned", *mined, "--ohem-backward", "pruned")
+    assert trained("exact", *mined) != pruned
+    assert trained("plain", "--ohem-backward", "pruned") == trained("plainly")

@@ -209,6 +209,18 @@ def test_pruned_is_exact_where_pruning_would_cost_more(number: int) -> None:
         assert_same(gradients(model), expected)
 
 
+@pytest.mark.parametrize("scope", ["batch", "sequence"])
+@pytest.mark.parametrize("backward", ["exact", "pruned"])
+def test_keeping_all_by_min_kept_is_the_plain_step(scope: str, backward: str) -> None:
+    model = tiny_llama()
+    batches = micro_batches(*tokens(ignored=False), 1)
+    step(model, batches, 1.0)
+    expected = gradients(model)
+    stats = step(model, batches, 0.1, scope=scope, backward=backward, min_kept=1000)
+    assert stats.num_kept == ROWS * LENGTH
+    assert_same(gradients(model), expected)
+
+
 @pytest.mark.parametrize(
     ("ratio", "config", "way"),
     [

@@ -1,9 +1,10 @@
 """Attention of some tokens to the keys and values of all, through transformers' own interface.
 
 Shape suffixes: B sequences, T tokens of one, N = B·T tokens, K kept tokens of all sequences in
-batch order, M most kept tokens of one sequence, H heads, E size of one.
+batch order, M places for queries in one sequence, H heads, E size of one.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,50 +20,60 @@ _NAME = "tinyohem"
 class Kept:
     """The tokens of a micro-batch that run again, packed into one row (1, K) without padding.
 
-    Only attention needs them by sequence: it pads them to (B, M) where sequences keep different
-    numbers.
+    Attention alone wants them by sequence, (B, M).
     """
 
     rows_K: Tensor  # int64, places among the N tokens, rising
-    slots_K: Tensor | None  # int64, places among B·M; None where nothing is padded
-    mask_B1MT: Tensor  # float32, 0 where a kept token may look, else -inf
     position_ids: Tensor  # int64 (1, K), places in the own sequence
+    shape: tuple[int, int]  # (B, M)
+    slots_K: Tensor | None  # int64, places among B·M; None where nothing is padded
+    mask_B1MT: Tensor | None  # float32, 0 where a query may look, else -inf; None: causal, M = T
 
     @classmethod
-    def at(cls, rows_K: Tensor, shape: tuple[int, int], width: int | None = None) -> Self:
+    def at(
+        cls,
+        rows_K: Tensor,
+        shape: tuple[int, int],
+        width: int | None = None,
+        *,
+        spread: bool | None = None,
+    ) -> Self:
         """Take the tokens at the places `rows_K`, rising, of a micro-batch of `shape` (B, T).
 
         Args:
-            width: how many every sequence keeps, where all keep as many; else the device has to
-                be asked for the most, and waited for.
+            width: how many every sequence keeps, where all keep as many.
+            spread: let the queries stand where they stood, M = T, which needs no mask and no word
+                from the device: the way of a GPU, whose causal kernels make little of the empty
+                places. Else they stand close together, as wide as the longest sequence's, which
+                saves a CPU most of their work.
         """
         num_rows, seq_len = shape
-        device = rows_K.device
         at_K, row_K = rows_K % seq_len, rows_K // seq_len
+        if rows_K.device.type != "cpu" if spread is None else spread:
+            return cls(rows_K, at_K[None], shape, rows_K, None)
         if width is not None:
             slots_K, at_BM = None, at_K.view(num_rows, width)
         else:
             counts_B = torch.bincount(row_K, minlength=num_rows)
             width = int(counts_B.max())
             before_B = counts_B.cumsum(0) - counts_B
-            rank_K = torch.arange(len(rows_K), device=device) - before_B[row_K]
+            rank_K = torch.arange(len(rows_K), device=rows_K.device) - before_B[row_K]
             slots_K = row_K * width + rank_K
             # Padding looks at the first key alone: an empty softmax would be NaN.
             at_BM = at_K.new_zeros(num_rows * width).index_copy(0, slots_K, at_K)
             at_BM = at_BM.view(num_rows, width)
-        unseen_BMT = torch.arange(seq_len, device=device) > at_BM[..., None]
-        mask_BMT = torch.zeros(unseen_BMT.shape, device=device)
+        unseen_BMT = torch.arange(seq_len, device=rows_K.device) > at_BM[..., None]
+        mask_BMT = torch.zeros(unseen_BMT.shape, device=rows_K.device)
         mask_BMT.masked_fill_(unseen_BMT, -torch.inf)
-        return cls(rows_K, slots_K, mask_BMT[:, None], at_K[None])
+        return cls(rows_K, at_K[None], (num_rows, width), slots_K, mask_BMT[:, None])
 
     def by_sequence(self, packed: Tensor) -> Tensor:
         """Turn (1, H, K, E) into (B, H, M, E)."""
-        num_rows, _, width, _ = self.mask_B1MT.shape
         packed_KHE = packed.transpose(1, 2).squeeze(0)
         if self.slots_K is not None:
-            padded = packed_KHE.new_zeros(num_rows * width, *packed_KHE.shape[1:])
+            padded = packed_KHE.new_zeros(math.prod(self.shape), *packed_KHE.shape[1:])
             packed_KHE = padded.index_copy(0, self.slots_K, packed_KHE)
-        return packed_KHE.unflatten(0, (num_rows, width)).transpose(1, 2)
+        return packed_KHE.unflatten(0, self.shape).transpose(1, 2)
 
     def pack(self, out_BMHE: Tensor) -> Tensor:
         """Turn (B, M, H, E) into (1, K, H, E)."""
@@ -147,12 +158,8 @@ def _attend(
         memory.record(module.layer_idx, key, value)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     key_all, value_all = memory.recall(module.layer_idx, key, value, kept)
+    mask_B1MT = None if kept.mask_B1MT is None else kept.mask_B1MT.to(query.dtype)
     out_BMHE, _ = sdpa_attention_forward(
-        module,
-        kept.by_sequence(query),
-        key_all,
-        value_all,
-        kept.mask_B1MT.to(query.dtype),
-        **options,
+        module, kept.by_sequence(query), key_all, value_all, mask_B1MT, **options
     )
     return kept.pack(out_BMHE), None

@@ -145,7 +145,6 @@ def run_below(trunk: Trunk, memory: Memory, kept: Kept) -> Tensor:
     with shared_attention(trunk.module):
         return trunk.run_last(
             hidden_1KD,
-            attention_mask=kept.mask_B1MT,
             position_embeddings=trunk.module.rotary_emb(hidden_1KD, kept.position_ids),
             memory=memory,
             kept=kept,
@@ -167,7 +166,6 @@ def run_pruned(trunk: Trunk, input_ids: Tensor, memory: Memory, kept: Kept) -> T
         output = trunk.run(
             input_ids=input_ids.flatten().index_select(0, kept.rows_K)[None],
             position_ids=kept.position_ids,
-            attention_mask=kept.mask_B1MT,
             use_cache=False,
             memory=memory,
             kept=kept,
