@@ -1,14 +1,18 @@
 """The running mean of the model, against one written out by hand."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import tiny_step
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.training.loop import train
 from tinyohem.training.reference import EmaReference
 
 
@@ -107,3 +111,21 @@ def test_a_tied_head_is_stored_once() -> None:
     names = set(reference.tensors())
     assert "ema.model.embed_tokens.weight" in names
     assert "ema.lm_head.weight" not in names
+
+
+def test_the_loop_updates_it_after_every_step(corpus: Path, tmp_path: Path) -> None:
+    """Each checkpoint's mean is 0.7 of the one before and 0.3 of its own weights."""
+    mining = {"ohem__ratio": 0.5, "ohem__score": "excess_loss", "ohem__ema_decay": 0.7}
+    every = {"training__save_every": 1, "training__keep_last": 9, "training__steps": 4}
+    train(tiny.config(corpus, **mining, **every), tmp_path / "run")
+    before: dict[str, Tensor] = {}
+    for step in range(1, 5):
+        folder = tmp_path / "run" / "checkpoints" / f"step_{step:06d}"
+        weights = load_file(folder / "model" / "model.safetensors")
+        saved = load_file(folder / "optimizer.safetensors")
+        assert saved["mining:ema_steps"] == step
+        mean = {name: saved[f"mining:ema.{name}"] for name in weights}
+        for name, weight in weights.items():
+            expected = 0.7 * before[name] + 0.3 * weight if before else weight
+            torch.testing.assert_close(mean[name], expected)
+        before = mean
