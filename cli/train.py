@@ -10,7 +10,7 @@ from tinyohem_cli import options
 if TYPE_CHECKING:
     from tinyohem.evaluation.perplexity import Perplexity
     from tinyohem.training.dry_run import DryRun
-    from tinyohem.training.loop import Run
+    from tinyohem.training.run import Run
 
 _MINING = "Hard-token mining"
 _CURRICULUM = "Curriculum"

@@ -1,8 +1,6 @@
 """A run: prepare, train, evaluate, export. The loop reads top to bottom like the algorithm."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,17 +8,12 @@ from torch import Tensor, nn
 
 from tinyohem.artifacts import atomic_folder, write_json
 from tinyohem.config import RunConfig
-from tinyohem.data.batches import (
-    batch_windows,
-    make_batch,
-    story_rows,
-)
+from tinyohem.data.batches import batch_windows, make_batch
 from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
-from tinyohem.errors import RunError
-from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, exp_or_inf
-from tinyohem.ohem.mining import Mining, build_mining
+from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.ohem.mining import build_mining
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
     StopRequest,
@@ -31,62 +24,17 @@ from tinyohem.runtime import (
     pick_device,
     step_generator,
 )
-from tinyohem.training.checkpoint import (
-    RunState,
-    export_model,
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from tinyohem.training.checkpoint import RunState, export_model, load_checkpoint
+from tinyohem.training.events import due, log, require_finite, save, validate
 from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
 from tinyohem.training.optim import build_optimizers, learning_rate, update
-from tinyohem.training.plan import Plan, budget_steps, keep_plan, make_plan
+from tinyohem.training.plan import budget_steps, keep_plan, make_plan
 from tinyohem.training.reference import EmaReference
+from tinyohem.training.run import Budget, Run
 from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
 from tinyohem.training.step import training_step
 from tinyohem.training.tracking import Tracker
-
-EVENTS_PER_RUN = 10  # evaluations and checkpoints, unless the recipe says otherwise
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to train: optimizer steps, or seconds of training."""
-
-    steps: int
-    seconds: float | None = None
-
-    def spent(self, steps: float, seconds: float) -> float:
-        """Return the share spent after so many steps and seconds, at most 1."""
-        return min(1.0, steps / self.steps if self.seconds is None else seconds / self.seconds)
-
-
-@dataclass
-class Run:
-    """Everything the loop reads and changes."""
-
-    config: RunConfig
-    run_dir: Path
-    device: torch.device
-    data: Prepared
-    plan: Plan
-    model: Any  # transformers' LlamaForCausalLM
-    optimizers: list[torch.optim.Optimizer]
-    mining: Mining
-    reference: EmaReference | None
-    budget: Budget
-    state: RunState
-
-    @property
-    def progress(self) -> float:
-        """The share of the budget that is spent, in [0, 1]."""
-        return self.budget.spent(self.state.step, self.state.train_seconds)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the whole budget is spent."""
-        return self.progress >= 1
 
 
 def train(
@@ -183,7 +131,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     clock = Stopwatch(run.device, state.train_seconds)
     progress.start("train", None if run.budget.seconds else run.budget.steps, "steps")
 
-    ending = run.finished or _paused(run)
+    ending = run.finished or run.paused
     while not ending:
         before = run.progress
         at = run.budget.spent(state.step + 0.5, state.train_seconds)  # the middle of the step
@@ -218,103 +166,18 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
         if run.budget.seconds is not None:
             state.train_seconds = clock.seconds()
         # Asked once a step: a signal that comes later than this ends, and saves, the next one.
-        ending = run.finished or _paused(run) or stop.requested
+        ending = run.finished or run.paused or stop.requested
         logs = ending or state.step % config.log_every == 0
-        evaluates = run.finished or _due(run, config.eval_every, before)
-        saves = ending or _due(run, config.save_every, before)
+        evaluates = run.finished or due(run, config.eval_every, before)
+        saves = ending or due(run, config.save_every, before)
         if not (logs or evaluates or saves):
             continue
         with clock.paused() as state.train_seconds:
-            _require_finite(run, meter)
+            require_finite(run, meter)
             if logs:
-                _log(run, meter, tracker, progress)
-            improved = evaluates and _validate(run, tracker, progress)
+                log(run, meter, tracker, progress)
+            improved = evaluates and validate(run, tracker, progress)
             if saves or improved:
-                _save(run, is_best=improved)
+                save(run, is_best=improved)
     tracker.close()
     progress.finish()
-
-
-def _paused(run: Run) -> bool:
-    stop_at = run.config.training.stop_at_step
-    return stop_at is not None and run.state.step >= stop_at
-
-
-def _due(run: Run, every: int | None, before: float) -> bool:
-    """Whether something is due every so many steps, or by default at each tenth of the run."""
-    if every is not None:
-        return run.state.step % every == 0
-    return int(EVENTS_PER_RUN * run.progress) > int(EVENTS_PER_RUN * before)
-
-
-def _log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
-    figures = meter.flush(run.config.training.tokens_per_step, run.state.train_seconds)
-    figures |= {
-        "train/lr": run.optimizers[0].param_groups[0]["lr"],
-        "train/tokens_seen": run.state.tokens_seen,
-        "train/tokens_selected": run.state.tokens_selected,
-        "train/seconds": run.state.train_seconds,
-    }
-    tracker.log(run.state.step, figures)
-    progress.advance(
-        run.state.step,
-        {
-            "loss": figures["train/loss"],
-            "ppl": exp_or_inf(figures["train/loss"]),
-            "keep": figures["train/keep_ratio"],
-            "tok/s": figures["train/tokens_per_second"],
-        },
-    )
-
-
-def _validate(run: Run, tracker: Tracker, progress: Progress) -> bool:
-    """Score the head of the validation split, unweighted; return whether it is the best yet."""
-    head = run.data.valid.head(run.config.training.eval_tokens)
-    try:
-        result = evaluate_perplexity(run.model, head, seq_len=run.config.training.seq_len)
-    except RunError:
-        raise _broken(run, run.state.step - 1) from None
-    figures = {
-        "val/loss": result.loss,
-        "val/ppl": result.to_json()["perplexity"],
-        "val/bpb": result.bits_per_byte,
-        "train/seconds": run.state.train_seconds,
-    }
-    tracker.log(run.state.step, figures)
-    progress.advance(run.state.step, {"val ppl": exp_or_inf(result.loss)})
-    improved = run.state.best_loss is None or result.loss < run.state.best_loss
-    if improved:
-        run.state.best_loss = result.loss
-    return improved
-
-
-def _save(run: Run, *, is_best: bool) -> None:
-    save_checkpoint(
-        run.run_dir,
-        run.model,
-        run.data.tokenizer,
-        run.optimizers,
-        run.state,
-        remembered=run.mining.state | (run.reference.tensors() if run.reference else {}),
-        keep_last=run.config.training.keep_last,
-        is_best=is_best,
-    )
-
-
-def _require_finite(run: Run, meter: Meter) -> None:
-    """Stop the run where its numbers broke, before anything broken is written."""
-    step = meter.first_bad_step()
-    if step is not None:
-        raise _broken(run, step)
-
-
-def _broken(run: Run, step: int) -> RunError:
-    config = run.config.training
-    windows = batch_windows(run.plan, step, config.batch_size)
-    rows = story_rows(run.data.train, windows, config.seq_len)
-    latest = latest_checkpoint(run.run_dir)
-    return RunError(
-        f"the loss or its gradient is not finite at step {step}; its batch holds the stories of "
-        f"rows {', '.join(map(str, rows))}; the last good checkpoint is {latest or 'none'}",
-        "lower optim.lr, or look at those stories",
-    )

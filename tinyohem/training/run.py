@@ -1,0 +1,59 @@
+"""A run: what the loop reads and changes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyohem.config import RunConfig
+from tinyohem.data.prepare import Prepared
+from tinyohem.ohem.mining import Mining
+from tinyohem.training.checkpoint import RunState
+from tinyohem.training.plan import Plan
+from tinyohem.training.reference import EmaReference
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: optimizer steps, or seconds of training."""
+
+    steps: int
+    seconds: float | None = None
+
+    def spent(self, steps: float, seconds: float) -> float:
+        """Return the share spent after so many steps and seconds, at most 1."""
+        return min(1.0, steps / self.steps if self.seconds is None else seconds / self.seconds)
+
+
+@dataclass
+class Run:
+    """Everything the loop reads and changes."""
+
+    config: RunConfig
+    run_dir: Path
+    device: torch.device
+    data: Prepared
+    plan: Plan
+    model: Any  # transformers' LlamaForCausalLM
+    optimizers: list[torch.optim.Optimizer]
+    mining: Mining
+    reference: EmaReference | None
+    budget: Budget
+    state: RunState
+
+    @property
+    def progress(self) -> float:
+        """The share of the budget that is spent, in [0, 1]."""
+        return self.budget.spent(self.state.step, self.state.train_seconds)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole budget is spent."""
+        return self.progress >= 1
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run has reached the step that the user asked to stop at."""
+        stop_at = self.config.training.stop_at_step
+        return stop_at is not None and self.state.step >= stop_at
