@@ -125,6 +125,7 @@ def _variants(
                 [batch],
                 ratio,
                 mining,
+                shares=config.ohem.mix_schedule().shares(0.0),
                 generator=generator,
                 precision=precision,
             )

@@ -1,10 +1,11 @@
 """A run: prepare, train, evaluate, export. The loop reads top to bottom like the algorithm."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tinyohem.artifacts import atomic_folder, write_json
 from tinyohem.config import RunConfig
@@ -30,9 +31,10 @@ from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
 from tinyohem.training.optim import build_optimizers, learning_rate, update
 from tinyohem.training.plan import budget_steps, keep_plan, make_plan
-from tinyohem.training.reference import EmaReference
+from tinyohem.training.reference import build_reference
 from tinyohem.training.run import Budget, Run
 from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
+from tinyohem.training.run_pool import open_run_pool, pool_is_due, refresh_pool, reopen_pool
 from tinyohem.training.step import training_step
 from tinyohem.training.tracking import Tracker
 
@@ -50,12 +52,12 @@ def train(
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
     data = prepare_data(config.data, config.tokenizer, progress)
     run = _set_up(config, run_dir, device, data, progress)
+    record = _record(run)
     if checkpoint is not None:
-        check_same_data(run_dir, data)
-        run.state, remembered = load_checkpoint(checkpoint, run.model, run.optimizers)
-        _remember(run, remembered)
+        check_same_data(run_dir, data, run.pool)
+        _go_on_from(checkpoint, run)
         progress.note(f"resuming from {checkpoint}")
-    _record(run)
+    write_json(run_dir / "config.json", record)
     run.plan = keep_plan(run.plan, run_dir)
     with graceful_stop() as stop:
         _train_steps(run, stop, progress)
@@ -76,6 +78,7 @@ def _set_up(
     training = config.training
     shape, vocab_size = model_shape(config.model), len(data.tokenizer)
     num_steps = budget_steps(config, vocab_size)
+    pool = open_run_pool(config, data.train, num_steps)
     model = build_model(
         shape, vocab_size, training.seq_len, start_id(data.tokenizer), training.seed
     ).to(device)
@@ -84,52 +87,55 @@ def _set_up(
         run_dir=run_dir,
         device=device,
         data=data,
-        plan=make_plan(config, data, num_steps, progress),
+        plan=make_plan(config, data, num_steps, pool, progress),
         model=model,
         optimizers=build_optimizers(model, config.optim),
         mining=build_mining(config.ohem, data.train, vocab_size, device),
-        reference=EmaReference(model, config.ohem.ema_decay) if config.ohem.self_refers else None,
+        pool=pool,
+        reference=build_reference(config.ohem, model, pool, device),
         budget=Budget(num_steps, training.seconds),
         state=RunState(),
     )
 
 
-def _remember(run: Run, tensors: dict[str, Tensor]) -> None:
-    """Put back what mining remembers from step to step."""
+def _go_on_from(checkpoint: Path, run: Run) -> None:
+    """Put back all that a checkpoint holds, and the pool that was in use."""
+    run.state, remembered = load_checkpoint(checkpoint, run.model, run.optimizers)
     if run.reference is not None:
-        run.reference.load(tensors)
+        run.reference.load(remembered)
     run.mining.state = {
         name: tensor.to(run.device)
-        for name, tensor in tensors.items()
+        for name, tensor in remembered.items()
         if not name.startswith("ema")
     }
+    reopen_pool(run)
 
 
-def _record(run: Run) -> None:
-    write_json(
-        run.run_dir / "config.json",
-        {
-            "config": run.config.model_dump(),
-            "num_parameters": run.model.num_parameters(),
-            "num_steps": None if run.budget.seconds else run.budget.steps,
-            "train": run.data.train.manifest,
-            "valid": run.data.valid.manifest,
-            "plan": run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
-            "environment": environment(run.device),
-        },
-    )
+def _record(run: Run) -> dict[str, Any]:
+    """Return what a reader needs to repeat the run."""
+    return {
+        "config": run.config.model_dump(),
+        "num_parameters": run.model.num_parameters(),
+        "num_steps": run.budget.known_steps,
+        "train": run.data.train.manifest,
+        "valid": run.data.valid.manifest,
+        "plan": run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
+        "pool": run.pool.hash if run.pool else None,
+        "environment": environment(run.device),
+    }
 
 
 def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     """Take optimizer steps until the budget is spent or someone asks to stop."""
     config, state = run.config.training, run.state
-    keep_schedule = run.config.ohem.keep_schedule()
+    keep_schedule, mix_schedule = run.config.ohem.keep_schedule(), run.config.ohem.mix_schedule()
     precision = autocast(run.device, config.precision)
+    num_passes = config.batch_size // config.sequences_a_pass
     run_trunk = torch.compile(trunk(run.model)) if config.compile else trunk(run.model)
     tracker = Tracker(run.run_dir, run.config, state.step)
     meter = Meter(run.device, state.train_seconds)
     clock = Stopwatch(run.device, state.train_seconds)
-    progress.start("train", None if run.budget.seconds else run.budget.steps, "steps")
+    progress.start("train", run.budget.known_steps, "steps")
 
     ending = run.finished or run.paused
     while not ending:
@@ -137,11 +143,14 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
         at = run.budget.spent(state.step + 0.5, state.train_seconds)  # the middle of the step
         lr = learning_rate(at, run.config.optim)
         keep_ratio = keep_schedule.keep_ratio(at, state.step)
-        windows = batch_windows(run.plan, state.step, config.batch_size)
-        batches = [
-            make_batch(run.data.train, part, config.seq_len).to(run.device)
-            for part in np.split(windows, config.batch_size // config.sequences_a_pass)
-        ]
+        if pool_is_due(run, keep_ratio):
+            with clock.paused() as state.train_seconds:  # whatever stops the pass loses nothing
+                require_finite(run, meter)
+                save(run, is_best=False)
+            if not refresh_pool(run, stop, progress):
+                break
+        windows = np.split(batch_windows(run.plan, state.step, config.batch_size), num_passes)
+        batches = [make_batch(run.data.train, w, config.seq_len).to(run.device) for w in windows]
         reference = run.reference if run.mining.reads_first(keep_ratio) else None
         stats = training_step(
             run_trunk,
@@ -149,7 +158,8 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
             batches,
             keep_ratio,
             run.mining,
-            references=reference.losses(batches, precision) if reference else None,
+            shares=mix_schedule.shares(at),
+            references=reference.losses(windows, batches, precision) if reference else None,
             generator=step_generator(config.seed, state.step, run.device),
             precision=precision,
         )

@@ -9,9 +9,10 @@ import torch
 from tinyohem.config import RunConfig
 from tinyohem.data.prepare import Prepared
 from tinyohem.ohem.mining import Mining
+from tinyohem.ohem.pool import Pool
 from tinyohem.training.checkpoint import RunState
 from tinyohem.training.plan import Plan
-from tinyohem.training.reference import EmaReference
+from tinyohem.training.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class Budget:
 
     steps: int
     seconds: float | None = None
+
+    @property
+    def known_steps(self) -> int | None:
+        """The steps of the run; None under a budget of seconds."""
+        return self.steps if self.seconds is None else None
 
     def spent(self, steps: float, seconds: float) -> float:
         """Return the share spent after so many steps and seconds, at most 1."""
@@ -38,7 +44,8 @@ class Run:
     model: Any  # transformers' LlamaForCausalLM
     optimizers: list[torch.optim.Optimizer]
     mining: Mining
-    reference: EmaReference | None
+    pool: Pool | None
+    reference: Reference | None
     budget: Budget
     state: RunState
 

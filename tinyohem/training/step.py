@@ -1,6 +1,6 @@
 """One optimizer step's gradients: losses of all tokens, selection, backward through the kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +41,7 @@ def training_step(
     keep_ratio: float,
     mining: Mining,
     *,
+    shares: Mapping[str, float] | None = None,
     references: Sequence[Tensor] | None = None,
     generator: torch.Generator,
     precision: AbstractContextManager[Any],
@@ -54,6 +55,7 @@ def training_step(
         trunk: maps `input_ids` (B, T) to an output with `last_hidden_state` (B, T, D).
         head_VD: (V, D) output embedding.
         keep_ratio: share of tokens to keep; at 1.0 the step is plain cross entropy.
+        shares: of each source of `mixed`.
         references: another model's losses (B, T) of each micro-batch, where mining asks for them.
         generator: source of random selection, on the device of the batches.
         precision: the autocast context of every forward pass; entered more than once.
@@ -76,6 +78,7 @@ def training_step(
             torch.cat([batch.input_ids for batch in micro_batches]),
             labels_BT,
             keep_ratio,
+            shares=shares,
             pool_BT=torch.cat(list(references)) if references else None,
             generator=generator,
         )
