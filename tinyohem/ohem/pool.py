@@ -172,7 +172,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{folder} holds no pool that can be read: {error}",
-            "`tinyohem mine RUN --out FOLDER` makes one",
+            "`tinyohem mine RUN --out FOLDER` makes one in another folder",
         ) from None
     return manifest
 

@@ -185,7 +185,7 @@ def _begin_or_resume(folder: Path, description: dict[str, Any]) -> dict[str, Any
     """Return the manifest of the pool that is there, or write that of a new one."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file", _OTHER_OUT)
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or all(path.suffix == ".partial" for path in folder.iterdir()):
         manifest = {**description, "shards": None}
         write_json(folder / MANIFEST_FILE, manifest)
         return manifest
