@@ -19,7 +19,7 @@ PACKAGES = {"tinyohem": ROOT / "tinyohem", "tinyohem_cli": ROOT / "cli"}
 HOMES = {
     "datasets": ("tinyohem.data.hub",),
     "ftfy": ("tinyohem.data.clean", "tinyohem.difficulty.flags"),
-    "jinja2": ("tinyohem.difficulty.page", "tinyohem.evaluation."),
+    "jinja2": ("tinyohem.pages",),
     "lm_eval": (),
     "matplotlib": ("tinyohem.difficulty.page", "tinyohem.evaluation."),
     "pydantic": ("tinyohem.config",),

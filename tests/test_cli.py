@@ -17,7 +17,7 @@ from tinyohem.recipe import load_config, recipe_names
 from tinyohem_cli.main import app
 
 HEAVY = {"torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow", "wandb"}
-COMMANDS = ("train", "eval-perplexity", "generate", "prepare-data")
+COMMANDS = ("train", "eval-perplexity", "inspect", "generate", "prepare-data")
 EVAL_NAMES = {
     "loss",
     "perplexity",
@@ -141,6 +141,8 @@ class TestHelp:
             "--valid": "data.valid",
             "--tokenizer": "tokenizer.name",
             "--steps": "training.steps",
+            "--ohem-score": "ohem.score",
+            "--ohem-weight": "ohem.weight",
             "--curriculum": "curriculum.enabled",
             "--curriculum-metric": "curriculum.metric",
             "--pacing": "curriculum.pacing",
@@ -160,6 +162,8 @@ class TestHelp:
             "--compile": True,
             "--ohem-ratio": 0.5,
             "--ohem-select": "random",
+            "--ohem-score": "entropy",
+            "--ohem-weight": "focal",
             "--ohem-schedule": "anneal",
             "--ohem-scope": "sequence",
             "--ohem-min-kept": 4,

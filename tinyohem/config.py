@@ -57,6 +57,7 @@ class TrainingConfig(_Section):
     tokens: str = "20x"  # a count (`4M`) or a multiple of the model's parameters (`20x`)
     steps: int | None = Field(None, ge=1)  # overrides `tokens`
     seconds: float | None = Field(None, gt=0)  # of training, overrides both; not repeatable
+    free_selection: bool = False  # `seconds` leaves out what selection costs
     batch_size: int = Field(8, ge=1)  # sequences an optimizer step
     micro_batch_size: int | None = Field(None, ge=1)  # sequences a forward pass; default: all
     seq_len: int = Field(256, ge=2)  # tokens

@@ -186,9 +186,7 @@ class TestRefusals:
             (on_shard(lambda _: losses_of([1.0, np.inf]), listed=True), "not finite"),
         ],
     )
-    def test_it_is_named_and_nothing_changes(
-        self, folder: Path, damage: Damage, told: str
-    ) -> None:
+    def test_it_is_named_and_nothing_changes(self, folder: Path, damage: Damage, told: str) -> None:
         damage(folder, json.loads((folder / "manifest.json").read_text()))
         before = tiny.snapshot(folder), sorted(data_dir().iterdir())
         with pytest.raises(InputError) as caught:

@@ -21,7 +21,6 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from tinyohem.artifacts import read_json
 from tinyohem.errors import InputError, RunError
-from tinyohem.evaluation.source import evaluate_source
 from tinyohem.training import loop
 from tinyohem.training.loop import train
 
@@ -118,7 +117,7 @@ class TestPlainTraining:
         assert (run.budget.steps, run.state.tokens_seen) == (steps, steps * 128)
 
     def test_eval_json_is_the_whole_validation_split(self, finished_run: Path) -> None:
-        found = evaluate_source(str(finished_run), device="cpu").to_json()
+        found = tiny.evaluate(finished_run).to_json()
         assert read_json(finished_run / "eval.json") == pytest.approx(found, rel=1e-12)
 
 

@@ -35,6 +35,7 @@ class RunState:
     tokens_seen: int = 0
     tokens_selected: int = 0
     train_seconds: float = 0.0  # spent in steps: evaluation and checkpoints excluded
+    select_seconds: float = 0.0  # of them, on what plain training does not do
     best_loss: float | None = None  # nats per token on the validation head
     pool_step: int = 0  # ahead of which the pool in use was mined; 0: the one it began with
 

@@ -27,6 +27,7 @@ def log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
         "train/tokens_seen": run.state.tokens_seen,
         "train/tokens_selected": run.state.tokens_selected,
         "train/seconds": run.state.train_seconds,
+        "train/select_seconds": run.state.select_seconds,
     }
     tracker.log(run.state.step, figures)
     progress.advance(

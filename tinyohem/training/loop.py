@@ -17,6 +17,7 @@ from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.ohem.mining import build_mining
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
+    DeviceTimer,
     StopRequest,
     Stopwatch,
     autocast,
@@ -128,30 +129,31 @@ def _record(run: Run) -> dict[str, Any]:
 def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     """Take optimizer steps until the budget is spent or someone asks to stop."""
     config, state = run.config.training, run.state
-    keep_schedule, mix_schedule = run.config.ohem.keep_schedule(), run.config.ohem.mix_schedule()
+    mix_schedule = run.config.ohem.mix_schedule()
     precision = autocast(run.device, config.precision)
     num_passes = config.batch_size // config.sequences_a_pass
     run_trunk = torch.compile(trunk(run.model)) if config.compile else trunk(run.model)
     tracker = Tracker(run.run_dir, run.config, state.step)
     meter = Meter(run.device, state.train_seconds)
     clock = Stopwatch(run.device, state.train_seconds)
+    selecting = DeviceTimer(run.device, state.select_seconds)
     progress.start("train", run.budget.known_steps, "steps")
 
     ending = run.finished or run.paused
     while not ending:
-        before = run.progress
-        at = run.budget.spent(state.step + 0.5, state.train_seconds)  # the middle of the step
+        before, at, keep_ratio = run.progress, run.midway, run.keep_ratio
+        if pool_is_due(run):
+            with selecting:
+                refresh_pool(run, stop, progress)
+            if stop.requested:
+                break  # a checkpoint was written ahead of the pass
         lr = learning_rate(at, run.config.optim)
-        keep_ratio = keep_schedule.keep_ratio(at, state.step)
-        if pool_is_due(run, keep_ratio):
-            with clock.paused() as state.train_seconds:  # whatever stops the pass loses nothing
-                require_finite(run, meter)
-                save(run, is_best=False)
-            if not refresh_pool(run, stop, progress):
-                break
         windows = np.split(batch_windows(run.plan, state.step, config.batch_size), num_passes)
         batches = [make_batch(run.data.train, w, config.seq_len).to(run.device) for w in windows]
-        reference = run.reference if run.mining.reads_first(keep_ratio) else None
+        references = None
+        if run.reference is not None and run.mining.reads_first(keep_ratio):
+            with selecting:
+                references = run.reference.losses(windows, batches, precision)
         stats = training_step(
             run_trunk,
             head_weight(run.model),
@@ -159,9 +161,10 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
             keep_ratio,
             run.mining,
             shares=mix_schedule.shares(at),
-            references=reference.losses(windows, batches, precision) if reference else None,
+            references=references,
             generator=step_generator(config.seed, state.step, run.device),
             precision=precision,
+            selection_timer=selecting,
         )
         grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
         update(run.optimizers, lr)
@@ -174,15 +177,16 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
-            state.train_seconds = clock.seconds()
+            state.train_seconds, state.select_seconds = clock.seconds(), selecting.seconds()
         # Asked once a step: a signal that comes later than this ends, and saves, the next one.
         ending = run.finished or run.paused or stop.requested
         logs = ending or state.step % config.log_every == 0
         evaluates = run.finished or due(run, config.eval_every, before)
-        saves = ending or due(run, config.save_every, before)
+        saves = ending or due(run, config.save_every, before) or pool_is_due(run)
         if not (logs or evaluates or saves):
             continue
         with clock.paused() as state.train_seconds:
+            state.select_seconds = selecting.seconds()
             require_finite(run, meter)
             if logs:
                 log(run, meter, tracker, progress)

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tinyohem.artifacts import hash_file, read_json, write_json
+from tinyohem.artifacts import hash_file, write_json
 from tinyohem.config import DataConfig, TokenizerConfig, validate_config
 from tinyohem.data.batches import Batch, labelled, make_batch, plan_windows
 from tinyohem.data.prepare import prepare_data
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError, RunError
-from tinyohem.evaluation.source import load_source
+from tinyohem.evaluation.source import load_source, run_record
 from tinyohem.ohem.pool import (
     MANIFEST_FILE,
     Shard,
@@ -95,11 +95,10 @@ def mine_run(
 
 def _data_config(run_dir: Path, given: Mapping[str, Any]) -> DataConfig:
     """Lay what the user gave over a run's own data section."""
-    path = run_dir / "config.json"
-    recorded = read_json(path).get("config") if path.exists() else None  # a model's has no such key
-    if recorded is None and "dataset" not in given:
+    record = run_record(str(run_dir))
+    if record is None and "dataset" not in given:
         raise InputError("no data set to mine", "add --dataset, for example --dataset sample")
-    own = validate_config(recorded).data if recorded else DataConfig()
+    own = validate_config(record["config"]).data if record else DataConfig()
     is_own = given.get("dataset", own.dataset) == own.dataset
     return (own if is_own else DataConfig()).model_copy(update=given)
 

@@ -52,7 +52,23 @@ class Run:
     @property
     def progress(self) -> float:
         """The share of the budget that is spent, in [0, 1]."""
-        return self.budget.spent(self.state.step, self.state.train_seconds)
+        return self.budget.spent(self.state.step, self.budget_seconds)
+
+    @property
+    def budget_seconds(self) -> float:
+        """The seconds of training that count against a budget in seconds."""
+        free = self.state.select_seconds if self.config.training.free_selection else 0.0
+        return self.state.train_seconds - free
+
+    @property
+    def midway(self) -> float:
+        """The share of the budget that is spent in the middle of the coming step."""
+        return self.budget.spent(self.state.step + 0.5, self.budget_seconds)
+
+    @property
+    def keep_ratio(self) -> float:
+        """The share of tokens that the coming step keeps."""
+        return self.config.ohem.keep_schedule().keep_ratio(self.midway, self.state.step)
 
     @property
     def finished(self) -> bool:

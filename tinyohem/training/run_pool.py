@@ -57,12 +57,12 @@ def _check_age(pool: Pool, config: RunConfig, num_steps: int) -> None:
         )
 
 
-def pool_is_due(run: Run, keep_ratio: float) -> bool:
-    """Whether the next step reads a pool that is to be re-mined first."""
+def pool_is_due(run: Run) -> bool:
+    """Whether the coming step reads a pool that is to be re-mined first."""
     ohem, state = run.config.ohem, run.state
     if run.pool is None or ohem.pool_refresh_every is None:
         return False
-    reads = ohem.hard_windows or (run.reference and run.mining.reads_first(keep_ratio))
+    reads = ohem.hard_windows or (run.reference and run.mining.reads_first(run.keep_ratio))
     old = state.step - state.pool_step >= ohem.pool_refresh_every
     return bool(reads) and (old or _is_stale(run.pool, state.tokens_seen, ohem.pool_max_age))
 
@@ -73,12 +73,11 @@ def _is_stale(pool: Pool, tokens_seen: int, max_age: int | None) -> bool:
     return tokens_seen - pool.tokens_seen > max_age
 
 
-def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> bool:
+def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> None:
     """Mine every training token under the current weights and go on with those losses.
 
-    Returns:
-        whether it came to the end; not so where someone asked to stop. The shards that are done
-        are kept for the resumption, which begins with this step's checkpoint.
+    Where someone asks to stop on the way, the pool stays the old one. The shards that are done
+    serve the resumption, if it begins with this step's checkpoint.
     """
     try:
         mine_pool(
@@ -91,12 +90,11 @@ def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> bool:
             progress=progress,
         )
     except KeyboardInterrupt:
-        return False
+        return
     run.state.pool_step = run.state.step
     _use_own_pool(run)
     _prune(run)
     progress.start("train", run.budget.known_steps, "steps")
-    return True
 
 
 def reopen_pool(run: Run) -> None:

@@ -1,7 +1,7 @@
 """One optimizer step's gradients: losses of all tokens, selection, backward through the kept."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from tinyohem.ohem.scores import read_tokens
 _EXACT_COUNTS = ("topk", "random", "stratified", "mixed")
 
 
+_UNTIMED = nullcontext()
 LOSS_BUCKETS = (1.0, 3.0, 5.0)  # nats: where the shares of kept tokens are counted
 
 
@@ -45,6 +46,7 @@ def training_step(
     references: Sequence[Tensor] | None = None,
     generator: torch.Generator,
     precision: AbstractContextManager[Any],
+    selection_timer: AbstractContextManager[Any] = _UNTIMED,
 ) -> StepStats:
     """Add the gradient of Σ w·ℓ / Z over all micro-batches to the parameters'.
 
@@ -59,6 +61,8 @@ def training_step(
         references: another model's losses (B, T) of each micro-batch, where mining asks for them.
         generator: source of random selection, on the device of the batches.
         precision: the autocast context of every forward pass; entered more than once.
+        selection_timer: entered around what a plain step does not do: the read-only pass and
+            the selection.
     """
     config = mining.config
     hidden = _HiddenStates(trunk, micro_batches, precision)
@@ -67,21 +71,22 @@ def training_step(
 
     if mining.reads_first(keep_ratio):
         theirs: Sequence[Tensor | None] = references or [None] * len(micro_batches)
-        read = [
-            _read(hidden[i], head_VD, batch, config, reference, precision)
-            for i, (batch, reference) in enumerate(zip(micro_batches, theirs, strict=True))
-        ]
-        loss_BT, score_BT = (torch.cat(parts) for parts in zip(*read, strict=True))
-        weight_BT = mining.weigh(
-            loss_BT,
-            score_BT,
-            torch.cat([batch.input_ids for batch in micro_batches]),
-            labels_BT,
-            keep_ratio,
-            shares=shares,
-            pool_BT=torch.cat(list(references)) if references else None,
-            generator=generator,
-        )
+        with selection_timer:
+            read = [
+                _read(hidden[i], head_VD, batch, config, reference, precision)
+                for i, (batch, reference) in enumerate(zip(micro_batches, theirs, strict=True))
+            ]
+            loss_BT, score_BT = (torch.cat(parts) for parts in zip(*read, strict=True))
+            weight_BT = mining.weigh(
+                loss_BT,
+                score_BT,
+                torch.cat([batch.input_ids for batch in micro_batches]),
+                labels_BT,
+                keep_ratio,
+                shares=shares,
+                pool_BT=torch.cat(list(references)) if references else None,
+                generator=generator,
+            )
     else:
         loss_BT = None
         weight_BT = valid_BT * mining.class_weight(labels_BT)

@@ -1,0 +1,42 @@
+"""HTML pages and pictures: what the optional extra `plots` brings, and what to say without it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tinyohem.errors import InputError
+
+
+@contextmanager
+def plots_extra(what: str) -> Iterator[None]:
+    """Turn an import that fails inside the block into an error that says how to mend it.
+
+    Args:
+        what: what the packages are wanted for.
+
+    Raises:
+        InputError: matplotlib or jinja2 is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        hint = 'Install them in the clone: pip install -c constraints.txt -e ".[plots]"'
+        raise InputError(f"{what} needs matplotlib and jinja2: {error}", hint) from None
+
+
+def render(package: str, template: str, **values: Any) -> str:
+    """Fill in a template of a package's folder `templates`; every value is escaped.
+
+    Raises:
+        InputError: jinja2 is not installed.
+    """
+    with plots_extra("the HTML report"):
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
