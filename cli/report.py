@@ -9,9 +9,7 @@ import typer
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN", help="Run folders, also unfinished, or folders of `compare`"
-        ),
+        typer.Argument(metavar="RUN", help="Run folders, also unfinished, or folders of `compare`"),
     ],
     out: Annotated[
         Path,
