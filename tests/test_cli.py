@@ -144,6 +144,9 @@ class TestHelp:
             "--steps": "training.steps",
             "--ohem-score": "ohem.score",
             "--ohem-weight": "ohem.weight",
+            "--ohem-reference": "ohem.reference",
+            "--pool-max-age": "ohem.pool_max_age",
+            "--pool-refresh-every": "ohem.pool_refresh_every",
             "--curriculum": "curriculum.enabled",
             "--curriculum-metric": "curriculum.metric",
             "--pacing": "curriculum.pacing",
@@ -165,6 +168,9 @@ class TestHelp:
             "--ohem-select": "random",
             "--ohem-score": "entropy",
             "--ohem-weight": "focal",
+            "--ohem-reference": "pool",
+            "--pool-max-age": "1M",
+            "--pool-refresh-every": 100,
             "--ohem-schedule": "anneal",
             "--ohem-scope": "sequence",
             "--ohem-backward": "pruned",
@@ -175,8 +181,10 @@ class TestHelp:
             "--curriculum-fraction": 0.3,
             "--wandb": "offline",
         }.items():
-            assert tinyohem("train", name, *([] if value is True else [value])).code == 1
-            assert seen[-1] == load_config(overrides={keys[name]: value}), name
+            pool = {"ohem.reference": "folder"} if name.startswith("--pool") else {}
+            given = ["--ohem-reference", "folder"] if pool else []
+            assert tinyohem("train", name, *([] if value is True else [value]), *given).code == 1
+            assert seen[-1] == load_config(overrides={keys[name]: value, **pool}), name
         covered = {*keys, "--recipe", "--set", "--out", "--resume", "--dry-run", "--json"}
         assert covered == set(options_of("train"))
 

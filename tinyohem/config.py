@@ -220,8 +220,8 @@ class OhemConfig(_Section):
     @property
     def refers(self) -> bool:
         """Whether a step reads another model's losses: a running mean's or a pool's."""
-        reads = self.keep_schedule().lowest < 1 or self.weight == "ghm"
-        return reads and (self.score == "excess_loss" or self.mixes_pool)
+        ranks = self.keep_schedule().lowest < 1
+        return ranks and (self.score == "excess_loss" or self.mixes_pool)
 
     @property
     def mixes_pool(self) -> bool:
