@@ -98,9 +98,9 @@ class TrainingConfig(_Section):
 class OptimConfig(_Section):
     """The optimizer and its learning-rate schedule."""
 
-    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the trunk's matrices
-    lr: float = Field(4e-3, gt=0)
-    schedule: Literal["cosine", "wsd"] = "cosine"
+    optimizer: Literal["adamw", "muon"] = "muon"  # for the trunk's matrices; AdamW for the rest
+    lr: float = Field(16e-3, gt=0)
+    schedule: Literal["cosine", "wsd"] = "wsd"
     warmup_fraction: float = Field(0.05, ge=0, lt=1)  # of all steps
     decay_fraction: float = Field(0.2, gt=0, le=1)  # of all steps; `wsd` only
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
