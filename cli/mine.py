@@ -16,7 +16,7 @@ def mine(
             help="Run (its newest checkpoint), one checkpoint, transformers folder or Hub id",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the pool")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the pool")] = Path("pool"),
     dataset: Annotated[
         str | None,
         typer.Option(
