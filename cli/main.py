@@ -13,6 +13,7 @@ from tinyohem_cli.compare import compare
 from tinyohem_cli.eval_perplexity import eval_perplexity
 from tinyohem_cli.generate import generate
 from tinyohem_cli.inspect_story import inspect
+from tinyohem_cli.mine import mine
 from tinyohem_cli.prepare_data import prepare_data
 from tinyohem_cli.recipes import recipes
 from tinyohem_cli.report import report
@@ -43,6 +44,7 @@ def _root(
 
 
 app.command("train")(train)
+app.command("mine")(mine)
 app.command("eval-perplexity")(eval_perplexity)
 app.command("inspect")(inspect)
 app.command("generate")(generate)

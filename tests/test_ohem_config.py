@@ -126,7 +126,7 @@ def test_a_value_out_of_range_is_named(given: dict[str, Any], message: str) -> N
     ],
 )
 def test_a_reference_is_kept_where_it_is_asked(given: dict[str, Any], refers: bool) -> None:
-    assert ohem(**given).self_refers is refers
+    assert ohem(**given).refers is refers
 
 
 @pytest.mark.parametrize(

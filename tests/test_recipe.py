@@ -177,7 +177,7 @@ class TestRefusals:
             ({"training.batch_size": 0}, "training.batch_size = 0: "),
             ({"training.steps": 0}, "training.steps = 0: "),
             ({"training.seed": 2**32}, "training.seed = 4294967296: "),
-            ({"training.tokens": "lots"}, "training.tokens = 'lots' is not a token budget"),
+            ({"training.tokens": "lots"}, "training.tokens = 'lots' is not a number of tokens"),
             (
                 {"training.batch_size": 32, "training.micro_batch_size": 5},
                 "[training]: micro_batch_size must divide batch_size = 32",
@@ -257,7 +257,7 @@ class TestTokens:
         "text", ["", "0", "0M", "-4M", "4T", "M", "4 M", "1e6", "x20", "4MM", "nan", "inf", ".5M"]
     )
     def test_what_is_no_budget(self, text: str) -> None:
-        with pytest.raises(InputError, match="is not a token budget"):
+        with pytest.raises(InputError, match="is not a number of tokens"):
             parse_tokens(text, num_parameters=2_000)
 
 

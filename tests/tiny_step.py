@@ -26,7 +26,7 @@ SELECTS: dict[str, dict[str, Any]] = {
     "random": {},
     "importance": {},
     "stratified": {},
-    "mixed": {"mix": "topk=0.3,random=0.3,pool=0.4"},
+    "mixed": {"mix": "topk=0.3,random=0.3,pool=0.4", "reference": "pool"},
 }
 SCORES = ("loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "entropy", "focal")
 WEIGHTS = ("none", "focal", "ghm", "class_balanced")
@@ -87,6 +87,7 @@ def step(
         micro_batches(input_ids, labels, number),
         ratio,
         way,
+        shares=way.config.mix_schedule().shares(0.0),
         references=None if reference is None else reference.chunk(number),
         generator=torch.Generator().manual_seed(seed),
         precision=nullcontext(),

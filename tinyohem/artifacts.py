@@ -1,4 +1,4 @@
-"""Files: where they stand, atomic writes, hashes, JSON lines, compressed text.
+"""Files: where they stand, atomic writes, hashes, JSON lines, compressed text and bytes.
 
 Everything the project writes goes through here, so that a kill at any moment leaves either the old
 file or the new one, never half of one.
@@ -140,3 +140,27 @@ def open_measured(path: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], 
 def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:
     """Append one JSON object as a line."""
     stream.write((json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def compress(content: bytes) -> bytes:
+    """Return one zstd frame that knows its content's size and checksum."""
+    import zstandard
+
+    return zstandard.ZstdCompressor(write_checksum=True).compress(content)
+
+
+def decompress(frame: bytes, size: int) -> bytes:
+    """Return the `size` bytes that `compress` was given.
+
+    Raises:
+        ValueError: the frame is damaged, is not alone, or holds another number of bytes. That is
+            asked of its header, before any memory is taken.
+    """
+    import zstandard
+
+    try:
+        if zstandard.frame_content_size(frame) != size:
+            raise ValueError(f"not a zstd frame of {size:,} bytes")
+        return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from None

@@ -119,6 +119,7 @@ def result(arm: str, seed: int, bits: float) -> dict[str, Any]:
         "tokens_seen": 1000,
         "tokens_selected": 775,
         "train_seconds": 100.0,
+        "select_seconds": 5.0,
         "steps_to_baseline": None,
         "seconds_to_baseline": None,
     }

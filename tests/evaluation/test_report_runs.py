@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from tinyohem.errors import InputError
 from tinyohem.evaluation.report_runs import read_material
@@ -92,6 +93,19 @@ class TestComparison:
             "random": 2,
         }
 
+    def test_a_table_of_another_version_is_left_out_its_runs_are_not(
+        self, comparison: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(comparison, tmp_path / "old")
+        path = tmp_path / "old" / "runs.parquet"
+        parquet.write_table(parquet.read_table(path).drop_columns(["gini"]), path)
+        material = read_material([tmp_path / "old"])
+        assert material.comparisons == []
+        assert [group.name for group in material.groups] == ["full", "random", "ohem"]
+        (warning,) = material.warnings
+        assert warning.startswith("The table of old is left out: another version made it, without")
+        assert "gini" in warning
+
 
 class TestRefused:
     def test_no_run(self, tmp_path: Path) -> None:
@@ -158,6 +172,6 @@ def test_what_does_not_compare_is_said(
     make_run, tmp_path: Path, valid: dict, training: dict, warning: str
 ) -> None:
     folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", valid=valid, training=training)]
-    warnings = read_material(folders).warnings
-    assert len(warnings) == bool(warning)
-    assert warning in "".join(warnings)
+    said = read_material(folders).incomparable
+    assert (said is not None) == bool(warning)
+    assert warning in (said or "")

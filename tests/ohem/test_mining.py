@@ -24,7 +24,8 @@ SHAPE = (4, 16)
 
 def weigh(mining: Mining, scores: Tensor, ratio: float, labels: Tensor | None = None) -> Tensor:
     labels = torch.ones(scores.shape, dtype=torch.long) if labels is None else labels
-    return mining.weigh(scores, scores, labels, labels, ratio, pool_BT=scores)
+    shares = mining.config.mix_schedule().shares(0.0)
+    return mining.weigh(scores, scores, labels, labels, ratio, shares=shares, pool_BT=scores)
 
 
 def drawn(seed: int) -> Tensor:
@@ -162,7 +163,14 @@ class TestPromises:
             generator = torch.Generator().manual_seed(0)
             mining = Mining(config)
             found = mining.weigh(
-                scores.abs(), scores, labels, labels, 0.25, pool_BT=scores, generator=generator
+                scores.abs(),
+                scores,
+                labels,
+                labels,
+                0.25,
+                shares=config.mix_schedule().shares(0.0),
+                pool_BT=scores,
+                generator=generator,
             )
             assert found.isfinite().all(), config
             assert (found >= 0).all(), config
@@ -192,7 +200,7 @@ class TestPromises:
         if case == "one valid token":
             labels[2, 5] = 3
         for config in self.every_config():
-            found = Mining(config).weigh(scores, scores, labels, labels, 0.5, pool_BT=scores)
+            found = weigh(Mining(config), scores, 0.5, labels)
             assert found.isfinite().all(), config
             assert torch.equal(found > 0, labels != IGNORE_INDEX), config
 
@@ -210,6 +218,7 @@ class TestPromises:
                     labels,
                     labels,
                     0.3,
+                    shares=config.mix_schedule().shares(0.0),
                     pool_BT=scores,
                     generator=torch.Generator().manual_seed(3),
                 )

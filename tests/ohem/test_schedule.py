@@ -1,4 +1,4 @@
-"""The keep ratio over training: hand-computed points, bounds, and what is refused."""
+"""Keep ratio and shares over training: hand-computed points, bounds, and what is refused."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyohem.errors import InputError
-from tinyohem.ohem.schedule import NAMED_SCHEDULES, KeepSchedule, parse_schedule, parse_shares
+from tinyohem.ohem.schedule import NAMED_SCHEDULES, KeepSchedule, parse_mix, parse_schedule
 
 ratios = st.floats(1e-6, 1)
 progresses = st.floats(0, 1)
@@ -138,37 +138,69 @@ def test_between_interruptions_the_schedule_holds(
 
 
 @pytest.mark.parametrize(
-    ("text", "shares"),
+    ("text", "points"),
     [
-        ("topk=0.5,random=0.5", {"topk": 0.5, "random": 0.5}),
-        (" random = 0.3 , topk=0.7", {"random": 0.3, "topk": 0.7}),
-        ("pool=1", {"pool": 1.0}),
-        ("topk=0.1,random=0.2,pool=0.7", {"topk": 0.1, "random": 0.2, "pool": 0.7}),
-        ("topk=0,random=1", {"topk": 0.0, "random": 1.0}),
+        ("topk=0.5,random=0.3,pool=0.2", {0: (0.5, 0.3, 0.2), 1: (0.5, 0.3, 0.2)}),
+        (
+            "0:random=1; 0.5:topk=0.5,random=0.5",
+            {0: (0, 1, 0), 0.25: (0.25, 0.75, 0), 0.5: (0.5, 0.5, 0), 1: (0.5, 0.5, 0)},
+        ),
+        (
+            " 0 : topk = 1 ;0.5:topk=1;0.5:pool=0.4,random=0.6;1:random=1",
+            {0: (1, 0, 0), 0.4999: (1, 0, 0), 0.5: (0, 0.6, 0.4), 0.75: (0, 0.8, 0.2)},
+        ),
     ],
 )
-def test_shares(text: str, shares: dict[str, float]) -> None:
-    found = parse_shares(text)
-    assert found == shares
-    assert list(found) == list(shares)  # the order decides who takes first
+def test_shares(text: str, points: dict[float, tuple[float, ...]]) -> None:
+    mix = parse_mix(text)
+    for t, expected in points.items():
+        shares = mix.shares(t)
+        found = tuple(shares.get(name, 0.0) for name in ("topk", "random", "pool"))
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 100), st.integers(0, 10), st.integers(0, 10)), max_size=5),
+    progresses,
+)
+def test_shares_sum_to_one_at_any_time(knots: list[tuple[int, int, int]], t: float) -> None:
+    """Every source has its own straight lines; together they are all of the kept tokens."""
+    written = [(0.0, 0.5, 0.25), *((n / 100, a / 20, b / 20) for n, a, b in sorted(knots))]
+    text = ";".join(f"{n}:topk={a},random={b},pool={1 - a - b}" for n, a, b in written)
+    shares = parse_mix(text).shares(t)
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-9)
+    assert min(shares.values()) >= -1e-12
+
+
+def test_sources_take_in_the_order_in_which_they_are_written() -> None:
+    assert list(parse_mix("0:pool=1;0.5:random=0.5,topk=0.5").shares(0)) == [
+        "pool",
+        "random",
+        "topk",
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'' is no source or stands twice"),
-        ("topk", "'' is no share of topk"),
+        ("", "is no source"),
+        ("hardest=1", "'hardest' is no source"),
+        ("topk=0.5,topk=0.5", "stands twice"),
+        ("topk=", "is no share of topk"),
         ("topk=half,random=0.5", "'half' is no share of topk"),
-        ("bottom=1", "'bottom' is no source or stands twice"),
-        ("topk=0.5,topk=0.5", "'topk' is no source or stands twice"),
-        ("topk=0.5,random=0.4", "must not be negative and must sum to 1"),
-        ("topk=0.5,random=0.50001", "must not be negative and must sum to 1"),
-        ("topk=1.5,random=-0.5", "must not be negative and must sum to 1"),
-        ("topk=nan,random=0.5", "must not be negative and must sum to 1"),
-        ("topk=inf", "must not be negative and must sum to 1"),
+        ("topk=0.5,random=0.4", "must sum to 1"),
+        ("topk=1.5,random=-0.5", "must sum to 1"),
+        ("topk=nan", "must sum to 1"),
+        ("0:topk=1;0.5:topk=0.5", "must sum to 1"),
+        ("topk=1;0.5:random=1", "write knots as t:shares"),
+        ("0:topk=1;", "write knots as t:shares"),
+        ("now:topk=1", "write knots as t:shares"),
+        ("0.1:topk=1", "t must begin at 0"),
+        ("0:topk=1;0.6:topk=1;0.5:topk=1", "rise"),
+        ("0:topk=1;1.5:topk=1", "end by 1"),
+        ("0:topk=1;nan:topk=1", "rise"),
     ],
 )
 def test_bad_shares_are_refused(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
-        parse_shares(text)
-    assert str(caught.value).startswith(f"mix {text!r}: ")
+    with pytest.raises(ValueError, match=message):
+        parse_mix(text)

@@ -46,7 +46,8 @@ def weights(
     **config: Any,
 ) -> Tensor:
     config = OhemConfig.model_validate({"select": method, **config})
-    return select(scores, labels, ratio, config, generator=generator)
+    shares = config.mix_schedule().shares(0.0)
+    return select(scores, labels, ratio, config, shares=shares, generator=generator)
 
 
 @st.composite
@@ -289,17 +290,6 @@ def test_mixed_takes_each_sources_share_and_k_in_all(
     assert (kept[labels == IGNORE_INDEX] == 0).all()
 
 
-def test_a_source_takes_from_what_those_before_it_left() -> None:
-    scores = torch.tensor([[9.0, 8.0, 7.0, 6.0, 5.0, 4.0]])
-    pool = torch.tensor([[9.0, 8.0, 0.0, 0.0, 3.0, 2.0]])
-    config = OhemConfig(select="mixed", mix="topk=0.5,pool=0.5")
-    labels = torch.ones(1, 6, dtype=torch.long)
-    kept = select(scores, labels, 4 / 6, config, pool_BT=pool)
-    assert kept.tolist() == [[1, 1, 0, 0, 1, 1]]  # the pool's first two are taken
-    with pytest.raises(ValueError, match="the source 'pool' was not given"):
-        select(scores, labels, 4 / 6, config)
-
-
 @pytest.mark.parametrize("method", ["importance", "stratified"])
 @pytest.mark.parametrize("scope", ["batch", "sequence"])
 def test_samples_are_drawn_within_their_scope(method: str, scope: str) -> None:
@@ -355,3 +345,68 @@ def test_duplicates_are_out_before_anything_is_ranked(scope: str) -> None:
     assert kept(nms_key="bigram", **limits) == [1, 1, 0, 0, 1, 1]
     with pytest.raises(ValueError, match="needs input_ids"):
         select(scores, labels, 0.5, OhemConfig(nms_key="bigram"))
+
+
+class TestMixed:
+    """Shares of k from several sources, each from what the ones before it left."""
+
+    SHARES = ("topk=0.5,random=0.3,pool=0.2", "pool=0.6,topk=0.4", "random=0.25,pool=0.75")
+
+    @settings(deadline=None)
+    @given(
+        batches(),
+        st.integers(0, 2**31),
+        decimal_ratios,
+        st.sampled_from(SHARES),
+        st.sampled_from(["batch", "sequence"]),
+    )
+    def test_it_equals_a_slow_walk(
+        self,
+        data: tuple[Tensor, Tensor],
+        seed: int,
+        ratio: Fraction,
+        mix: str,
+        scope: str,
+    ) -> None:
+        scores, labels = data
+        pool = torch.randint(0, 3, scores.shape, generator=torch.Generator().manual_seed(seed))
+        config = OhemConfig.model_validate(
+            {"select": "mixed", "scope": scope, "mix": mix, "reference": "pool"}
+        )
+        shares = config.mix_schedule().shares(0.0)
+        kept = select(
+            scores,
+            labels,
+            float(ratio),
+            config,
+            shares=shares,
+            pool_BT=pool.float(),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        rows = [[(b, t) for t in range(labels.shape[1])] for b in range(len(labels))]
+        chance = torch.rand(
+            labels.shape if scope == "sequence" else (1, labels.numel()),
+            generator=torch.Generator().manual_seed(seed),
+            dtype=torch.float64,
+        ).view(labels.shape)
+        of = {"topk": scores, "random": chance, "pool": pool}
+        expected = torch.zeros(labels.shape)
+        for cells in rows if scope == "sequence" else [[cell for row in rows for cell in row]]:
+            left = [cell for cell in cells if labels[cell] != IGNORE_INDEX]
+            count, total, taken = exact_count(len(left), ratio, 1), 0.0, 0
+            for name, share in shares.items():
+                total += share
+                upto = round(total * count)
+                left.sort(key=lambda cell, of=of[name]: (-of[cell].item(), cell))  # type: ignore[misc]
+                for cell in left[: upto - taken]:
+                    expected[cell] = 1
+                left, taken = left[upto - taken :], upto
+        assert torch.equal(kept, expected)
+
+    def test_what_it_needs_must_be_given(self) -> None:
+        scores, labels = torch.ones(1, 4), torch.ones(1, 4, dtype=torch.long)
+        config = OhemConfig(select="mixed")
+        with pytest.raises(ValueError, match="shares"):
+            select(scores, labels, 0.5, config)
+        with pytest.raises(ValueError, match="'pool' was not given"):
+            select(scores, labels, 0.5, config, shares={"pool": 1.0})

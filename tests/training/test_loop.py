@@ -139,7 +139,7 @@ class TestStopping:
         train(tiny.config(corpus), run_dir, resume="auto")
         assert tiny.saved_hashes(run_dir) == tiny.saved_hashes(finished_run)
 
-    @pytest.mark.parametrize("moment", ["_validate", "_log", "_save"])
+    @pytest.mark.parametrize("moment", ["validate", "log", "save"])
     def test_a_signal_at_any_moment_is_saved(
         self,
         finished_run: Path,

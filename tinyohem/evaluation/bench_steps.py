@@ -76,6 +76,7 @@ def _ours(
                 [batch],
                 ratio,
                 mining,
+                shares=config.ohem.mix_schedule().shares(0.0),
                 generator=generator,
                 precision=precision,
                 store=store,

@@ -75,7 +75,8 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
     if out.is_dir():
         raise InputError(f"{out} is a folder", "name the page itself: --out report.html")
     material = read_material(folders)
-    for warning in material.warnings:
+    warnings = [*material.warnings, *filter(None, [material.incomparable])]
+    for warning in warnings:
         progress.warn(warning)
     scores = score_runs(material.runs, progress)
     with figure_style():
@@ -87,7 +88,7 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
         "tinyohem.evaluation",
         "report.html.jinja",
         title=_title([group.name for group in material.groups]),
-        warnings=material.warnings,
+        warnings=warnings,
         sections=sections,
         pictures=pictures,
         figures=figures.name,
@@ -127,7 +128,7 @@ def _draw(plots: Sequence[Plot], folder: Path, progress: Progress) -> dict[str, 
 
 def _sections(material: Material, scores: Scores) -> list[Section]:
     groups = material.groups
-    losses = [*LOSS_CURVES, BITS_CURVE] if material.warnings else LOSS_CURVES
+    losses = [*LOSS_CURVES, BITS_CURVE] if material.incomparable else LOSS_CURVES
     return [
         *_comparisons(material),
         Section("runs", "Runs", _RUNS_INTRO, [runs_table(groups)]),

@@ -92,7 +92,8 @@ class Material:
 
     groups: list[RunGroup]
     comparisons: list[ComparisonResult]
-    warnings: list[str]  # what keeps the runs from being comparable
+    warnings: list[str]  # what is left out
+    incomparable: str | None  # what keeps the runs' figures from being compared
 
     @property
     def runs(self) -> list[RunLog]:
@@ -106,22 +107,27 @@ def read_material(folders: Sequence[Path]) -> Material:
     Raises:
         InputError: a folder holds no run, a run without a line of metrics, or a damaged file.
     """
-    groups, comparisons = [], []
+    groups: list[RunGroup] = []
+    comparisons, warnings = [], []
     labels = _labels(folders)
     for folder, label in zip(folders, labels, strict=True):
         if (folder / "config.json").exists():
             groups.append(RunGroup(label, (_read_run(folder, label),)))
             continue
         prefix = f"{label}/" if len(folders) > 1 else ""
-        table = _read_table(folder)
-        groups += _read_arms(folder, prefix, [row.arm for row in table])
-        if table:
-            places = {group.name: place for place, group in enumerate(groups)}
-            # An arm whose runs were deleted has its row still, in a colour that is free.
-            own = [places.get(prefix + row.arm, len(groups)) for row in table]
-            comparisons.append(ComparisonResult(label, table, own))
+        results = _read_results(folder)
+        own = _read_arms(folder, prefix, list(dict.fromkeys(r["arm"] for r in results)))
+        if results:
+            try:
+                comparisons.append(_comparison(label, prefix, results, [*groups, *own]))
+            except KeyError as figure:
+                warnings.append(
+                    f"The table of {label} is left out: another version made it, without {figure}. "
+                    "The same compare command makes it anew, where it can."
+                )
+        groups += own
     runs = [run for group in groups for run in group.runs]
-    return Material(groups, comparisons, _incomparable(runs))
+    return Material(groups, comparisons, warnings, _incomparable(runs))
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
@@ -205,8 +211,8 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_table(folder: Path) -> list[Row]:
-    """Return the rows of a comparison's table, made again from its runs; none before its end."""
+def _read_results(folder: Path) -> list[dict[str, Any]]:
+    """Return what a comparison found of each of its runs; nothing before its end."""
     path = folder / "runs.parquet"
     if not path.exists():
         return []
@@ -214,31 +220,42 @@ def _read_table(folder: Path) -> list[Row]:
     from pyarrow import parquet
 
     try:
-        return summarise(parquet.read_table(path).to_pylist())
-    except (pyarrow.ArrowInvalid, KeyError, StopIteration) as error:
+        results: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+        return [result for result in results if isinstance(result["arm"], str)]
+    except (pyarrow.ArrowInvalid, KeyError) as error:
         raise InputError(
-            f"{path} is damaged or another version's: {error}",
-            "repeat the `compare` command: its finished runs are kept",
+            f"{path} is damaged: {error}", "repeat the `compare` command: it keeps finished runs"
         ) from None
 
 
-def _incomparable(runs: Iterable[RunLog]) -> list[str]:
+def _comparison(
+    label: str, prefix: str, results: list[dict[str, Any]], groups: Sequence[RunGroup]
+) -> ComparisonResult:
+    """Make the table again; an arm whose runs were deleted has a colour that is free."""
+    rows = summarise(results)
+    places = {group.name: place for place, group in enumerate(groups)}
+    return ComparisonResult(
+        label, rows, [places.get(prefix + row.arm, len(groups)) for row in rows]
+    )
+
+
+def _incomparable(runs: Iterable[RunLog]) -> str | None:
     """Say what the figures of these runs cannot be compared by."""
     valid = [run.record["valid"] for run in runs]
     stories = {json.dumps([v["corpus"], v.get("part"), v.get("clean")]) for v in valid}
     if len(stories) > 1:
-        return [
+        return (
             "These runs were validated on different stories: their losses and perplexities do not "
             "compare; bits per byte come nearest, and still depend on the text."
-        ]
+        )
     if len({v["tokenizer"] for v in valid}) > 1:
-        return [
+        return (
             "These runs have different tokenizers: losses and perplexities per token do not "
             "compare; bits per byte do."
-        ]
+        )
     if len({run.record["config"]["training"].get("eval_tokens") for run in runs}) > 1:
-        return [
+        return (
             "During training these runs were validated on heads of different length: their "
             "validation curves do not compare; the figures of the finished models do."
-        ]
-    return []
+        )
+    return None

@@ -5,6 +5,7 @@ M tokens of a scope (B·T or T).
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,7 +15,6 @@ from tinyohem.data.batches import IGNORE_INDEX
 from tinyohem.ohem.duplicates import first_of_bigram, first_of_neighbours
 from tinyohem.ohem.ranking import keep_counts, ranks, top_k, uniform
 from tinyohem.ohem.sampling import adaptive_counts, importance, stratified
-from tinyohem.ohem.schedule import parse_shares
 
 
 def select(
@@ -23,6 +23,7 @@ def select(
     keep_ratio: float,
     config: OhemConfig,
     *,
+    shares: Mapping[str, float] | None = None,
     input_ids_BT: Tensor | None = None,
     pool_BT: Tensor | None = None,
     limit: Tensor | None = None,
@@ -42,6 +43,7 @@ def select(
         labels_BT: int64 (B, T); `IGNORE_INDEX` is excluded before anything is counted.
         keep_ratio: share of the valid tokens of each scope to keep, in (0, 1]; at 1 every method
             keeps them all, with weight 1.
+        shares: of each source; needed by `mixed`.
         input_ids_BT: int64 (B, T); needed to find repeated bigrams.
         pool_BT: (B, T) losses of an earlier checkpoint; needed by the source `pool`.
         limit: scalar in the scores' unit, for `threshold`; default: the config's own.
@@ -81,7 +83,7 @@ def select(
                 "random": uniform(scores_SM, generator),
                 "pool": None if pool_BT is None else pool_BT.reshape(shape),
             }
-            weight_SM = _mixed(sources, candidates_SM, counts_S, config.mix)
+            weight_SM = _mixed(sources, candidates_SM, counts_S, shares)
     return weight_SM.view(labels_BT.shape).float()
 
 
@@ -138,13 +140,18 @@ def _band(scores_SM: Tensor, candidates_SM: Tensor, counts_S: Tensor, noise: flo
 
 
 def _mixed(
-    sources: dict[str, Tensor | None], candidates_SM: Tensor, counts_S: Tensor, mix: str
+    sources: Mapping[str, Tensor | None],
+    candidates_SM: Tensor,
+    counts_S: Tensor,
+    shares: Mapping[str, float] | None,
 ) -> Tensor:
     """Take each source's share of k from what the sources before it left."""
+    if shares is None:
+        raise ValueError("mixed needs the shares of its sources")
     kept_SM = torch.zeros_like(candidates_SM)
     total = 0.0
     taken_S = torch.zeros_like(counts_S)
-    for name, share in parse_shares(mix).items():
+    for name, share in shares.items():
         scores_SM = sources[name]
         if scores_SM is None:
             raise ValueError(f"the source {name!r} was not given")

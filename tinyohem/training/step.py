@@ -48,6 +48,7 @@ def training_step(
     keep_ratio: float,
     mining: Mining,
     *,
+    shares: Mapping[str, float] | None = None,
     references: Sequence[Tensor] | None = None,
     generator: torch.Generator,
     precision: AbstractContextManager[Any],
@@ -61,6 +62,7 @@ def training_step(
     Args:
         head_VD: (V, D) output embedding.
         keep_ratio: share of tokens to keep; at 1.0 the step is plain cross entropy.
+        shares: of each source of `mixed`.
         references: another model's losses (B, T) of each micro-batch, where mining asks for them.
         generator: source of random selection, on the device of the batches.
         precision: the autocast context of every forward pass; entered more than once.
@@ -94,6 +96,7 @@ def training_step(
                 torch.cat([batch.input_ids for batch in micro_batches]),
                 labels_BT,
                 keep_ratio,
+                shares=shares,
                 pool_BT=torch.cat(list(references)) if references else None,
                 generator=generator,
             )
