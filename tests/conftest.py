@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 import tiny
+from hypothesis import settings
 
 from tinyohem.data.sample import sample_stories
+
+# How long an example takes is the machine's affair.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -81,12 +81,12 @@ def test_a_ramp_is_thinned_from_its_top(falling: bool) -> None:
 
 
 def test_bigrams_of_a_large_vocabulary_do_not_meet() -> None:
-    """(1, 0) and (0, 2³²) would, were the pair packed without room; so would ids beyond 2¹⁶."""
-    ids = torch.tensor([[70_000, 70_001, 70_000, 1, 0]])
-    labels = torch.tensor([[70_001, 70_000, 70_001, 0, 65_536]])
-    scores = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
+    """With 8 or 16 bits for the label, (1, 0) would be (0, 256) or (0, 65,536)."""
+    ids = torch.tensor([[70_000, 70_001, 70_000, 1, 0, 0]])
+    labels = torch.tensor([[70_001, 70_000, 70_001, 0, 65_536, 256]])
+    scores = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
     found = first_of_bigram(scores, torch.ones_like(ids, dtype=torch.bool), ids, labels, 1)
-    assert found.tolist() == [[False, True, True, True, True]]
+    assert found.tolist() == [[False, True, True, True, True, True]]
 
 
 def test_nothing_valid_leaves_nothing() -> None:

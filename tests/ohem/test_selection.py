@@ -55,7 +55,11 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 9)))
     size = shape[0] * shape[1]
     # Few distinct scores, so that ties are the rule.
-    numbers = st.one_of(st.integers(-2, 3).map(float), st.floats(-(2.0**99), 2.0**99, width=32))
+    numbers = st.one_of(
+        st.integers(-2, 3).map(float),
+        st.floats(-(2.0**99), 2.0**99, width=32),
+        st.sampled_from([-math.inf, math.inf]),
+    )
     scores = draw(st.lists(numbers, min_size=size, max_size=size))
     ignored = draw(st.lists(st.booleans(), min_size=size, max_size=size))
     labels = [IGNORE_INDEX if skip else 1 for skip in ignored]

@@ -64,11 +64,12 @@ def test_micro_batches_keep_the_same_tokens_and_give_the_same_gradient(
     ways = [way for way in tiny_step.every_way() if way["select"] == select]
     assert len(ways) == 6 * 4 * 2
     for way in ways:
+        ignored = way["weight"] in ("none", "ghm")  # else the host knows some of the counts
         found = []
         for number in (1, 2):
             mining = tiny_step.mining(**way)
             for seed in (3, 4) if way["weight"] == "ghm" else (3,):
-                batch = tiny_step.tokens(seed=seed)
+                batch = tiny_step.tokens(ignored=ignored, seed=seed)
                 stats = tiny_step.step(
                     built,
                     *batch,
@@ -82,7 +83,7 @@ def test_micro_batches_keep_the_same_tokens_and_give_the_same_gradient(
             found.append((stats, weighed[-1], tiny_step.gradient(built)))
         (whole, kept, expected), (parts, kept_by_parts, gradient) = found
         assert torch.equal(kept > 0, kept_by_parts > 0), way
-        assert 0 < whole.num_kept == parts.num_kept <= 18, way
+        assert 0 < whole.num_kept == parts.num_kept <= 24, way
         torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-7, msg=str(way))
         assert expected.abs().max() > 0.01, way
         for name in ("loss", "loss_selected", "loss_threshold", "effective_sample_size"):
@@ -93,20 +94,22 @@ def test_micro_batches_keep_the_same_tokens_and_give_the_same_gradient(
     "config",
     [
         {"select": "threshold", "queue_steps": 2},
-        {"nms_key": "position", "nms_window": 1},
+        {"nms_key": "position", "nms_window": 2},  # leaves fewer than k
         {"nms_key": "bigram"},
         {"schedule": "adaptive", "ratio": 0.3},
     ],
     ids=["queue", "position", "bigram", "adaptive"],
 )
+@pytest.mark.parametrize("ignored", [False, True])
 def test_so_they_do_with_a_queue_without_duplicates_and_adaptively(
-    built: Any, weighed: list[Tensor], config: dict[str, Any]
+    built: Any, weighed: list[Tensor], config: dict[str, Any], ignored: bool
 ) -> None:
     found = []
     for number in (1, 2, 4):
         mining = tiny_step.mining(**config)
         for seed in (3, 4, 5):
-            tiny_step.step(built, *tiny_step.tokens(seed=seed), 0.4, mining, number=number)
+            data = tiny_step.tokens(ignored=ignored, seed=seed)
+            tiny_step.step(built, *data, 0.4, mining, number=number)
         found.append((weighed[-1], tiny_step.gradient(built)))
     for kept, gradient in found[1:]:
         assert torch.equal(kept, found[0][0])
