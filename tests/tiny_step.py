@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX, Batch
+from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.weights import class_weights
 from tinyohem.training.model import Shape, build_model, head_weight, trunk
@@ -77,6 +78,7 @@ def step(
     number: int = 1,
     reference: Tensor | None = None,
     seed: int = 0,
+    store: SoftmaxStore | None = None,
 ) -> StepStats:
     """Take the gradients of one step over `number` micro-batches."""
     return training_step(
@@ -89,6 +91,7 @@ def step(
         references=None if reference is None else reference.chunk(number),
         generator=torch.Generator().manual_seed(seed),
         precision=nullcontext(),
+        store=store,
     )
 
 

@@ -195,6 +195,27 @@ class TestStratified:
         torch.testing.assert_close(drawn, expected)
         assert weight.sum().item() == pytest.approx(number)
 
+    @pytest.mark.parametrize(
+        ("number", "count", "share", "hardest"),
+        [
+            (20, 17, 0.7, 10),  # (17 - 0.7 · 20) / 0.3 gives 9.999999999999998
+            (10, 5, 1e-12, 4),  # one is left to be drawn, or the rest would have no chance
+            (10, 5, 0.5, 0),
+            (10, 10, 0.5, 10),
+        ],
+    )
+    def test_how_many_are_certain(
+        self, number: int, count: int, share: float, hardest: int
+    ) -> None:
+        score, valid = one_scope([float(number - i) for i in range(number)])
+        (weight,) = stratified(score, valid, torch.tensor([count]), share, torch.Generator())
+        assert (weight[:hardest] == 1).all()
+        drawn = weight[hardest:][weight[hardest:] > 0]
+        assert len(drawn) == count - hardest
+        assert drawn.tolist() == pytest.approx(
+            [(number - hardest) / max(1, count - hardest)] * (count - hardest)
+        )
+
     def test_which_are_drawn_does_not_depend_on_the_score(self) -> None:
         score, valid = one_scope([9.0, 8.0, *[1.0] * 5, *[0.0] * 5])
         generator, draws = torch.Generator().manual_seed(0), 3000
