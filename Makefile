@@ -12,6 +12,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(INSTALL) --editable .
 	touch $@
 
+$(VENV)/.installed-plots: $(VENV)/.installed
+	$(INSTALL) --editable '.[plots]'
+	touch $@
+
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --editable '.[dev,plots]'
 	touch $@

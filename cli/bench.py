@@ -13,20 +13,27 @@ def bench(
         int, typer.Option("--rounds", help="Timed steps of each variant", min=1)
     ] = 10,
     device: options.Device = None,
+    compile_steps: Annotated[
+        bool | None,
+        typer.Option("--compile", help="Time our steps through torch.compile as well"),
+    ] = None,
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Time the training step: full, mined, a bare PyTorch loop, the usual mask on the loss.
+    """Time the training step: full, mined (exact and pruned), and what others do.
 
-    Steps of all variants are interleaved; random tokens, so no data is needed.
+    The others: a bare PyTorch loop, the usual mask on its loss, a step of transformers' Trainer
+    (where accelerate is installed). All steps are interleaved; random tokens, so no data is needed.
     """
     from rich.table import Table
 
     from tinyohem.evaluation.bench import FULL, run_bench
+    from tinyohem.evaluation.bench_steps import PHASES
     from tinyohem.recipe import load_config
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
-    config = load_config(recipe, options.given({"training.device": device}), assignments or ())
+    given = options.given({"training.device": device, "training.compile": compile_steps})
+    config = load_config(recipe, given, assignments or ())
     timings = run_bench(config, rounds, ConsoleProgress())
     full = next(timing for timing in timings if timing.name == FULL)
     rows = [timing.to_json(full) for timing in timings]
@@ -43,3 +50,9 @@ def bench(
             f"{row['ratio_to_full']:.2f}×",
         )
     out.print(table)
+    parts = Table("ms (median) of", *PHASES)
+    for row in rows:
+        if phases := row["ms_by_phase"]:
+            cells = (f"{phases[name]:.1f}" if name in phases else "" for name in PHASES)
+            parts.add_row(row["name"], *cells)
+    out.print(parts)

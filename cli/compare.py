@@ -26,11 +26,11 @@ def compare(
         typer.Option("--seeds", help="How many (3: seeds 0, 1, 2) or which (0,4,7); default: 3"),
     ] = None,
     budget: Annotated[
-        Literal["equal-tokens", "equal-seconds"] | None,
+        Literal["equal-tokens", "equal-seconds", "equal-seconds-free-selection"] | None,
         typer.Option(
             "--budget",
             help="Give every arm the baseline's tokens, or its seconds of training (evaluation "
-            "excluded); default: equal-tokens",
+            "excluded), or its seconds not counting what selection costs; default: equal-tokens",
         ),
     ] = None,
     recipe: options.Recipe = None,

@@ -1,38 +1,63 @@
 """`tinyohem eval-perplexity`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinyohem_cli import options
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tinyohem.evaluation.calibration import Calibration
+    from tinyohem.evaluation.diagnostics import Group
+
+_TITLES = {
+    "loss": "By the token's loss (nats)",
+    "frequency": "By the rank of the token in the training split",
+    "difficulty": "By the story's difficulty, in tenths",
+}
+
 
 def eval_perplexity(
-    model: Annotated[
-        str, typer.Argument(help="Run folder, checkpoint, transformers folder or Hub id")
-    ],
-    dataset: Annotated[
+    model: options.ScoredModel,
+    dataset: options.ScoredDataset = None,
+    text_field: options.TextField = None,
+    seq_len: options.SeqLen = None,
+    stride: options.Stride = None,
+    by: Annotated[
         str | None,
         typer.Option(
-            "--dataset",
-            help="Stories to score, as for `train`: the validation split, or all where there are "
-            "no splits; default: what the run was validated on",
+            "--by",
+            metavar="WAY,WAY",
+            help="Also group the tokens by their loss, by their frequency in the training split, "
+            "by the difficulty of their story: loss,frequency,difficulty; default: none",
         ),
     ] = None,
-    text_field: options.TextField = None,
-    seq_len: Annotated[
-        int | None,
-        typer.Option("--seq-len", help="Context in tokens; default: the model's own", min=2),
-    ] = None,
-    stride: Annotated[
-        int | None,
+    scores: Annotated[
+        Path | None,
         typer.Option(
-            "--stride",
-            help="Tokens newly scored by each window of a story longer than the context; "
-            "default: half the context",
-            min=1,
+            "--scores",
+            help="Score folder for --by difficulty; default: the stories are scored on the way",
         ),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            help="Difficulty for --by difficulty, as --curriculum-metric of `train`; "
+            "default: compression_ratio",
+        ),
+    ] = None,
+    calibration: Annotated[
+        bool,
+        typer.Option(
+            "--calibration",
+            help="Also measure the expected calibration error and the best temperature; takes some "
+            "three times as long again",
+        ),
+    ] = False,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -40,25 +65,74 @@ def eval_perplexity(
 
     Without --dataset a run is scored on the validation stories it was trained beside.
     """
-    from pathlib import Path
-
     from tinyohem.artifacts import write_json
-    from tinyohem.evaluation.source import evaluate_source
+    from tinyohem.errors import InputError
+    from tinyohem.evaluation.diagnose import diagnose, parse_ways
+    from tinyohem.evaluation.source import open_evaluation
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
-    perplexity = evaluate_source(
+    ways = parse_ways(by)
+    if (scores or metric) and "difficulty" not in ways:
+        raise InputError("--scores and --metric tell difficulty", "add --by difficulty")
+    progress = ConsoleProgress()
+    evaluation = open_evaluation(
         model,
         dataset=dataset,
         text_field=text_field or "text",
         seq_len=seq_len,
         stride=stride,
         device=device or "auto",
-        progress=ConsoleProgress(),
+        progress=progress,
+    )
+    asked = options.given({"metric": metric})
+    found = diagnose(
+        evaluation,
+        by=ways,
+        scores=scores,
+        calibration=calibration,
+        progress=progress,
+        **asked,
     )
     own_validation = dataset is None and seq_len is None and stride is None
     if own_validation and (Path(model) / "model").is_dir():
-        write_json(Path(model) / "eval.json", perplexity.to_json())
+        write_json(Path(model) / "eval.json", found.perplexity.to_json())
     if as_json:
-        print_json(perplexity.to_json())
-    else:
-        out.print(options.perplexity_table(perplexity, model))
+        print_json(found.to_json())
+        return
+    out.print(options.perplexity_table(found.perplexity, model))
+    for way, groups in found.by.items():
+        out.print(_group_table(_TITLES[way], groups))
+    if found.calibration is not None:
+        out.print(_calibration_table(found.calibration))
+
+
+def _group_table(title: str, groups: "list[Group]") -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("group")
+    for heading in ("tokens", "share", "nats per token", "perplexity", "share of the loss"):
+        table.add_column(heading, justify="right")
+    total = sum(group.tokens for group in groups)
+    for group in groups:
+        table.add_row(
+            group.name,
+            f"{group.tokens:,}",
+            f"{group.tokens / total:.1%}",
+            f"{group.loss:.4f}",
+            f"{group.perplexity:,.4g}",
+            f"{group.share_of_loss:.1%}",
+        )
+    return table
+
+
+def _calibration_table(calibration: "Calibration") -> "Table":
+    from rich.table import Table
+
+    table = Table(title="Calibration", title_justify="left", show_header=False)
+    table.add_row("likeliest token is right", f"{calibration.accuracy:.2%}")
+    table.add_row("its mean probability", f"{calibration.confidence:.2%}")
+    table.add_row("expected calibration error", f"{calibration.calibration_error:.2%}")
+    table.add_row("best temperature", f"{calibration.best_temperature:.3f}")
+    table.add_row("loss at that temperature", f"{calibration.loss_at_best:.4f}")
+    return table

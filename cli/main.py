@@ -12,8 +12,11 @@ from tinyohem_cli.bench import bench
 from tinyohem_cli.compare import compare
 from tinyohem_cli.eval_perplexity import eval_perplexity
 from tinyohem_cli.generate import generate
+from tinyohem_cli.inspect_story import inspect
+from tinyohem_cli.mine import mine
 from tinyohem_cli.prepare_data import prepare_data
 from tinyohem_cli.recipes import recipes
+from tinyohem_cli.report import report
 from tinyohem_cli.score_difficulty import score_difficulty
 from tinyohem_cli.train import train
 
@@ -41,10 +44,13 @@ def _root(
 
 
 app.command("train")(train)
+app.command("mine")(mine)
 app.command("eval-perplexity")(eval_perplexity)
+app.command("inspect")(inspect)
 app.command("generate")(generate)
 app.command("prepare-data")(prepare_data)
 app.command("compare")(compare)
+app.command("report")(report)
 app.command("score-difficulty")(score_difficulty)
 app.command("bench")(bench)
 app.add_typer(recipes, name="recipes")

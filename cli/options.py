@@ -60,6 +60,30 @@ Tokens = Annotated[
         help="Budget in tokens (4M, 12.8M) or times the parameters (20x, 192x); default: 20x",
     ),
 ]
+ScoredModel = Annotated[
+    str, typer.Argument(help="Run folder, checkpoint, transformers folder or Hub id")
+]
+ScoredDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Stories to score, as for `train`: the validation split, or all where there are "
+        "no splits; default: what the run was validated on",
+    ),
+]
+SeqLen = Annotated[
+    int | None,
+    typer.Option("--seq-len", help="Context in tokens; default: the model's own", min=2),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        "--stride",
+        help="Tokens newly scored by each window of a story longer than the context; "
+        "default: half the context",
+        min=1,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(

@@ -10,7 +10,7 @@ from tinyohem_cli import options
 if TYPE_CHECKING:
     from tinyohem.evaluation.perplexity import Perplexity
     from tinyohem.training.dry_run import DryRun
-    from tinyohem.training.loop import Run
+    from tinyohem.training.run import Run
 
 _MINING = "Hard-token mining"
 _CURRICULUM = "Curriculum"
@@ -70,8 +70,36 @@ def train(
         str | None,
         typer.Option(
             "--ohem-score",
-            help="How hard a token is: loss, loss_x_gradnorm, gradnorm, excess_loss (over a "
-            "running mean of the model), entropy, focal; default: loss, gradnorm with importance",
+            help="How hard a token is: loss, loss_x_gradnorm, gradnorm, excess_loss (over "
+            "--ohem-reference), entropy, focal; default: loss, gradnorm with importance",
+            rich_help_panel=_MINING,
+        ),
+    ] = None,
+    ohem_reference: Annotated[
+        str | None,
+        typer.Option(
+            "--ohem-reference",
+            help="What excess_loss compares with: ema (a running mean of the model) or the folder "
+            "of a pool that `tinyohem mine` made on the same tokens; default: ema",
+            rich_help_panel=_MINING,
+        ),
+    ] = None,
+    pool_max_age: Annotated[
+        str | None,
+        typer.Option(
+            "--pool-max-age",
+            help="Most training tokens (500k, 1M) that the run may be ahead of the model that the "
+            "pool was mined under: an older pool is refused before the first step, or re-mined "
+            "where --pool-refresh-every is given; default: no limit",
+            rich_help_panel=_MINING,
+        ),
+    ] = None,
+    pool_refresh_every: Annotated[
+        int | None,
+        typer.Option(
+            "--pool-refresh-every",
+            help="Re-mine the pool with the current weights once it is so many steps old and a "
+            "step reads it; that takes training time; default: never",
             rich_help_panel=_MINING,
         ),
     ] = None,
@@ -102,6 +130,16 @@ def train(
             "--ohem-scope",
             help="Rank the tokens of the whole step together (batch) or each sequence by itself "
             "(sequence); default: batch",
+            rich_help_panel=_MINING,
+        ),
+    ] = None,
+    ohem_backward: Annotated[
+        str | None,
+        typer.Option(
+            "--ohem-backward",
+            help="exact, or pruned: the backward pass leaves out what the other tokens teach as "
+            "keys and values, an approximation that pays up to about two thirds of the tokens "
+            "(above that it is exact); default: exact",
             rich_help_panel=_MINING,
         ),
     ] = None,
@@ -200,9 +238,13 @@ def train(
         "ohem.ratio": ohem_ratio,
         "ohem.select": ohem_select,
         "ohem.score": ohem_score,
+        "ohem.reference": ohem_reference,
+        "ohem.pool_max_age": pool_max_age,
+        "ohem.pool_refresh_every": pool_refresh_every,
         "ohem.weight": ohem_weight,
         "ohem.schedule": ohem_schedule,
         "ohem.scope": ohem_scope,
+        "ohem.backward": ohem_backward,
         "ohem.min_kept": ohem_min_kept,
         "curriculum.enabled": curriculum,
         "curriculum.metric": curriculum_metric,

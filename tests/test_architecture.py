@@ -19,9 +19,9 @@ PACKAGES = {"tinyohem": ROOT / "tinyohem", "tinyohem_cli": ROOT / "cli"}
 HOMES = {
     "datasets": ("tinyohem.data.hub",),
     "ftfy": ("tinyohem.data.clean", "tinyohem.difficulty.flags"),
-    "jinja2": ("tinyohem.difficulty.page", "tinyohem.evaluation."),
+    "jinja2": ("tinyohem.pages",),
     "lm_eval": (),
-    "matplotlib": ("tinyohem.difficulty.page", "tinyohem.evaluation."),
+    "matplotlib": ("tinyohem.difficulty.page", "tinyohem.evaluation.", "tinyohem.pages"),
     "pydantic": ("tinyohem.config",),
     "rich": ("tinyohem_cli.",),
     "safetensors": ("tinyohem.training.", "tinyohem.difficulty.curriculum"),
@@ -29,6 +29,7 @@ HOMES = {
     "transformers": (
         "tinyohem.data.tokenizer",
         "tinyohem.evaluation.",
+        "tinyohem.training.attention",
         "tinyohem.training.model",
     ),
     "typer": ("tinyohem_cli.",),

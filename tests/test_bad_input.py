@@ -213,8 +213,8 @@ class TestRecipe:
             ("--set optim.lr=-1", "optim.lr = -1: "),
             ("--set training.micro_batch_size=3", "micro_batch_size must divide batch_size = 4"),
             ("--set model.hidden_size=18", "model.hidden_size = 18 does not divide into 2 heads"),
-            ("--tokens=lots", "training.tokens = 'lots' is not a token budget"),
-            ("--tokens=0", "training.tokens = '0' is not a token budget"),
+            ("--tokens=lots", "training.tokens = 'lots' is not a number of tokens"),
+            ("--tokens=0", "training.tokens = '0' is not a number of tokens"),
             ("--model=3m", "model.preset = '3m': "),
             ("--ohem-select=best", "ohem.select = 'best': "),
             ("--seed=-1", "training.seed = -1: "),
@@ -285,6 +285,74 @@ class TestRunFolder:
         arguments = ["train", *tiny.flags(corpus), "--out=old", "--resume=auto"]
         error = reject(*arguments, hint="another --out")
         assert error == "every checkpoint in old/checkpoints is damaged"
+
+
+class TestPools:
+    @pytest.fixture
+    def pool(self, finished_run: Path, tmp_path: Path, tinyohem: tiny.Command) -> Path:
+        assert tinyohem("mine", finished_run, "--device=cpu", "--out", tmp_path / "pool").code == 0
+        return tmp_path / "pool"
+
+    def excess(self, corpus: Path, *more: object, **overrides: Any) -> list[object]:
+        """Return the arguments of a training by excess loss over `pool`."""
+        mining = ("--ohem-ratio=0.5", "--ohem-score=excess_loss", "--ohem-reference=pool")
+        return [*train(corpus, **overrides), *mining, *more]
+
+    def test_no_pool(self, reject: Reject, corpus: Path, tmp_path: Path) -> None:
+        told = "pool holds no pool that can be read: "
+        assert reject(*self.excess(corpus), hint="tinyohem mine RUN").startswith(told)
+        (tmp_path / "pool").mkdir()
+        assert reject(*self.excess(corpus, "--dry-run"), hint="mine RUN").startswith(told)
+
+    @pytest.mark.usefixtures("pool")
+    def test_of_other_stories_windows_or_tokens(
+        self, reject: Reject, corpus: Path, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "other"
+        shutil.copytree(corpus, other)
+        lines = (corpus / "train.jsonl").read_text().splitlines(keepends=True)
+        (other / "train.jsonl").write_text("".join(lines[:-1]))
+        tokenizer = {"tokenizer__vocab_size": 321}
+        windows = {"training__seq_len": 16}
+        for found, told in (
+            (reject(*self.excess(other), hint="--dataset"), "with other tokens"),
+            (reject(*self.excess(corpus, **tokenizer), hint="tokenizer"), "with other tokens"),
+            (reject(*self.excess(corpus, **windows), hint="--seq-len 16"), "on other windows"),
+        ):
+            assert found == f"the pool pool was mined {told} than those of this run"
+
+    @pytest.mark.parametrize("damage", ["flip", "cut"])
+    def test_a_damaged_shard(self, reject: Reject, corpus: Path, pool: Path, damage: str) -> None:
+        shard = pool / "shard_0000000.f16.zst"
+        content = bytearray(shard.read_bytes())
+        content[1000] ^= 1
+        shard.write_bytes(content if damage == "flip" else content[:1000])
+        error = reject(*self.excess(corpus), hint="repeat the `tinyohem mine`")
+        assert error.startswith("the pool's shard pool/shard_0000000.f16.zst is damaged: ")
+
+    @pytest.mark.usefixtures("pool")
+    def test_too_old(self, reject: Reject, corpus: Path) -> None:
+        arguments = self.excess(corpus, "--pool-max-age=2k", training__steps=40)
+        error = reject(*arguments, hint="--pool-refresh-every")
+        assert error == (
+            "the pool pool was mined after 2,560 training tokens; at the end of this run it would "
+            "be 2,560 tokens old, beyond ohem.pool_max_age = 2,000"
+        )
+
+    @pytest.mark.usefixtures("pool")
+    def test_mining(self, reject: Reject, finished_run: Path, tmp_path: Path) -> None:
+        mine = ("mine", finished_run, "--device=cpu", "--out")
+        (tmp_path / "notes").mkdir()
+        (tmp_path / "notes" / "a.txt").write_text("mine")
+        assert reject(*mine, "notes", hint="--out") == "notes is not empty and holds no pool"
+        other = reject(*mine, "pool", "--seq-len=16", hint="choose another --out")
+        assert other == "pool holds another pool: its context differs"
+        error = reject("mine", "nowhere", "--out=new", hint="run folder")
+        assert error.startswith("cannot load a language model from 'nowhere'")
+        error = reject(*mine, "new", "--dataset=nowhere.jsonl", hint="check the path")
+        assert error == "there is no file or folder nowhere.jsonl"
+        assert reject(*mine, "new", "--seq-len=99", hint="--seq-len 32 or less")
+        assert not (tmp_path / "new").exists()
 
 
 class TestModels:

@@ -17,7 +17,7 @@ from tinyohem.recipe import load_config, recipe_names
 from tinyohem_cli.main import app
 
 HEAVY = {"torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow", "wandb"}
-COMMANDS = ("train", "eval-perplexity", "generate", "prepare-data")
+COMMANDS = ("train", "mine", "eval-perplexity", "inspect", "generate", "prepare-data")
 EVAL_NAMES = {
     "loss",
     "perplexity",
@@ -41,8 +41,10 @@ KEY_OF_OPTION = {
     "--compile": "training.compile",
     "--ohem-ratio": "ohem.ratio",
     "--ohem-select": "ohem.select",
+    "--ohem-reference": "ohem.reference",
     "--ohem-schedule": "ohem.schedule",
     "--ohem-scope": "ohem.scope",
+    "--ohem-backward": "ohem.backward",
     "--ohem-min-kept": "ohem.min_kept",
     "--wandb": "tracking.wandb",
 }
@@ -52,6 +54,9 @@ UNITS = {
     ("train", "--model"): "parameters",
     ("train", "--ohem-ratio"): "share of tokens",
     ("train", "--ohem-min-kept"): "tokens",
+    ("train", "--pool-max-age"): "training tokens",
+    ("train", "--pool-refresh-every"): "steps",
+    ("mine", "--seq-len"): "tokens",
     ("eval-perplexity", "--seq-len"): "tokens",
     ("eval-perplexity", "--stride"): "tokens",
     ("generate", "--max-new-tokens"): "tokens",
@@ -141,6 +146,10 @@ class TestHelp:
             "--valid": "data.valid",
             "--tokenizer": "tokenizer.name",
             "--steps": "training.steps",
+            "--ohem-score": "ohem.score",
+            "--ohem-weight": "ohem.weight",
+            "--pool-max-age": "ohem.pool_max_age",
+            "--pool-refresh-every": "ohem.pool_refresh_every",
             "--curriculum": "curriculum.enabled",
             "--curriculum-metric": "curriculum.metric",
             "--pacing": "curriculum.pacing",
@@ -160,8 +169,14 @@ class TestHelp:
             "--compile": True,
             "--ohem-ratio": 0.5,
             "--ohem-select": "random",
+            "--ohem-score": "entropy",
+            "--ohem-weight": "focal",
+            "--ohem-reference": "pool",
+            "--pool-max-age": 5_000,
+            "--pool-refresh-every": 500,
             "--ohem-schedule": "anneal",
             "--ohem-scope": "sequence",
+            "--ohem-backward": "pruned",
             "--ohem-min-kept": 4,
             "--curriculum": True,
             "--curriculum-metric": "mtld=2,flesch=1",
@@ -169,8 +184,12 @@ class TestHelp:
             "--curriculum-fraction": 0.3,
             "--wandb": "offline",
         }.items():
-            assert tinyohem("train", name, *([] if value is True else [value])).code == 1
-            assert seen[-1] == load_config(overrides={keys[name]: value}), name
+            # A pool's age means nothing without a pool.
+            pool = {"--ohem-reference": "pool"} if name.startswith("--pool") else {}
+            more = [argument for pair in pool.items() for argument in pair]
+            assert tinyohem("train", name, *([] if value is True else [value]), *more).code == 1
+            given = {keys[option]: v for option, v in {name: value, **pool}.items()}
+            assert seen[-1] == load_config(overrides=given), name
         covered = {*keys, "--recipe", "--set", "--out", "--resume", "--dry-run", "--json"}
         assert covered == set(options_of("train"))
 
@@ -181,13 +200,8 @@ class TestRecipes:
         assert (result.code, result.err) == (0, "")
         first_words = {line.split(" ")[0] for line in result.out.splitlines()}
         assert set(recipe_names()) <= first_words
-        assert set(recipe_names()) == {
-            "baseline",
-            "ohem",
-            "quickstart",
-            "random",
-            "tinystories-2m",
-        }
+        folder = Path(__file__).parents[1] / "recipes"
+        assert set(recipe_names()) == {path.stem for path in folder.glob("*.toml")}
 
     @pytest.mark.parametrize("name", recipe_names())
     def test_show_is_toml_that_loads_back(

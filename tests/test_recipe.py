@@ -100,10 +100,36 @@ class TestExtends:
         assert "did you mean quickstart?" in refusal(recipe=child).message
 
 
+# Recipe: the one it extends, and all keys of [ohem] in which the two end up apart.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "importance": (
+        "ohem",
+        {"select": "importance", "score": "gradnorm", "denominator": "all"},
+    ),
+    "stratified": ("ohem", {"select": "stratified", "denominator": "all"}),
+    "band": ("ohem", {"select": "band"}),
+    "entropy": ("ohem", {"score": "entropy"}),
+    "excess-loss": ("ohem", {"score": "excess_loss"}),
+    "adaptive": (
+        "baseline",
+        {
+            "ratio": 0.5,
+            "schedule": "adaptive",
+            "select": "importance",
+            "score": "gradnorm",
+            "denominator": "all",
+        },
+    ),
+    "focal": ("baseline", {"weight": "focal"}),
+    "ghm": ("baseline", {"weight": "ghm", "denominator": "all"}),
+    "class-balanced": ("baseline", {"weight": "class_balanced"}),
+}
+
+
 class TestShippedRecipes:
     def test_they_are_these(self) -> None:
         shipped = {"baseline", "ohem", "quickstart", "random", "tinystories-2m"}
-        assert shipped <= set(recipe_names())
+        assert shipped | set(METHODS) <= set(recipe_names())
 
     @pytest.mark.parametrize("name", recipe_names())
     def test_each_loads_and_describes_itself(self, name: str) -> None:
@@ -114,6 +140,13 @@ class TestShippedRecipes:
         ohem, control = load_config("ohem"), load_config("random")
         assert control.ohem == ohem.ohem.model_copy(update={"select": "random"})
         assert control.model_copy(update={"ohem": ohem.ohem}) == ohem
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_a_method_differs_from_its_parent_in_what_it_says(self, name: str) -> None:
+        parent, changes = METHODS[name]
+        base, found = load_config(parent), load_config(name)
+        assert found.model_copy(update={"ohem": base.ohem}) == base
+        assert found.ohem == base.ohem.model_copy(update=changes)
 
     def test_the_spelled_out_recipe_is_the_defaults(self) -> None:
         assert load_config("tinystories-2m") == RunConfig()
@@ -144,7 +177,7 @@ class TestRefusals:
             ({"training.batch_size": 0}, "training.batch_size = 0: "),
             ({"training.steps": 0}, "training.steps = 0: "),
             ({"training.seed": 2**32}, "training.seed = 4294967296: "),
-            ({"training.tokens": "lots"}, "training.tokens = 'lots' is not a token budget"),
+            ({"training.tokens": "lots"}, "training.tokens = 'lots' is not a number of tokens"),
             (
                 {"training.batch_size": 32, "training.micro_batch_size": 5},
                 "[training]: micro_batch_size must divide batch_size = 32",
@@ -224,7 +257,7 @@ class TestTokens:
         "text", ["", "0", "0M", "-4M", "4T", "M", "4 M", "1e6", "x20", "4MM", "nan", "inf", ".5M"]
     )
     def test_what_is_no_budget(self, text: str) -> None:
-        with pytest.raises(InputError, match="is not a token budget"):
+        with pytest.raises(InputError, match="is not a number of tokens"):
             parse_tokens(text, num_parameters=2_000)
 
 

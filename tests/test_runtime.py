@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from tinyohem import runtime
 from tinyohem.errors import InputError
 from tinyohem.runtime import (
+    DeviceTimer,
     Stopwatch,
     autocast,
     environment,
@@ -150,3 +152,15 @@ def test_the_environment_is_json_and_names_the_versions() -> None:
     assert record["device"] == "cpu"
     assert record["threads"] == torch.get_num_threads()
     assert record["processor"]
+
+
+def test_a_device_timer_adds_up_what_is_inside_its_blocks() -> None:
+    timer = DeviceTimer(torch.device("cpu"), seconds=2.0)
+    started = time.perf_counter()
+    for _ in range(2):
+        with timer:
+            time.sleep(0.02)
+        time.sleep(0.02)
+    inside, all_of_it = timer.seconds() - 2.0, time.perf_counter() - started
+    assert 0.04 <= inside <= all_of_it - 0.04
+    assert timer.seconds() == inside + 2.0

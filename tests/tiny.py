@@ -8,6 +8,9 @@ from typing import Any
 
 from tinyohem.artifacts import hash_file
 from tinyohem.config import RunConfig
+from tinyohem.evaluation.diagnose import diagnose
+from tinyohem.evaluation.perplexity import Perplexity
+from tinyohem.evaluation.source import open_evaluation
 from tinyohem.recipe import load_config
 
 RECIPE: dict[str, Any] = {
@@ -20,6 +23,9 @@ RECIPE: dict[str, Any] = {
     "training.batch_size": 4,
     "training.seq_len": 32,
     "training.device": "cpu",
+    "optim.optimizer": "adamw",
+    "optim.lr": 4e-3,
+    "optim.schedule": "cosine",
     "training.log_every": 2,
     "training.eval_every": 10,
     "training.eval_tokens": 2_000,
@@ -85,6 +91,11 @@ def saved_hashes(run_dir: Path, step: int = 20) -> list[str]:
 def steps_kept(run_dir: Path) -> list[int]:
     """Return the steps whose checkpoints are there."""
     return sorted(int(p.name.removeprefix("step_")) for p in run_dir.glob("checkpoints/step_*"))
+
+
+def evaluate(name: Path | str, **options: Any) -> Perplexity:
+    """Score a model by its name on the CPU."""
+    return diagnose(open_evaluation(str(name), device="cpu", **options)).perplexity
 
 
 class Listener:

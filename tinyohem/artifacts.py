@@ -1,4 +1,4 @@
-"""Files: where they stand, atomic writes, hashes, JSON lines, compressed text.
+"""Files: where they stand, atomic writes, hashes, JSON lines, compressed text and bytes.
 
 Everything the project writes goes through here, so that a kill at any moment leaves either the old
 file or the new one, never half of one.
@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from tinyohem.errors import InputError
 
 _BUFFER_BYTES = 1 << 20
 
@@ -72,11 +74,25 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a JSON-lines file; a last line cut short by a kill is left out."""
+    """Read the objects of a JSON-lines file; a last line cut short by a kill is left out.
+
+    Raises:
+        InputError: a line before the last is damaged.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [_parse_line(path, number, line) for number, line in enumerate(lines[:-1], 1) if line]
+
+
+def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: line {number} is damaged", "delete that line, or mend it")
+    return value
 
 
 def hash_file(path: Path) -> str:
@@ -124,3 +140,27 @@ def open_measured(path: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], 
 def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:
     """Append one JSON object as a line."""
     stream.write((json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def compress(content: bytes) -> bytes:
+    """Return one zstd frame that knows its content's size and checksum."""
+    import zstandard
+
+    return zstandard.ZstdCompressor(write_checksum=True).compress(content)
+
+
+def decompress(frame: bytes, size: int) -> bytes:
+    """Return the `size` bytes that `compress` was given.
+
+    Raises:
+        ValueError: the frame is damaged, is not alone, or holds another number of bytes. That is
+            asked of its header, before any memory is taken.
+    """
+    import zstandard
+
+    try:
+        if zstandard.frame_content_size(frame) != size:
+            raise ValueError(f"not a zstd frame of {size:,} bytes")
+        return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from None

@@ -3,13 +3,14 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tinyohem.difficulty.pacing import Pacing, parse_weights
 from tinyohem.errors import InputError
-from tinyohem.ohem.schedule import KeepSchedule, parse_schedule, parse_shares
+from tinyohem.ohem.schedule import KeepSchedule, MixSchedule, parse_mix, parse_schedule
 
 _TOKEN_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[xkKmMbB]?)")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -56,6 +57,7 @@ class TrainingConfig(_Section):
     tokens: str = "20x"  # a count (`4M`) or a multiple of the model's parameters (`20x`)
     steps: int | None = Field(None, ge=1)  # overrides `tokens`
     seconds: float | None = Field(None, gt=0)  # of training, overrides both; not repeatable
+    free_selection: bool = False  # `seconds` leaves out what selection costs
     batch_size: int = Field(8, ge=1)  # sequences an optimizer step
     micro_batch_size: int | None = Field(None, ge=1)  # sequences a forward pass; default: all
     seq_len: int = Field(256, ge=2)  # tokens
@@ -96,9 +98,9 @@ class TrainingConfig(_Section):
 class OptimConfig(_Section):
     """The optimizer and its learning-rate schedule."""
 
-    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the trunk's matrices
-    lr: float = Field(4e-3, gt=0)
-    schedule: Literal["cosine", "wsd"] = "cosine"
+    optimizer: Literal["adamw", "muon"] = "muon"  # for the trunk's matrices; AdamW for the rest
+    lr: float = Field(16e-3, gt=0)
+    schedule: Literal["cosine", "wsd"] = "wsd"
     warmup_fraction: float = Field(0.05, ge=0, lt=1)  # of all steps
     decay_fraction: float = Field(0.2, gt=0, le=1)  # of all steps; `wsd` only
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
@@ -120,6 +122,7 @@ class OhemConfig(_Section):
     select: Select = "topk"  # with the schedule `adaptive`: importance
     weight: Literal["none", "focal", "ghm", "class_balanced"] = "none"
     schedule: str = "recover"
+    backward: Literal["exact", "pruned"] = "exact"  # pruned: no gradient of unkept keys, values
     interrupt: int | None = Field(None, ge=2)  # every so many steps one on all tokens
     scope: Literal["batch", "sequence"] = "batch"
     min_kept: int = Field(1, ge=1)  # tokens, in each scope
@@ -131,7 +134,7 @@ class OhemConfig(_Section):
     floor: float = Field(0.1, ge=0, le=1)  # least chance of a token; `importance`
     variance: float = Field(0.1, gt=0)  # share of the gradient's energy; schedule `adaptive`
     random_share: float = Field(0.2, gt=0, lt=1)  # of the tokens that are not hardest; `stratified`
-    mix: str = "topk=0.5,random=0.5"  # shares of k: topk, random, pool; `mixed`
+    mix: str = "topk=0.5,random=0.5"  # shares of k: topk, random, pool, or knots; `mixed`
     gamma: float = Field(1.0, gt=0)  # of focal weight and score
     ghm_bins: int = Field(30, ge=1)
     ghm_momentum: float = Field(0.75, ge=0, lt=1)
@@ -139,7 +142,21 @@ class OhemConfig(_Section):
     nms_key: Literal["none", "position", "bigram"] = "none"  # de-duplication
     nms_window: int = Field(2, ge=1)  # tokens to either side; `position`
     nms_max: int = Field(1, ge=1)  # kept of each pair of tokens in a step; `bigram`
-    ema_decay: float = Field(0.999, gt=0, lt=1)  # of the reference model of `excess_loss`
+    reference: str = "ema"  # a running mean of the model, or a pool's folder; `excess_loss`
+    ema_decay: float = Field(0.999, gt=0, lt=1)  # of the running mean
+    hard_windows: float = Field(0.0, ge=0, lt=1)  # of a batch: from the pool's hardest tenth
+    pool_refresh_every: int | None = Field(None, ge=1)  # steps; re-mines with the current weights
+    pool_max_age: int | None = Field(None, ge=1)  # tokens; an older pool is re-mined, or refused
+
+    @field_validator("pool_max_age", mode="before")
+    @classmethod
+    def _max_age_parses(cls, age: Any) -> Any:
+        """Take `1M` as well as 1000000."""
+        if not isinstance(age, str):
+            return age
+        if "x" in age.lower():
+            raise ValueError("write a count of tokens such as 1M")
+        return parse_tokens(age, num_parameters=0, key="ohem.pool_max_age")
 
     @model_validator(mode="before")
     @classmethod
@@ -160,17 +177,30 @@ class OhemConfig(_Section):
     @model_validator(mode="after")
     def _methods_fit_together(self) -> Self:
         self.keep_schedule()
-        parse_shares(self.mix)
+        self.mix_schedule()
         if self.adaptive and (self.select, self.score) != ("importance", "gradnorm"):
             raise ValueError("schedule adaptive needs select = importance and score = gradnorm")
-        if self.select == "threshold" and not (
-            self.loss_threshold or self.prob_threshold or self.queue_steps
-        ):
-            raise ValueError("select threshold needs loss_threshold, prob_threshold or queue_steps")
+        if self.adaptive and self.ratio == 1:
+            raise ValueError("schedule adaptive needs ratio < 1, the least share that a step keeps")
+        fixed_limit = self.loss_threshold or self.prob_threshold
+        if (self.select == "threshold") != bool(fixed_limit or self.queue_steps):
+            raise ValueError(
+                "select threshold goes with loss_threshold, prob_threshold or queue_steps"
+            )
+        if fixed_limit and self.queue_steps:
+            raise ValueError("queue_steps stands in place of loss_threshold and prob_threshold")
         if self.prob_threshold and self.score != "loss":
             raise ValueError("prob_threshold needs score = loss")
         if self.nms_key != "none" and self.select not in ("topk", "threshold", "band"):
             raise ValueError("nms_key needs select = topk, threshold or band")
+        needs_pool = {
+            "mix with the source pool": self.mixes_pool,
+            "hard_windows": self.hard_windows,
+            "pool_refresh_every": self.pool_refresh_every,
+            "pool_max_age": self.pool_max_age,
+        }
+        for key in (key for key, given in needs_pool.items() if given and self.reference == "ema"):
+            raise ValueError(f"{key} needs reference = the folder of a pool")
         return self
 
     def keep_schedule(self) -> KeepSchedule:
@@ -183,10 +213,27 @@ class OhemConfig(_Section):
         """Whether each step chooses its own ratio."""
         return self.schedule == "adaptive"
 
+    def mix_schedule(self) -> MixSchedule:
+        """Return the shares of the sources of `mixed` over training."""
+        return parse_mix(self.mix)
+
     @property
-    def self_refers(self) -> bool:
-        """Whether a running mean of the model is the reference."""
-        return self.score == "excess_loss" and self.keep_schedule().lowest < 1
+    def refers(self) -> bool:
+        """Whether a step reads another model's losses: a running mean's or a pool's."""
+        ranks = self.keep_schedule().lowest < 1
+        return ranks and (self.score == "excess_loss" or self.mixes_pool)
+
+    @property
+    def mixes_pool(self) -> bool:
+        """Whether some of the kept tokens are chosen by a pool's losses."""
+        return "pool" in self.mix_schedule().knots and self.select == "mixed"
+
+    @property
+    def pool(self) -> Path | None:
+        """The folder of the pool that training reads."""
+        if self.reference == "ema" or not (self.refers or self.hard_windows):
+            return None
+        return Path(self.reference)
 
     @property
     def biased(self) -> bool:
@@ -197,6 +244,8 @@ class OhemConfig(_Section):
     def biases_the_end(self) -> bool:
         """Whether biased selection below 0.9 is still on when training ends."""
         schedule = self.keep_schedule()
+        if self.select == "mixed" and self.mix_schedule().shares(1).get("random", 0) == 1:
+            return False
         return self.biased and schedule.lowest < 0.9 and not schedule.ends_full
 
 
@@ -244,6 +293,31 @@ class RunConfig(_Section):
             raise ValueError("a curriculum needs a budget in tokens or steps, not in seconds")
         return self
 
+    @model_validator(mode="after")
+    def _a_pools_age_has_an_end(self) -> Self:
+        ohem = self.ohem
+        if ohem.pool_max_age and not ohem.pool_refresh_every and self.training.seconds is not None:
+            raise ValueError(
+                "ohem.pool_max_age needs pool_refresh_every, or a budget in tokens or steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hard_windows_fit_a_batch(self) -> Self:
+        if self.ohem.hard_windows and self.curriculum.enabled:
+            raise ValueError("ohem.hard_windows and a curriculum both choose windows: take one")
+        if self.ohem.hard_windows and not 0 < self.hard_per_batch < self.training.batch_size:
+            raise ValueError(
+                f"ohem.hard_windows = {self.ohem.hard_windows:g} is {self.hard_per_batch} of "
+                f"training.batch_size = {self.training.batch_size}: at least one of either kind"
+            )
+        return self
+
+    @property
+    def hard_per_batch(self) -> int:
+        """Sequences of a batch that come from the pool's hardest windows."""
+        return round(self.ohem.hard_windows * self.training.batch_size)
+
 
 # Keys that may differ between a run and its resumption: they decide where it runs and what it
 # leaves behind, not what it computes (another device or compiler rounds differently).
@@ -262,13 +336,13 @@ RESUME_MAY_CHANGE = frozenset(
 )
 
 
-def parse_tokens(text: str, num_parameters: int) -> int:
-    """Return the token budget that `text` names: `4M`, `12.8M`, `250000`, or `20x` a parameter."""
+def parse_tokens(text: str, num_parameters: int, key: str = "training.tokens") -> int:
+    """Return how many tokens `text` names: `4M`, `12.8M`, `250000`, or `20x` a parameter."""
     parsed = _TOKEN_BUDGET.fullmatch(text.strip().replace("_", ""))
     number = float(parsed["number"]) if parsed else 0.0
     if not parsed or number <= 0:
         raise InputError(
-            f"training.tokens = {text!r} is not a token budget",
+            f"{key} = {text!r} is not a number of tokens",
             "write a count such as 4M or 250k, or a multiple of the parameters such as 20x",
         )
     unit = parsed["unit"].lower()

@@ -113,6 +113,40 @@ class Stopwatch:
         self._started = time.perf_counter()
 
 
+class DeviceTimer:
+    """Adds up the time a device spends on what is inside its `with` blocks, without waiting."""
+
+    def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._seconds = seconds
+        self._started = 0.0
+        self._events: list[torch.cuda.Event] = []  # starts and ends in turn
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+        self._record()
+
+    def __exit__(self, *_: object) -> None:
+        self._record()
+        if not self._on_gpu:
+            self._seconds += time.perf_counter() - self._started
+
+    def _record(self) -> None:
+        if self._on_gpu:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._events.append(event)
+
+    def seconds(self) -> float:
+        """Return the seconds added up so far, once the device has finished its work."""
+        if self._events:
+            self._events[-1].synchronize()
+            pairs = zip(self._events[::2], self._events[1::2], strict=True)
+            self._seconds += sum(start.elapsed_time(end) for start, end in pairs) / 1000
+            self._events.clear()
+        return self._seconds
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Return what a reader needs to repeat the run: versions, processor, device, threads."""
     return {

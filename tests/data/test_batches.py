@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tinyohem.data.batches import (
     Batch,
+    HardWindowPlan,
     WindowPlan,
     batch_windows,
     make_batch,
@@ -58,6 +59,48 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     for a, b in ((first, second), (first, other), (second, other)):
         assert (a == b).mean() < 0.02
     assert (first == np.arange(1000)).mean() < 0.02
+
+
+@st.composite
+def hard_plans(draw: st.DrawFn) -> HardWindowPlan:
+    base = draw(plans)
+    batch_size = draw(st.integers(2, 9))
+    windows = st.integers(0, base.num_windows - 1)
+    hardest = sorted(draw(st.sets(windows, min_size=1)))
+    num_hard = draw(st.integers(1, batch_size - 1))
+    return HardWindowPlan(base, np.array(hardest), batch_size, num_hard)
+
+
+@settings(deadline=None)
+@given(hard_plans())
+def test_every_batch_holds_its_share_of_hard_windows(plan: HardWindowPlan) -> None:
+    """Both orders go on from batch to batch, and each visits all of its windows every epoch."""
+    num_base, num_windows = plan.batch_size - plan.num_hard, plan.base.num_windows
+    batches = [batch_windows(plan, s, plan.batch_size) for s in range(2 * num_windows)]
+    base = np.concatenate([batch[:num_base] for batch in batches])
+    hard = np.concatenate([batch[num_base:] for batch in batches])
+    assert base.tolist() == plan.base.windows(0, len(base)).tolist()
+    epochs = hard[: len(hard) // len(plan.hardest) * len(plan.hardest)]
+    for epoch in epochs.reshape(-1, len(plan.hardest)):
+        assert sorted(epoch.tolist()) == plan.hardest.tolist()
+
+
+@settings(deadline=None)
+@given(hard_plans(), st.integers(0, 100), st.integers(1, 30))
+def test_any_stretch_of_a_hard_plan_is_the_same(
+    plan: HardWindowPlan, first: int, count: int
+) -> None:
+    whole = plan.windows(0, first + count).tolist()
+    assert plan.windows(first, count).tolist() == whole[first:]
+
+
+def test_hard_windows_have_an_order_of_their_own() -> None:
+    base = WindowPlan(1000, seed=0)
+    plan = HardWindowPlan(base, np.arange(1000), batch_size=2, num_hard=1)
+    pairs = plan.windows(0, 2000).reshape(1000, 2)
+    assert (pairs[:, 0] == pairs[:, 1]).mean() < 0.02
+    first, second = plan.windows(0, 4000).reshape(2000, 2)[:, 1].reshape(2, 1000)
+    assert (first == second).mean() < 0.02
 
 
 def test_the_caller_cannot_spoil_the_order() -> None:

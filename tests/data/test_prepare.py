@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tinyohem.config import DataConfig, TokenizerConfig
-from tinyohem.data.prepare import HOLDOUT_EVERY, Prepared, prepare_data, prepare_evaluation
+from tinyohem.data.prepare import HOLDOUT_EVERY, Prepared, evaluation_part, part_store, prepare_data
 from tinyohem.data.sample import tell
 from tinyohem.data.tokenizer import tokenizer_hash
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
+from tinyohem.progress import SILENT
 
 SMALL = TokenizerConfig(vocab_size=300)
 COUNT = 120
@@ -132,7 +133,9 @@ def test_valid_names_the_stories_to_validate_on(tmp_path: Path, cache: Path) -> 
     assert decoded(prepared, prepared.train) == train
     assert decoded(prepared, prepared.valid) == valid
     files = files_of(cache)
-    store = prepare_evaluation(str(tmp_path / "v.jsonl"), prepared.tokenizer)
+    store = part_store(
+        evaluation_part(str(tmp_path / "v.jsonl"), "text", SILENT), prepared.tokenizer, SILENT
+    )
     assert store.ids.tolist() == prepared.valid.ids.tolist()
     assert files_of(cache) == files  # evaluation finds the run's own tokens
 

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 
-from tinyohem.artifacts import read_json
+from tinyohem.artifacts import read_json, write_json
 from tinyohem.errors import InputError
 from tinyohem.evaluation.compare import run_comparison
 from tinyohem.evaluation.comparison import Arm, Budget, Comparison
@@ -101,6 +104,60 @@ def test_a_result_of_another_config_is_refused(
     assign(other.common, "optim.lr", 1e-4)
     with pytest.raises(InputError, match="another config"):
         run_comparison(other, finished[0], workers=1)
+
+
+def test_a_key_that_a_result_does_not_know_counts_as_its_default(
+    corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
+) -> None:
+    """Results outlive a release that adds an option."""
+    out = tmp_path / "older"
+    shutil.copytree(finished[0], out)
+    for path in out.glob("*/result.json"):
+        result = read_json(path)
+        del result["config"]["ohem"]["variance"]
+        write_json(path, result)
+    assert figures(run_comparison(comparison(corpus), out, workers=1)) == figures(finished[1])
+    result["config"]["ohem"]["floor"] = 0.3
+    write_json(path, result)
+    with pytest.raises(InputError, match="another config"):
+        run_comparison(comparison(corpus), out, workers=1)
+
+
+def test_a_comparison_killed_by_a_signal_goes_on(
+    corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
+) -> None:
+    out = tmp_path / "killed"
+    arms = ["--arm", "full:ohem.ratio=1.0", "--arm", "random:ohem.schedule=constant"]
+    command = [sys.executable, "-m", "tinyohem_cli", "compare", *arms, "--seeds", "2",
+               "--workers", "1", "--out", str(out), *tiny.flags(corpus)]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("*/result.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    first = out / "full-seed0" / "result.json"
+    assert first.exists()
+    written = first.stat().st_mtime_ns
+    assert len(list(out.glob("*/result.json"))) < 4
+    rest = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert rest.returncode == 0, rest.stderr
+    assert first.stat().st_mtime_ns == written
+    ours, theirs = read_json(out / "table.json"), to_json(summarise(finished[1]))
+    for mine, his in zip(ours, theirs, strict=True):
+        for name in ("arm", "bits_per_byte", "perplexity", "difference", "gini", "kept"):
+            assert mine[name] == his[name], name
+
+
+def test_selection_does_not_count_where_it_is_free(corpus: Path, tmp_path: Path) -> None:
+    plan = comparison(corpus, "equal-seconds-free-selection", seeds=1)
+    assign(plan.common, "training.log_every", 1)
+    baseline, mined = run_comparison(plan, tmp_path, workers=1)
+    assert baseline["select_seconds"] == 0 < mined["select_seconds"]
+    assert mined["train_seconds"] - mined["select_seconds"] >= baseline["train_seconds"]
+    rows = tiny.read_metrics(tmp_path / "random-seed0")
+    before = [row for row in rows if "train/loss" in row][-2]
+    assert before["train/seconds"] - before["train/select_seconds"] < baseline["train_seconds"]
 
 
 def test_a_result_on_other_stories_is_refused(corpus: Path, tmp_path: Path) -> None:

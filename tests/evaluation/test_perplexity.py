@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tinyohem.data.prepare import prepare_evaluation
+from tinyohem.data.prepare import evaluation_part, part_store
 from tinyohem.data.sample import sample_stories
 from tinyohem.data.tokens import TokenStore
 from tinyohem.evaluation import perplexity
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, story_token_losses
+from tinyohem.progress import SILENT
 
 VOCAB, SEQ_LEN = 320, 32
 
@@ -52,7 +53,7 @@ def store(
     stories: list[str], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> TokenStore:
     path = tiny.write_stories(tmp_path_factory.mktemp("stories") / "a.jsonl", stories)
-    return prepare_evaluation(str(path), tokenizer)
+    return part_store(evaluation_part(str(path), "text", SILENT), tokenizer, SILENT)
 
 
 def by_transformers_alone(folder: Path, stories: list[str]) -> tuple[float, int]:

@@ -10,7 +10,7 @@ import torch
 
 from tinyohem.artifacts import read_json
 from tinyohem.errors import InputError
-from tinyohem.evaluation.source import Source, evaluate_source, generate, load_source
+from tinyohem.evaluation.source import Source, generate, load_source
 from tinyohem.training.loop import train
 
 GREEDY: dict[str, Any] = {
@@ -84,31 +84,29 @@ class TestEvaluate:
     ) -> None:
         recorded = read_json(finished_run / "eval.json")
         assert recorded["stories"] == 12
-        by_default = evaluate_source(str(finished_run), device="cpu", stride=16)
+        by_default = tiny.evaluate(finished_run, stride=16)
         assert by_default.to_json() == pytest.approx(recorded, rel=1e-12)
         for name in (corpus, corpus / "valid.jsonl"):
-            named = evaluate_source(
-                str(finished_run / "checkpoints" / "best"), dataset=str(name), device="cpu"
-            )
+            named = tiny.evaluate(str(finished_run / "checkpoints" / "best"), dataset=str(name))
             assert named.to_json() == pytest.approx(recorded, rel=1e-12)
 
     def test_more_context_than_the_model_has_is_refused(self, finished_run: Path) -> None:
         with pytest.raises(InputError, match="33 tokens is beyond the model's 32") as caught:
-            evaluate_source(str(finished_run), seq_len=33)
+            tiny.evaluate(finished_run, seq_len=33)
         assert caught.value.hint == "use --seq-len 32 or less"
         with pytest.raises(InputError, match="stride of 33 tokens is beyond the context of 32"):
-            evaluate_source(str(finished_run), stride=33)
+            tiny.evaluate(finished_run, stride=33)
 
     def test_less_context_costs_perplexity_but_counts_the_same(self, finished_run: Path) -> None:
-        whole = evaluate_source(str(finished_run), device="cpu")
-        short = evaluate_source(str(finished_run), device="cpu", seq_len=2)
+        whole = tiny.evaluate(finished_run)
+        short = tiny.evaluate(finished_run, seq_len=2)
         assert (short.tokens, short.bytes) == (whole.tokens, whole.bytes)
         assert short.nats != whole.nats
 
     def test_without_a_data_set_only_a_run_knows_one(self, finished_run: Path) -> None:
         for name in (finished_run / "model", finished_run / "checkpoints" / "latest"):
             with pytest.raises(InputError, match="no data set to score on") as caught:
-                evaluate_source(str(name))
+                tiny.evaluate(name)
             assert "--dataset" in str(caught.value.hint)
 
 

@@ -16,7 +16,7 @@ from tinyohem.difficulty.scoring import score_corpus
 from tinyohem.difficulty.table import ScoreTable
 from tinyohem.difficulty.text import words
 from tinyohem.errors import InputError, RunError
-from tinyohem.evaluation.source import evaluate_source, load_source
+from tinyohem.evaluation.source import load_source
 from tinyohem.evaluation.story_scores import (
     add_fertility,
     add_model_loss,
@@ -73,7 +73,7 @@ def test_model_loss_is_the_perplexity_of_each_story_alone(
     assert np.isnan(losses[1])
     for row in (0, 2, 3, 4, 5):  # row 4 is longer than the model's context
         alone = tiny.write_stories(tmp_path / f"{row}.jsonl", [TEXTS[row]])
-        expected = evaluate_source(str(finished_run), dataset=str(alone), device="cpu").loss
+        expected = tiny.evaluate(finished_run, dataset=str(alone)).loss
         assert losses[row] == pytest.approx(expected, rel=1e-5)
     assert table.manifest["metrics"]["model_loss"]["undefined"] == 1
     examples = read_json(table.folder / "examples.json")["model_loss"]

@@ -15,6 +15,7 @@ def result(arm: str, seed: int, bpb: float, steps: int | None = 10) -> dict[str,
         "arm": arm, "seed": seed, "bits_per_byte": bpb, "perplexity": 10 * bpb,
         "hardest_tenth": 6.0, "easiest_half": 0.5, "gini": 0.4, "tokens_seen": 100,
         "tokens_selected": 50 if arm != "full" else 100, "train_seconds": 60.0,
+        "select_seconds": 6.0,
         "steps_to_baseline": steps, "seconds_to_baseline": steps and 2.0 * steps,
         "environment": {"device": "cpu"},
     }  # fmt: skip

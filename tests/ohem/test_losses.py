@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from tinyohem.data.batches import IGNORE_INDEX
 from tinyohem.ohem import losses
-from tinyohem.ohem.losses import kept_loss, token_losses
+from tinyohem.ohem.losses import SoftmaxStore, kept_rows, softmax_chunks, token_losses
 
 VOCAB = 11
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -31,6 +32,22 @@ def example(
     return hidden.requires_grad_(), head.requires_grad_(), labels, weight
 
 
+def kept_loss(
+    hidden: Tensor,
+    head: Tensor,
+    labels: Tensor,
+    weight: Tensor,
+    count: int | None = None,
+    gamma: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Gather the kept rows and take their loss."""
+    rows = kept_rows(weight.flatten(), count)
+    hidden, labels, weight = (
+        x.flatten(0, 1).index_select(0, rows) for x in (hidden, labels, weight)
+    )
+    return losses.kept_loss(hidden, head, labels, weight, gamma)
+
+
 def reference_losses(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
     logits = (hidden @ head.T).flatten(0, 1)
     return F.cross_entropy(
@@ -44,6 +61,7 @@ def gradients(loss: Tensor, hidden: Tensor, head: Tensor) -> tuple[Tensor, ...]:
 
 def set_chunk_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr(losses, "_CPU_CHUNK_ELEMENTS", rows * VOCAB)
+    monkeypatch.setattr(losses, "_MIN_CHUNK_ROWS", 1)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -132,25 +150,9 @@ def test_dropped_and_ignored_rows_get_no_gradient_at_all() -> None:
     assert (grad_hidden[weight > 0] != 0).any(dim=-1).all()
 
 
-def test_a_known_count_changes_nothing() -> None:
-    hidden, head, labels, weight = example()
-    asked = kept_loss(hidden, head, labels, weight)
-    known = kept_loss(hidden, head, labels, weight, count=int((weight > 0).sum()))
-    for a, b in zip(asked, known, strict=True):
-        assert torch.equal(a, b)
-    for a, b in zip(
-        gradients(asked[0], hidden, head), gradients(known[0], hidden, head), strict=True
-    ):
-        assert torch.equal(a, b)
-
-
-def test_keeping_all_with_a_known_count_equals_the_gathered_path() -> None:
-    hidden, head, labels, _ = example()
-    labels, weight = labels.clamp(min=0), torch.ones(labels.shape, dtype=torch.float64)
-    gathered, losses_gathered = kept_loss(hidden, head, labels, weight)
-    direct, losses_direct = kept_loss(hidden, head, labels, weight, count=labels.numel())
-    assert torch.equal(gathered, direct)
-    assert torch.equal(losses_gathered, losses_direct)
+def test_kept_rows_are_the_places_of_positive_weights() -> None:
+    weight = torch.tensor([0.0, 2.0, 0.0, 1e-30, 0.0, 3.0])
+    assert kept_rows(weight).tolist() == kept_rows(weight, 3).tolist() == [1, 3, 5]
 
 
 @pytest.mark.parametrize("count", [None, 0])
@@ -180,3 +182,145 @@ def test_bfloat16_autocast_stays_close_and_keeps_float32_gradients() -> None:
         assert mine.dtype == torch.float32
         assert F.cosine_similarity(mine.flatten(), theirs.flatten(), dim=0) > 0.999
         torch.testing.assert_close(mine.norm(), theirs.norm(), rtol=1e-2, atol=0)
+
+
+class TestFocal:
+    """f(ℓ) = (1 − p)^γ · ℓ, whose factor carries a gradient of its own."""
+
+    GAMMAS = (0.5, 1.0, 2.0, 5.0)
+
+    def sure_and_unsure(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return tokens whose labels have probabilities from 1e-12 to 1 − 1e-12."""
+        gaps = torch.tensor([[-28.0, -10.0, -2.0, 0.0, 2.0, 10.0, 28.0]], dtype=torch.float64)
+        hidden = torch.stack([gaps, torch.full_like(gaps, 0.3)], dim=2)
+        head = torch.tensor([[1.0, 0.2], [0.0, 0.1], [-0.1, 0.7]], dtype=torch.float64)
+        labels, weight = torch.zeros(1, 7, dtype=torch.long), torch.rand(1, 7).double() + 0.5
+        return hidden.requires_grad_(), head.requires_grad_(), labels, weight
+
+    @pytest.mark.parametrize("gamma", GAMMAS)
+    def test_gradcheck(self, gamma: float) -> None:
+        for hidden, head, labels, weight in (example(shape=(2, 4)), self.sure_and_unsure()):
+            assert torch.autograd.gradcheck(
+                lambda h, w, y=labels, v=weight: kept_loss(h, w, y, v, gamma=gamma)[0],
+                (hidden, head),
+                atol=1e-7,
+            )
+
+    @pytest.mark.parametrize("gamma", GAMMAS)
+    @pytest.mark.parametrize("rows", [1, 4, 1000])
+    def test_value_and_gradient_equal_autograd_of_the_formula(
+        self, monkeypatch: pytest.MonkeyPatch, gamma: float, rows: int
+    ) -> None:
+        set_chunk_rows(monkeypatch, rows)
+        hidden, head, labels, weight = example()
+        total, kept = kept_loss(hidden, head, labels, weight, gamma=gamma)
+        p = (hidden @ head.T).softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        expected = ((1 - p) ** gamma * -p.log() * weight).sum()
+        torch.testing.assert_close(total, expected, rtol=1e-10, atol=0)
+        for mine, theirs in zip(
+            gradients(total, hidden, head), gradients(expected, hidden, head), strict=True
+        ):
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+        # What is reported is the plain loss.
+        torch.testing.assert_close(kept, reference_losses(hidden, head, labels)[weight > 0])
+
+    @pytest.mark.parametrize("gamma", GAMMAS)
+    @pytest.mark.parametrize("gap", [-40.0, -10.0, -1.0, 0.0, 1.0, 10.0, 30.0])
+    def test_no_digit_is_lost_at_either_end(self, gamma: float, gap: float) -> None:
+        """One token, two types: p = 1/(1 + e^−gap), differentiated in 60 digits."""
+        hidden = torch.ones(1, 1, 1, dtype=torch.float64)
+        head = torch.tensor([[gap], [0.0]], dtype=torch.float64, requires_grad=True)
+        labels, weight = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1)
+        total, _ = kept_loss(hidden, head, labels, weight, gamma=gamma)
+        (gradient,) = torch.autograd.grad(total, head)
+
+        def formula(a: mpmath.mpf) -> mpmath.mpf:
+            p = 1 / (1 + mpmath.exp(-a))
+            return (1 - p) ** gamma * -mpmath.log(p)
+
+        with mpmath.workdps(60):
+            value, slope = float(formula(mpmath.mpf(gap))), float(mpmath.diff(formula, gap))
+        # Near p = 1 the sum of the softmax, 1 + e^−gap, rounds: its last digit is a share of ℓ.
+        lost = 3e-16 * math.exp(max(gap, 0)) * (1 + gamma)
+        assert total.item() == pytest.approx(value, rel=1e-12 + lost)
+        assert gradient[0].item() == pytest.approx(slope, rel=1e-12 + lost)
+        assert gradient[1].item() == pytest.approx(-slope, rel=1e-12 + lost)
+
+    @pytest.mark.parametrize("gamma", [0.0, *GAMMAS])
+    def test_a_certain_token_has_no_loss_and_no_gradient(self, gamma: float) -> None:
+        """p is 1 to the last bit, where the formula's own derivative is ∞ · 0."""
+        hidden = torch.ones(1, 1, 1, requires_grad=True)
+        head = torch.tensor([[200.0], [0.0]], requires_grad=True)
+        labels, weight = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1)
+        total, _ = kept_loss(hidden, head, labels, weight, gamma=gamma)
+        assert total.item() == 0
+        for gradient in gradients(total, hidden, head):
+            assert gradient.abs().max().item() == 0
+
+
+def stored_loss(
+    store: SoftmaxStore, hidden: Tensor, head: Tensor, labels: Tensor, weight: Tensor, parts: int
+) -> tuple[Tensor, Tensor]:
+    """Read all tokens, a few rows of the batch at a time, then take the kept ones' loss."""
+    opened = store.opened(labels.numel(), head, keep_ratio=1.0)
+    assert opened is store
+    with torch.no_grad():
+        for h, y in zip(hidden.chunk(parts), labels.chunk(parts), strict=True):
+            for _ in softmax_chunks(h, head, y, store):
+                pass
+    rows = kept_rows(weight.flatten())
+    hidden, labels, weight = (x.flatten(0, 1)[rows] for x in (hidden, labels, weight))
+    return losses.kept_loss(hidden, head, labels, weight, stored=(store, rows))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 7, 1000])
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_stored_softmax_gives_the_gradients_of_autograd_in_every_step(
+    monkeypatch: pytest.MonkeyPatch, rows: int, parts: int, dtype: torch.dtype
+) -> None:
+    set_chunk_rows(monkeypatch, rows)
+    store = SoftmaxStore()
+    tolerance = {"rtol": 1e-5, "atol": TOLERANCE[dtype] * 10}
+    for seed in (0, 1):  # the second step lies where the first one lay
+        hidden, head, labels, weight = example(seed, dtype=dtype)
+        total, kept = stored_loss(store, hidden, head, labels, weight, parts)
+        every = reference_losses(hidden, head, labels)
+        torch.testing.assert_close(kept, every[weight > 0].detach(), **tolerance)
+        expected = gradients((every * weight).sum(), hidden, head)
+        for mine, theirs in zip(gradients(total, hidden, head), expected, strict=True):
+            torch.testing.assert_close(mine, theirs, **tolerance)
+
+
+def test_a_stored_softmax_saves_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, head, labels, weight = example()
+    made, logits = [], losses._logits
+
+    def counted(hidden_CD: Tensor, *others: Tensor) -> Tensor:
+        made.append(len(hidden_CD))
+        return logits(hidden_CD, *others)
+
+    monkeypatch.setattr(losses, "_logits", counted)
+    stored_loss(SoftmaxStore(), hidden, head, labels, weight, 1)
+    assert sum(made) == labels.numel()
+
+
+def test_a_store_declines_what_does_not_fit_or_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, head, _, _ = example()
+    store = SoftmaxStore()
+    monkeypatch.setattr(losses, "_CPU_STORE_BYTES", 21 * VOCAB * head.itemsize)
+    assert store.opened(21, head, 0.5) is store
+    assert store.opened(22, head, 0.5) is None
+    assert store.opened(21, head, 0.49) is None
+
+
+def test_a_store_under_bfloat16_autocast_holds_what_is_computed_without_it() -> None:
+    hidden, head, labels, weight = example(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total, _ = stored_loss(SoftmaxStore(), hidden, head, labels, weight, 1)
+        plain, _ = kept_loss(hidden, head, labels, weight)
+    for mine, theirs in zip(
+        gradients(total, hidden, head), gradients(plain, hidden, head), strict=True
+    ):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The keep ratio over training: hand-computed points, bounds, and what is refused."""
+"""Keep ratio and shares over training: hand-computed points, bounds, and what is refused."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyohem.errors import InputError
-from tinyohem.ohem.schedule import NAMED_SCHEDULES, KeepSchedule, parse_schedule
+from tinyohem.ohem.schedule import NAMED_SCHEDULES, KeepSchedule, parse_mix, parse_schedule
 
 ratios = st.floats(1e-6, 1)
 progresses = st.floats(0, 1)
@@ -115,3 +115,92 @@ def test_bad_schedules_are_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         parse_schedule(text, 0.5)
     assert "recover" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("every", [2, 3, 7])
+def test_interrupt_makes_every_nth_step_a_full_one(every: int) -> None:
+    schedule = parse_schedule("constant", 0.3, every)
+    found = [schedule.keep_ratio(step / 21, step) for step in range(21)]
+    assert found == [1.0 if step % every == every - 1 else 0.3 for step in range(21)]
+    assert schedule.lowest == 0.3
+    assert not schedule.ends_full  # a step of its own is not the end of mining
+    plain = parse_schedule("constant", 0.3)
+    assert [plain.keep_ratio(step / 21, step) for step in range(21)] == [0.3] * 21
+
+
+@given(st.sampled_from(NAMED_SCHEDULES), ratios, progresses, st.integers(0, 10**6))
+def test_between_interruptions_the_schedule_holds(
+    name: str, ratio: float, t: float, step: int
+) -> None:
+    plain, interrupted = parse_schedule(name, ratio), parse_schedule(name, ratio, 5)
+    expected = 1.0 if (step + 1) % 5 == 0 else plain.keep_ratio(t)
+    assert interrupted.keep_ratio(t, step) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "points"),
+    [
+        ("topk=0.5,random=0.3,pool=0.2", {0: (0.5, 0.3, 0.2), 1: (0.5, 0.3, 0.2)}),
+        (
+            "0:random=1; 0.5:topk=0.5,random=0.5",
+            {0: (0, 1, 0), 0.25: (0.25, 0.75, 0), 0.5: (0.5, 0.5, 0), 1: (0.5, 0.5, 0)},
+        ),
+        (
+            " 0 : topk = 1 ;0.5:topk=1;0.5:pool=0.4,random=0.6;1:random=1",
+            {0: (1, 0, 0), 0.4999: (1, 0, 0), 0.5: (0, 0.6, 0.4), 0.75: (0, 0.8, 0.2)},
+        ),
+    ],
+)
+def test_shares(text: str, points: dict[float, tuple[float, ...]]) -> None:
+    mix = parse_mix(text)
+    for t, expected in points.items():
+        shares = mix.shares(t)
+        found = tuple(shares.get(name, 0.0) for name in ("topk", "random", "pool"))
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 100), st.integers(0, 10), st.integers(0, 10)), max_size=5),
+    progresses,
+)
+def test_shares_sum_to_one_at_any_time(knots: list[tuple[int, int, int]], t: float) -> None:
+    """Every source has its own straight lines; together they are all of the kept tokens."""
+    written = [(0.0, 0.5, 0.25), *((n / 100, a / 20, b / 20) for n, a, b in sorted(knots))]
+    text = ";".join(f"{n}:topk={a},random={b},pool={1 - a - b}" for n, a, b in written)
+    shares = parse_mix(text).shares(t)
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-9)
+    assert min(shares.values()) >= -1e-12
+
+
+def test_sources_take_in_the_order_in_which_they_are_written() -> None:
+    assert list(parse_mix("0:pool=1;0.5:random=0.5,topk=0.5").shares(0)) == [
+        "pool",
+        "random",
+        "topk",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no source"),
+        ("hardest=1", "'hardest' is no source"),
+        ("topk=0.5,topk=0.5", "stands twice"),
+        ("topk=", "is no share of topk"),
+        ("topk=half,random=0.5", "'half' is no share of topk"),
+        ("topk=0.5,random=0.4", "must sum to 1"),
+        ("topk=1.5,random=-0.5", "must sum to 1"),
+        ("topk=nan", "must sum to 1"),
+        ("0:topk=1;0.5:topk=0.5", "must sum to 1"),
+        ("topk=1;0.5:random=1", "write knots as t:shares"),
+        ("0:topk=1;", "write knots as t:shares"),
+        ("now:topk=1", "write knots as t:shares"),
+        ("0.1:topk=1", "t must begin at 0"),
+        ("0:topk=1;0.6:topk=1;0.5:topk=1", "rise"),
+        ("0:topk=1;1.5:topk=1", "end by 1"),
+        ("0:topk=1;nan:topk=1", "rise"),
+    ],
+)
+def test_bad_shares_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_mix(text)

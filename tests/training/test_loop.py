@@ -21,7 +21,6 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from tinyohem.artifacts import read_json
 from tinyohem.errors import InputError, RunError
-from tinyohem.evaluation.source import evaluate_source
 from tinyohem.training import loop
 from tinyohem.training.loop import train
 
@@ -118,7 +117,7 @@ class TestPlainTraining:
         assert (run.budget.steps, run.state.tokens_seen) == (steps, steps * 128)
 
     def test_eval_json_is_the_whole_validation_split(self, finished_run: Path) -> None:
-        found = evaluate_source(str(finished_run), device="cpu").to_json()
+        found = tiny.evaluate(finished_run).to_json()
         assert read_json(finished_run / "eval.json") == pytest.approx(found, rel=1e-12)
 
 
@@ -140,7 +139,7 @@ class TestStopping:
         train(tiny.config(corpus), run_dir, resume="auto")
         assert tiny.saved_hashes(run_dir) == tiny.saved_hashes(finished_run)
 
-    @pytest.mark.parametrize("moment", ["_validate", "_log", "_save"])
+    @pytest.mark.parametrize("moment", ["validate", "log", "save"])
     def test_a_signal_at_any_moment_is_saved(
         self,
         finished_run: Path,
@@ -237,7 +236,7 @@ class TestNumbersThatBreak:
             windows.append(args[2][0].input_ids)
             stats = original(*args, **kwargs)
             if len(windows) == 9:
-                next(args[0].parameters()).grad.fill_(math.nan)
+                next(args[0].module.parameters()).grad.fill_(math.nan)
             return stats
 
         monkeypatch.setattr(loop, "training_step", broken)

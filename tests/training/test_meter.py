@@ -1,6 +1,7 @@
 """Means over a stretch of steps, and the first step that broke."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ CPU = torch.device("cpu")
 KEYS = ("train/loss", "train/loss_selected", "train/loss_threshold", "train/grad_norm")
 
 
-def stats(loss: float, selected: float, threshold: float, num_kept: int) -> StepStats:
+def stats(
+    loss: float, selected: float, threshold: float, num_kept: int, *, finite: bool = True
+) -> StepStats:
     return StepStats(
         loss=torch.tensor(loss),
         loss_selected=torch.tensor(selected),
@@ -20,6 +23,7 @@ def stats(loss: float, selected: float, threshold: float, num_kept: int) -> Step
         kept_loss_share=torch.tensor(selected / 10),
         kept_by_bucket=torch.tensor([0.5, 0.25, 0.25, 0.0]),
         effective_sample_size=torch.tensor(threshold / 10),
+        finite=torch.tensor(finite),
         num_kept=num_kept,
     )
 
@@ -73,4 +77,28 @@ def test_the_first_step_that_is_not_finite_is_remembered(broken: float, where: s
 def test_step_zero_can_be_the_bad_one() -> None:
     meter = Meter(CPU, seconds=0.0)
     meter.add(0, stats(math.nan, 1.0, 1.0, num_kept=1), torch.tensor(1.0))
+    assert meter.first_bad_step() == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["loss_selected", "loss_threshold", "kept_loss_share", "effective_sample_size"]
+)
+def test_any_figure_that_is_not_finite_makes_a_bad_step(name: str) -> None:
+    meter, good = Meter(CPU, seconds=0.0), stats(1.0, 1.0, 1.0, num_kept=1)
+    meter.add(3, replace(good, **{name: torch.tensor(math.nan)}), torch.tensor(1.0))
+    assert meter.first_bad_step() == 3
+
+
+def test_so_does_a_score_behind_figures_that_are_all_finite() -> None:
+    meter = Meter(CPU, seconds=0.0)
+    for step, finite in enumerate([True, True, False, True, False]):
+        meter.add(step, stats(1.0, 1.0, 1.0, num_kept=1, finite=finite), torch.tensor(1.0))
+    assert meter.first_bad_step() == 2
+
+
+def test_a_flush_does_not_forget_a_bad_step() -> None:
+    meter = Meter(CPU, seconds=0.0)
+    meter.add(0, stats(1.0, 1.0, 1.0, num_kept=1, finite=False), torch.tensor(1.0))
+    meter.flush(tokens_per_step=10, seconds=1.0)
+    meter.add(1, stats(1.0, 1.0, 1.0, num_kept=1), torch.tensor(1.0))
     assert meter.first_bad_step() == 0

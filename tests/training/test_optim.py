@@ -12,7 +12,7 @@ from tinyohem.config import OptimConfig
 from tinyohem.training.model import Shape, build_model
 from tinyohem.training.optim import build_optimizers, learning_rate, update
 
-COSINE = OptimConfig(lr=2.0, warmup_fraction=0.1, min_lr_ratio=0.1)
+COSINE = OptimConfig(lr=2.0, schedule="cosine", warmup_fraction=0.1, min_lr_ratio=0.1)
 WSD = OptimConfig(
     lr=2.0, schedule="wsd", warmup_fraction=0.1, decay_fraction=0.25, min_lr_ratio=0.1
 )
@@ -77,7 +77,7 @@ class Net(nn.Module):
 
 def test_every_trained_parameter_is_in_one_group_and_gains_do_not_decay() -> None:
     net = Net()
-    config = OptimConfig(lr=0.1, weight_decay=0.3, beta1=0.8, beta2=0.9)
+    config = OptimConfig(optimizer="adamw", lr=0.1, weight_decay=0.3, beta1=0.8, beta2=0.9)
     (adamw,) = build_optimizers(net, config)
     decaying, free = adamw.param_groups
     assert [id(p) for p in decaying["params"]] == [id(net.matrix)]
@@ -89,7 +89,7 @@ def test_every_trained_parameter_is_in_one_group_and_gains_do_not_decay() -> Non
 
 def test_a_step_is_that_of_adamw() -> None:
     net = Net()
-    optimizers = build_optimizers(net, OptimConfig(lr=7.0, weight_decay=0.5))
+    optimizers = build_optimizers(net, OptimConfig(optimizer="adamw", lr=7.0, weight_decay=0.5))
     (3 * net.matrix.sum() - 5 * net.gain.sum()).backward()
     update(optimizers, 0.1)
     # The first step moves by lr against the gradient's sign, after decay by lr · weight_decay.

@@ -1,6 +1,7 @@
 """One step's gradients, against a masked loss written the straightforward way."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX, Batch
+from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.selection import select
 from tinyohem.training.model import Shape, build_model, head_weight, trunk
+from tinyohem.training.passes import Trunk, choose_way
 from tinyohem.training.step import StepStats, training_step
 
 VOCAB, ROWS, LENGTH = 37, 4, 10
@@ -45,19 +48,20 @@ def step(
     batches: list[Batch],
     ratio: float,
     *,
-    run_trunk: Any = None,
     seed: int = 0,
     precision: Any = None,
+    store: SoftmaxStore | None = None,
     **config: Any,
 ) -> StepStats:
     return training_step(
-        run_trunk or trunk(model),
+        Trunk.of(trunk(model)),
         head_weight(model),
         batches,
         ratio,
         Mining(OhemConfig(**config)),
         generator=torch.Generator().manual_seed(seed),
         precision=precision or nullcontext(),
+        store=store,
     )
 
 
@@ -132,6 +136,126 @@ def test_topk_gradients_equal_the_masked_loss(
     assert stats.loss_threshold.item() == pytest.approx(chosen.min().item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("ratio", [0.5, 0.9])
+@pytest.mark.parametrize("scope", ["batch", "sequence"])
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_softmax_store_changes_no_gradient(
+    ratio: float, scope: str, ignored: bool, number: int
+) -> None:
+    model, store = tiny_llama(), SoftmaxStore()
+    input_ids, labels = tokens(ignored)
+    losses = reference_losses(model, input_ids, labels)
+    kept = hardest(losses, labels, ratio, scope)
+    expected = masked_gradients(losses, kept, int(kept.sum()), model)
+    for _ in range(2):
+        batches = micro_batches(input_ids, labels, number)
+        step(model, batches, ratio, scope=scope, store=store)
+        assert_same(gradients(model), expected)
+
+
+@contextmanager
+def unselected_keys_and_values_detached(model: Any, kept: Tensor) -> Iterator[None]:
+    """Cut the graph of every layer's key and value projections where a token is not kept."""
+
+    def cut(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+        return torch.where(kept[..., None] > 0, output, output.detach())
+
+    attentions = [layer.self_attn for layer in trunk(model).layers]
+    hooks = [p.register_forward_hook(cut) for a in attentions for p in (a.k_proj, a.v_proj)]
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5])
+@pytest.mark.parametrize("scope", ["batch", "sequence"])
+@pytest.mark.parametrize("denominator", ["kept", "all"])
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_pruned_gradients_lack_what_unselected_keys_and_values_learn(
+    ratio: float, scope: str, denominator: str, ignored: bool, number: int
+) -> None:
+    model = tiny_llama()
+    input_ids, labels = tokens(ignored)
+    stats = step(
+        model,
+        micro_batches(input_ids, labels, number),
+        ratio,
+        scope=scope,
+        denominator=denominator,
+        backward="pruned",
+        store=SoftmaxStore(),
+    )
+    found = gradients(model)
+    kept = hardest(reference_losses(model, input_ids, labels), labels, ratio, scope)
+    with unselected_keys_and_values_detached(model, kept):
+        losses = reference_losses(model, input_ids, labels)
+    num_valid, num_kept = int((labels != IGNORE_INDEX).sum()), int(kept.sum())
+    divisor = num_kept if denominator == "kept" else num_valid
+    assert_same(found, masked_gradients(losses, kept, divisor, model))
+    assert stats.num_kept == num_kept
+    assert stats.loss.item() == pytest.approx(losses.sum().item() / num_valid, abs=1e-6)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_pruned_is_exact_where_pruning_would_cost_more(number: int) -> None:
+    model = tiny_llama()
+    batches = micro_batches(*tokens(ignored=True), number)
+    for ratio in (0.9, 1.0):
+        step(model, batches, ratio)
+        expected = gradients(model)
+        step(model, batches, ratio, backward="pruned")
+        assert_same(gradients(model), expected)
+
+
+@pytest.mark.parametrize("scope", ["batch", "sequence"])
+@pytest.mark.parametrize("backward", ["exact", "pruned"])
+def test_keeping_all_by_min_kept_is_the_plain_step(scope: str, backward: str) -> None:
+    model = tiny_llama()
+    batches = micro_batches(*tokens(ignored=False), 1)
+    step(model, batches, 1.0)
+    expected = gradients(model)
+    stats = step(model, batches, 0.1, scope=scope, backward=backward, min_kept=1000)
+    assert stats.num_kept == ROWS * LENGTH
+    assert_same(gradients(model), expected)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "config", "way"),
+    [
+        (0.25, {}, "below"),
+        (0.9, {}, "plain"),
+        (0.25, {"backward": "pruned"}, "pruned"),
+        (0.9, {"backward": "pruned"}, "plain"),
+        (0.25, {"schedule": "adaptive", "ratio": 0.25}, "plain"),
+        (0.25, {"schedule": "adaptive", "ratio": 0.25, "backward": "pruned"}, "pruned"),
+    ],
+)
+def test_the_way_of_a_step(ratio: float, config: dict[str, Any], way: str) -> None:
+    assert choose_way(OhemConfig(**config), ratio) == way
+
+
+@pytest.mark.parametrize(
+    ("number", "backward", "ratio", "with_graph", "without"),
+    [
+        (1, "exact", 1.0, 1, 0),
+        (1, "exact", 0.5, 1, 0),
+        (2, "exact", 1.0, 2, 0),
+        (2, "exact", 0.5, 2, 2),
+        (1, "pruned", 0.5, 1, 1),
+        (2, "pruned", 0.5, 2, 2),
+    ],
+)
+def test_how_often_the_trunk_runs(
+    number: int, backward: str, ratio: float, with_graph: int, without: int
+) -> None:
+    model, runs = tiny_llama(), []
+    trunk(model).register_forward_pre_hook(lambda *_: runs.append(torch.is_grad_enabled()))
+    step(model, micro_batches(*tokens(ignored=False), number), ratio, backward=backward)
+    assert (runs.count(True), runs.count(False)) == (with_graph, without)
+
+
 @pytest.mark.parametrize("select_method", ["topk", "random"])
 @pytest.mark.parametrize("ignored", [False, True])
 def test_ratio_one_is_plain_mean_cross_entropy(select_method: str, ignored: bool) -> None:
@@ -195,28 +319,19 @@ def test_gradients_add_to_what_is_there() -> None:
     assert_same(gradients(model), {name: 2 * gradient for name, gradient in once.items()})
 
 
-@pytest.mark.parametrize(("ratio", "number", "runs"), [(1.0, 1, 1), (1.0, 4, 4), (0.5, 1, 1)])
-def test_the_trunk_runs_no_more_often_than_a_plain_step(
-    ratio: float, number: int, runs: int
-) -> None:
-    model, calls = tiny_llama(), []
-
-    def counted(**inputs: Any) -> Any:
-        calls.append(inputs["input_ids"].shape)
-        return trunk(model)(**inputs)
-
-    step(model, micro_batches(*tokens(ignored=False), number), ratio, run_trunk=counted)
-    assert calls == [(ROWS // number, LENGTH)] * runs
-
-
+@pytest.mark.parametrize("backward", ["exact", "pruned"])
 @pytest.mark.parametrize("ratio", [0.5, 1.0])
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("scope", ["batch", "sequence"])
-def test_an_all_ignored_batch_gives_zero_not_nan(ratio: float, number: int, scope: str) -> None:
+def test_an_all_ignored_batch_gives_zero_not_nan(
+    ratio: float, number: int, scope: str, backward: str
+) -> None:
     model = tiny_llama()
     input_ids, labels = tokens(ignored=False)
     labels = torch.full_like(labels, IGNORE_INDEX)
-    stats = step(model, micro_batches(input_ids, labels, number), ratio, scope=scope)
+    stats = step(
+        model, micro_batches(input_ids, labels, number), ratio, scope=scope, backward=backward
+    )
     assert stats.num_kept == 0
     assert stats.loss.item() == stats.loss_selected.item() == stats.loss_threshold.item() == 0.0
     for name, gradient in gradients(model).items():
@@ -224,12 +339,14 @@ def test_an_all_ignored_batch_gives_zero_not_nan(ratio: float, number: int, scop
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_bfloat16_gradients_point_the_same_way(number: int) -> None:
+@pytest.mark.parametrize(("ratio", "backward"), [(1.0, "exact"), (0.5, "exact"), (0.5, "pruned")])
+def test_bfloat16_gradients_point_the_same_way(number: int, ratio: float, backward: str) -> None:
     model = tiny_llama()
     batches = micro_batches(*tokens(ignored=True), number)
-    step(model, batches, 1.0)
+    config = {"select": "random", "backward": backward}
+    step(model, batches, ratio, **config)
     exact = torch.cat([g.flatten() for g in gradients(model).values()])
-    step(model, batches, 1.0, precision=torch.autocast("cpu", dtype=torch.bfloat16))
+    step(model, batches, ratio, precision=torch.autocast("cpu", dtype=torch.bfloat16), **config)
     rounded = gradients(model)
     assert {g.dtype for g in rounded.values()} == {torch.float32}
     joined = torch.cat([g.flatten() for g in rounded.values()])

@@ -30,9 +30,10 @@ TRAIN_NAMES = {
     "train/tokens_selected",
     "train/tokens_per_second",
     "train/seconds",
+    "train/select_seconds",
 }
 VAL_NAMES = {"val/loss", "val/ppl", "val/bpb", "train/seconds"}
-CLOCK = {"train/tokens_per_second", "train/seconds"}
+CLOCK = {"train/tokens_per_second", "train/seconds", "train/select_seconds"}
 
 
 def of_kind(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class Batch:
 
 
 class WindowOrder(Protocol):
-    """An order of windows: shuffled (`WindowPlan`) or a curriculum's."""
+    """An order of windows: shuffled, with hard windows mixed in, or a curriculum's."""
 
     def windows(self, first: int, count: int) -> NDArray[np.int64]:
         """Return the windows at positions first .. first + count - 1."""
@@ -49,16 +49,47 @@ class WindowPlan:
 
     def windows(self, first: int, count: int) -> NDArray[np.int64]:
         """Return the windows at positions first .. first + count - 1 of the endless order."""
-        position = np.arange(first, first + count)
+        return self.at(np.arange(first, first + count))
+
+    def at(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the windows at these positions of the endless order."""
         epoch, place = np.divmod(position, self.num_windows)
-        order = np.empty(count, dtype=np.int64)
+        order = np.empty(len(position), dtype=np.int64)
         for e in np.unique(epoch):
             here = epoch == e
             order[here] = _epoch_order(self.num_windows, self.seed, int(e))[place[here]]
         return order
 
 
-@lru_cache(maxsize=2)  # a batch touches at most two epochs unless the corpus is tiny
+@dataclass(frozen=True)
+class HardWindowPlan:
+    """Batches that hold some of the hardest windows ahead of their turn.
+
+    The last `num_hard` windows of every batch come from `hardest`, in a seeded order that visits
+    each of them once before any again; the others from `base`. Both go on from batch to batch, so
+    an epoch of `base` still visits every window once: it only takes more steps, and as many tokens
+    are trained on as without. A hard window is met by both, now and then in one batch.
+    """
+
+    base: WindowPlan
+    hardest: NDArray[np.int64]
+    batch_size: int  # windows
+    num_hard: int  # of a batch
+
+    def windows(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the windows at positions first .. first + count - 1 of the endless order."""
+        step, slot = np.divmod(np.arange(first, first + count), self.batch_size)
+        num_base = self.batch_size - self.num_hard
+        is_hard = slot >= num_base
+        # Another seed: where nearly all windows are hardest, the orders must not go in step.
+        hard = WindowPlan(len(self.hardest), self.base.seed + 1)
+        order = np.empty(count, dtype=np.int64)
+        order[~is_hard] = self.base.at((step * num_base + slot)[~is_hard])
+        order[is_hard] = self.hardest[hard.at((step * self.num_hard + slot - num_base)[is_hard])]
+        return order
+
+
+@lru_cache(maxsize=4)  # a batch touches at most two epochs of an order unless the corpus is tiny
 def _epoch_order(num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(num_windows)
 
@@ -86,7 +117,12 @@ def batch_windows(plan: WindowOrder, step: int, batch_size: int) -> NDArray[np.i
 def make_batch(store: TokenStore, windows: NDArray[np.int64], seq_len: int) -> Batch:
     """Copy `windows` out of the memory map."""
     positions = windows[:, None] * seq_len + np.arange(seq_len + 1)
-    tokens = torch.from_numpy(store.ids[positions].astype(np.int64))
+    return labelled(store.ids[positions])
+
+
+def labelled(ids: NDArray[np.unsignedinteger[Any]]) -> Batch:
+    """Return a batch of sequences (B, T + 1): the first T tokens predict the last T."""
+    tokens = torch.from_numpy(ids.astype(np.int64))
     labels = tokens[:, 1:].contiguous()
     return Batch(tokens[:, :-1].contiguous(), labels, num_valid=labels.numel())
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any
 
 from tinyohem.artifacts import atomic_folder, data_dir, hash_json, write_json
@@ -34,7 +34,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """The stories of one split, and the identity that its caches are filed under."""
 
     corpus: Corpus
@@ -43,6 +43,7 @@ class _Part:
     identity: dict[str, Any]
 
     def stories(self, progress: Progress) -> Iterator[Story]:
+        """Stream the stories that are in, as they are tokenized."""
         counts = CleanCounts()
         stories: Iterator[Story] = self.corpus.stories()
         if self.keep is not None:
@@ -61,6 +62,18 @@ class _Part:
             done = ", ".join(f"{count:,} {what}" for what, count in asdict(counts).items())
             progress.note(f"cleaned {self.corpus.name} ({self.corpus.split}): {done}")
 
+    def as_corpus(self, progress: Progress) -> Corpus:
+        """Return a corpus with just these stories, each at its row."""
+
+        def texts() -> Iterator[str]:
+            next_row = 0
+            for story in self.stories(progress):
+                yield from repeat("", story.row - next_row)  # rows without text hold no story
+                yield story.text
+                next_row = story.row + 1
+
+        return Corpus(self.corpus.name, self.corpus.split, hash_json(self.identity), texts)
+
 
 def prepare_data(
     data: DataConfig, tokenizer_config: TokenizerConfig, progress: Progress = SILENT
@@ -75,24 +88,22 @@ def prepare_data(
     return Prepared(
         tokenizer,
         train.corpus,
-        _store(train, tokenizer, progress),
-        _store(valid, tokenizer, progress),
+        part_store(train, tokenizer, progress),
+        part_store(valid, tokenizer, progress),
     )
 
 
-def prepare_evaluation(
-    dataset: str,
-    tokenizer: "PreTrainedTokenizerFast",
-    *,
-    text_field: str = "text",
-    progress: Progress = SILENT,
-) -> TokenStore:
-    """Return the token store of a data set's validation split (of all of it, without splits)."""
-    corpus = _validation_corpus(dataset, text_field, progress)
-    return tokenize_corpus(corpus, tokenizer, progress)
+def evaluation_part(dataset: str, text_field: str, progress: Progress) -> Part:
+    """Return the validation split of a data set, or all of it where there are no splits."""
+    return _part(_validation_corpus(dataset, text_field, progress), clean=False)
 
 
-def _parts(data: DataConfig, progress: Progress) -> tuple[_Part, _Part]:
+def validation_part(data: DataConfig, progress: Progress) -> Part:
+    """Return the stories that a run is validated on."""
+    return _parts(data, progress)[1]
+
+
+def _parts(data: DataConfig, progress: Progress) -> tuple[Part, Part]:
     train = open_corpus(data.dataset, "train", text_field=data.text_field, progress=progress)
     if data.valid is not None:
         valid = _validation_corpus(data.valid, data.text_field, progress)
@@ -123,13 +134,13 @@ def _held_out(row: int) -> bool:
 
 def _part(
     corpus: Corpus, clean: bool, keep: Callable[[int], bool] | None = None, label: str = "all"
-) -> _Part:
+) -> Part:
     identity = {"corpus": corpus.fingerprint, "part": label, "clean": clean}
-    return _Part(corpus, clean, keep, identity)
+    return Part(corpus, clean, keep, identity)
 
 
 def _tokenizer(
-    part: _Part, config: TokenizerConfig, progress: Progress
+    part: Part, config: TokenizerConfig, progress: Progress
 ) -> "PreTrainedTokenizerFast":
     if config.name is not None:
         return load_tokenizer(config.name)
@@ -153,7 +164,8 @@ def _counted(texts: Iterator[str], progress: Progress) -> Iterator[str]:
         yield text
 
 
-def _store(part: _Part, tokenizer: "PreTrainedTokenizerFast", progress: Progress) -> TokenStore:
+def part_store(part: Part, tokenizer: "PreTrainedTokenizerFast", progress: Progress) -> TokenStore:
+    """Return the token store of a part, built if it is not cached."""
     identity = {
         **part.identity,
         "tokenizer": tokenizer_hash(tokenizer),
@@ -170,4 +182,4 @@ def tokenize_corpus(
     corpus: Corpus, tokenizer: "PreTrainedTokenizerFast", progress: Progress = SILENT
 ) -> TokenStore:
     """Return the token store of all stories of a corpus, built if it is not cached."""
-    return _store(_part(corpus, clean=False), tokenizer, progress)
+    return part_store(_part(corpus, clean=False), tokenizer, progress)

@@ -159,11 +159,31 @@ def _batched(stories: Iterable[Story]) -> Iterator[list[Story]]:
         yield batch
 
 
+def text_store(
+    text: str, tokenizer: "PreTrainedTokenizerFast"
+) -> tuple[TokenStore, list[tuple[int, int]]]:
+    """Tokenize one story in memory.
+
+    Returns:
+        The store, and for each token after the start token the first and the end of the characters
+        that it covers. Tokens that share a character, each with some of its bytes, all cover it.
+    """
+    encoding = _backend(tokenizer).encode(text, add_special_tokens=False)
+    ids = np.asarray([start_id(tokenizer), *encoding.ids], dtype=np.uint32)
+    size, words = (np.asarray([n], np.uint32) for n in (len(text.encode()), len(text.split())))
+    store = TokenStore(ids, np.asarray([0, len(ids)]), np.zeros(1, np.int64), size, words, {})
+    return store, encoding.offsets
+
+
 def _encode(batch: list[Story], tokenizer: "PreTrainedTokenizerFast") -> Iterator[list[int]]:
     """Yield each story's ids, the start token first. The encoder itself uses every core."""
+    start, texts = start_id(tokenizer), [story.text for story in batch]
+    for encoding in _backend(tokenizer).encode_batch_fast(texts, add_special_tokens=False):
+        yield [start, *encoding.ids]
+
+
+def _backend(tokenizer: "PreTrainedTokenizerFast") -> Any:
     backend = tokenizer.backend_tokenizer
     # A story that spells out a special token is text: it must not end or begin anything.
     backend.encode_special_tokens = True
-    start = start_id(tokenizer)
-    for encoding in backend.encode_batch_fast([s.text for s in batch], add_special_tokens=False):
-        yield [start, *encoding.ids]
+    return backend

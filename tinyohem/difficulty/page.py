@@ -1,13 +1,12 @@
 """The report of a score table as one HTML file, and its histograms as a PNG."""
 
 import base64
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyohem.artifacts import atomic_file
 from tinyohem.difficulty.summary import QUANTILES, ScoreSummary
-from tinyohem.errors import InputError
+from tinyohem.pages import render, require_plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,20 +23,15 @@ def write_page(summary: ScoreSummary, folder: Path) -> list[Path]:
     Raises:
         InputError: matplotlib or jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment
-
-        figure = _draw(summary)
-    except ImportError as error:
-        hint = 'Install them in the clone: pip install -c constraints.txt -e ".[plots]"'
-        raise InputError(f"the HTML report needs matplotlib and jinja2: {error}", hint) from None
+    require_plots("the HTML report")
+    figure = _draw(summary)
     histograms, page = folder / HISTOGRAM_FILE, folder / PAGE_FILE
     with atomic_file(histograms) as stream:
         figure.savefig(stream, format="png", dpi=110)
-    source = files("tinyohem.difficulty").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    template = Environment(autoescape=True, trim_blocks=True).from_string(source)
     encoded = base64.b64encode(histograms.read_bytes()).decode()
-    html = template.render(s=summary, quantile_names=QUANTILES, histograms=encoded)
+    html = render(
+        "tinyohem.difficulty", _TEMPLATE, s=summary, quantile_names=QUANTILES, histograms=encoded
+    )
     with atomic_file(page) as stream:
         stream.write(html.encode())
     return [histograms, page]

@@ -6,52 +6,60 @@ that a machine that slows down slows every variant alike.
 
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from tinyohem.config import RunConfig
 from tinyohem.data.batches import Batch
-from tinyohem.ohem.mining import Mining
-from tinyohem.ohem.ranking import top_k
+from tinyohem.evaluation.bench_steps import PHASES, Step, bench_steps
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runtime import autocast, pick_device, step_generator, synchronize
-from tinyohem.training.model import build_model, head_weight, model_shape, trunk
-from tinyohem.training.optim import build_optimizers, update
-from tinyohem.training.step import training_step
+from tinyohem.runtime import DeviceTimer, pick_device, step_generator, synchronize
 
 WARMUP_ROUNDS = 2
-KEEP_RATIOS = (1.0, 0.5, 0.25)
 FULL = "full"
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One step's times in milliseconds."""
+
+    total: float
+    phases: dict[str, float]
+    peak_memory_bytes: int | None  # of the device; None on a CPU
+
+
+@dataclass(frozen=True)
 class Timing:
-    """One variant's step times over all rounds, in milliseconds."""
+    """One variant's steps over all rounds."""
 
     name: str
-    milliseconds: tuple[float, ...]
+    samples: tuple[Sample, ...]
     tokens_per_step: int
-    peak_memory_bytes: int | None  # of the device; None on a CPU
 
     @property
     def median(self) -> float:
         """Median step time in milliseconds."""
-        return statistics.median(self.milliseconds)
+        return statistics.median(s.total for s in self.samples)
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Median milliseconds of each phase that the variant has."""
+        names = [name for name in PHASES if any(s.phases[name] for s in self.samples)]
+        return {name: statistics.median(s.phases[name] for s in self.samples) for name in names}
 
     def to_json(self, full: "Timing") -> dict[str, Any]:
         """Return the figures that scripts rely on; ratios above 1 are faster than `full`."""
+        totals = [s.total for s in self.samples]
         return {
             "name": self.name,
             "tokens_per_second": self.tokens_per_step / self.median * 1000,
             "ms_per_step": self.median,
-            "ms_min": min(self.milliseconds),
-            "ms_max": max(self.milliseconds),
-            "peak_memory_bytes": self.peak_memory_bytes,
+            "ms_min": min(totals),
+            "ms_max": max(totals),
+            "ms_by_phase": self.phases,
+            "peak_memory_bytes": self.samples[-1].peak_memory_bytes,
             "ratio_to_full": full.median / self.median,
         }
 
@@ -59,95 +67,40 @@ class Timing:
 def run_bench(config: RunConfig, rounds: int, progress: Progress = SILENT) -> list[Timing]:
     """Time a whole optimizer step of every variant, `rounds` times each, interleaved.
 
-    Variants: `full` and `topk-<ratio>` are ours; `bare` is `model(...).logits` with
-    `F.cross_entropy`; `mask-0.5` is the usual way to mine, a mask on that loss.
+    The variants are those of `bench_steps`.
     """
-    device = pick_device(config.training.device)
-    variants, next_batch = _variants(config, device)
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    peaks: dict[str, int] = {}
+    device, training = pick_device(config.training.device), config.training
+    steps = bench_steps(config, device)
+    generator = step_generator(training.seed, 0, device)
+    size = (training.batch_size, training.seq_len + 1)
+    samples: dict[str, list[Sample]] = {name: [] for name in steps}
     progress.start("bench", WARMUP_ROUNDS + rounds, "rounds")
     for done in range(WARMUP_ROUNDS + rounds):
-        for name, step in variants.items():
-            batch = next_batch()
-            seconds, peaks[name] = _timed(step, batch, device)
+        for name, step in steps.items():
+            tokens = torch.randint(
+                config.tokenizer.vocab_size, size, generator=generator, device=device
+            )
+            labels = tokens[:, 1:].contiguous()
+            batch = Batch(tokens[:, :-1].contiguous(), labels, labels.numel())
+            sample = _timed(step, batch, device)
             if done >= WARMUP_ROUNDS:
-                times[name].append(1000 * seconds)
+                samples[name].append(sample)
         progress.advance(done + 1)
     progress.finish()
-    tokens = config.training.tokens_per_step
-    on_gpu = device.type == "cuda"
-    return [
-        Timing(name, tuple(measured), tokens, peaks[name] if on_gpu else None)
-        for name, measured in times.items()
-    ]
+    return [Timing(name, tuple(found), training.tokens_per_step) for name, found in samples.items()]
 
 
-def _timed(step: Callable[[Batch], None], batch: Batch, device: torch.device) -> tuple[float, int]:
+def _timed(step: Step, batch: Batch, device: torch.device) -> Sample:
     on_gpu = device.type == "cuda"
+    timers = {name: DeviceTimer(device) for name in PHASES}
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     synchronize(device)
     started = time.perf_counter()
-    step(batch)
+    step(batch, timers)
     synchronize(device)
-    seconds = time.perf_counter() - started
-    return seconds, torch.cuda.max_memory_allocated(device) if on_gpu else 0
-
-
-def _variants(
-    config: RunConfig, device: torch.device
-) -> tuple[dict[str, Callable[[Batch], None]], Callable[[], Batch]]:
-    training, vocab_size = config.training, config.tokenizer.vocab_size
-    shape = model_shape(config.model)
-    model = build_model(shape, vocab_size, training.seq_len, 0, training.seed).to(device)
-    optimizers = build_optimizers(model, config.optim)
-    precision = autocast(device, training.precision)
-    run_trunk = torch.compile(trunk(model)) if training.compile else trunk(model)
-    generator = step_generator(training.seed, 0, device)
-    mining = Mining(config.ohem)
-
-    def next_batch() -> Batch:
-        size = (training.batch_size, training.seq_len + 1)
-        tokens = torch.randint(vocab_size, size, generator=generator, device=device)
-        labels = tokens[:, 1:].contiguous()
-        return Batch(tokens[:, :-1].contiguous(), labels, labels.numel())
-
-    def finish() -> None:
-        nn.utils.clip_grad_norm_(model.parameters(), config.optim.max_grad_norm)
-        update(optimizers, config.optim.lr)
-
-    def ours(ratio: float) -> Callable[[Batch], None]:
-        def step(batch: Batch) -> None:
-            training_step(
-                run_trunk,
-                head_weight(model),
-                [batch],
-                ratio,
-                mining,
-                generator=generator,
-                precision=precision,
-            )
-            finish()
-
-        return step
-
-    def bare(batch: Batch) -> None:
-        with precision:
-            logits = model(input_ids=batch.input_ids, use_cache=False).logits
-            loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
-        loss.backward()
-        finish()
-
-    def mask(batch: Batch) -> None:
-        labels = batch.labels.flatten()
-        with precision:
-            logits = model(input_ids=batch.input_ids, use_cache=False).logits
-            losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
-        count = torch.tensor([labels.numel() // 2], device=device)
-        kept = top_k(losses.detach()[None], torch.ones_like(labels[None], dtype=torch.bool), count)
-        ((losses * kept[0]).sum() / count).sum().backward()
-        finish()
-
-    mined = {f"topk-{ratio:g}": ours(ratio) for ratio in KEEP_RATIOS if ratio < 1}
-    return {FULL: ours(1.0), **mined, "bare": bare, "mask-0.5": mask}, next_batch
+    return Sample(
+        total=1000 * (time.perf_counter() - started),
+        phases={name: 1000 * timer.seconds() for name, timer in timers.items()},
+        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+    )

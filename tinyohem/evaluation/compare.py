@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinyohem.artifacts import hash_json, read_json, read_jsonl, write_json
-from tinyohem.config import RunConfig
+from tinyohem.config import RunConfig, validate_config
 from tinyohem.data.prepare import prepare_data
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.breakdown import break_down, scored_labels
@@ -27,7 +27,7 @@ from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import environment
 from tinyohem.training.plan import budget_steps, score_table
 
-_RESULT_FORMAT = 1
+_RESULT_FORMAT = 2
 
 
 def run_comparison(
@@ -136,11 +136,13 @@ def _in_parallel(
     threads = max(1, (os.cpu_count() or 1) // workers)
     failed: list[str] = []
     # Spawned, not forked: a forked copy of torch's thread pool hangs.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
+    context = get_context("spawn")
+    places = context.SimpleQueue()
+    for place in range(workers):
+        places.put(place)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(places,))
     try:
-        futures = {
-            pool.submit(_run_job, job, threads, index): job for index, job in enumerate(jobs)
-        }
+        futures = {pool.submit(_run_job, job, threads): job for job in jobs}
         for future in as_completed(futures):
             job = futures[future]
             try:
@@ -164,7 +166,16 @@ def default_workers() -> int:
     return torch.cuda.device_count() or os.cpu_count() or 1
 
 
-def _run_job(job: _Job, threads: int, index: int) -> dict[str, Any]:
+_place = 0  # of this process among the workers: decides its GPU
+
+
+def _start_worker(places: Any) -> None:
+    global _place
+    _place = places.get()
+    end_with_parent()
+
+
+def _run_job(job: _Job, threads: int) -> dict[str, Any]:
     """Train and measure one run in a worker process; leave `result.json` behind."""
     import torch
 
@@ -173,7 +184,7 @@ def _run_job(job: _Job, threads: int, index: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     config = job.config
     if config.training.device == "auto" and torch.cuda.is_available():
-        device = f"cuda:{index % torch.cuda.device_count()}"
+        device = f"cuda:{_place % torch.cuda.device_count()}"
         training = config.training.model_copy(update={"device": device})
         config = config.model_copy(update={"training": training})
     run, perplexity = train(config, job.run_dir, resume="auto")
@@ -188,7 +199,9 @@ def _run_job(job: _Job, threads: int, index: int) -> dict[str, Any]:
     )
     scored = scored_labels(valid)
     result = {
-        "identity": _identity(job),
+        "format": _RESULT_FORMAT,
+        "tokens_sha256": job.tokens,
+        "config": job.config.model_dump(),
         "arm": job.arm,
         "seed": job.seed,
         **perplexity.to_json(),
@@ -197,28 +210,35 @@ def _run_job(job: _Job, threads: int, index: int) -> dict[str, Any]:
         "tokens_seen": run.state.tokens_seen,
         "tokens_selected": run.state.tokens_selected,
         "train_seconds": run.state.train_seconds,
+        "select_seconds": run.state.select_seconds,
         "environment": environment(run.device),
     }
     write_json(job.run_dir / "result.json", result)
     return result
 
 
-def _identity(job: _Job) -> str:
-    """Hash what decides a run's result; a result under another identity is not this run's."""
-    return hash_json([_RESULT_FORMAT, job.tokens, job.config.model_dump()])
-
-
 def _finished(job: _Job) -> dict[str, Any] | None:
+    """Return the result that a job left, if it did."""
     path = job.run_dir / "result.json"
     if not path.exists():
         return None
-    result = read_json(path)
-    if result["identity"] != _identity(job):
+    result = dict(read_json(path))
+    if not _same(result, job):
         raise InputError(
             f"{job.run_dir} holds the result of another config or other stories",
             "choose another --out, or delete that folder",
         )
-    return dict(result)
+    return result
+
+
+def _same(result: Mapping[str, Any], job: _Job) -> bool:
+    """Whether a result is this job's. Keys that came into the config since count as defaults."""
+    if (result.get("format"), result.get("tokens_sha256")) != (_RESULT_FORMAT, job.tokens):
+        return False
+    try:
+        return validate_config(result["config"]) == job.config
+    except InputError:
+        return False
 
 
 def _add_time_to_baseline(results: list[dict[str, Any]], baseline: str, out: Path) -> None:

@@ -11,7 +11,7 @@ from tinyohem.config import RunConfig, reject_unknown_keys, validate_config
 from tinyohem.errors import InputError
 from tinyohem.recipe import assign, overlay, parse_literal, read_recipe, recipe_names
 
-Budget = Literal["equal-tokens", "equal-seconds"]
+Budget = Literal["equal-tokens", "equal-seconds", "equal-seconds-free-selection"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Comparison:
         assign(tree, "training.seed", seed)
         if seconds is not None:
             assign(tree, "training.seconds", seconds)
+            assign(tree, "training.free_selection", self.budget == "equal-seconds-free-selection")
         return validate_config(tree)
 
 
@@ -137,7 +138,7 @@ def check(comparison: Comparison) -> list[str]:
             )
     if len(set(names)) < len(names):
         raise InputError("two arms share a name", "name them apart: --arm name:key=value")
-    timed = [None, *[1.0 if comparison.budget == "equal-seconds" else None] * (len(names) - 1)]
+    timed = [None, *[None if comparison.budget == "equal-tokens" else 1.0] * (len(names) - 1)]
     configs = [
         comparison.config(arm, comparison.seeds[0], seconds)
         for arm, seconds in zip(comparison.arms, timed, strict=True)

@@ -47,9 +47,9 @@ class Perplexity:
         """
         return {
             "loss": self.loss,
-            "perplexity": _finite(exp_or_inf(self.loss)),
-            "word_perplexity": _finite(exp_or_inf(self.nats / self.words)),
-            "byte_perplexity": _finite(exp_or_inf(self.nats / self.bytes)),
+            "perplexity": finite_or_none(exp_or_inf(self.loss)),
+            "word_perplexity": finite_or_none(exp_or_inf(self.nats / self.words)),
+            "byte_perplexity": finite_or_none(exp_or_inf(self.nats / self.bytes)),
             "bits_per_byte": self.bits_per_byte,
             "tokens": self.tokens,
             "words": self.words,
@@ -66,6 +66,11 @@ class _Window:
     end: int
     score_from: int
 
+    @property
+    def scored(self) -> slice:
+        """Where in the window the inputs stand whose labels are scored."""
+        return slice(self.score_from - self.start, self.end - self.start)
+
 
 def evaluate_perplexity(
     model: nn.Module,
@@ -73,6 +78,7 @@ def evaluate_perplexity(
     *,
     seq_len: int,
     stride: int | None = None,
+    out: NDArray[np.float32] | None = None,
     progress: Progress = SILENT,
 ) -> Perplexity:
     """Score a whole split.
@@ -80,6 +86,7 @@ def evaluate_perplexity(
     Args:
         seq_len: the longest context the model is given, in tokens.
         stride: see `story_token_losses`.
+        out: (tokens,) where given, takes the nats of each id of the store, 0 at start tokens.
 
     Raises:
         RunError: a loss is not finite: the model's weights are broken.
@@ -88,6 +95,9 @@ def evaluate_perplexity(
     progress.start("evaluate", store.num_stories, "stories")
     for last_story, losses in story_token_losses(model, store, seq_len=seq_len, stride=stride):
         nats += float(losses.sum(dtype=np.float64))
+        if out is not None:
+            end = int(store.offsets[last_story])
+            out[end - len(losses) : end] = losses
         progress.advance(last_story)
     progress.finish()
     if not math.isfinite(nats):
@@ -119,21 +129,56 @@ def story_token_losses(
         The number of stories done so far, and float32 nats for each of the block's ids in store
         order, with 0 at start tokens.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        for first in range(0, store.num_stories, _STORIES_PER_BLOCK):
-            last = min(first + _STORIES_PER_BLOCK, store.num_stories)
-            yield last, _score_block(model, store, first, last, seq_len, stride or seq_len // 2)
-    finally:
-        model.train(was_training)
+    for first, last in _blocks(store):
+        origin = int(store.offsets[first])
+        losses = np.zeros(int(store.offsets[last]) - origin, dtype=np.float32)
+        for windows, logits_BTV, labels_BT in _window_logits(
+            model, store, first, last, seq_len, stride
+        ):
+            label_logits_BT = logits_BTV.gather(2, labels_BT[..., None]).squeeze(2)
+            loss_BT = (logits_BTV.logsumexp(dim=2) - label_logits_BT).cpu().numpy()
+            for window, row in zip(windows, loss_BT, strict=True):
+                # The input at position p predicts the token at p + 1.
+                at = slice(window.score_from + 1 - origin, window.end + 1 - origin)
+                losses[at] = row[window.scored]
+        yield last, losses
 
 
-def _score_block(
-    model: nn.Module, store: TokenStore, first: int, last: int, seq_len: int, stride: int
-) -> NDArray[np.float32]:
-    origin = int(store.offsets[first])
-    losses = np.zeros(int(store.offsets[last]) - origin, dtype=np.float32)
+@torch.inference_mode()
+def scored_logits(
+    model: nn.Module, store: TokenStore, *, seq_len: int, stride: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the logits that every token is scored by, a batch at a time, each token once.
+
+    Args:
+        stride: see `story_token_losses`.
+
+    Yields:
+        Float32 logits (N, V) and int64 labels (N,).
+    """
+    for first, last in _blocks(store):
+        for windows, logits_BTV, labels_BT in _window_logits(
+            model, store, first, last, seq_len, stride
+        ):
+            scored_BT = torch.zeros_like(labels_BT, dtype=torch.bool)
+            for row, window in enumerate(windows):
+                scored_BT[row, window.scored] = True
+            yield logits_BTV[scored_BT], labels_BT[scored_BT]
+
+
+def _blocks(store: TokenStore) -> Iterator[tuple[int, int]]:
+    """Yield the first and the end of each run of stories whose windows are sorted together."""
+    for first in range(0, store.num_stories, _STORIES_PER_BLOCK):
+        yield first, min(first + _STORIES_PER_BLOCK, store.num_stories)
+
+
+def _window_logits(
+    model: nn.Module, store: TokenStore, first: int, last: int, seq_len: int, stride: int | None
+) -> Iterator[tuple[list[_Window], Tensor, Tensor]]:
+    """Yield batches of windows with float32 logits (B, T, V) and int64 labels (B, T).
+
+    Windows are padded on the right, where no one looks back.
+    """
     windows = [
         window
         for start, end in zip(
@@ -141,22 +186,27 @@ def _score_block(
             store.offsets[first + 1 : last + 1].tolist(),
             strict=True,
         )
-        for window in _story_windows(start, end, seq_len, stride)
+        for window in _story_windows(start, end, seq_len, stride or seq_len // 2)
     ]
     # Longest first: batches hold windows of like length, and the largest batch comes first.
     windows.sort(key=lambda window: window.start - window.end)
     vocab_size = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     device = next(model.parameters()).device
-    while windows:
-        longest = windows[0].end - windows[0].start
-        count = max(1, _LOGIT_ELEMENTS // (vocab_size * longest))
-        batch, windows = windows[:count], windows[count:]
-        loss_BT = _window_losses(model, store, batch, device).cpu().numpy()
-        for window, row in zip(batch, loss_BT, strict=True):
-            scored = slice(window.score_from - window.start, window.end - window.start)
-            # The input at position p predicts the token at p + 1.
-            losses[window.score_from + 1 - origin : window.end + 1 - origin] = row[scored]
-    return losses
+    was_training = model.training
+    model.eval()
+    try:
+        while windows:
+            longest = windows[0].end - windows[0].start
+            count = max(1, _LOGIT_ELEMENTS // (vocab_size * longest))
+            batch, windows = windows[:count], windows[count:]
+            tokens = _tokens(store, batch, longest).to(device)
+            yield (
+                batch,
+                model(input_ids=tokens[:, :-1], use_cache=False).logits.float(),
+                tokens[:, 1:],
+            )
+    finally:
+        model.train(was_training)
 
 
 def _story_windows(start: int, end: int, seq_len: int, stride: int) -> Iterator[_Window]:
@@ -170,18 +220,12 @@ def _story_windows(start: int, end: int, seq_len: int, stride: int) -> Iterator[
         scored = stop
 
 
-def _window_losses(
-    model: nn.Module, store: TokenStore, windows: list[_Window], device: torch.device
-) -> Tensor:
-    """Return float32 (B, T) losses; windows are padded on the right, where no one looks back."""
-    longest = max(window.end - window.start for window in windows)
+def _tokens(store: TokenStore, windows: list[_Window], longest: int) -> Tensor:
+    """Return int64 (B, T + 1): the inputs of each window and, one token on, its labels."""
     ids = np.zeros((len(windows), longest + 1), dtype=np.int64)
     for row, window in enumerate(windows):
         ids[row, : window.end + 1 - window.start] = store.ids[window.start : window.end + 1]
-    tokens = torch.from_numpy(ids).to(device)
-    logits_BTV = model(input_ids=tokens[:, :-1], use_cache=False).logits.float()
-    labels_BT = tokens[:, 1:]
-    return logits_BTV.logsumexp(dim=2) - logits_BTV.gather(2, labels_BT[..., None]).squeeze(2)
+    return torch.from_numpy(ids)
 
 
 def exp_or_inf(nats: float) -> float:
@@ -192,5 +236,6 @@ def exp_or_inf(nats: float) -> float:
         return math.inf
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON knows no infinity
+def finite_or_none(value: float) -> float | None:
+    """Return the value, or None where it is infinite or not a number: JSON knows neither."""
+    return value if math.isfinite(value) else None

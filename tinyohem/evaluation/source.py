@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tinyohem.artifacts import read_json
-from tinyohem.config import TokenizerConfig, validate_config
-from tinyohem.data.prepare import prepare_data, prepare_evaluation
+from tinyohem.config import validate_config
+from tinyohem.data.prepare import Part, evaluation_part, part_store, validation_part
 from tinyohem.data.tokenizer import load_tokenizer, start_id
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
-from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import pick_device
 from tinyohem.training.checkpoint import resolve_model_folder
@@ -61,7 +60,19 @@ def model_folder(name: str) -> str:
     return str(resolve_model_folder(path)) if path.exists() else name
 
 
-def evaluate_source(
+@dataclass(frozen=True)
+class Evaluation:
+    """A model and the stories that it is to be scored on."""
+
+    name: str
+    source: Source
+    part: Part
+    store: TokenStore
+    seq_len: int  # tokens of context that the model is given
+    stride: int | None  # see `perplexity.story_token_losses`
+
+
+def open_evaluation(
     name: str,
     *,
     dataset: str | None = None,
@@ -70,8 +81,8 @@ def evaluate_source(
     stride: int | None = None,
     device: str = "auto",
     progress: Progress = SILENT,
-) -> Perplexity:
-    """Score a model on a data set's validation split (on all of it where there are no splits).
+) -> Evaluation:
+    """Load a model and a data set's validation split (all of it where there are no splits).
 
     Args:
         dataset: default: what the run was validated on.
@@ -92,10 +103,30 @@ def evaluate_source(
             f"a stride of {stride:,} tokens is beyond the context of {seq_len:,}",
             "use a stride of at most the context",
         )
-    store = _store(name, source, dataset, text_field, progress)
-    return evaluate_perplexity(
-        source.model, store, seq_len=seq_len, stride=stride, progress=progress
-    )
+    part = stories_of(name, dataset, text_field, progress)
+    store = part_store(part, source.tokenizer, progress)
+    return Evaluation(name, source, part, store, seq_len, stride)
+
+
+def stories_of(name: str, dataset: str | None, text_field: str, progress: Progress) -> Part:
+    """Return the validation stories of a data set, by default of the run with this name.
+
+    Raises:
+        InputError: no data set is named, and the model is no run that would know one.
+    """
+    if dataset is not None:
+        return evaluation_part(dataset, text_field, progress)
+    record = run_record(name)
+    if record is None:
+        raise InputError("no data set to score on", "add --dataset, for example --dataset sample")
+    return validation_part(validate_config(record["config"]).data, progress)
+
+
+def run_record(name: str) -> dict[str, Any] | None:
+    """Return what `config.json` of the run with this name says, None where it is no run."""
+    path = Path(name) / "config.json"
+    record = read_json(path) if path.exists() else {}
+    return record if "config" in record else None  # a model's own config.json has no such key
 
 
 def generate(
@@ -148,18 +179,3 @@ def generate(
         )
         stories.append(source.tokenizer.decode(output[0], skip_special_tokens=True))
     return stories
-
-
-def _store(
-    name: str, source: Source, dataset: str | None, text_field: str, progress: Progress
-) -> TokenStore:
-    if dataset is not None:
-        return prepare_evaluation(
-            dataset, source.tokenizer, text_field=text_field, progress=progress
-        )
-    run_config = Path(name) / "config.json"
-    recorded = read_json(run_config).get("config") if run_config.exists() else None
-    if recorded is None:
-        raise InputError("no data set to score on", "add --dataset, for example --dataset sample")
-    own_tokenizer = TokenizerConfig(name=str(resolve_model_folder(Path(name))))
-    return prepare_data(validate_config(recorded).data, own_tokenizer, progress).valid

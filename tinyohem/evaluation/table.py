@@ -25,6 +25,7 @@ class Row:
     gini: tuple[float, float]
     kept: float  # share of the tokens seen that got a gradient
     train_seconds: tuple[float, float]
+    select_seconds: tuple[float, float]
     reached_baseline: int  # seeds that reached the baseline's final loss
     steps_to_baseline: float | None  # mean over those seeds; None if there is none
     seconds_to_baseline: float | None
@@ -62,6 +63,7 @@ def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
         gini=spread("gini"),
         kept=sum(r["tokens_selected"] for r in runs) / sum(r["tokens_seen"] for r in runs),
         train_seconds=spread("train_seconds"),
+        select_seconds=spread("select_seconds"),
         reached_baseline=len(reached),
         steps_to_baseline=mean_of_reached("steps_to_baseline"),
         seconds_to_baseline=mean_of_reached("seconds_to_baseline"),
@@ -97,6 +99,7 @@ CELLS = (
     "steps to baseline",
     "s to baseline",
     "train s",
+    "of it selection",
 )
 NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail
 
@@ -119,6 +122,7 @@ def cells(row: Row) -> list[str]:
         _spread(row.gini, 3),
         *_reaching(row),
         _spread(row.train_seconds, 0),
+        _spread(row.select_seconds, 0),
     ]
 
 

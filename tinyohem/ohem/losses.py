@@ -6,6 +6,7 @@ V vocabulary.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,17 @@ from tinyohem.data.batches import IGNORE_INDEX
 # with vocabulary × tokens. On a CPU 2 MB stays in cache; a GPU wants few, large kernels.
 _CPU_CHUNK_ELEMENTS = 1 << 19
 _GPU_CHUNK_ELEMENTS = 1 << 28
+_MIN_CHUNK_ROWS = 128  # each chunk adds to the whole (V, D) gradient: few rows would drown in that
+
+# How much a `SoftmaxStore` may hold, and the keep ratio from which it pays on a CPU, where it
+# pushes the chunks out of the cache.
+_CPU_STORE_BYTES = 1 << 28
+_GPU_STORE_BYTES = 1 << 31
+_CPU_STORE_PAYS_FROM = 0.5
+
+
+# Losses (C,) in nats, numerators (C, V), denominators (C, 1).
+Softmax = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,19 +40,61 @@ class SoftmaxChunk:
     hidden_CD: Tensor
     labels_C: Tensor  # token ids; ignored labels stand as 0
     loss_C: Tensor  # nats
-    exp_CV: Tensor  # numerators; free to overwrite
+    exp_CV: Tensor  # numerators
     sum_C1: Tensor  # denominators
 
 
+class SoftmaxStore:
+    """The softmax of all tokens of a step, so that the kept ones' gradient needs no logits again.
+
+    Its memory serves step after step: on a CPU fresh pages cost more than the logits they hold.
+    """
+
+    def __init__(self) -> None:
+        self._loss_N, self._exp_NV, self._sum_N1 = (torch.empty(0) for _ in range(3))
+        self._used = 0  # rows
+
+    def opened(self, num_tokens: int, head_VD: Tensor, keep_ratio: float) -> "SoftmaxStore | None":
+        """Return the store, emptied, or None where it does not fit or does not pay."""
+        dtype = torch.promote_types(head_VD.dtype, torch.float32)
+        size = num_tokens * len(head_VD) * dtype.itemsize
+        on_cpu = head_VD.device.type == "cpu"
+        if size > (_CPU_STORE_BYTES if on_cpu else _GPU_STORE_BYTES):
+            return None
+        if on_cpu and keep_ratio < _CPU_STORE_PAYS_FROM:
+            return None
+        if self._exp_NV.shape != (num_tokens, len(head_VD)):
+            new = partial(torch.empty, dtype=dtype, device=head_VD.device)
+            self._exp_NV = new(num_tokens, len(head_VD))
+            self._loss_N, self._sum_N1 = new(num_tokens), new(num_tokens, 1)
+        self._used = 0
+        return self
+
+    def write(self, hidden_CD: Tensor, head_VD: Tensor, labels_C: Tensor) -> Softmax:
+        """Compute the softmax of the tokens that come next."""
+        at = slice(self._used, self._used + len(labels_C))
+        self._used = at.stop
+        logits_CV = _logits(hidden_CD, head_VD, self._exp_NV[at])
+        self._loss_N[at], _, self._sum_N1[at] = softmax = _softmax_(logits_CV, labels_C)
+        return softmax
+
+    def read(self, rows_C: Tensor) -> Softmax:
+        """Return a copy of the softmax of the tokens at these places of the step."""
+        loss_C, sum_C1 = self._loss_N[rows_C], self._sum_N1[rows_C]
+        return loss_C, self._exp_NV.index_select(0, rows_C), sum_C1
+
+
 def softmax_chunks(
-    hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor
+    hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor, store: SoftmaxStore | None = None
 ) -> Iterator[SoftmaxChunk]:
-    """Yield the softmax of all tokens in order, a chunk at a time; call it without a graph."""
-    rows = _chunk_rows(head_VD)
+    """Yield the softmax of all tokens in order, a chunk at a time; call it without a graph.
+
+    With a `store` it is kept there, so nobody may overwrite it.
+    """
+    rows, softmax = _chunk_rows(head_VD), store.write if store else _softmax
     hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_BT.flatten().clamp(min=0)
     for hidden_CD, labels_C in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True):
-        loss_C, exp_CV, sum_C1 = _softmax_(_logits(hidden_CD, head_VD), labels_C)
-        yield SoftmaxChunk(hidden_CD, labels_C, loss_C, exp_CV, sum_C1)
+        yield SoftmaxChunk(hidden_CD, labels_C, *softmax(hidden_CD, head_VD, labels_C))
 
 
 @torch.no_grad()
@@ -59,42 +113,43 @@ def token_losses(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tens
     return loss_N.view(labels_BT.shape).masked_fill(labels_BT == IGNORE_INDEX, 0)
 
 
+def kept_rows(weight_N: Tensor, count: int | None = None) -> Tensor:
+    """Return the places of the positive weights, rising; int64 (K,).
+
+    Args:
+        count: K, where known: saves a device synchronisation.
+    """
+    kept_N = weight_N > 0
+    if count is None:
+        return kept_N.nonzero().squeeze(1)
+    return torch.nonzero_static(kept_N, size=count).squeeze(1)
+
+
 def kept_loss(
-    hidden_BTD: Tensor,
+    hidden_KD: Tensor,
     head_VD: Tensor,
-    labels_BT: Tensor,
-    weight_BT: Tensor,
-    count: int | None = None,
+    labels_K: Tensor,
+    weight_K: Tensor,
     gamma: float = 0.0,
+    stored: tuple[SoftmaxStore, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return Σ w·f(ℓ) over the kept tokens (w > 0), differentiable, and their losses.
+    """Return Σ w·f(ℓ) over the kept tokens, differentiable, and their losses.
 
     f(ℓ) = (1 − e^−ℓ)^γ · ℓ, the focal loss (Lin et al., ICCV 2017); with γ = 0, plain ℓ.
 
-    Kept rows are gathered before the head, so the head's work shrinks with them.
-
     Args:
-        hidden_BTD: (B, T, D) states.
+        hidden_KD: (K, D) states of the kept tokens alone, so that the head's work shrinks with
+            them.
         head_VD: (V, D) output embedding.
-        labels_BT: int64 (B, T), a token id wherever the weight is positive.
-        weight_BT: (B, T) weights ≥ 0; no gradient flows into them.
-        count: number of positive weights, where known: saves a device synchronisation.
+        labels_K: int64 (K,) token ids.
+        weight_K: (K,) weights; no gradient flows into them.
         gamma: γ ≥ 0.
+        stored: a store that holds their softmax, and their places (K,) in it.
 
     Returns:
-        The weighted sum (scalar) and the kept losses (K,) in nats, the latter without a graph.
+        The weighted sum (scalar) and the losses (K,) in nats, the latter without a graph.
     """
-    hidden_ND, labels_N, weight_N = (
-        hidden_BTD.flatten(0, 1),
-        labels_BT.flatten(),
-        weight_BT.flatten(),
-    )
-    if count != len(weight_N):
-        rows_K = _positions(weight_N > 0, count)
-        hidden_ND, labels_N, weight_N = (
-            x.index_select(0, rows_K) for x in (hidden_ND, labels_N, weight_N)
-        )
-    return _LinearCrossEntropy.apply(hidden_ND, head_VD, labels_N, weight_N, gamma)
+    return _LinearCrossEntropy.apply(hidden_KD, head_VD, labels_K, weight_K, gamma, stored)
 
 
 class _LinearCrossEntropy(Function):
@@ -111,14 +166,19 @@ class _LinearCrossEntropy(Function):
         labels_N: Tensor,
         weight_N: Tensor,
         gamma: float,
+        stored: tuple[SoftmaxStore, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
         rows = _chunk_rows(head_VD)
+        places = stored[1].split(rows) if stored else ()
         grad_head_VD = torch.zeros_like(head_VD)
         grads_hidden, losses = [], []
-        for hidden_CD, labels_C, weight_C in zip(
-            hidden_ND.split(rows), labels_N.split(rows), weight_N.split(rows), strict=True
+        for i, (hidden_CD, labels_C, weight_C) in enumerate(
+            zip(hidden_ND.split(rows), labels_N.split(rows), weight_N.split(rows), strict=True)
         ):
-            loss_C, exp_CV, sum_C1 = _softmax_(_logits(hidden_CD, head_VD), labels_C)
+            if stored:
+                loss_C, exp_CV, sum_C1 = stored[0].read(places[i])
+            else:
+                loss_C, exp_CV, sum_C1 = _softmax(hidden_CD, head_VD, labels_C)
             losses.append(loss_C)
             # ∂ℓ/∂logits = softmax − one-hot, times the softmax's denominator.
             exp_CV.scatter_add_(1, labels_C[:, None], -sum_C1)
@@ -126,7 +186,7 @@ class _LinearCrossEntropy(Function):
             # f depends on the logits through ℓ alone, so f'(ℓ) joins them.
             scale_C1 = (weight_C * _focal_slope(loss_C, gamma))[:, None] / sum_C1
             grads_hidden.append((exp_CV @ head_VD) * scale_C1)
-            grad_head_VD += exp_CV.T @ (hidden_CD * scale_C1)
+            _add_product_(grad_head_VD, exp_CV.T, hidden_CD * scale_C1)
         loss_N = torch.cat(losses) if losses else weight_N.new_zeros(0)
         grad_hidden_ND = torch.cat(grads_hidden) if grads_hidden else hidden_ND
         ctx.save_for_backward(grad_hidden_ND.to(hidden_ND.dtype), grad_head_VD)
@@ -137,7 +197,7 @@ class _LinearCrossEntropy(Function):
     @once_differentiable
     def backward(ctx: Any, grad_sum: Tensor, _grad_losses: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden_ND, grad_head_VD = ctx.saved_tensors
-        return grad_hidden_ND * grad_sum, grad_head_VD * grad_sum, None, None, None
+        return grad_hidden_ND * grad_sum, grad_head_VD * grad_sum, None, None, None, None
 
 
 def focal(loss_N: Tensor, gamma: float) -> Tensor:
@@ -155,19 +215,28 @@ def _focal_slope(loss_N: Tensor, gamma: float) -> Tensor:
     return miss_N**gamma * (1 + gamma * ratio_N * torch.exp(-loss_N))
 
 
-def _positions(mask_N: Tensor, count: int | None) -> Tensor:
-    if count is None:
-        return mask_N.nonzero().squeeze(1)
-    return torch.nonzero_static(mask_N, size=count).squeeze(1)
+def _add_product_(sum_VD: Tensor, exp_VC: Tensor, hidden_CD: Tensor) -> None:
+    if torch.is_autocast_enabled(sum_VD.device.type):  # it does not reach in-place products
+        sum_VD += exp_VC @ hidden_CD
+    else:
+        sum_VD.addmm_(exp_VC, hidden_CD)
 
 
-def _logits(hidden_CD: Tensor, head_VD: Tensor) -> Tensor:
-    """Return logits in at least float32; (C, V)."""
-    logits_CV = hidden_CD @ head_VD.T
-    return logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+def _softmax(hidden_CD: Tensor, head_VD: Tensor, labels_C: Tensor) -> Softmax:
+    return _softmax_(_logits(hidden_CD, head_VD), labels_C)
 
 
-def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _logits(hidden_CD: Tensor, head_VD: Tensor, out_CV: Tensor | None = None) -> Tensor:
+    """Return logits (C, V) in at least float32, in the memory of `out_CV` where there is one."""
+    if out_CV is None:
+        logits_CV = hidden_CD @ head_VD.T
+        return logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+    if torch.is_autocast_enabled(out_CV.device.type):  # it does not reach `out=`
+        return out_CV.copy_(hidden_CD @ head_VD.T)
+    return torch.mm(hidden_CD, head_VD.T, out=out_CV)
+
+
+def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> Softmax:
     """Return −log softmax at the labels (C,), and the softmax as numerator and denominator.
 
     The numerators take the memory of the logits; denominators are (C, 1).
@@ -177,9 +246,10 @@ def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> tuple[Tensor, Tensor, Tens
     max_C1 = logits_CV.amax(dim=1, keepdim=True)
     exp_CV = logits_CV.sub_(max_C1).exp_()
     sum_C1 = exp_CV.sum(dim=1, keepdim=True)
-    return (sum_C1.log() + max_C1 - label_logit_C1).squeeze(1), exp_CV, sum_C1
+    # The logits' difference first: a loss near 0 would drown in the rounding of their size.
+    return (sum_C1.log() + (max_C1 - label_logit_C1)).squeeze(1), exp_CV, sum_C1
 
 
 def _chunk_rows(head_VD: Tensor) -> int:
     elements = _CPU_CHUNK_ELEMENTS if head_VD.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
-    return max(1, elements // head_VD.shape[0])
+    return max(_MIN_CHUNK_ROWS, elements // head_VD.shape[0])

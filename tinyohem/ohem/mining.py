@@ -1,5 +1,6 @@
 """From losses and scores to the weight of every token, with what is remembered between steps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +23,7 @@ class Mining:
 
     def reads_first(self, keep_ratio: float) -> bool:
         """Whether a step has to see all losses before it can weigh a token."""
-        return keep_ratio < 1 or self.config.adaptive or self.config.weight == "ghm"
+        return keep_ratio < 1 or self.config.weight == "ghm"
 
     def weigh(
         self,
@@ -32,6 +33,7 @@ class Mining:
         labels_BT: Tensor,
         keep_ratio: float,
         *,
+        shares: Mapping[str, float] | None = None,
         pool_BT: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -45,6 +47,7 @@ class Mining:
             labels_BT,
             keep_ratio,
             config,
+            shares=shares,
             input_ids_BT=input_ids_BT,
             pool_BT=pool_BT,
             limit=self._queue_limit(score_BT, labels_BT, keep_ratio),

@@ -17,12 +17,12 @@ def keep_counts(num_valid: Tensor, keep_ratio: float, min_kept: int) -> Tensor:
 def ranks(scores_SM: Tensor, candidates_SM: Tensor) -> Tensor:
     """Return every token's place by falling score, int64 (S, M); candidates come first.
 
-    Ties are broken by position, so runs are repeatable.
+    Ties are broken by position, so runs are repeatable. NaN ranks highest.
     """
+    lowest = torch.finfo(scores_SM.dtype).min
+    keys_SM = scores_SM.clamp(min=lowest).masked_fill(~candidates_SM, -torch.inf)
     # A stable sort, not torch.topk, which breaks ties as it likes.
-    order_SM = scores_SM.masked_fill(~candidates_SM, -torch.inf).argsort(
-        dim=1, descending=True, stable=True
-    )
+    order_SM = keys_SM.argsort(dim=1, descending=True, stable=True)
     places_M = torch.arange(scores_SM.shape[1], device=scores_SM.device)
     return torch.empty_like(order_SM).scatter_(1, order_SM, places_M.expand_as(order_SM))
 
@@ -33,7 +33,8 @@ def top_k(scores_SM: Tensor, candidates_SM: Tensor, counts_S: Tensor) -> Tensor:
 
 
 def uniform(like_SM: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return uniform float32 numbers in [0, 1) of the same shape on the same device."""
+    """Return uniform float64 numbers in [0, 1) of the same shape on the same device."""
+    # Not float32: its 2²⁴ steps tie in large batches and round small chances up.
     return torch.rand(
-        like_SM.shape, generator=generator, device=like_SM.device, dtype=torch.float32
+        like_SM.shape, generator=generator, device=like_SM.device, dtype=torch.float64
     )

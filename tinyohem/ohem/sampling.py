@@ -11,8 +11,6 @@ from torch import Tensor
 
 from tinyohem.ohem.ranking import top_k, uniform
 
-_BISECTIONS = 40  # halvings of a range of some 40 powers of two: far below float32's rounding
-
 
 def importance(
     scores_SM: Tensor,
@@ -36,21 +34,22 @@ def inclusion(scores_SM: Tensor, valid_SM: Tensor, counts_S: Tensor, floor: floa
     Negative scores count as zero. A floor above k/N is lowered to k/N.
     """
     scores_SM = _positive(scores_SM, valid_SM)
-    number_S1 = valid_SM.sum(dim=1, keepdim=True).clamp(min=1)
-    floor_S1 = (counts_S[:, None] / number_S1).double().clamp(max=floor)
+    wanted_S1 = counts_S[:, None].double()
+    number_S1 = valid_SM.sum(dim=1, keepdim=True)
+    floor_S1 = (wanted_S1 / number_S1.clamp(min=1)).clamp(max=floor)
     falling_SM, _ = scores_SM.sort(dim=1, descending=True)
     tail_SM = falling_SM.flip(1).cumsum(1).flip(1)
     # With the j highest at π = 1, the rest share k − j; the right j is the first that leaves
     # every π of the rest at 1 or below.
     certain_M = torch.arange(scores_SM.shape[1], device=scores_SM.device)
-    left_SM = counts_S[:, None] - certain_M - floor_S1 * (number_S1 - certain_M)
+    left_SM = wanted_S1 - certain_M - floor_S1 * (number_S1 - certain_M)
     slope_SM = left_SM.clamp(min=0) / tail_SM.clamp(min=torch.finfo(torch.float64).tiny)
     above_SM = (floor_S1 + slope_SM * falling_SM > 1) & (certain_M < number_S1)
     num_certain_S1 = above_SM.sum(dim=1, keepdim=True).clamp(max=scores_SM.shape[1] - 1)
     slope_S1 = slope_SM.gather(1, num_certain_S1)
     chance_SM = (floor_S1 + slope_S1 * scores_SM).clamp(max=1)
-    everyone_S1 = counts_S[:, None] >= valid_SM.sum(dim=1, keepdim=True)
-    return torch.where(valid_SM, torch.where(everyone_S1, 1.0, chance_SM), 0.0)
+    chance_SM = torch.where(wanted_S1 >= number_S1, 1.0, chance_SM)
+    return torch.where(valid_SM, chance_SM, 0.0)
 
 
 def adaptive_counts(
@@ -66,17 +65,17 @@ def adaptive_counts(
     """
     norms_SM = _positive(norms_SM, valid_SM)
     energy_SM = norms_SM.square()
-    allowed_S1 = variance * energy_SM.sum(dim=1, keepdim=True)
-    few_S1 = least_S[:, None].double()
-    many_S1 = valid_SM.sum(dim=1, keepdim=True).double()
-    for _ in range(_BISECTIONS):
-        middle_S1 = (few_S1 + many_S1) / 2
-        chance_SM = inclusion(norms_SM, valid_SM, middle_S1[:, 0], floor)
+    # The allowance is for rounding where the condition holds with equality.
+    allowed_S = (variance + 1e-12) * energy_SM.sum(dim=1)
+    few_S, many_S = least_S, valid_SM.sum(dim=1)
+    for _ in range(norms_SM.shape[1].bit_length()):  # halvings until few = many
+        middle_S = (few_S + many_S) // 2
+        chance_SM = inclusion(norms_SM, valid_SM, middle_S, floor)
         added_SM = torch.where(valid_SM, energy_SM * (1 / chance_SM - 1), 0)
-        enough_S1 = added_SM.sum(dim=1, keepdim=True) <= allowed_S1
-        many_S1 = torch.where(enough_S1, middle_S1, many_S1)
-        few_S1 = torch.where(enough_S1, few_S1, middle_S1)
-    return torch.maximum(least_S, many_S1[:, 0].ceil().long())
+        enough_S = added_SM.sum(dim=1) <= allowed_S
+        many_S = torch.where(enough_S, middle_S, many_S)
+        few_S = torch.where(enough_S, few_S, middle_S + 1)
+    return many_S
 
 
 def stratified(
@@ -92,7 +91,8 @@ def stratified(
     k below q·N everything is drawn at random.
     """
     number_S = valid_SM.sum(dim=1)
-    hardest_S = (counts_S - random_share * number_S).div(1 - random_share).floor().long()
+    wanted_S = (counts_S - random_share * number_S.double()) / (1 - random_share)
+    hardest_S = (wanted_S + 1e-9).floor().long()  # (17 - 0.7 · 20) / 0.3 gives 9.999…
     hardest_S = torch.where(
         counts_S < number_S, torch.minimum(hardest_S, counts_S - 1).clamp(min=0), number_S
     )
@@ -106,5 +106,5 @@ def stratified(
 def _positive(scores_SM: Tensor, valid_SM: Tensor) -> Tensor:
     """Return float64 scores > 0 at valid tokens, 0 elsewhere: chances have to be defined."""
     scores_SM = scores_SM.double().masked_fill(~valid_SM, 0).clamp(min=0)
-    smallest_S1 = 1e-9 * scores_SM.amax(dim=1, keepdim=True) + 1e-30
-    return torch.where(valid_SM, scores_SM + smallest_S1, 0)
+    highest_S1 = scores_SM.amax(dim=1, keepdim=True)
+    return torch.where(valid_SM, scores_SM + torch.where(highest_S1 > 0, 1e-9 * highest_S1, 1), 0)

@@ -1,4 +1,4 @@
-"""The keep ratio as a function of training progress: piecewise-linear knots, checked as a whole.
+"""Keep ratio and source shares over training: piecewise-linear knots, checked as a whole.
 
 Progress t runs from 0 (before the first step) to 1 (after the last). Two knots at the same t are a
 jump; at the jump itself the later knot counts.
@@ -11,13 +11,16 @@ from itertools import pairwise
 from tinyohem.errors import InputError
 
 NAMED_SCHEDULES = ("constant", "anneal", "anneal-quarter", "recover")
+SOURCES = ("topk", "random", "pool")
+
+Knots = tuple[tuple[float, float], ...]  # (t, value), t rising
 
 
 @dataclass(frozen=True)
 class KeepSchedule:
     """Knots `(t, keep ratio)`, t rising from 0 to 1."""
 
-    knots: tuple[tuple[float, float], ...]
+    knots: Knots
     interrupt: int | None = None
 
     def keep_ratio(self, progress: float, step: int = 0) -> float:
@@ -29,11 +32,7 @@ class KeepSchedule:
         """
         if self.interrupt and (step + 1) % self.interrupt == 0:
             return 1.0
-        right = bisect_right(self.knots, progress, key=lambda knot: knot[0])
-        if right == len(self.knots):
-            return self.knots[-1][1]
-        (t0, r0), (t1, r1) = self.knots[right - 1], self.knots[right]
-        return r0 + (r1 - r0) * (progress - t0) / (t1 - t0)
+        return _value(self.knots, progress)
 
     @property
     def lowest(self) -> float:
@@ -60,7 +59,7 @@ def parse_schedule(text: str, ratio: float, interrupt: int | None = None) -> Kee
     return KeepSchedule(_knots(text, ratio), interrupt)
 
 
-def _knots(text: str, ratio: float) -> tuple[tuple[float, float], ...]:
+def _knots(text: str, ratio: float) -> Knots:
     half_way = (1 + ratio) / 2
     match text:
         case "constant":
@@ -75,7 +74,7 @@ def _knots(text: str, ratio: float) -> tuple[tuple[float, float], ...]:
             return _parse_knots(text)
 
 
-def _parse_knots(text: str) -> tuple[tuple[float, float], ...]:
+def _parse_knots(text: str) -> Knots:
     hint = (
         f"use {', '.join(NAMED_SCHEDULES)}, adaptive, "
         'or knots such as "0:1,0.2:1,0.6:0.5,0.9:1,1:1"'
@@ -100,18 +99,72 @@ def _parse_knots(text: str) -> tuple[tuple[float, float], ...]:
     return knots
 
 
-def parse_shares(text: str) -> dict[str, float]:
-    """Return the shares that `topk=0.5,random=0.5` names; they sum to 1.
+@dataclass(frozen=True)
+class MixSchedule:
+    """Each source's share of the kept tokens over training; at any time they sum to 1."""
+
+    knots: dict[str, Knots]
+
+    def shares(self, progress: float) -> dict[str, float]:
+        """Return every source's share at `progress` in [0, 1]."""
+        return {name: _value(knots, progress) for name, knots in self.knots.items()}
+
+
+def parse_mix(text: str) -> MixSchedule:
+    """Build the schedule of shares that `text` writes down.
+
+    Args:
+        text: shares such as `topk=0.5,random=0.5`, or knots `t:shares` parted by semicolons, such
+            as `0:random=1; 0.5:topk=0.5,random=0.5`: the first at t = 0, straight lines between
+            them, the last one held to the end.
 
     Raises:
-        ValueError: no such source, a repeated one, or shares that are no partition of 1.
+        ValueError: no such source, a repeated one, shares that are no partition of 1, or knots
+            that fall back in t or leave [0, 1].
     """
+    parts = text.split(";")
+    knots = [("0", text)] if len(parts) == 1 and ":" not in text else [_split(p) for p in parts]
+    try:
+        times = [float(t) for t, _ in knots]
+    except ValueError:
+        raise ValueError(f"mix {text!r}: write knots as t:shares; t:shares") from None
+    if times[0] != 0 or not all(0 <= a <= b for a, b in pairwise([*times, 1.0])):
+        raise ValueError(f"mix {text!r}: t must begin at 0, rise and end by 1")
+    shares = [_parse_shares(text, written) for _, written in knots]
+    names = dict.fromkeys(name for given in shares for name in given)  # as written: who takes first
+    return MixSchedule(
+        {
+            name: tuple((t, given.get(name, 0.0)) for t, given in zip(times, shares, strict=True))
+            for name in names
+        }
+    )
+
+
+def _split(knot: str) -> tuple[str, str]:
+    t, _, shares = knot.partition(":")
+    return t, shares
+
+
+def _parse_shares(text: str, written: str) -> dict[str, float]:
     shares: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, share = part.strip().partition("=")
-        if name not in ("topk", "random", "pool") or name in shares:
+    for part in written.split(","):
+        name, _, share = (word.strip() for word in part.partition("="))
+        if name not in SOURCES or name in shares:
             raise ValueError(f"mix {text!r}: {name!r} is no source or stands twice")
-        shares[name] = float(share)
-    if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
-        raise ValueError(f"mix {text!r}: shares must be positive and sum to 1")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise ValueError(f"mix {text!r}: {share!r} is no share of {name}") from None
+    # Written so that NaN fails. Exact, because the shares decide how many tokens are kept.
+    if not (min(shares.values()) >= 0 and abs(sum(shares.values()) - 1) <= 1e-9):
+        raise ValueError(f"mix {text!r}: shares must not be negative and must sum to 1")
     return shares
+
+
+def _value(knots: Knots, progress: float) -> float:
+    """Return the value at `progress` on the straight lines between knots; the last one holds."""
+    right = bisect_right(knots, progress, key=lambda knot: knot[0])
+    if right == len(knots):
+        return knots[-1][1]
+    (t0, v0), (t1, v1) = knots[right - 1], knots[right]
+    return v0 + (v1 - v0) * (progress - t0) / (t1 - t0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tinyohem.data.batches import IGNORE_INDEX
-from tinyohem.ohem.losses import SoftmaxChunk, focal, softmax_chunks
+from tinyohem.ohem.losses import SoftmaxChunk, SoftmaxStore, focal, softmax_chunks
 
 
 @torch.no_grad()
@@ -19,6 +19,7 @@ def read_tokens(
     *,
     reference_BT: Tensor | None = None,
     gamma: float = 1.0,
+    store: SoftmaxStore | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return every token's loss and score, without a graph.
 
@@ -38,13 +39,14 @@ def read_tokens(
         labels_BT: int64 (B, T); `IGNORE_INDEX` marks tokens that do not count.
         reference_BT: (B, T) losses in nats, for `excess_loss`.
         gamma: γ of `focal`.
+        store: takes the softmax for the gradient pass.
 
     Returns:
         losses and scores, float32 (B, T) (float64 from float64 input); losses are 0, scores
         arbitrary, where the label is ignored.
     """
     losses, extras = [], []
-    for chunk in softmax_chunks(hidden_BTD, head_VD, labels_BT):
+    for chunk in softmax_chunks(hidden_BTD, head_VD, labels_BT, store):
         losses.append(chunk.loss_C)
         match score:
             case "gradnorm" | "loss_x_gradnorm":
@@ -72,8 +74,11 @@ def read_tokens(
 def _gradient_norm(chunk: SoftmaxChunk) -> Tensor:
     """Return ‖p − e_y‖ · ‖h‖ by ‖p − e_y‖² = Σp² − 2p_y + 1; (C,)."""
     # Summed as Σ_{v≠y} p² + (1 − p_y)²: the closed form as written cancels when p_y is near 1.
-    exp_CV = chunk.exp_CV.scatter(1, chunk.labels_C[:, None], 0)
-    others_C = torch.linalg.vector_norm(exp_CV, dim=1) / chunk.sum_C1[:, 0]
+    labels_C1 = chunk.labels_C[:, None]
+    label_exp_C1 = chunk.exp_CV.gather(1, labels_C1)
+    chunk.exp_CV.scatter_(1, labels_C1, 0)
+    others_C = torch.linalg.vector_norm(chunk.exp_CV, dim=1) / chunk.sum_C1[:, 0]
+    chunk.exp_CV.scatter_(1, labels_C1, label_exp_C1)  # as it was: the gradient may need it
     residual_C = torch.hypot(others_C, -torch.expm1(-chunk.loss_C))
     return residual_C * torch.linalg.vector_norm(chunk.hidden_CD.to(residual_C.dtype), dim=1)
 

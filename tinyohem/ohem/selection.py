@@ -5,6 +5,7 @@ M tokens of a scope (B·T or T).
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,7 +15,6 @@ from tinyohem.data.batches import IGNORE_INDEX
 from tinyohem.ohem.duplicates import first_of_bigram, first_of_neighbours
 from tinyohem.ohem.ranking import keep_counts, ranks, top_k, uniform
 from tinyohem.ohem.sampling import adaptive_counts, importance, stratified
-from tinyohem.ohem.schedule import parse_shares
 
 
 def select(
@@ -23,6 +23,7 @@ def select(
     keep_ratio: float,
     config: OhemConfig,
     *,
+    shares: Mapping[str, float] | None = None,
     input_ids_BT: Tensor | None = None,
     pool_BT: Tensor | None = None,
     limit: Tensor | None = None,
@@ -40,7 +41,9 @@ def select(
     Args:
         scores_BT: float (B, T), finite, no gradient; values at ignored labels do not matter.
         labels_BT: int64 (B, T); `IGNORE_INDEX` is excluded before anything is counted.
-        keep_ratio: share of the valid tokens of each scope to keep, in (0, 1].
+        keep_ratio: share of the valid tokens of each scope to keep, in (0, 1]; at 1 every method
+            keeps them all, with weight 1.
+        shares: of each source; needed by `mixed`.
         input_ids_BT: int64 (B, T); needed to find repeated bigrams.
         pool_BT: (B, T) losses of an earlier checkpoint; needed by the source `pool`.
         limit: scalar in the scores' unit, for `threshold`; default: the config's own.
@@ -51,6 +54,8 @@ def select(
     """
     shape = (1, -1) if config.scope == "batch" else tuple(labels_BT.shape)
     valid_BT = labels_BT != IGNORE_INDEX
+    if keep_ratio == 1:
+        return valid_BT.float()
     candidates_BT = valid_BT & _distinct(scores_BT, valid_BT, input_ids_BT, labels_BT, config)
     scores_SM, valid_SM = scores_BT.reshape(shape), valid_BT.reshape(shape)
     candidates_SM = candidates_BT.reshape(shape)
@@ -78,7 +83,7 @@ def select(
                 "random": uniform(scores_SM, generator),
                 "pool": None if pool_BT is None else pool_BT.reshape(shape),
             }
-            weight_SM = _mixed(sources, candidates_SM, counts_S, config.mix)
+            weight_SM = _mixed(sources, candidates_SM, counts_S, shares)
     return weight_SM.view(labels_BT.shape).float()
 
 
@@ -110,7 +115,7 @@ def _threshold(
 ) -> Tensor:
     """Keep scores above the limit; the k highest in a scope where fewer than k are above it.
 
-    A limit from the queue already aims at k, so there only `min_kept` is made up.
+    A limit from the queue aims at k by itself, so there only `min_kept` is made up.
     """
     if limit is None:
         limits = [math.inf]
@@ -119,8 +124,8 @@ def _threshold(
         if config.prob_threshold is not None:
             limits.append(-math.log(config.prob_threshold))
         limit = scores_SM.new_tensor(min(limits))
-    elif limit.isfinite():
-        counts_S = counts_S.clamp(max=config.min_kept)
+    else:
+        counts_S = torch.where(limit.isfinite(), counts_S.clamp(max=config.min_kept), counts_S)
     above_SM = candidates_SM & (scores_SM > limit)
     enough_S = above_SM.sum(dim=1) >= counts_S
     return torch.where(enough_S[:, None], above_SM, top_k(scores_SM, candidates_SM, counts_S))
@@ -128,24 +133,30 @@ def _threshold(
 
 def _band(scores_SM: Tensor, candidates_SM: Tensor, counts_S: Tensor, noise: float) -> Tensor:
     rank_SM = ranks(scores_SM, candidates_SM)
-    dropped_S1 = (noise * candidates_SM.sum(dim=1, keepdim=True)).long()
+    number_S1 = candidates_SM.sum(dim=1, keepdim=True)
+    dropped_S1 = (noise * number_S1.double() + 1e-9).long()  # 0.29 · 100 is 28.999999999999996
     within_SM = (rank_SM >= dropped_S1) & (rank_SM < dropped_S1 + counts_S[:, None])
     return candidates_SM & within_SM
 
 
 def _mixed(
-    sources: dict[str, Tensor | None], candidates_SM: Tensor, counts_S: Tensor, mix: str
+    sources: Mapping[str, Tensor | None],
+    candidates_SM: Tensor,
+    counts_S: Tensor,
+    shares: Mapping[str, float] | None,
 ) -> Tensor:
     """Take each source's share of k from what the sources before it left."""
+    if shares is None:
+        raise ValueError("mixed needs the shares of its sources")
     kept_SM = torch.zeros_like(candidates_SM)
     total = 0.0
     taken_S = torch.zeros_like(counts_S)
-    for name, share in parse_shares(mix).items():
+    for name, share in shares.items():
         scores_SM = sources[name]
         if scores_SM is None:
             raise ValueError(f"the source {name!r} was not given")
         total += share
-        upto_S = (total * counts_S).round().long()
+        upto_S = (total * counts_S.double()).round().long()
         kept_SM |= top_k(scores_SM, candidates_SM & ~kept_SM, upto_S - taken_S)
         taken_S = upto_S
     return kept_SM

@@ -18,8 +18,8 @@ def class_weights(counts_V: Tensor, power: float) -> Tensor:
     Returns:
         float32 (V,).
     """
-    counts_V = counts_V.double().clamp(min=1)
-    weight_V = counts_V**-power
+    counts_V = counts_V.double()
+    weight_V = counts_V.clamp(min=1) ** -power
     return (weight_V * counts_V.sum() / (weight_V * counts_V).sum()).float()
 
 
@@ -41,7 +41,7 @@ def ghm_weights(
         β (B, T), 0 where a token is not valid, and the new S (M,), both float32.
     """
     gradient_BT = -torch.expm1(-loss_BT)
-    bin_BT = (gradient_BT * bins).long().clamp(max=bins - 1)
+    bin_BT = (gradient_BT * bins).long().clamp(0, bins - 1)  # also where a loss is NaN
     counts_M = torch.zeros(bins, device=loss_BT.device)
     counts_M.scatter_add_(0, bin_BT.flatten(), valid_BT.flatten().float())
     if smoothed_M is not None:

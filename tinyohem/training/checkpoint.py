@@ -35,7 +35,9 @@ class RunState:
     tokens_seen: int = 0
     tokens_selected: int = 0
     train_seconds: float = 0.0  # spent in steps: evaluation and checkpoints excluded
+    select_seconds: float = 0.0  # of them, on what plain training does not do
     best_loss: float | None = None  # nats per token on the validation head
+    pool_step: int = 0  # ahead of which the pool in use was mined; 0: the one it began with
 
 
 def save_checkpoint(
@@ -124,20 +126,59 @@ def load_checkpoint(
         }
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    state = read_json(path / "state.json")
-    state.pop("sha256")
     remembered = {
         name.removeprefix(_MINING): tensor
         for name, tensor in tensors.items()
         if name.startswith(_MINING)
     }
-    return RunState(**state), remembered
+    return read_state(path), remembered
+
+
+def read_state(path: Path) -> RunState:
+    """Return the state that a checkpoint was written in."""
+    state = read_json(path / "state.json")
+    state.pop("sha256")
+    return RunState(**state)
+
+
+def saved_states(run_dir: Path) -> list[RunState]:
+    """Return the state of every checkpoint that can be read."""
+    states = []
+    for path in _step_folders(run_dir):
+        try:
+            states.append(read_state(path))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return states
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """Return the checkpoint that `latest` names, if any."""
     name = _read_pointer(run_dir / "checkpoints" / "latest")
     return run_dir / "checkpoints" / name if name else None
+
+
+def checkpoint_of(path: Path, progress: Progress) -> Path | None:
+    """Return the checkpoint that a path stands for, None where it is a model without one.
+
+    That is a run's newest sound one, the one that `latest` or `best` names, or the folder itself.
+
+    Raises:
+        InputError: it is damaged, or a run that has none yet.
+    """
+    if path.name in ("latest", "best") and path.is_file():
+        path = path.parent / _read_pointer(path)
+    if (path / "checkpoints").is_dir():
+        newest = newest_sound_checkpoint(path, progress)
+        if newest is None:
+            raise InputError(f"the run {path} has no checkpoint yet", "wait for the first")
+        return newest
+    if not (path / "state.json").exists():
+        return None
+    fault = _fault(path)
+    if fault is not None:
+        raise InputError(f"checkpoint {path} is damaged ({fault})", "choose another one")
+    return path
 
 
 def resolve_model_folder(path: Path) -> Path:

@@ -10,6 +10,7 @@ from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.progress import SILENT, Progress
 from tinyohem.training.model import model_shape
 from tinyohem.training.plan import Plan, budget_steps, make_plan
+from tinyohem.training.run_pool import open_run_pool
 
 _SHOWN_WINDOWS = 3
 
@@ -37,7 +38,8 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
     data = prepare_data(config.data, config.tokenizer, progress)
     training, vocab_size = config.training, len(data.tokenizer)
     num_steps = budget_steps(config, vocab_size)
-    plan = make_plan(config, data, num_steps, progress)
+    pool = open_run_pool(config, data.train, num_steps)
+    plan = make_plan(config, data, num_steps, pool, progress)
     schedule = config.ohem.keep_schedule()
     num_draws = num_steps * training.batch_size
     shown = min(_SHOWN_WINDOWS, num_draws)

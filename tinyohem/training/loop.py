@@ -1,28 +1,24 @@
 """A run: prepare, train, evaluate, export. The loop reads top to bottom like the algorithm."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tinyohem.artifacts import atomic_folder, write_json
 from tinyohem.config import RunConfig
-from tinyohem.data.batches import (
-    batch_windows,
-    make_batch,
-    story_rows,
-)
+from tinyohem.data.batches import batch_windows, make_batch
 from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
-from tinyohem.errors import RunError
-from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, exp_or_inf
-from tinyohem.ohem.mining import Mining, build_mining
+from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.ohem.losses import SoftmaxStore
+from tinyohem.ohem.mining import build_mining
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
+    DeviceTimer,
     StopRequest,
     Stopwatch,
     autocast,
@@ -31,62 +27,19 @@ from tinyohem.runtime import (
     pick_device,
     step_generator,
 )
-from tinyohem.training.checkpoint import (
-    RunState,
-    export_model,
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from tinyohem.training.checkpoint import RunState, export_model, load_checkpoint
+from tinyohem.training.events import due, log, require_finite, save, validate
 from tinyohem.training.meter import Meter
 from tinyohem.training.model import build_model, head_weight, model_shape, trunk
 from tinyohem.training.optim import build_optimizers, learning_rate, update
-from tinyohem.training.plan import Plan, budget_steps, keep_plan, make_plan
-from tinyohem.training.reference import EmaReference
+from tinyohem.training.passes import Trunk
+from tinyohem.training.plan import budget_steps, keep_plan, make_plan
+from tinyohem.training.reference import build_reference
+from tinyohem.training.run import Budget, Run
 from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
+from tinyohem.training.run_pool import open_run_pool, pool_is_due, refresh_pool, reopen_pool
 from tinyohem.training.step import training_step
 from tinyohem.training.tracking import Tracker
-
-EVENTS_PER_RUN = 10  # evaluations and checkpoints, unless the recipe says otherwise
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to train: optimizer steps, or seconds of training."""
-
-    steps: int
-    seconds: float | None = None
-
-    def spent(self, steps: float, seconds: float) -> float:
-        """Return the share spent after so many steps and seconds, at most 1."""
-        return min(1.0, steps / self.steps if self.seconds is None else seconds / self.seconds)
-
-
-@dataclass
-class Run:
-    """Everything the loop reads and changes."""
-
-    config: RunConfig
-    run_dir: Path
-    device: torch.device
-    data: Prepared
-    plan: Plan
-    model: Any  # transformers' LlamaForCausalLM
-    optimizers: list[torch.optim.Optimizer]
-    mining: Mining
-    reference: EmaReference | None
-    budget: Budget
-    state: RunState
-
-    @property
-    def progress(self) -> float:
-        """The share of the budget that is spent, in [0, 1]."""
-        return self.budget.spent(self.state.step, self.state.train_seconds)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the whole budget is spent."""
-        return self.progress >= 1
 
 
 def train(
@@ -102,12 +55,12 @@ def train(
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
     data = prepare_data(config.data, config.tokenizer, progress)
     run = _set_up(config, run_dir, device, data, progress)
+    record = _record(run)
     if checkpoint is not None:
-        check_same_data(run_dir, data)
-        run.state, remembered = load_checkpoint(checkpoint, run.model, run.optimizers)
-        _remember(run, remembered)
+        check_same_data(run_dir, data, run.pool)
+        _go_on_from(checkpoint, run)
         progress.note(f"resuming from {checkpoint}")
-    _record(run)
+    write_json(run_dir / "config.json", record)
     run.plan = keep_plan(run.plan, run_dir)
     with graceful_stop() as stop:
         _train_steps(run, stop, progress)
@@ -128,6 +81,7 @@ def _set_up(
     training = config.training
     shape, vocab_size = model_shape(config.model), len(data.tokenizer)
     num_steps = budget_steps(config, vocab_size)
+    pool = open_run_pool(config, data.train, num_steps)
     model = build_model(
         shape, vocab_size, training.seq_len, start_id(data.tokenizer), training.seed
     ).to(device)
@@ -136,74 +90,84 @@ def _set_up(
         run_dir=run_dir,
         device=device,
         data=data,
-        plan=make_plan(config, data, num_steps, progress),
+        plan=make_plan(config, data, num_steps, pool, progress),
         model=model,
         optimizers=build_optimizers(model, config.optim),
         mining=build_mining(config.ohem, data.train, vocab_size, device),
-        reference=EmaReference(model, config.ohem.ema_decay) if config.ohem.self_refers else None,
+        pool=pool,
+        reference=build_reference(config.ohem, model, pool, device),
         budget=Budget(num_steps, training.seconds),
         state=RunState(),
     )
 
 
-def _remember(run: Run, tensors: dict[str, Tensor]) -> None:
-    """Put back what mining remembers from step to step."""
+def _go_on_from(checkpoint: Path, run: Run) -> None:
+    """Put back all that a checkpoint holds, and the pool that was in use."""
+    run.state, remembered = load_checkpoint(checkpoint, run.model, run.optimizers)
     if run.reference is not None:
-        run.reference.load(tensors)
+        run.reference.load(remembered)
     run.mining.state = {
         name: tensor.to(run.device)
-        for name, tensor in tensors.items()
+        for name, tensor in remembered.items()
         if not name.startswith("ema")
     }
+    reopen_pool(run)
 
 
-def _record(run: Run) -> None:
-    write_json(
-        run.run_dir / "config.json",
-        {
-            "config": run.config.model_dump(),
-            "num_parameters": run.model.num_parameters(),
-            "num_steps": None if run.budget.seconds else run.budget.steps,
-            "train": run.data.train.manifest,
-            "valid": run.data.valid.manifest,
-            "plan": run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
-            "environment": environment(run.device),
-        },
-    )
+def _record(run: Run) -> dict[str, Any]:
+    """Return what a reader needs to repeat the run."""
+    return {
+        "config": run.config.model_dump(),
+        "num_parameters": run.model.num_parameters(),
+        "num_steps": run.budget.known_steps,
+        "train": run.data.train.manifest,
+        "valid": run.data.valid.manifest,
+        "plan": run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
+        "pool": run.pool.hash if run.pool else None,
+        "environment": environment(run.device),
+    }
 
 
 def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     """Take optimizer steps until the budget is spent or someone asks to stop."""
     config, state = run.config.training, run.state
-    keep_schedule = run.config.ohem.keep_schedule()
+    mix_schedule = run.config.ohem.mix_schedule()
     precision = autocast(run.device, config.precision)
-    run_trunk = torch.compile(trunk(run.model)) if config.compile else trunk(run.model)
+    num_passes = config.batch_size // config.sequences_a_pass
+    parts, store = Trunk.of(trunk(run.model), compiled=config.compile), SoftmaxStore()
     tracker = Tracker(run.run_dir, run.config, state.step)
     meter = Meter(run.device, state.train_seconds)
     clock = Stopwatch(run.device, state.train_seconds)
-    progress.start("train", None if run.budget.seconds else run.budget.steps, "steps")
+    selecting = DeviceTimer(run.device, state.select_seconds)
+    progress.start("train", run.budget.known_steps, "steps")
 
-    ending = run.finished or _paused(run)
+    ending = run.finished or run.paused
     while not ending:
-        before = run.progress
-        at = run.budget.spent(state.step + 0.5, state.train_seconds)  # the middle of the step
+        before, at, keep_ratio = run.progress, run.midway, run.keep_ratio
+        if pool_is_due(run):
+            with selecting:
+                refresh_pool(run, stop, progress)
+            if stop.requested:
+                break  # a checkpoint was written ahead of the pass
         lr = learning_rate(at, run.config.optim)
-        keep_ratio = keep_schedule.keep_ratio(at, state.step)
-        windows = batch_windows(run.plan, state.step, config.batch_size)
-        batches = [
-            make_batch(run.data.train, part, config.seq_len).to(run.device)
-            for part in np.split(windows, config.batch_size // config.sequences_a_pass)
-        ]
-        reference = run.reference if run.mining.reads_first(keep_ratio) else None
+        windows = np.split(batch_windows(run.plan, state.step, config.batch_size), num_passes)
+        batches = [make_batch(run.data.train, w, config.seq_len).to(run.device) for w in windows]
+        references = None
+        if run.reference is not None and keep_ratio < 1:
+            with selecting:
+                references = run.reference.losses(windows, batches, precision)
         stats = training_step(
-            run_trunk,
+            parts,
             head_weight(run.model),
             batches,
             keep_ratio,
             run.mining,
-            references=reference.losses(batches, precision) if reference else None,
+            shares=mix_schedule.shares(at),
+            references=references,
             generator=step_generator(config.seed, state.step, run.device),
             precision=precision,
+            store=store,
+            timers={"read": selecting, "select": selecting},
         )
         grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
         update(run.optimizers, lr)
@@ -216,105 +180,21 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
-            state.train_seconds = clock.seconds()
+            state.train_seconds, state.select_seconds = clock.seconds(), selecting.seconds()
         # Asked once a step: a signal that comes later than this ends, and saves, the next one.
-        ending = run.finished or _paused(run) or stop.requested
+        ending = run.finished or run.paused or stop.requested
         logs = ending or state.step % config.log_every == 0
-        evaluates = run.finished or _due(run, config.eval_every, before)
-        saves = ending or _due(run, config.save_every, before)
+        evaluates = run.finished or due(run, config.eval_every, before)
+        saves = ending or due(run, config.save_every, before) or pool_is_due(run)
         if not (logs or evaluates or saves):
             continue
         with clock.paused() as state.train_seconds:
-            _require_finite(run, meter)
+            state.select_seconds = selecting.seconds()
+            require_finite(run, meter)
             if logs:
-                _log(run, meter, tracker, progress)
-            improved = evaluates and _validate(run, tracker, progress)
+                log(run, meter, tracker, progress)
+            improved = evaluates and validate(run, tracker, progress)
             if saves or improved:
-                _save(run, is_best=improved)
+                save(run, is_best=improved)
     tracker.close()
     progress.finish()
-
-
-def _paused(run: Run) -> bool:
-    stop_at = run.config.training.stop_at_step
-    return stop_at is not None and run.state.step >= stop_at
-
-
-def _due(run: Run, every: int | None, before: float) -> bool:
-    """Whether something is due every so many steps, or by default at each tenth of the run."""
-    if every is not None:
-        return run.state.step % every == 0
-    return int(EVENTS_PER_RUN * run.progress) > int(EVENTS_PER_RUN * before)
-
-
-def _log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
-    figures = meter.flush(run.config.training.tokens_per_step, run.state.train_seconds)
-    figures |= {
-        "train/lr": run.optimizers[0].param_groups[0]["lr"],
-        "train/tokens_seen": run.state.tokens_seen,
-        "train/tokens_selected": run.state.tokens_selected,
-        "train/seconds": run.state.train_seconds,
-    }
-    tracker.log(run.state.step, figures)
-    progress.advance(
-        run.state.step,
-        {
-            "loss": figures["train/loss"],
-            "ppl": exp_or_inf(figures["train/loss"]),
-            "keep": figures["train/keep_ratio"],
-            "tok/s": figures["train/tokens_per_second"],
-        },
-    )
-
-
-def _validate(run: Run, tracker: Tracker, progress: Progress) -> bool:
-    """Score the head of the validation split, unweighted; return whether it is the best yet."""
-    head = run.data.valid.head(run.config.training.eval_tokens)
-    try:
-        result = evaluate_perplexity(run.model, head, seq_len=run.config.training.seq_len)
-    except RunError:
-        raise _broken(run, run.state.step - 1) from None
-    figures = {
-        "val/loss": result.loss,
-        "val/ppl": result.to_json()["perplexity"],
-        "val/bpb": result.bits_per_byte,
-        "train/seconds": run.state.train_seconds,
-    }
-    tracker.log(run.state.step, figures)
-    progress.advance(run.state.step, {"val ppl": exp_or_inf(result.loss)})
-    improved = run.state.best_loss is None or result.loss < run.state.best_loss
-    if improved:
-        run.state.best_loss = result.loss
-    return improved
-
-
-def _save(run: Run, *, is_best: bool) -> None:
-    save_checkpoint(
-        run.run_dir,
-        run.model,
-        run.data.tokenizer,
-        run.optimizers,
-        run.state,
-        remembered=run.mining.state | (run.reference.tensors() if run.reference else {}),
-        keep_last=run.config.training.keep_last,
-        is_best=is_best,
-    )
-
-
-def _require_finite(run: Run, meter: Meter) -> None:
-    """Stop the run where its numbers broke, before anything broken is written."""
-    step = meter.first_bad_step()
-    if step is not None:
-        raise _broken(run, step)
-
-
-def _broken(run: Run, step: int) -> RunError:
-    config = run.config.training
-    windows = batch_windows(run.plan, step, config.batch_size)
-    rows = story_rows(run.data.train, windows, config.seq_len)
-    latest = latest_checkpoint(run.run_dir)
-    return RunError(
-        f"the loss or its gradient is not finite at step {step}; its batch holds the stories of "
-        f"rows {', '.join(map(str, rows))}; the last good checkpoint is {latest or 'none'}",
-        "lower optim.lr, or look at those stories",
-    )

@@ -46,8 +46,8 @@ class Meter:
                 *stats.kept_by_bucket,
             ]
         )
-        bad = ~figures.isfinite().all() & (self._first_bad < 0)
-        self._first_bad = torch.where(bad, step, self._first_bad)
+        good = figures.isfinite().all() & stats.finite
+        self._first_bad = torch.where(good | (self._first_bad >= 0), self._first_bad, step)
         self._sums += figures
         self._steps += 1
         self._kept += stats.num_kept

@@ -1,10 +1,12 @@
-"""How many steps a run takes, and which windows each trains on: shuffled or by a curriculum."""
+"""How many steps a run takes, and which windows each trains on: shuffled, hard ones mixed in, or by
+a curriculum.
+"""
 
 from pathlib import Path
 
 from tinyohem.artifacts import data_dir
 from tinyohem.config import CurriculumConfig, RunConfig, parse_tokens
-from tinyohem.data.batches import WindowPlan, plan_windows
+from tinyohem.data.batches import HardWindowPlan, WindowPlan, plan_windows
 from tinyohem.data.corpus import Corpus
 from tinyohem.data.prepare import Prepared
 from tinyohem.difficulty.curriculum import CurriculumPlan, build_plan, load_plan, save_plan
@@ -12,12 +14,13 @@ from tinyohem.difficulty.pacing import Curriculum, parse_weights
 from tinyohem.difficulty.scoring import score_corpus
 from tinyohem.difficulty.table import METRICS, ScoreTable, open_scores
 from tinyohem.errors import InputError
+from tinyohem.ohem.pool import Pool
 from tinyohem.progress import Progress
 from tinyohem.training.model import model_shape
 
 PLAN_FOLDER = "plan"
 
-Plan = WindowPlan | CurriculumPlan
+Plan = WindowPlan | HardWindowPlan | CurriculumPlan
 
 
 def budget_steps(config: RunConfig, vocab_size: int) -> int:
@@ -28,14 +31,23 @@ def budget_steps(config: RunConfig, vocab_size: int) -> int:
     return training.steps or max(1, tokens // training.tokens_per_step)
 
 
-def make_plan(config: RunConfig, data: Prepared, num_steps: int, progress: Progress) -> Plan:
+def make_plan(
+    config: RunConfig, data: Prepared, num_steps: int, pool: Pool | None, progress: Progress
+) -> Plan:
     """Return the order of a run's windows; a curriculum scores the corpus first if need be.
+
+    Args:
+        pool: whose hardest windows `ohem.hard_windows` draws.
 
     Raises:
         InputError: the corpus is shorter than a window, or the score table does not fit it.
     """
     training = config.training
     shuffled = plan_windows(data.train, training.seq_len, training.seed)
+    if config.ohem.hard_windows:
+        assert pool is not None
+        hardest = pool.hardest_windows()
+        return HardWindowPlan(shuffled, hardest, training.batch_size, config.hard_per_batch)
     if not config.curriculum.enabled:
         return shuffled
     table = score_table(config.curriculum, data.corpus, progress)

@@ -7,6 +7,7 @@ from tinyohem.artifacts import hash_json, read_json
 from tinyohem.config import RESUME_MAY_CHANGE, RunConfig
 from tinyohem.data.prepare import Prepared
 from tinyohem.errors import InputError
+from tinyohem.ohem.pool import Pool
 from tinyohem.progress import Progress
 from tinyohem.training.checkpoint import newest_sound_checkpoint
 
@@ -68,11 +69,11 @@ def _check_same_config(run_dir: Path, config: RunConfig) -> None:
         )
 
 
-def check_same_data(run_dir: Path, data: Prepared) -> None:
-    """Refuse to go on with other tokens than those that the run began with.
+def check_same_data(run_dir: Path, data: Prepared, pool: Pool | None) -> None:
+    """Refuse to go on with other tokens or another pool than those that the run began with.
 
     Raises:
-        InputError: the files or the tokenizer behind the same names have changed since.
+        InputError: the files, the tokenizer or the pool behind the same names have changed since.
     """
     record = read_json(run_dir / "config.json")
     for split, store in (("train", data.train), ("valid", data.valid)):
@@ -83,6 +84,11 @@ def check_same_data(run_dir: Path, data: Prepared) -> None:
                 f"the {split} split has changed",
                 "bring the old files back, or choose another --out",
             )
+    if pool is not None and record.get("pool") != pool.hash:
+        raise InputError(
+            f"{run_dir} was made with another pool: the one in its place has changed",
+            "bring the old one back, or choose another --out",
+        )
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One optimizer step's gradients: losses of all tokens, selection, backward through the kept."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,19 @@ from torch import Tensor
 
 from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX, Batch
-from tinyohem.ohem.losses import kept_loss
+from tinyohem.ohem.losses import SoftmaxStore, kept_loss, kept_rows
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.ranking import keep_counts
 from tinyohem.ohem.scores import read_tokens
+from tinyohem.training.passes import Passes, Trunk, choose_way
 
 _EXACT_COUNTS = ("topk", "random", "stratified", "mixed")
 
+# The parts of a step that can be timed: the first pass over all tokens as far as a plain step needs
+# one too, what is read beyond that, the selection, and all that the kept tokens' gradient takes.
+PHASES = ("trunk", "read", "select", "gradient")
+Timers = Mapping[str, AbstractContextManager[Any]]
+_UNTIMED = nullcontext()
 
 LOSS_BUCKETS = (1.0, 3.0, 5.0)  # nats: where the shares of kept tokens are counted
 
@@ -31,93 +37,149 @@ class StepStats:
     kept_loss_share: Tensor  # of the sum of all valid tokens' losses
     kept_by_bucket: Tensor  # (4,) shares of the kept tokens, between `LOSS_BUCKETS`
     effective_sample_size: Tensor  # (Σw)² / Σw², as a share of the valid tokens
+    finite: Tensor  # bool, whether the score of every valid token is
     num_kept: int  # tokens
 
 
 def training_step(
-    trunk: Callable[..., Any],
+    trunk: Trunk,
     head_VD: Tensor,
     micro_batches: Sequence[Batch],
     keep_ratio: float,
     mining: Mining,
     *,
+    shares: Mapping[str, float] | None = None,
     references: Sequence[Tensor] | None = None,
     generator: torch.Generator,
     precision: AbstractContextManager[Any],
+    store: SoftmaxStore | None = None,
+    timers: Timers | None = None,
 ) -> StepStats:
     """Add the gradient of Σ w·ℓ / Z over all micro-batches to the parameters'.
 
-    Selection spans the whole step. A single micro-batch runs the trunk once, for selection and
-    gradient alike; several are first read without a graph, then run again one by one.
+    Selection spans the whole step: all micro-batches are read before the first gradient.
 
     Args:
-        trunk: maps `input_ids` (B, T) to an output with `last_hidden_state` (B, T, D).
         head_VD: (V, D) output embedding.
         keep_ratio: share of tokens to keep; at 1.0 the step is plain cross entropy.
+        shares: of each source of `mixed`.
         references: another model's losses (B, T) of each micro-batch, where mining asks for them.
         generator: source of random selection, on the device of the batches.
         precision: the autocast context of every forward pass; entered more than once.
+        store: where the softmax may wait for the gradient; to be given to every step of a run.
+        timers: entered around the `PHASES` that they are named for.
     """
-    config = mining.config
-    hidden = _HiddenStates(trunk, micro_batches, precision)
+    config, timers = mining.config, timers or {}
     labels_BT = torch.cat([batch.labels for batch in micro_batches])
     valid_BT = labels_BT != IGNORE_INDEX
+    reads_first = mining.reads_first(keep_ratio)
+    way = choose_way(config, keep_ratio) if reads_first else "plain"
+    with timers.get("trunk", _UNTIMED):
+        passes = Passes(way, trunk, micro_batches, precision)
 
-    if mining.reads_first(keep_ratio):
-        theirs: Sequence[Tensor | None] = references or [None] * len(micro_batches)
-        read = [
-            _read(hidden[i], head_VD, batch, config, reference, precision)
-            for i, (batch, reference) in enumerate(zip(micro_batches, theirs, strict=True))
-        ]
-        loss_BT, score_BT = (torch.cat(parts) for parts in zip(*read, strict=True))
-        weight_BT = mining.weigh(
-            loss_BT,
-            score_BT,
-            torch.cat([batch.input_ids for batch in micro_batches]),
-            labels_BT,
-            keep_ratio,
-            pool_BT=torch.cat(list(references)) if references else None,
-            generator=generator,
-        )
+    finite_BT = torch.ones_like(valid_BT)
+    loss_BT = None
+    if reads_first:
+        store = store and store.opened(labels_BT.numel(), head_VD, keep_ratio)
+        with timers.get("read", _UNTIMED):
+            # At ratio 1 nothing is ranked, so any score will do.
+            score = config.score if keep_ratio < 1 else "loss"
+            loss_BT, score_BT = _read_all(
+                score, passes, head_VD, micro_batches, config.gamma, references, precision, store
+            )
+        # A NaN ranks somewhere, or is never drawn: it would teach or vanish without a word.
+        finite_BT = score_BT.isfinite() | ~valid_BT
+        with timers.get("select", _UNTIMED):
+            weight_BT = mining.weigh(
+                loss_BT,
+                score_BT,
+                torch.cat([batch.input_ids for batch in micro_batches]),
+                labels_BT,
+                keep_ratio,
+                shares=shares,
+                pool_BT=torch.cat(list(references)) if references else None,
+                generator=generator,
+            )
     else:
-        loss_BT = None
+        store = None
         weight_BT = valid_BT * mining.class_weight(labels_BT)
 
     denominator = (weight_BT if config.denominator == "kept" else valid_BT).sum()
-    scaled = (weight_BT / torch.where(denominator > 0, denominator, 1)).float()
-    kept = []
-    for i, batch in enumerate(micro_batches):
-        count = _known_count(batch, keep_ratio, config, len(micro_batches))
-        weight = scaled[i * len(batch.labels) : (i + 1) * len(batch.labels)]
-        gamma = config.gamma if config.weight == "focal" else 0.0
-        with precision:
-            loss, loss_K = kept_loss(hidden[i], head_VD, batch.labels, weight, count, gamma)
-        loss.backward()
-        kept.append(loss_K)
-    loss_K = torch.cat(kept)
-    return _stats(loss_K if loss_BT is None else loss_BT, loss_K, weight_BT, valid_BT)
-
-
-def _read(
-    hidden_BTD: Tensor,
-    head_VD: Tensor,
-    batch: Batch,
-    config: OhemConfig,
-    reference_BT: Tensor | None,
-    precision: AbstractContextManager[Any],
-) -> tuple[Tensor, Tensor]:
-    with torch.no_grad(), precision:
-        return read_tokens(
-            config.score,
-            hidden_BTD,
-            head_VD,
-            batch.labels,
-            reference_BT=reference_BT,
-            gamma=config.gamma,
+    scaled_BT = (weight_BT / torch.where(denominator > 0, denominator, 1)).float()
+    with timers.get("gradient", _UNTIMED):
+        loss_K = _backward(
+            passes, head_VD, micro_batches, scaled_BT, keep_ratio, config, precision, store
         )
+    losses = loss_K if loss_BT is None else loss_BT
+    return _stats(losses, loss_K, weight_BT, valid_BT, finite_BT.all())
 
 
-def _stats(losses: Tensor, loss_K: Tensor, weight_BT: Tensor, valid_BT: Tensor) -> StepStats:
+def _read_all(
+    score: str,
+    passes: Passes,
+    head_VD: Tensor,
+    micro_batches: Sequence[Batch],
+    gamma: float,
+    references: Sequence[Tensor] | None,
+    precision: AbstractContextManager[Any],
+    store: SoftmaxStore | None,
+) -> tuple[Tensor, Tensor]:
+    """Return the losses and scores of all tokens, (B, T) each of the whole step."""
+    read = []
+    for i, batch in enumerate(micro_batches):
+        hidden_BTD = passes.read(i)
+        with precision:
+            read.append(
+                read_tokens(
+                    score,
+                    hidden_BTD,
+                    head_VD,
+                    batch.labels,
+                    reference_BT=references[i] if references else None,
+                    gamma=gamma,
+                    store=store,
+                )
+            )
+    loss_BT, score_BT = (torch.cat(parts) for parts in zip(*read, strict=True))
+    return loss_BT, score_BT
+
+
+def _backward(
+    passes: Passes,
+    head_VD: Tensor,
+    micro_batches: Sequence[Batch],
+    weight_BT: Tensor,
+    keep_ratio: float,
+    config: OhemConfig,
+    precision: AbstractContextManager[Any],
+    store: SoftmaxStore | None,
+) -> Tensor:
+    """Add the gradient of Σ w·ℓ to the parameters' and return the kept tokens' losses (K,)."""
+    gamma = config.gamma if config.weight == "focal" else 0.0
+    even = config.scope == "sequence" and keep_ratio < 1
+    losses = []
+    for i, batch in enumerate(micro_batches):
+        size = batch.labels.numel()
+        labels_K = batch.labels.flatten()
+        weight_K = weight_BT.flatten()[i * size : (i + 1) * size]
+        count = _known_count(batch, keep_ratio, config, len(micro_batches))
+        rows_K, stored = None, None
+        if count != size:
+            rows_K = kept_rows(weight_K, count)
+            labels_K, weight_K = labels_K[rows_K], weight_K[rows_K]
+            stored = (store, rows_K + i * size) if store else None
+        width = count // len(batch.labels) if count and even else None
+        hidden_KD = passes.kept(i, rows_K, width)
+        with precision:
+            loss, loss_K = kept_loss(hidden_KD, head_VD, labels_K, weight_K, gamma, stored)
+        loss.backward()
+        losses.append(loss_K)
+    return torch.cat(losses)
+
+
+def _stats(
+    losses: Tensor, loss_K: Tensor, weight_BT: Tensor, valid_BT: Tensor, finite: Tensor
+) -> StepStats:
     """Summarise a step from the losses of all tokens (0 where ignored) and of the kept."""
     num_valid, num_kept = valid_BT.sum().clamp(min=1), max(1, len(loss_K))
     edges = loss_K.new_tensor(LOSS_BUCKETS)
@@ -133,31 +195,9 @@ def _stats(losses: Tensor, loss_K: Tensor, weight_BT: Tensor, valid_BT: Tensor) 
         kept_by_bucket=in_bucket.sum(dim=0) / num_kept,
         effective_sample_size=weight_BT.sum() ** 2
         / (torch.where(squares > 0, squares, 1) * num_valid),
+        finite=finite,
         num_kept=len(loss_K),
     )
-
-
-class _HiddenStates:
-    """The trunk's output for each micro-batch: kept when there is one, else run when asked for."""
-
-    def __init__(
-        self,
-        trunk: Callable[..., Any],
-        micro_batches: Sequence[Batch],
-        precision: AbstractContextManager[Any],
-    ) -> None:
-        self._trunk, self._batches = trunk, micro_batches
-        self._only: Tensor | None = None
-        if len(micro_batches) == 1:
-            with precision:
-                self._only = self._run(0)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self._run(index) if self._only is None else self._only
-
-    def _run(self, index: int) -> Tensor:
-        output = self._trunk(input_ids=self._batches[index].input_ids, use_cache=False)
-        return output.last_hidden_state
 
 
 def _known_count(

@@ -1,0 +1,146 @@
+"""`tinyohem inspect`: a story, token by token."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinyohem_cli import options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from tinyohem.evaluation.inspection import InspectedStory, InspectedToken
+
+_NUM_WIDEST = 8
+# Control characters as their pictures: a story must not command the terminal.
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+
+
+def inspect(
+    model: options.ScoredModel,
+    text: Annotated[
+        str | None, typer.Option("--text", help="The story itself; default: none, see --story")
+    ] = None,
+    story: Annotated[
+        int | None,
+        typer.Option(
+            "--story", help="Which story of the data set, counted from 0; default: none", min=0
+        ),
+    ] = None,
+    dataset: options.ScoredDataset = None,
+    text_field: options.TextField = None,
+    ratio: Annotated[
+        float,
+        typer.Option("--ratio", help="Share of the story's tokens that top-k keeps, up to 1"),
+    ] = 0.5,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="MODEL2",
+            help="Colour by how much better this model predicts; default: by the loss",
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page to this file; default: none")
+    ] = None,
+    device: options.Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show a story with every token coloured by its loss and marked where top-k keeps it.
+
+    The hardest tokens of the story are kept, underlined on a terminal and in [brackets] elsewhere.
+    """
+    from tinyohem.errors import InputError
+    from tinyohem.evaluation.inspection import (
+        compare_stories,
+        inspect_story,
+        nth_story,
+        write_story_page,
+    )
+    from tinyohem.evaluation.source import load_source, stories_of
+    from tinyohem_cli.console import ConsoleProgress, out, print_json
+
+    if (text is None) == (story is None):
+        raise InputError("inspect needs one story", "add either --text or --story")
+    if not 0 < ratio <= 1:
+        raise InputError(f"--ratio {ratio:g} is no share to keep", "choose one above 0, at most 1")
+    progress = ConsoleProgress()
+    title = f"{model} against {compare}" if compare else model
+    if story is not None:
+        part = stories_of(model, dataset, text_field or "text", progress)
+        text = nth_story(part, story, progress)
+        title += f", story {story:,} of {part.corpus.name}"
+    told = (text or "").strip()
+    source = load_source(model, device or "auto")
+    if compare is None:
+        found = inspect_story(source, told, ratio=ratio, title=title)
+    else:
+        other = load_source(compare, device or "auto")
+        found = compare_stories(source, other, told, ratio=ratio, title=title)
+    if html is not None:
+        write_story_page(found, html)
+        progress.note(f"wrote {html}")
+    if as_json:
+        print_json(found.to_json())
+        return
+    in_file = not out.is_terminal
+    out.print(_legend(found))
+    out.print()
+    # A terminal breaks lines between words; in a file the text stays as it is.
+    out.print(_coloured(found, brackets=in_file), soft_wrap=in_file)
+    out.print()
+    for line in found.summary:
+        out.print(line)
+    for heading, tokens in found.differences(_NUM_WIDEST):
+        out.print(_widest_table(heading, tokens, brackets=in_file))
+
+
+def _style(story: "InspectedStory", level: int, kept: bool = False) -> str:
+    from tinyohem.evaluation.inspection import PALETTES
+
+    shade = PALETTES[story.scale][level]
+    colours = f"#000000 on {shade}" if shade else ""  # bold "black" is grey on many terminals
+    return f"{colours} bold underline" if kept else colours or "none"
+
+
+def _legend(story: "InspectedStory") -> "Text":
+    from rich.text import Text
+
+    legend = Text("nats: " if story.scale == "loss" else "nats that the second model saves: ")
+    for level, label in story.legend:
+        legend.append(f" {label} ", _style(story, level))
+    return legend
+
+
+def _coloured(story: "InspectedStory", *, brackets: bool) -> "Text":
+    from rich.text import Text
+
+    shown = Text()
+    for token in story.tokens:
+        text = token.text.translate(_PICTURES)
+        if brackets and token.kept:
+            text = f"[{text}]"
+        shown.append(text, _style(story, token.level, token.kept))
+    return shown
+
+
+def _widest_table(
+    heading: str, tokens: "list[tuple[str, InspectedToken]]", *, brackets: bool
+) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("first", "second", "token", title=heading, title_justify="left")
+    for ahead, token in tokens:
+        context = Text(_one_line(ahead))
+        text = _one_line(token.text)
+        context.append(f"[{text}]" if brackets else text, "bold underline")
+        table.add_row(f"{token.loss:.2f}", f"{token.other_loss:.2f}", context)
+    return table
+
+
+def _one_line(text: str) -> str:
+    return text.translate(_PICTURES | {ord("\n"): "␊", ord("\t"): "␉"})

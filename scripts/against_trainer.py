@@ -1,0 +1,101 @@
+"""What a user would pick instead: transformers' Trainer with its default optimizer settings.
+
+Same stories, tokenizer, model size, context and sequences a step; trained for so many seconds and
+scored by `eval-perplexity`'s own code. Give the same seconds to
+`tinyohem train --set training.seconds=…`, at the same time on another core or right after it.
+Needs `pip install accelerate`, as the Trainer does.
+"""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+_PACE_STEPS = 20  # steps timed first, to lay the Trainer's own schedule over the seconds
+
+
+def main(
+    dataset: str,
+    valid: str,
+    seconds: Annotated[float, typer.Option(help="Seconds of training")] = 300.0,
+    model: Annotated[str, typer.Option(help="Preset")] = "2m",
+    lr: Annotated[float | None, typer.Option(help="Default: the Trainer's own")] = None,
+) -> None:
+    """Train with the Trainer, print steps, bits per byte and perplexity as JSON."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tinyohem.data.prepare import prepare_data
+    from tinyohem.data.tokenizer import start_id
+    from tinyohem.evaluation.perplexity import evaluate_perplexity
+    from tinyohem.recipe import load_config
+    from tinyohem.training.model import model_shape
+    from tinyohem_cli.console import ConsoleProgress, print_json
+
+    config = load_config(
+        overrides={"data.dataset": dataset, "data.valid": valid, "model.preset": model}
+    )
+    data = prepare_data(config.data, config.tokenizer, ConsoleProgress())
+    shape, start = model_shape(config.model), start_id(data.tokenizer)
+
+    def new_model() -> LlamaForCausalLM:
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(data.tokenizer),
+                hidden_size=shape.hidden_size,
+                num_hidden_layers=shape.num_layers,
+                num_attention_heads=shape.num_heads,
+                intermediate_size=shape.intermediate_size,
+                max_position_embeddings=config.training.seq_len,
+                tie_word_embeddings=True,
+                bos_token_id=start,
+                eos_token_id=start,
+            )
+        )
+
+    pace = _train(new_model(), data.train, config.training, _PACE_STEPS, lr)[0] / _PACE_STEPS
+    trained = new_model()
+    spent, steps = _train(trained, data.train, config.training, int(seconds / pace), lr, seconds)
+    trained.eval()
+    perplexity = evaluate_perplexity(trained, data.valid, seq_len=config.training.seq_len)
+    print_json({"train_seconds": spent, "steps": steps, **perplexity.to_json()})
+
+
+def _train(
+    model: Any, store: Any, training: Any, max_steps: int, lr: float | None, limit: float = 1e9
+) -> tuple[float, int]:
+    """Return the seconds and steps that the Trainer took."""
+    from torch.utils.data import Dataset
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    from tinyohem.data.batches import plan_windows
+
+    class Windows(Dataset[dict[str, Any]]):
+        def __len__(self) -> int:
+            return plan_windows(store, training.seq_len, training.seed).num_windows
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            first = index * training.seq_len
+            ids = store.ids[first : first + training.seq_len].astype("int64")
+            return {"input_ids": ids, "labels": ids}
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop |= time.perf_counter() - started >= limit
+
+    arguments = TrainingArguments(
+        output_dir="runs/trainer",
+        per_device_train_batch_size=training.batch_size,
+        max_steps=max_steps,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **({} if lr is None else {"learning_rate": lr}),
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=Windows(), callbacks=[Clock()])
+    started = time.perf_counter()
+    trainer.train()
+    return time.perf_counter() - started, trainer.state.global_step
+
+
+if __name__ == "__main__":
+    typer.run(main)

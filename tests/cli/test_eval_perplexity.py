@@ -1,0 +1,64 @@
+"""`tinyohem eval-perplexity --by … --calibration`: what people and scripts read."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+
+PLAIN = {
+    *("loss", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"),
+    *("tokens", "words", "bytes", "stories"),
+}
+BY_ALL = ("--by", "difficulty,loss, frequency")
+
+
+def test_json_holds_groups_and_calibration_beside_the_figures(
+    tinyohem: tiny.Command, finished_run: Path
+) -> None:
+    result = tinyohem(
+        "eval-perplexity", finished_run, *BY_ALL, "--calibration", "--stride=16", "--json"
+    )
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert set(found) == PLAIN | {"by", "calibration"}
+    assert list(found["by"]) == ["loss", "frequency", "difficulty"]
+    for groups in found["by"].values():
+        assert sum(group["tokens"] for group in groups) == found["tokens"]
+        assert set(groups[0]) == {"name", "tokens", "loss", "share_of_loss", "perplexity"}
+    assert found["calibration"]["loss"] == pytest.approx(found["loss"], rel=1e-6)
+    assert found["calibration"]["loss_at_best"] <= found["loss"]
+
+
+def test_the_record_of_the_run_keeps_its_keys(
+    tinyohem: tiny.Command, finished_run: Path, tmp_path: Path
+) -> None:
+    run_dir = shutil.copytree(finished_run, tmp_path / "run")
+    (run_dir / "eval.json").unlink()
+    assert tinyohem("eval-perplexity", run_dir, "--by", "loss").code == 0
+    assert set(json.loads((run_dir / "eval.json").read_text())) == PLAIN
+
+
+def test_tables(tinyohem: tiny.Command, finished_run: Path) -> None:
+    result = tinyohem("eval-perplexity", finished_run, *BY_ALL, "--calibration", "--stride=16")
+    assert result.code == 0
+    assert "share of the loss" in result.out
+    for row in (">5", "top 10", "10 (hardest)", "best temperature"):
+        assert row in result.out
+
+
+def test_scores_without_difficulty_are_a_mistake(
+    tinyohem: tiny.Command, finished_run: Path
+) -> None:
+    for option in ("--scores", "--metric"):
+        result = tinyohem("eval-perplexity", finished_run, option, "mtld")
+        assert (result.code, result.out) == (2, "")
+        assert "hint: add --by difficulty" in result.err
+
+
+def test_another_grouping_is_refused(tinyohem: tiny.Command, finished_run: Path) -> None:
+    result = tinyohem("eval-perplexity", finished_run, "--by", "loss,colour")
+    assert (result.code, result.out) == (2, "")
+    assert "error: no way to group tokens is 'colour'" in result.err
+    assert "hint: use loss, frequency, difficulty" in result.err

@@ -1,0 +1,152 @@
+"""`tinyohem train` with every way of mining, end to end: what the log says was kept."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from tinyohem.training.reference import EmaReference
+
+STEPS, TOKENS = 4, 4 * 32  # a step
+
+# Flags, and the share of tokens that each of the steps must keep (None: drawn at random).
+WAYS: dict[str, tuple[str, float | None]] = {
+    "topk": ("--ohem-select topk --ohem-score loss_x_gradnorm --ohem-weight focal", 0.5),
+    # Every token's loss is above the first limit, none above the second.
+    "threshold": (
+        "--ohem-select threshold --set ohem.loss_threshold=1e-9 --ohem-weight class_balanced",
+        1.0,
+    ),
+    "fallback": ("--ohem-select threshold --set ohem.prob_threshold=1e-9", 0.5),
+    "band": ("--ohem-select band --ohem-score excess_loss", 0.5),
+    "random": ("--ohem-select random --ohem-score gradnorm --ohem-weight ghm", 0.5),
+    "importance": ("--ohem-select importance --ohem-score entropy", None),
+    "stratified": ("--ohem-select stratified --ohem-score focal --ohem-weight none", 0.5),
+    "mixed": ("--ohem-select mixed --ohem-score loss --ohem-scope sequence", 0.5),
+}
+
+
+def mine(
+    tinyohem: tiny.Command, corpus: Path, run_dir: Path, *flags: str, **recipe: Any
+) -> list[dict[str, Any]]:
+    """Train for a few steps and return the log's row of each."""
+    rhythm = {
+        "training__log_every": 1,
+        "training__eval_every": STEPS,
+        "training__save_every": STEPS,
+    }
+    given = tiny.flags(corpus, training__steps=STEPS, **rhythm, **recipe)
+    result = tinyohem("train", *given, *flags, "--out", run_dir, "--json")
+    assert result.code == 0, result.err
+    rows = [row for row in tiny.read_metrics(run_dir) if "train/loss" in row]
+    assert json.loads(result.out)["tokens_selected"] == rows[-1]["train/tokens_selected"]
+    return rows
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_every_selection_score_and_weight_trains_and_logs_what_it_kept(
+    corpus: Path, tmp_path: Path, tinyohem: tiny.Command, name: str
+) -> None:
+    text, share = WAYS[name]
+    constant = ("--ohem-ratio", "0.5", "--ohem-schedule", "constant")
+    rows = mine(tinyohem, corpus, tmp_path / "run", *constant, *text.split())
+    kept = [row["train/keep_ratio"] for row in rows]
+    if share is None:
+        expected = pytest.approx(0.5, abs=0.25)  # 5 standard deviations of so many coins
+        assert len(set(kept)) > 1
+    else:
+        expected = share
+    assert kept == [expected] * STEPS
+    assert rows[-1]["train/tokens_selected"] == pytest.approx(sum(kept) * TOKENS)
+    for row in rows:
+        assert all(math.isfinite(value) for value in row.values())
+        assert 0 < row["train/effective_sample_size"] <= 1 + 1e-6
+        assert 0 < row["train/kept_loss_share"] <= 1 + 1e-6
+        buckets = ("below_1", "1_to_3", "3_to_5", "above_5")
+        assert sum(row[f"train/kept_{bucket}"] for bucket in buckets) == pytest.approx(1)
+
+
+def test_interrupt_trains_on_all_tokens_every_so_many_steps(
+    corpus: Path, tmp_path: Path, tinyohem: tiny.Command
+) -> None:
+    ohem = {"ohem__ratio": 0.25, "ohem__schedule": "constant", "ohem__interrupt": 2}
+    rows = mine(tinyohem, corpus, tmp_path / "run", **ohem)
+    assert [row["train/keep_ratio"] for row in rows] == [0.25, 1.0, 0.25, 1.0]
+
+
+def test_adaptive_logs_the_ratio_that_it_chose(
+    corpus: Path, tmp_path: Path, tinyohem: tiny.Command
+) -> None:
+    """Untrained, tokens have much the same gradient: 1/(1 + variance) of them are needed."""
+    for variance, share in ((0.1, 1 / 1.1), (1.0, 0.5), (9.0, 0.3)):
+        ohem = {"ohem__ratio": 0.3, "ohem__schedule": "adaptive", "ohem__variance": variance}
+        rows = mine(tinyohem, corpus, tmp_path / f"run-{variance}", **ohem)
+        kept = sum(row["train/keep_ratio"] for row in rows) / STEPS
+        assert kept == pytest.approx(share, abs=0.08)
+
+
+@pytest.mark.parametrize("select", ["topk", "importance"])
+def test_a_score_that_breaks_ends_the_run_at_its_step(
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tinyohem: tiny.Command,
+    select: str,
+) -> None:
+    """All losses and gradients stay finite: without a check, NaN would pick the tokens."""
+    original, calls = EmaReference.losses, []
+
+    def losses(*arguments: Any) -> list[torch.Tensor]:
+        calls.append(original(*arguments))
+        if len(calls) == 3:
+            calls[-1][0][1, 7] = math.nan
+        return calls[-1]
+
+    monkeypatch.setattr(EmaReference, "losses", losses)
+    flags = tiny.flags(corpus, ohem__ratio=0.5, ohem__schedule="constant", training__log_every=5)
+    mining = ("--ohem-score", "excess_loss", "--ohem-select", select)
+    result = tinyohem("train", *flags, *mining, "--out", tmp_path / "run")
+    assert result.code == 1
+    assert "not finite at step 2;" in result.err.splitlines()[-2]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_reference_is_asked_only_where_tokens_are_ranked(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tinyohem: tiny.Command
+) -> None:
+    original, calls = EmaReference.losses, []
+
+    def losses(*arguments: Any) -> list[torch.Tensor]:
+        calls.append(None)
+        return original(*arguments)
+
+    monkeypatch.setattr(EmaReference, "losses", losses)
+    ohem = {"ohem__ratio": 0.5, "ohem__schedule": "constant", "ohem__interrupt": 2}
+    flags = ("--ohem-score", "excess_loss", "--ohem-weight", "ghm")
+    rows = mine(tinyohem, corpus, tmp_path / "run", *flags, **ohem)
+    assert [row["train/keep_ratio"] for row in rows] == [0.5, 1.0, 0.5, 1.0]
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--ohem-select threshold", "select threshold goes with loss_threshold"),
+        ("--ohem-schedule adaptive", "schedule adaptive needs ratio < 1"),
+        ("--recipe ohem --ohem-schedule adaptive", "schedule adaptive needs select = importance"),
+        ("--set ohem.mix=topk=2", "mix 'topk=2': shares must not be negative"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_line(
+    corpus: Path, tmp_path: Path, tinyohem: tiny.Command, flags: str, message: str
+) -> None:
+    result = tinyohem("train", "--dataset", corpus, *flags.split(), "--out", tmp_path / "run")
+    assert result.code == 2
+    error, hint = result.err.splitlines()
+    assert error.startswith(f"error: [ohem]: {message}")
+    assert hint.startswith("hint: ")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,177 @@
+"""Reading run folders and comparisons: what they hold, what is refused, what does not compare."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from tinyohem.errors import InputError
+from tinyohem.evaluation.report_runs import read_material
+
+STEP_TOKENS = 4 * 32
+
+
+def test_series_by_tokens_and_by_seconds(make_run, tmp_path: Path) -> None:
+    (run,) = read_material([make_run(tmp_path / "a")]).runs
+    rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").open()]
+    rows = [row for row in rows if "val/loss" in row]
+    tokens, losses = run.series("val/loss")
+    np.testing.assert_array_equal(tokens, [row["step"] * STEP_TOKENS for row in rows])
+    np.testing.assert_array_equal(losses, [row["val/loss"] for row in rows])
+    seconds, again = run.series("val/loss", by="seconds")
+    np.testing.assert_array_equal(seconds, [row["train/seconds"] for row in rows])
+    np.testing.assert_array_equal(again, losses)
+    assert run.series("nothing")[0].shape == (0,)
+    assert run.last("train/tokens_seen") == 200 * STEP_TOKENS == run.series("train/loss")[0][-1]
+
+
+def test_tokens_are_those_the_loop_counted(finished_run: Path) -> None:
+    (run,) = read_material([finished_run]).runs
+    tokens, counted = run.series("train/tokens_seen")
+    np.testing.assert_array_equal(tokens, counted)
+    assert run.label == "finished"
+    assert run.model_folder == finished_run / "model"
+
+
+def test_a_figure_too_large_for_json_leaves_a_gap(make_run, tmp_path: Path) -> None:
+    rows = [{"step": 1, "val/ppl": None, "train/seconds": 1.0}, {"step": 2, "val/ppl": 7.0}]
+    (run,) = read_material([make_run(tmp_path / "a", rows=rows)]).runs
+    assert [values.tolist() for values in run.series("val/ppl")] == [[2 * STEP_TOKENS], [7.0]]
+    assert run.last("val/ppl") == 7.0
+
+
+def test_a_run_that_goes_on_is_read_as_far_as_it_is(make_run, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a", finished=False)
+    with (folder / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 210, "train/lo')  # the writer is in the middle of a line
+    (run,) = read_material([folder]).runs
+    assert (run.step, run.evaluation, run.model_folder) == (200, None, None)
+
+
+def test_names_are_told_apart_by_their_parents(make_run, tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / parent / "run") for parent in "ab"]
+    assert [group.name for group in read_material(folders).groups] == ["a/run", "b/run"]
+
+
+class TestComparison:
+    def test_arms_in_the_tables_order_seeds_within(self, comparison: Path) -> None:
+        material = read_material([comparison])
+        names = {group.name: [run.label for run in group.runs] for group in material.groups}
+        assert list(names) == ["full", "random", "ohem"]
+        assert names["random"] == ["random-seed0", "random-seed1", "random-seed2"]
+        (table,) = material.comparisons
+        assert [row.arm for row in table.rows] == list(names)
+        difference = table.rows[1].difference
+        assert difference is not None
+        assert difference.mean == pytest.approx(((1.05 + 1.065 + 1.044) - (1.02 + 1.03 + 1.01)) / 3)
+
+    def test_its_arms_bear_its_name_beside_another_run(
+        self, comparison: Path, make_run, tmp_path: Path
+    ) -> None:
+        groups = read_material([make_run(tmp_path / "mine"), comparison]).groups
+        assert [group.name for group in groups] == [
+            "mine",
+            "compared/full",
+            "compared/random",
+            "compared/ohem",
+        ]
+
+    def test_one_that_goes_on_has_runs_but_no_table(self, comparison: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "going-on"
+        shutil.copytree(comparison, folder)
+        (folder / "runs.parquet").unlink()
+        (folder / "table.json").unlink()
+        (folder / "random-seed2" / "metrics.jsonl").unlink()  # waits for its turn
+        material = read_material([folder])
+        assert material.comparisons == []
+        assert {group.name: len(group.runs) for group in material.groups} == {
+            "full": 3,
+            "ohem": 3,
+            "random": 2,
+        }
+
+    def test_a_table_of_another_version_is_left_out_its_runs_are_not(
+        self, comparison: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(comparison, tmp_path / "old")
+        path = tmp_path / "old" / "runs.parquet"
+        parquet.write_table(parquet.read_table(path).drop_columns(["gini"]), path)
+        material = read_material([tmp_path / "old"])
+        assert material.comparisons == []
+        assert [group.name for group in material.groups] == ["full", "random", "ohem"]
+        (warning,) = material.warnings
+        assert warning.startswith("The table of old is left out: another version made it, without")
+        assert "gini" in warning
+
+
+class TestRefused:
+    def test_no_run(self, tmp_path: Path) -> None:
+        for folder in (tmp_path, tmp_path / "nowhere"):
+            with pytest.raises(InputError, match="neither a run folder nor the folder of a comp"):
+                read_material([folder])
+
+    def test_a_model_of_transformers(self, finished_run: Path) -> None:
+        with pytest.raises(InputError, match=r"config\.json is no run's"):
+            read_material([finished_run / "model"])
+
+    def test_no_metrics_yet(self, make_run, tmp_path: Path) -> None:
+        folder = make_run(tmp_path / "a", rows=[])
+        with pytest.raises(InputError, match="a has no metrics yet"):
+            read_material([folder])
+        (folder / "metrics.jsonl").unlink()
+        with pytest.raises(InputError, match="a has no metrics yet"):
+            read_material([folder])
+
+    @pytest.mark.parametrize("line", ['{"step": 1, "trai', "[1]", "\x00\x00", "17"])
+    def test_a_damaged_line(self, make_run, tmp_path: Path, line: str) -> None:
+        folder = make_run(tmp_path / "a")
+        lines = (folder / "metrics.jsonl").read_text().split("\n")
+        (folder / "metrics.jsonl").write_text("\n".join([*lines[:3], line, *lines[3:]]))
+        with pytest.raises(InputError, match=r"metrics\.jsonl: line 4 is damaged"):
+            read_material([folder])
+
+    @pytest.mark.parametrize("row", [{"step": 1, "train/loss": "low"}, {"train/loss": 1.0}])
+    def test_a_row_of_something_else(self, make_run, tmp_path: Path, row: dict) -> None:
+        with pytest.raises(InputError, match="line 1 is not a row of figures"):
+            read_material([make_run(tmp_path / "a", rows=[row])])
+
+    @pytest.mark.parametrize("name", ["config.json", "eval.json"])
+    @pytest.mark.parametrize("content", ["{", "[]"])
+    def test_damaged_json(self, make_run, tmp_path: Path, name: str, content: str) -> None:
+        folder = make_run(tmp_path / "a")
+        (folder / name).write_text(content)
+        with pytest.raises(InputError, match=f"{name} is damaged"):
+            read_material([folder])
+
+    def test_a_damaged_table(self, comparison: Path, tmp_path: Path) -> None:
+        shutil.copytree(comparison, tmp_path / "c")
+        (tmp_path / "c" / "runs.parquet").write_bytes(b"PAR1")
+        with pytest.raises(InputError, match=r"runs\.parquet is damaged"):
+            read_material([tmp_path / "c"])
+
+    def test_the_same_run_twice(self, make_run, tmp_path: Path) -> None:
+        folder = make_run(tmp_path / "a")
+        with pytest.raises(InputError, match="is named twice"):
+            read_material([folder, tmp_path / "." / "a"])
+
+
+@pytest.mark.parametrize(
+    ("valid", "training", "warning"),
+    [
+        ({}, {}, ""),
+        ({"corpus": "d" * 64}, {}, "different stories"),
+        ({"part": "held out"}, {}, "different stories"),
+        ({"tokenizer": "u" * 64}, {}, "different tokenizers"),
+        ({}, {"eval_tokens": 5_000}, "heads of different length"),
+    ],
+)
+def test_what_does_not_compare_is_said(
+    make_run, tmp_path: Path, valid: dict, training: dict, warning: str
+) -> None:
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", valid=valid, training=training)]
+    said = read_material(folders).incomparable
+    assert (said is not None) == bool(warning)
+    assert warning in (said or "")

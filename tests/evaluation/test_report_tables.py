@@ -1,0 +1,91 @@
+"""The report's tables: nothing that all runs share, nothing that differs left out."""
+
+from pathlib import Path
+
+from tinyohem.evaluation.report_runs import read_material
+from tinyohem.evaluation.report_tables import (
+    comparison_tables,
+    environment_table,
+    runs_table,
+    settings_table,
+)
+
+
+def test_settings_that_differ_and_no_others(make_run, tmp_path: Path) -> None:
+    folders = [
+        make_run(tmp_path / "a", ohem={"ratio": 0.5}, training={"precision": "float32"}),
+        make_run(tmp_path / "b", ohem={"ratio": 0.5, "select": "random"}),
+        make_run(tmp_path / "c", ohem={"ratio": 0.5}, optim={"lr": 0.001}),
+    ]
+    table = settings_table(read_material(folders).groups)
+    assert table.head == ["setting", "a", "b", "c"]
+    assert {row[0]: row[1:] for row in table.rows} == {
+        "training.precision": ["float32", "auto", "auto"],
+        "optim.lr": ["0.004", "0.004", "0.001"],
+        "ohem.select": ["topk", "random", "topk"],
+    }
+
+
+def test_seeds_of_an_arm_share_a_column(comparison: Path) -> None:
+    rows = {row[0]: row[1:] for row in settings_table(read_material([comparison]).groups).rows}
+    assert rows["training.seed"] == ["0, 1, 2"] * 3
+    assert rows["ohem.ratio"] == ["1.0", "0.5", "0.5"]
+
+
+def test_one_run_is_held_against_the_defaults(make_run, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a", ohem={"ratio": 0.25}, data={"dataset": "sample"})
+    table = settings_table(read_material([folder]).groups)
+    assert table.head == ["setting", "default", "a"]
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert set(rows) == {"ohem.ratio", "data.dataset", "training.batch_size", "training.seq_len"}
+    assert rows["ohem.ratio"] == ["1.0", "0.25"]
+
+
+def test_a_setting_that_an_older_run_did_not_know(make_run, tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name) for name in "ab"]
+    text = (folders[0] / "config.json").read_text()
+    assert '"min_kept": 1, ' in text
+    (folders[0] / "config.json").write_text(text.replace('"min_kept": 1, ', ""))
+    rows = settings_table(read_material(folders).groups).rows
+    assert rows == [["ohem.min_kept", "(not recorded)", "1"]]
+
+
+def test_what_a_run_scored_and_how_far_one_got_that_goes_on(make_run, tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / "done", keep=0.5), make_run(tmp_path / "going", finished=False)]
+    table = runs_table(read_material(folders).groups)
+    done, going = (dict(zip(table.head, row, strict=True)) for row in table.rows)
+    assert done["state"] == "finished"
+    assert done["tokens seen"] == f"{200 * 128:,}"
+    assert (done["nats per token"], done["bits per byte"]) == ("3.1000", "1.0333")
+    assert done["training time"] == "100.0 s"
+    assert going["state"] == "at step 200 of 200"
+    assert going["nats per token"] == "3.1270 so far"  # 3 + 4 e^-5 + 0.1
+    assert table.colours == [0, 1]
+
+
+def test_before_the_first_evaluation_there_are_no_scores(make_run, tmp_path: Path) -> None:
+    rows = [{"step": 10, "train/loss": 5.0}]
+    folder = make_run(tmp_path / "a", rows=rows, finished=False)
+    assert runs_table(read_material([folder]).groups).rows[0][-3:] == ["", "", ""]
+
+
+def test_where_machines_differ_each_has_its_runs(make_run, tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name) for name in "abc"]
+    text = (folders[1] / "config.json").read_text()
+    (folders[1] / "config.json").write_text(text.replace('"cores": 2', '"cores": 64'))
+    rows = dict(environment_table(read_material(folders).runs).rows)
+    assert rows["device"] == "cpu"
+    assert rows["cores"] == "2 (a, c); 64 (b)"
+    assert rows["torch"] == "2.13.0"
+    assert rows["valid data"].startswith("stories (validation): 10 stories, 1,000 tokens")
+
+
+def test_the_table_of_a_comparison_has_the_colours_of_its_runs(
+    comparison: Path, make_run, tmp_path: Path
+) -> None:
+    material = read_material([make_run(tmp_path / "mine"), comparison])
+    verdicts, details = comparison_tables(material.comparisons[0])
+    assert [row[0] for row in verdicts.rows] == ["full", "random", "ohem"]
+    assert [row[-1] for row in verdicts.rows] == ["baseline", "worse", "no difference shown"]
+    assert verdicts.colours == details.colours == [1, 2, 3]
+    assert details.head[0] == "arm"

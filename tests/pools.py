@@ -1,0 +1,42 @@
+"""Token stores and pools of losses made by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyohem.artifacts import hash_file, write_json
+from tinyohem.data.tokens import TokenStore
+from tinyohem.ohem.pool import MANIFEST_FILE, describe, rounded, shards_of, write_shard
+
+
+def store_of(lengths: list[int]) -> TokenStore:
+    """Return a store of stories with so many tokens, start tokens included."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    counts = np.ones(len(lengths), dtype=np.uint32)
+    ids = np.arange(offsets[-1], dtype=np.uint16)
+    manifest = {"tokenizer": "7" * 64, "ids_sha256": "1" * 64}
+    return TokenStore(ids, offsets, np.arange(len(lengths)), counts, counts, manifest)
+
+
+def write_pool(
+    folder: Path,
+    store: TokenStore,
+    losses: NDArray[np.float32],
+    *,
+    seq_len: int,
+    shard_windows: int,
+    tokens_seen: int | None = 1000,
+) -> dict[str, Any]:
+    """Store these losses, (tokens - 1,), as a finished pool and return its manifest."""
+    manifest = {
+        **describe(store, seq_len, "5" * 64, tokens_seen),
+        "shard_windows": shard_windows,
+    }
+    shards = shards_of(manifest)
+    for shard in shards:
+        write_shard(folder, shard, rounded(losses[shard.first : shard.first + shard.size]))
+    manifest["shards"] = [hash_file(shard.path(folder)) for shard in shards]
+    write_json(folder / MANIFEST_FILE, manifest)
+    return manifest

@@ -1,0 +1,155 @@
+"""[ohem]: defaults that follow from the method, and combinations that are refused."""
+
+from typing import Any
+
+import pytest
+
+from tinyohem.config import OhemConfig
+from tinyohem.errors import InputError
+from tinyohem.recipe import load_config
+
+
+def ohem(**given: Any) -> OhemConfig:
+    return load_config(overrides={f"ohem.{key}": value for key, value in given.items()}).ohem
+
+
+@pytest.mark.parametrize(
+    ("given", "select", "score", "denominator"),
+    [
+        ({}, "topk", "loss", "kept"),
+        ({"ratio": 0.5}, "topk", "loss", "kept"),
+        ({"select": "random"}, "random", "loss", "kept"),
+        ({"select": "band"}, "band", "loss", "kept"),
+        ({"select": "mixed"}, "mixed", "loss", "kept"),
+        ({"select": "importance"}, "importance", "gradnorm", "all"),
+        ({"select": "importance", "score": "entropy"}, "importance", "entropy", "all"),
+        ({"select": "importance", "denominator": "kept"}, "importance", "gradnorm", "kept"),
+        ({"select": "stratified"}, "stratified", "loss", "all"),
+        ({"schedule": "adaptive", "ratio": 0.3}, "importance", "gradnorm", "all"),
+        ({"weight": "ghm"}, "topk", "loss", "all"),
+        ({"weight": "focal"}, "topk", "loss", "kept"),
+        ({"weight": "class_balanced", "select": "stratified"}, "stratified", "loss", "all"),
+        ({"weight": "ghm", "denominator": "kept"}, "topk", "loss", "kept"),
+    ],
+)
+def test_defaults_follow_the_method(
+    given: dict[str, Any], select: str, score: str, denominator: str
+) -> None:
+    found = ohem(**given)
+    assert (found.select, found.score, found.denominator) == (select, score, denominator)
+    # What is dumped into a run's folder gives the same again, whatever followed from what.
+    assert OhemConfig.model_validate(found.model_dump()) == found
+
+
+LIMITS = "select threshold goes with loss_threshold, prob_threshold or queue_steps"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"select": "threshold"}, LIMITS),
+        ({"loss_threshold": 2.0}, LIMITS),
+        ({"prob_threshold": 0.2, "select": "random"}, LIMITS),
+        ({"queue_steps": 8, "select": "importance"}, LIMITS),
+        (
+            {"select": "threshold", "loss_threshold": 2.0, "queue_steps": 8},
+            "queue_steps stands in place of loss_threshold and prob_threshold",
+        ),
+        (
+            {"select": "threshold", "prob_threshold": 0.2, "score": "gradnorm"},
+            "prob_threshold needs score = loss",
+        ),
+        (
+            {"schedule": "adaptive", "ratio": 0.5, "select": "topk"},
+            "schedule adaptive needs select = importance and score = gradnorm",
+        ),
+        (
+            {"schedule": "adaptive", "ratio": 0.5, "score": "loss"},
+            "schedule adaptive needs select = importance and score = gradnorm",
+        ),
+        ({"schedule": "adaptive"}, "schedule adaptive needs ratio < 1, the least share"),
+        (
+            {"nms_key": "bigram", "select": "random"},
+            "nms_key needs select = topk, threshold or band",
+        ),
+        (
+            {"nms_key": "position", "select": "importance"},
+            "nms_key needs select = topk, threshold or band",
+        ),
+        ({"mix": "topk=0.5,random=0.6"}, "mix 'topk=0.5,random=0.6': shares must not be"),
+        ({"mix": "bottom=1"}, "mix 'bottom=1': 'bottom' is no source"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        ohem(**given)
+    assert caught.value.message.startswith(f"[ohem]: {message}")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"interrupt": 1}, "ohem.interrupt = 1: "),
+        ({"loss_threshold": 0}, "ohem.loss_threshold = 0: "),
+        ({"prob_threshold": 1}, "ohem.prob_threshold = 1: "),
+        ({"queue_steps": -1}, "ohem.queue_steps = -1: "),
+        ({"noise_fraction": 1}, "ohem.noise_fraction = 1: "),
+        ({"floor": 1.5}, "ohem.floor = 1.5: "),
+        ({"variance": 0}, "ohem.variance = 0: "),
+        ({"random_share": 0}, "ohem.random_share = 0: "),
+        ({"random_share": 1}, "ohem.random_share = 1: "),
+        ({"gamma": 0}, "ohem.gamma = 0: "),
+        ({"ghm_bins": 0}, "ohem.ghm_bins = 0: "),
+        ({"ghm_momentum": 1}, "ohem.ghm_momentum = 1: "),
+        ({"class_power": 1.1}, "ohem.class_power = 1.1: "),
+        ({"nms_window": 0}, "ohem.nms_window = 0: "),
+        ({"nms_max": 0}, "ohem.nms_max = 0: "),
+        ({"ema_decay": 1}, "ohem.ema_decay = 1: "),
+        ({"score": "surprise"}, "ohem.score = 'surprise': Input should be 'loss', "),
+        ({"weight": "soft"}, "ohem.weight = 'soft': Input should be 'none', "),
+    ],
+)
+def test_a_value_out_of_range_is_named(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        ohem(**given)
+    assert caught.value.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("given", "refers"),
+    [
+        ({"score": "excess_loss", "ratio": 0.5}, True),
+        ({"score": "excess_loss", "schedule": "anneal-quarter"}, True),
+        ({"score": "excess_loss"}, False),  # at ratio 1 nothing is ranked
+        ({"score": "loss", "ratio": 0.5}, False),
+    ],
+)
+def test_a_reference_is_kept_where_it_is_asked(given: dict[str, Any], refers: bool) -> None:
+    assert ohem(**given).refers is refers
+
+
+@pytest.mark.parametrize(
+    ("given", "biases"),
+    [
+        ({"select": "band"}, True),
+        ({"select": "mixed"}, True),
+        ({"select": "threshold", "loss_threshold": 1.0}, True),
+        ({"score": "gradnorm"}, True),
+        ({"score": "entropy"}, False),
+        ({"select": "importance"}, False),
+        ({"select": "stratified"}, False),
+        ({"select": "band", "interrupt": 2}, True),
+    ],
+)
+def test_which_methods_bias_the_end(given: dict[str, Any], biases: bool) -> None:
+    assert ohem(ratio=0.5, schedule="constant", **given).biases_the_end is biases
+    assert not ohem(ratio=0.5, schedule="recover", **given).biases_the_end
+
+
+def test_under_adaptive_the_schedule_is_its_lower_bound() -> None:
+    found = ohem(schedule="adaptive", ratio=0.3, interrupt=4)
+    schedule = found.keep_schedule()
+    assert found.adaptive
+    assert not found.biases_the_end
+    assert [schedule.keep_ratio(step / 8, step) for step in range(8)] == [0.3, 0.3, 0.3, 1.0] * 2

@@ -1,0 +1,145 @@
+"""The steps that a benchmark times: whole ones, from a batch to updated weights."""
+
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tinyohem.config import RunConfig
+from tinyohem.data.batches import Batch
+from tinyohem.ohem.losses import SoftmaxStore
+from tinyohem.ohem.mining import Mining
+from tinyohem.ohem.ranking import top_k
+from tinyohem.runtime import DeviceTimer, autocast, step_generator
+from tinyohem.training import step as training
+from tinyohem.training.model import build_model, head_weight, model_shape, trunk
+from tinyohem.training.optim import build_optimizers, update
+from tinyohem.training.passes import Trunk
+
+KEEP_RATIOS = (0.75, 0.5, 0.25)
+PHASES = (*training.PHASES, "update")  # of a step of ours; update: clipping and the optimizer
+
+Step = Callable[[Batch, dict[str, DeviceTimer]], None]
+
+
+def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
+    """Return the steps by name; they share one model.
+
+    `full`, `topk-<ratio>` (exact) and `pruned-<ratio>` are ours, followed by the same through
+    torch.compile where the config asks for it. `bare` is `model(...).logits` with
+    `F.cross_entropy`; `mask-0.5` is the usual way to mine, a mask on that loss; `trainer` is a
+    step of transformers' `Trainer` with its own optimizer, where accelerate is installed.
+    """
+    shape = model_shape(config.model)
+    model: Any = build_model(
+        shape, config.tokenizer.vocab_size, config.training.seq_len, 0, config.training.seed
+    ).to(device)
+    optimizers = build_optimizers(model, config.optim)
+
+    def finish() -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), config.optim.max_grad_norm)
+        update(optimizers, config.optim.lr)
+
+    steps = _ours(config, device, model, finish, compiled=False)
+    if config.training.compile:
+        compiled = _ours(config, device, model, finish, compiled=True)
+        steps |= {f"{name}-compiled": step for name, step in compiled.items()}
+    steps |= _theirs(config, device, model, finish)
+    if find_spec("accelerate"):
+        steps["trainer"] = _trainer(config, device, model)
+    return steps
+
+
+def _ours(
+    config: RunConfig,
+    device: torch.device,
+    model: Any,
+    finish: Callable[[], None],
+    *,
+    compiled: bool,
+) -> dict[str, Step]:
+    parts, store = Trunk.of(trunk(model), compiled=compiled), SoftmaxStore()
+    precision = autocast(device, config.training.precision)
+    generator = step_generator(config.training.seed, 1, device)
+
+    def ours(ratio: float, backward: str) -> Step:
+        mining = Mining(config.ohem.model_copy(update={"backward": backward}))
+
+        def step(batch: Batch, timers: dict[str, DeviceTimer]) -> None:
+            training.training_step(
+                parts,
+                head_weight(model),
+                [batch],
+                ratio,
+                mining,
+                shares=config.ohem.mix_schedule().shares(0.0),
+                generator=generator,
+                precision=precision,
+                store=store,
+                timers=timers,
+            )
+            with timers["update"]:
+                finish()
+
+        return step
+
+    return (
+        {"full": ours(1.0, "exact")}
+        | {f"topk-{ratio:g}": ours(ratio, "exact") for ratio in KEEP_RATIOS}
+        | {f"pruned-{ratio:g}": ours(ratio, "pruned") for ratio in KEEP_RATIOS}
+    )
+
+
+def _theirs(
+    config: RunConfig, device: torch.device, model: Any, finish: Callable[[], None]
+) -> dict[str, Step]:
+    precision = autocast(device, config.training.precision)
+
+    def bare(batch: Batch, _timers: object) -> None:
+        with precision:
+            logits = model(input_ids=batch.input_ids, use_cache=False).logits
+            loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
+        loss.backward()
+        finish()
+
+    def mask(batch: Batch, _timers: object) -> None:
+        labels = batch.labels.flatten()
+        with precision:
+            logits = model(input_ids=batch.input_ids, use_cache=False).logits
+            losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
+        count = torch.tensor([labels.numel() // 2], device=device)
+        kept = top_k(losses.detach()[None], torch.ones_like(labels[None], dtype=torch.bool), count)
+        ((losses * kept[0]).sum() / count).sum().backward()
+        finish()
+
+    return {"bare": bare, "mask-0.5": mask}
+
+
+def _trainer(config: RunConfig, device: torch.device, model: Any) -> Step:
+    from transformers import Trainer, TrainingArguments
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            use_cpu=device.type == "cpu",
+            bf16=isinstance(autocast(device, config.training.precision), torch.autocast),
+            report_to=[],
+            disable_tqdm=True,
+        )
+        trainer = Trainer(model=model, args=arguments)
+    optimizer = trainer.create_optimizer()
+
+    def step(batch: Batch, _timers: object) -> None:
+        # Trainer shifts the labels itself, so it learns one token less of each sequence.
+        inputs = {"input_ids": batch.input_ids, "labels": batch.input_ids}
+        count = torch.tensor(batch.labels.numel() - len(batch.labels), device=device)
+        trainer.training_step(model, inputs, count)
+        trainer.accelerator.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
+        optimizer.step()
+        model.zero_grad()
+
+    return step

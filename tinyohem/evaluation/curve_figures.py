@@ -1,0 +1,198 @@
+"""Figures over training: what was logged, by tokens or by seconds.
+
+Runs of one group share a colour. Where a group has several seeds, each is a thin line and their
+mean a thick one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyohem.evaluation.curve_specs import CurveSpec
+from tinyohem.evaluation.figure_style import (
+    MARKERS,
+    add_legend,
+    colour,
+    new_figure,
+    series_style,
+    shorten,
+)
+from tinyohem.evaluation.report_runs import FloatArray, RunGroup, RunLog
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FULL = 0.9995  # a larger share kept means that nothing was selected
+_MOST_POINTS = 400  # of a line; more cannot be told apart and weigh the page down
+_BEGINNING = 0.1  # of a run: steep, and no measure of what comes after
+_ENDS_NAMED = 6  # groups whose last value a caption names
+
+Curve = tuple[FloatArray, FloatArray]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with what a page says about it."""
+
+    name: str  # of its files
+    caption: str
+    figure: "Figure"
+
+    @property
+    def title(self) -> str:
+        """Return the title that the figure bears."""
+        return str(self.figure.get_suptitle())
+
+
+def curve_plot(groups: Sequence[RunGroup], spec: CurveSpec) -> Plot | None:
+    """Draw one figure over training; None where no run has the series."""
+    curves: list[tuple[int, str, list[Curve]]] = []
+    for index, group in enumerate(groups):
+        lines = [(x, y) for x, y in (_curve(r, spec) for r in group.runs) if np.isfinite(y).any()]
+        if lines:
+            curves.append((index, group.name, lines))
+    if not curves:
+        return None
+    figure, (axis,) = new_figure(spec.title)
+    unit = lay_out_x(axis, spec.by, max(x[-1] for *_, lines in curves for x, _ in lines))
+    handles: dict[str, Any] = {}
+    means: list[Curve] = []
+    dashed = False
+    for index, name, lines in curves:
+        scaled = [(x / unit, y) for x, y in lines]
+        means.append(mean_curve(scaled))
+        below = sum(_coincide(means[-1], other) for other in means[:-1])
+        dashed |= below > 0
+        handles[name] = draw_lines(axis, scaled, index, below=below, marked=spec.marked)
+    axis.set_ylabel(spec.label)
+    cut = _lay_out_y(axis, spec, [line for *_, lines in curves for line in lines])
+    if len(handles) > 1:
+        add_legend(figure, list(handles.values()), list(handles))
+    caption = spec.says
+    if spec.ends and len(handles) <= _ENDS_NAMED:
+        ends = [f"{shorten(n)} {y[-1]:.4g}" for n, (_, y) in zip(handles, means, strict=True)]
+        caption += f" At the end: {', '.join(ends)}."
+    if dashed:
+        caption += " Lines that coincide take turns, as dashes."
+    if cut:
+        caption += " The steep beginning is cut off above."
+    return Plot(spec.name, caption, figure)
+
+
+def _coincide(a: Curve, b: Curve) -> bool:
+    """Whether one line hides the other: closer on average than a line of the figure is thick."""
+    if len(a[0]) != len(b[0]) or not np.allclose(a[0], b[0]):
+        return False
+    late = a[0] >= _BEGINNING * a[0][-1]
+    both = np.concatenate([a[1][late], b[1][late]])
+    if not np.array_equal(np.isnan(a[1]), np.isnan(b[1])) or np.isnan(both).all():
+        return False
+    spread = float(np.nanmax(both) - np.nanmin(both))
+    return float(np.nanmean(np.abs(a[1] - b[1])[late])) <= 0.01 * spread
+
+
+def _curve(run: RunLog, spec: CurveSpec) -> Curve:
+    x, y = run.series(spec.key, spec.by)
+    if spec.mined_only:
+        _, kept = run.series("train/keep_ratio", spec.by)
+        y = np.where(kept < FULL, y, np.nan) if len(kept) == len(y) else y
+    y = y * spec.scale
+    return thin(x, _smoothed(y) if spec.smooth else y)
+
+
+def _smoothed(y: FloatArray) -> FloatArray:
+    """Return exponential means whose span is a fiftieth of the series, without a bias at zero."""
+    keep = 1 - 2 / (1 + max(1.0, len(y) / 50))
+    total = weight = 0.0
+    means = np.empty_like(y)
+    for index, value in enumerate(y):
+        total, weight = keep * total + value, keep * weight + 1
+        means[index] = total / weight
+    return means
+
+
+def thin(x: FloatArray, y: FloatArray) -> Curve:
+    """Average neighbours until a line has few enough points."""
+    if len(x) <= _MOST_POINTS:
+        return x, y
+    parts = zip(np.array_split(x, _MOST_POINTS), np.array_split(y, _MOST_POINTS), strict=True)
+    means = [(float(part.mean()), float(values.mean())) for part, values in parts]
+    array = np.array(means)
+    return array[:, 0], array[:, 1]
+
+
+def mean_curve(lines: Sequence[Curve]) -> Curve:
+    """Average over seeds: point by point where they have as many, else as far as all have got."""
+    if len({len(x) for x, _ in lines}) == 1:  # the same steps, whatever the seconds they took
+        return np.mean([x for x, _ in lines], axis=0), np.mean([y for _, y in lines], axis=0)
+    shortest, _ = min(lines, key=lambda line: line[0][-1])
+    return shortest, np.mean([np.interp(shortest, x, y) for x, y in lines], axis=0)
+
+
+def draw_lines(
+    axis: "Axes", lines: Sequence[Curve], index: int, *, below: int = 0, marked: bool = False
+) -> Any:
+    """Draw a group's seeds thin and their mean thick; return the handle of the mean.
+
+    Args:
+        index: of the group, which decides its colour.
+        below: how many lines this one would hide; dashes let them through.
+    """
+    from matplotlib.lines import Line2D
+
+    style = series_style(index)
+    if len(lines) > 1:
+        for x, y in lines:
+            axis.plot(x, y, **style, linewidth=0.8, alpha=0.45)
+    marks: dict[str, Any] = {}
+    if marked or len(lines[0][0]) == 1:
+        marks = {"marker": MARKERS[index % len(MARKERS)], "markersize": 4.2}
+        marks |= {"markeredgecolor": colour("surface"), "markeredgewidth": 0.6}
+    dashes = {"linestyle": (3 * below, (3, 6))} if below else {}
+    axis.plot(*mean_curve(lines), **style | dashes, **marks)
+    return Line2D([], [], **style, **marks)
+
+
+def lay_out_x(axis: "Axes", by: str, last: float) -> float:
+    """Label the horizontal axis and return what its values are divided by."""
+    from matplotlib.ticker import EngFormatter
+
+    if by == "tokens":
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.set_xlabel("tokens seen")
+        return 1.0
+    unit, name = (1, "s") if last < 180 else (60, "min") if last < 3 * 3600 else (3600, "h")
+    axis.set_xlabel(f"training time ({name})")
+    return unit
+
+
+def _lay_out_y(axis: "Axes", spec: CurveSpec, lines: Sequence[Curve]) -> bool:
+    """Set the limits of the vertical axis; return whether they cut off the beginning."""
+    if spec.log and all((y[np.isfinite(y)] > 0).all() for _, y in lines):
+        plain_log_scale(axis)
+    if spec.from_zero:
+        axis.set_ylim(bottom=0)
+    if not spec.zoomed:
+        return False
+    last = max(x[-1] for x, _ in lines)
+    late = np.concatenate([y[x >= _BEGINNING * last] for x, y in lines])
+    late = late[np.isfinite(late)]
+    low, high = float(late.min()), float(late.max())
+    margin = 0.06 * (high - low) or 0.1
+    axis.set_ylim(low - margin, high + margin)
+    return any(np.nanmax(y) > high + margin for _, y in lines)
+
+
+def plain_log_scale(axis: "Axes") -> None:
+    """Make the vertical axis logarithmic, with a handful of plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    ticks = (1,) if high / low > 1e4 else (1, 3) if high / low > 30 else (1, 1.5, 2, 3, 5, 7)
+    axis.yaxis.set_major_locator(LogLocator(10, ticks))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,159 @@
+"""Score a model and say where its loss sits: perplexity, groups of tokens, calibration."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyohem.config import CurriculumConfig, TokenizerConfig, validate_config
+from tinyohem.data.prepare import prepare_data
+from tinyohem.difficulty.pacing import parse_weights
+from tinyohem.difficulty.table import ScoreTable, combined_difficulty, open_scores
+from tinyohem.errors import InputError
+from tinyohem.evaluation.breakdown import scored_labels
+from tinyohem.evaluation.calibration import Calibration, calibrate
+from tinyohem.evaluation.diagnostics import (
+    Group,
+    by_difficulty,
+    by_frequency,
+    by_loss,
+    label_counts,
+    story_sums,
+)
+from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.evaluation.source import Evaluation, run_record
+from tinyohem.progress import SILENT, Progress
+from tinyohem.training.checkpoint import resolve_model_folder
+from tinyohem.training.plan import score_table
+
+By = Literal["loss", "frequency", "difficulty"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was asked about a model on a split."""
+
+    perplexity: Perplexity
+    by: dict[By, list[Group]]
+    calibration: Calibration | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the perplexity's figures, and beside them `by` and `calibration` where asked."""
+        figures: dict[str, Any] = self.perplexity.to_json()
+        if self.by:
+            figures["by"] = {
+                name: [group.to_json() for group in groups] for name, groups in self.by.items()
+            }
+        if self.calibration is not None:
+            figures["calibration"] = self.calibration.to_json()
+        return figures
+
+
+def parse_ways(text: str | None) -> tuple[By, ...]:
+    """Read ways to group tokens, separated by commas.
+
+    Raises:
+        InputError: one that does not exist.
+    """
+    ways = [way.strip() for way in text.split(",")] if text else []
+    for way in ways:
+        if way not in get_args(By):
+            raise InputError(f"no way to group tokens is {way!r}", f"use {', '.join(get_args(By))}")
+    return cast(tuple[By, ...], tuple(ways))
+
+
+def diagnose(
+    evaluation: Evaluation,
+    *,
+    by: Iterable[By] = (),
+    scores: Path | None = None,
+    metric: str = CurriculumConfig().metric,
+    calibration: bool = False,
+    progress: Progress = SILENT,
+) -> Diagnosis:
+    """Score a model on stories, and group its losses.
+
+    Args:
+        by: how to group the tokens (see `diagnostics`); holds 4 bytes a token in memory.
+        scores: score folder for `difficulty`; default: the stories are scored, and the scores
+            kept with the prepared data.
+        metric: the difficulty; several with weights (`mtld=2,flesch=1`) are combined by rank.
+        calibration: whether to measure it, which runs the model some three times more.
+
+    Raises:
+        InputError: the scores do not fit the stories or lack the metric, or no training split is
+            known to count tokens in.
+        RunError: a loss is not finite.
+    """
+    ways = frozenset(by)
+    # Whatever can be refused comes before the model runs.
+    difficulty = _difficulty(evaluation, scores, metric, progress) if "difficulty" in ways else None
+    train_counts = _train_counts(evaluation, progress) if "frequency" in ways else None
+
+    store = evaluation.store
+    context: dict[str, Any] = {
+        "seq_len": evaluation.seq_len,
+        "stride": evaluation.stride,
+        "progress": progress,
+    }
+    model = evaluation.source.model
+    losses = np.empty(store.num_tokens, dtype=np.float32) if ways else None
+    perplexity = evaluate_perplexity(model, store, out=losses, **context)
+    groups: dict[By, list[Group]] = {}
+    if losses is not None:
+        scored = scored_labels(store)
+        if "loss" in ways:
+            groups["loss"] = by_loss(losses[scored])
+        if train_counts is not None:
+            groups["frequency"] = by_frequency(losses[scored], store.ids[scored], train_counts)
+        if difficulty is not None:
+            tokens = np.diff(store.offsets) - 1
+            groups["difficulty"] = by_difficulty(story_sums(store, losses), tokens, difficulty)
+    return Diagnosis(
+        perplexity, groups, calibrate(model, store, **context) if calibration else None
+    )
+
+
+def _difficulty(
+    evaluation: Evaluation, scores: Path | None, metric: str, progress: Progress
+) -> NDArray[np.float64]:
+    """Return the difficulty of each story that is scored, NaN where it is undefined."""
+    weights = parse_weights(metric)
+    if scores is None:
+        table = score_table(CurriculumConfig(), evaluation.part.as_corpus(progress), progress)
+    else:
+        table = _fitting_scores(evaluation, scores)
+    return combined_difficulty(table, weights)[table.positions(evaluation.store.rows)]
+
+
+def _fitting_scores(evaluation: Evaluation, scores: Path) -> ScoreTable:
+    table, corpus = open_scores(scores), evaluation.part.corpus
+    scored = table.manifest["corpus"]
+    if scored["fingerprint"] != corpus.fingerprint:
+        raise InputError(
+            f"{scores} holds scores of {scored['name']} ({scored['split']}), "
+            f"not of {corpus.name} ({corpus.split})",
+            "leave out --scores: the stories are then scored on the way",
+        )
+    return table
+
+
+def _train_counts(evaluation: Evaluation, progress: Progress) -> NDArray[np.int64]:
+    """Return how often each token type is a label in the run's own training split."""
+    record = run_record(evaluation.name)
+    if record is None:
+        raise InputError(
+            f"{evaluation.name} is no run, so no training split is known to count tokens in",
+            "name the folder of a run, or leave out --by frequency",
+        )
+    own_tokenizer = TokenizerConfig(name=str(resolve_model_folder(Path(evaluation.name))))
+    train = prepare_data(validate_config(record["config"]).data, own_tokenizer, progress).train
+    if train.manifest["ids_sha256"] != record["train"]["ids_sha256"]:
+        raise InputError(
+            f"the training stories of {evaluation.name} have changed since",
+            "bring the old files back, or leave out --by frequency",
+        )
+    return label_counts(train, len(evaluation.source.tokenizer))

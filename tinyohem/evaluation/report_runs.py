@@ -1,0 +1,261 @@
+"""What a report is about: run folders with their logs, and the comparisons they belong to."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyohem.artifacts import read_json, read_jsonl
+from tinyohem.errors import InputError
+from tinyohem.evaluation.table import Row, summarise
+
+FloatArray = NDArray[np.float64]
+_ARM_FOLDER = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """A run folder as it was read; nothing in it needs the run to have ended."""
+
+    folder: Path
+    label: str
+    record: dict[str, Any]  # config.json
+    rows: list[dict[str, Any]]  # metrics.jsonl
+    evaluation: dict[str, Any] | None  # eval.json; None: not evaluated yet
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the config as `section.key` to value."""
+        return {
+            f"{section}.{key}": value
+            for section, values in self.record["config"].items()
+            for key, value in values.items()
+        }
+
+    @property
+    def step(self) -> int:
+        """Return the last step that the log knows."""
+        return int(self.rows[-1]["step"])
+
+    @property
+    def model_folder(self) -> Path | None:
+        """Return the finished model, if the run has ended."""
+        folder = self.folder / "model"
+        return folder if folder.is_dir() else None
+
+    def last(self, name: str) -> float | None:
+        """Return the newest value of a figure."""
+        return next((row[name] for row in reversed(self.rows) if row.get(name) is not None), None)
+
+    def series(self, name: str, by: str = "tokens") -> tuple[FloatArray, FloatArray]:
+        """Return where in training a figure was logged, and its values: (N,), (N,).
+
+        Args:
+            by: `tokens` seen, or `seconds` of training (evaluation and checkpoints excluded).
+        """
+        training = self.record["config"]["training"]
+        step_tokens = training["batch_size"] * training["seq_len"]
+        points = [
+            (row["step"] * step_tokens if by == "tokens" else row["train/seconds"], row[name])
+            for row in self.rows
+            if row.get(name) is not None and (by == "tokens" or "train/seconds" in row)
+        ]
+        array = np.array(points, dtype=np.float64).reshape(-1, 2)
+        return array[:, 0], array[:, 1]
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """What shares a colour: the seeds of an arm, or one run alone."""
+
+    name: str
+    runs: tuple[RunLog, ...]
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """The table of a finished comparison."""
+
+    label: str
+    rows: list[Row]
+    groups: list[int]  # the place of each arm's runs among all groups, which decides its colour
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that a report shows, before any model is scored."""
+
+    groups: list[RunGroup]
+    comparisons: list[ComparisonResult]
+    warnings: list[str]  # what is left out
+    incomparable: str | None  # what keeps the runs' figures from being compared
+
+    @property
+    def runs(self) -> list[RunLog]:
+        """Return all runs in order."""
+        return [run for group in self.groups for run in group.runs]
+
+
+def read_material(folders: Sequence[Path]) -> Material:
+    """Read run folders and the folders that `compare` wrote, in the order given.
+
+    Raises:
+        InputError: a folder holds no run, a run without a line of metrics, or a damaged file.
+    """
+    groups: list[RunGroup] = []
+    comparisons, warnings = [], []
+    labels = _labels(folders)
+    for folder, label in zip(folders, labels, strict=True):
+        if (folder / "config.json").exists():
+            groups.append(RunGroup(label, (_read_run(folder, label),)))
+            continue
+        prefix = f"{label}/" if len(folders) > 1 else ""
+        results = _read_results(folder)
+        own = _read_arms(folder, prefix, list(dict.fromkeys(r["arm"] for r in results)))
+        if results:
+            try:
+                comparisons.append(_comparison(label, prefix, results, [*groups, *own]))
+            except KeyError as figure:
+                warnings.append(
+                    f"The table of {label} is left out: another version made it, without {figure}. "
+                    "The same compare command makes it anew, where it can."
+                )
+        groups += own
+    runs = [run for group in groups for run in group.runs]
+    return Material(groups, comparisons, warnings, _incomparable(runs))
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """Return the folders' names, with as many parents as it takes to tell them apart."""
+    paths = [folder.resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise InputError(f"{twice} is named twice", "name each run once")
+    longest = max(len(path.parts) for path in paths)
+    for depth in range(1, longest + 1):
+        labels = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [str(path) for path in paths]
+
+
+def _read_arms(folder: Path, prefix: str, order: list[str]) -> list[RunGroup]:
+    """Read the runs of a comparison, finished or not; those that wait for their turn are absent."""
+    arms: dict[str, dict[int, Path]] = {arm: {} for arm in order}
+    for path in sorted(folder.glob("*/config.json")) if folder.is_dir() else ():
+        if (match := _ARM_FOLDER.fullmatch(path.parent.name)) and (
+            path.parent / "metrics.jsonl"
+        ).exists():
+            arms.setdefault(match["arm"], {})[int(match["seed"])] = path.parent
+    groups = [
+        RunGroup(
+            prefix + arm,
+            tuple(_read_run(path, prefix + path.name) for _, path in sorted(seeds.items())),
+        )
+        for arm, seeds in arms.items()
+        if seeds
+    ]
+    if not groups:
+        raise InputError(
+            f"{folder} is neither a run folder nor the folder of a comparison",
+            "name a folder that `train` or `compare` wrote with --out",
+        )
+    return groups
+
+
+def _read_run(folder: Path, label: str) -> RunLog:
+    record = _read(folder / "config.json")
+    if not _is_record(record):
+        raise InputError(
+            f"{folder / 'config.json'} is no run's, or another version's",
+            "name a folder that `train` or `compare` wrote with --out",
+        )
+    rows = read_jsonl(folder / "metrics.jsonl")
+    if not rows:
+        raise InputError(f"{folder} has no metrics yet", "wait for the run's first line of them")
+    for number, row in enumerate(rows, 1):
+        if "step" not in row or not all(isinstance(v, int | float | None) for v in row.values()):
+            raise InputError(
+                f"{folder / 'metrics.jsonl'}: line {number} is not a row of figures",
+                "delete that line, or mend it",
+            )
+    evaluation = _read(folder / "eval.json") if (folder / "eval.json").exists() else None
+    return RunLog(folder, label, record, rows, evaluation)
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    """Whether a config.json has what the report reads of it."""
+    try:
+        training = record["config"]["training"]
+        return (
+            training["batch_size"] * training["seq_len"] > 0
+            and all(isinstance(section, dict) for section in record["config"].values())
+            and {"corpus", "tokenizer", "ids_sha256"} <= record["valid"].keys()
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is damaged: no object", "bring the run's own file back")
+    return value
+
+
+def _read_results(folder: Path) -> list[dict[str, Any]]:
+    """Return what a comparison found of each of its runs; nothing before its end."""
+    path = folder / "runs.parquet"
+    if not path.exists():
+        return []
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        results: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+        return [result for result in results if isinstance(result["arm"], str)]
+    except (pyarrow.ArrowInvalid, KeyError) as error:
+        raise InputError(
+            f"{path} is damaged: {error}", "repeat the `compare` command: it keeps finished runs"
+        ) from None
+
+
+def _comparison(
+    label: str, prefix: str, results: list[dict[str, Any]], groups: Sequence[RunGroup]
+) -> ComparisonResult:
+    """Make the table again; an arm whose runs were deleted has a colour that is free."""
+    rows = summarise(results)
+    places = {group.name: place for place, group in enumerate(groups)}
+    return ComparisonResult(
+        label, rows, [places.get(prefix + row.arm, len(groups)) for row in rows]
+    )
+
+
+def _incomparable(runs: Iterable[RunLog]) -> str | None:
+    """Say what the figures of these runs cannot be compared by."""
+    valid = [run.record["valid"] for run in runs]
+    stories = {json.dumps([v["corpus"], v.get("part"), v.get("clean")]) for v in valid}
+    if len(stories) > 1:
+        return (
+            "These runs were validated on different stories: their losses and perplexities do not "
+            "compare; bits per byte come nearest, and still depend on the text."
+        )
+    if len({v["tokenizer"] for v in valid}) > 1:
+        return (
+            "These runs have different tokenizers: losses and perplexities per token do not "
+            "compare; bits per byte do."
+        )
+    if len({run.record["config"]["training"].get("eval_tokens") for run in runs}) > 1:
+        return (
+            "During training these runs were validated on heads of different length: their "
+            "validation curves do not compare; the figures of the finished models do."
+        )
+    return None

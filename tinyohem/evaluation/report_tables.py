@@ -1,0 +1,138 @@
+"""The report's tables: what the runs came to, where their settings differ, what they ran on."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tinyohem.config import RunConfig
+from tinyohem.evaluation.perplexity import exp_or_inf
+from tinyohem.evaluation.report_runs import ComparisonResult, RunGroup, RunLog
+from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in cells; the first column names the row."""
+
+    head: list[str]
+    rows: list[list[str]]
+    colours: Sequence[int | None]  # of each row's name: the index of its series; None: no colour
+
+
+def runs_table(groups: Sequence[RunGroup]) -> Table:
+    """Return one row a run: how far it got, on what, and what it scored."""
+    head = ["run", "state", "parameters", "tokens seen", "got a gradient", "training time"]
+    head += ["nats per token", "perplexity", "bits per byte"]
+    rows: list[list[str]] = []
+    colours = []
+    for index, group in enumerate(groups):
+        for run in group.runs:
+            rows.append([run.label, *_progress(run), *_scores(run)])
+            colours.append(index)
+    return Table(head, rows, colours)
+
+
+def _progress(run: RunLog) -> list[str]:
+    planned = run.record.get("num_steps")
+    of = f" of {planned:,}" if planned else ""
+    seen, kept = run.last("train/tokens_seen"), run.last("train/tokens_selected")
+    seconds = run.last("train/seconds")
+    return [
+        "finished" if run.evaluation else f"at step {run.step:,}{of}",
+        f"{run.record.get('num_parameters', 0):,}",
+        f"{seen:,.0f}" if seen else "",
+        f"{kept / seen:.1%}" if seen and kept is not None else "",
+        _duration(seconds) if seconds is not None else "",
+    ]
+
+
+def _scores(run: RunLog) -> list[str]:
+    """Return loss, perplexity and bits per byte; until a run's end those on the validation head."""
+    if run.evaluation is not None:
+        figures = [run.evaluation.get(key) for key in ("loss", "perplexity", "bits_per_byte")]
+        return _scores_as_text(figures, "")
+    loss = run.last("val/loss")
+    if loss is None:
+        return ["", "", ""]
+    return _scores_as_text([loss, exp_or_inf(loss), run.last("val/bpb")], " so far")
+
+
+def _scores_as_text(figures: Sequence[float | None], mark: str) -> list[str]:
+    forms = (".4f", ".3f", ".4f")
+    return [
+        "" if figure is None else f"{figure:{form}}{mark}"
+        for figure, form in zip(figures, forms, strict=True)
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.2f} h"
+
+
+def comparison_tables(result: ComparisonResult) -> list[Table]:
+    """Return the table of `compare` in two parts: the verdicts, and what lies behind them."""
+    lines = [list(CELLS), *(cells(row) for row in result.rows)]
+    verdicts = [line[:NUM_VERDICT_CELLS] for line in lines]
+    details = [[line[0], *line[NUM_VERDICT_CELLS:]] for line in lines]
+    return [Table(head, rows, result.groups) for head, *rows in (verdicts, details)]
+
+
+def settings_table(groups: Sequence[RunGroup]) -> Table:
+    """Return the settings that differ: between the runs, or of a single one from the defaults."""
+    values = {group.name: _settings(group.runs) for group in groups}
+    if len(groups) == 1:
+        default = {
+            f"{section}.{key}": [_text(value)]
+            for section, settings in RunConfig().model_dump().items()
+            for key, value in settings.items()
+        }
+        values = {"default": default, **values}
+    keys = list(dict.fromkeys(key for settings in values.values() for key in settings))
+    rows = []
+    for key in keys:
+        row = [", ".join(settings.get(key, ["(not recorded)"])) for settings in values.values()]
+        if len(set(row)) > 1 or any(len(settings.get(key, [])) > 1 for settings in values.values()):
+            rows.append([key, *row])
+    return Table(["setting", *values], rows, [None] * len(rows))
+
+
+def _settings(runs: Iterable[RunLog]) -> dict[str, list[str]]:
+    """Return for each setting the values that it has in some runs, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for key, value in run.settings.items():
+            found.setdefault(key, {})[_text(value)] = None
+    return {key: list(values) for key, values in found.items()}
+
+
+def environment_table(runs: Sequence[RunLog]) -> Table:
+    """Return data, machine and versions; where runs differ, each value with its runs."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for run in runs:
+        for key, value in _surroundings(run.record).items():
+            found.setdefault(key, {}).setdefault(_text(value), []).append(run.label)
+    rows = []
+    for key, values in found.items():
+        same = len(values) == 1
+        told = [value if same else f"{value} ({', '.join(who)})" for value, who in values.items()]
+        rows.append([key, "; ".join(told)])
+    return Table(["what", "value"], rows, [None] * len(rows))
+
+
+def _surroundings(record: dict[str, Any]) -> dict[str, Any]:
+    data = {}
+    for split in ("train", "valid"):
+        manifest = record.get(split, {})
+        name = f"{manifest.get('name')} ({manifest.get('split')})"
+        size = f"{manifest.get('stories', 0):,} stories, {manifest.get('tokens', 0):,} tokens"
+        data[f"{split} data"] = f"{name}: {size}, ids {str(manifest.get('ids_sha256'))[:16]}"
+    environment = dict(record.get("environment", {}))
+    packages = environment.pop("packages", {})
+    return {**data, **environment, **packages}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,99 @@
+"""What happens between the steps of a run: logging, validation, checkpoints, and its failure."""
+
+from tinyohem.data.batches import batch_windows, story_rows
+from tinyohem.errors import RunError
+from tinyohem.evaluation.perplexity import evaluate_perplexity, exp_or_inf
+from tinyohem.progress import Progress
+from tinyohem.training.checkpoint import latest_checkpoint, save_checkpoint
+from tinyohem.training.meter import Meter
+from tinyohem.training.run import Run
+from tinyohem.training.tracking import Tracker
+
+EVENTS_PER_RUN = 10  # evaluations and checkpoints, unless the recipe says otherwise
+
+
+def due(run: Run, every: int | None, before: float) -> bool:
+    """Whether something is due every so many steps, or by default at each tenth of the run."""
+    if every is not None:
+        return run.state.step % every == 0
+    return int(EVENTS_PER_RUN * run.progress) > int(EVENTS_PER_RUN * before)
+
+
+def log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
+    """Write the figures of the steps since the last time."""
+    figures = meter.flush(run.config.training.tokens_per_step, run.state.train_seconds)
+    figures |= {
+        "train/lr": run.optimizers[0].param_groups[0]["lr"],
+        "train/tokens_seen": run.state.tokens_seen,
+        "train/tokens_selected": run.state.tokens_selected,
+        "train/seconds": run.state.train_seconds,
+        "train/select_seconds": run.state.select_seconds,
+    }
+    tracker.log(run.state.step, figures)
+    progress.advance(
+        run.state.step,
+        {
+            "loss": figures["train/loss"],
+            "ppl": exp_or_inf(figures["train/loss"]),
+            "keep": figures["train/keep_ratio"],
+            "tok/s": figures["train/tokens_per_second"],
+        },
+    )
+
+
+def validate(run: Run, tracker: Tracker, progress: Progress) -> bool:
+    """Score the head of the validation split, unweighted; return whether it is the best yet."""
+    head = run.data.valid.head(run.config.training.eval_tokens)
+    try:
+        result = evaluate_perplexity(run.model, head, seq_len=run.config.training.seq_len)
+    except RunError:
+        raise _broken(run, run.state.step - 1) from None
+    figures = {
+        "val/loss": result.loss,
+        "val/ppl": result.to_json()["perplexity"],
+        "val/bpb": result.bits_per_byte,
+        "train/seconds": run.state.train_seconds,
+    }
+    tracker.log(run.state.step, figures)
+    progress.advance(run.state.step, {"val ppl": exp_or_inf(result.loss)})
+    improved = run.state.best_loss is None or result.loss < run.state.best_loss
+    if improved:
+        run.state.best_loss = result.loss
+    return improved
+
+
+def save(run: Run, *, is_best: bool) -> None:
+    """Write a checkpoint of everything that the next step needs."""
+    save_checkpoint(
+        run.run_dir,
+        run.model,
+        run.data.tokenizer,
+        run.optimizers,
+        run.state,
+        remembered=run.mining.state | (run.reference.tensors() if run.reference else {}),
+        keep_last=run.config.training.keep_last,
+        is_best=is_best,
+    )
+
+
+def require_finite(run: Run, meter: Meter) -> None:
+    """Stop the run where its numbers broke, before anything broken is written.
+
+    Raises:
+        RunError: a loss or a gradient since the last call was not finite.
+    """
+    step = meter.first_bad_step()
+    if step is not None:
+        raise _broken(run, step)
+
+
+def _broken(run: Run, step: int) -> RunError:
+    config = run.config.training
+    windows = batch_windows(run.plan, step, config.batch_size)
+    rows = story_rows(run.data.train, windows, config.seq_len)
+    latest = latest_checkpoint(run.run_dir)
+    return RunError(
+        f"the loss or its gradient is not finite at step {step}; its batch holds the stories of "
+        f"rows {', '.join(map(str, rows))}; the last good checkpoint is {latest or 'none'}",
+        "lower optim.lr, or look at those stories",
+    )

@@ -1,0 +1,82 @@
+"""A run: what the loop reads and changes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyohem.config import RunConfig
+from tinyohem.data.prepare import Prepared
+from tinyohem.ohem.mining import Mining
+from tinyohem.ohem.pool import Pool
+from tinyohem.training.checkpoint import RunState
+from tinyohem.training.plan import Plan
+from tinyohem.training.reference import Reference
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: optimizer steps, or seconds of training."""
+
+    steps: int
+    seconds: float | None = None
+
+    @property
+    def known_steps(self) -> int | None:
+        """The steps of the run; None under a budget of seconds."""
+        return self.steps if self.seconds is None else None
+
+    def spent(self, steps: float, seconds: float) -> float:
+        """Return the share spent after so many steps and seconds, at most 1."""
+        return min(1.0, steps / self.steps if self.seconds is None else seconds / self.seconds)
+
+
+@dataclass
+class Run:
+    """Everything the loop reads and changes."""
+
+    config: RunConfig
+    run_dir: Path
+    device: torch.device
+    data: Prepared
+    plan: Plan
+    model: Any  # transformers' LlamaForCausalLM
+    optimizers: list[torch.optim.Optimizer]
+    mining: Mining
+    pool: Pool | None
+    reference: Reference | None
+    budget: Budget
+    state: RunState
+
+    @property
+    def progress(self) -> float:
+        """The share of the budget that is spent, in [0, 1]."""
+        return self.budget.spent(self.state.step, self.budget_seconds)
+
+    @property
+    def budget_seconds(self) -> float:
+        """The seconds of training that count against a budget in seconds."""
+        free = self.state.select_seconds if self.config.training.free_selection else 0.0
+        return self.state.train_seconds - free
+
+    @property
+    def midway(self) -> float:
+        """The share of the budget that is spent in the middle of the coming step."""
+        return self.budget.spent(self.state.step + 0.5, self.budget_seconds)
+
+    @property
+    def keep_ratio(self) -> float:
+        """The share of tokens that the coming step keeps."""
+        return self.config.ohem.keep_schedule().keep_ratio(self.midway, self.state.step)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole budget is spent."""
+        return self.progress >= 1
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run has reached the step that the user asked to stop at."""
+        stop_at = self.config.training.stop_at_step
+        return stop_at is not None and self.state.step >= stop_at
