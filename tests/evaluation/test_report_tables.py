@@ -26,7 +26,7 @@ def test_settings_that_differ_and_no_others(make_run, tmp_path: Path) -> None:
     assert table.head == ["setting", "a", "b", "c"]
     assert {row[0]: row[1:] for row in table.rows} == {
         "training.precision": ["float32", "auto", "auto"],
-        "optim.lr": ["0.016", "0.016", "0.001"],
+        "optim.lr": ["0.004", "0.004", "0.001"],
         "ohem.select": ["topk", "random", "topk"],
     }
 
