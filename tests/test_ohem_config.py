@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tinyohem.config import OhemConfig
 from tinyohem.errors import InputError
+from tinyohem.ohem.config import OhemConfig
 from tinyohem.recipe import load_config
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX, Batch
+from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.weights import class_weights

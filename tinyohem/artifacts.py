@@ -25,6 +25,11 @@ def data_dir() -> Path:
     return Path(os.environ.get("TINYOHEM_DATA", "data"))
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether `path` is what a killed process had begun to write, of use to nobody."""
+    return path.name.startswith(".") and path.suffix in (".partial", ".replaced")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a binary file for writing that appears under `path` only once it is whole and synced."""

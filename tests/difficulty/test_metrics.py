@@ -107,6 +107,7 @@ def test_flesch_ranks_real_stories_as_textstat_does(
     ours = score_batch(real_stories, ScoringRules())["flesch_reading_ease"]
     reference = np.array([theirs(story, "en_US") for story in real_stories])
     assert spearmanr(ours, reference).statistic >= 0.97
+    assert np.mean(ours - reference) == pytest.approx(0.14, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from tinyohem.difficulty.ranking import write_later_copies, write_percentiles
+from tinyohem.difficulty.ranking import lowest, write_later_copies, write_percentiles
 
 run_rows = st.sampled_from([1, 3, 7, 1000])
 
@@ -41,3 +41,14 @@ def test_later_copies_are_all_but_the_first(
     write_later_copies(column, out, rows)
     expected = [number in numbers[:at] for at, number in enumerate(numbers)]
     np.testing.assert_array_equal(np.fromfile(out, np.uint8), expected)
+
+
+@given(
+    st.lists(st.sampled_from([-1.5, 0.0, 2.0, np.nan]) | st.floats(), max_size=30),
+    st.integers(1, 5),
+)
+def test_lowest_are_the_first_of_a_stable_sort(numbers: list[float], count: int) -> None:
+    values = np.array(numbers, np.float64)
+    order = np.argsort(values, kind="stable")  # NaN last
+    expected = [index for index in order if not np.isnan(values[index])][:count]
+    assert lowest(values, count).tolist() == expected

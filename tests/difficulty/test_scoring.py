@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tinyohem.artifacts import read_json
 from tinyohem.data.blocks import TextBlock
 from tinyohem.data.corpus import open_corpus
 from tinyohem.difficulty import finish, shards
@@ -81,6 +82,35 @@ def test_undefined_is_null_never_zero(corpus, tmp_path: Path) -> None:
     assert stored[-1]["flags"].split(",")[-1] == "duplicate"
     assert table.manifest["flags"]["duplicate"] == 1
     assert table.manifest["metrics"]["mtld"]["undefined"] == 3
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_examples_open_with_their_own_stories(corpus, tmp_path: Path) -> None:
+    score_corpus(corpus, tmp_path, workers=2)
+    examples = read_json(tmp_path / "examples.json")
+    shown = [story for ends in examples.values() for end in ends.values() for story in end]
+    assert len({story["row"] // 50 for story in shown}) > 4  # of many shards
+    for story in shown:
+        text = corpus.texts[story["row"]].strip()
+        assert story["opening"] == text[:300].encode("utf-8", "replace").decode()
+        assert set(story) == {"row", "value", "difficulty", "opening"}
+
+
+def test_empty_rows_are_rows_and_no_copies(fake_corpus, tmp_path: Path) -> None:
+    table = score_corpus(fake_corpus(("", "A cat.", " \n", "A cat.", "")), tmp_path, workers=1)
+    assert table.stories == 5
+    flags = pq.read_table(tmp_path / "scores.parquet").column("flags").to_pylist()
+    assert [flag.split(",")[-1] for flag in flags] == [
+        "empty",
+        "short",
+        "empty",
+        "duplicate",
+        "empty",
+    ]
+    assert table.manifest["flags"]["empty"] == 3
+    assert table.manifest["flags"]["duplicate"] == 1
+    for metric in table.metrics:
+        assert np.isnan(table.difficulty(metric)[[0, 2, 4]]).all()
 
 
 @pytest.mark.usefixtures("small_shards")

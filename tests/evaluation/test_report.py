@@ -103,7 +103,7 @@ class TestPage:
 
     def test_what_is_missing_is_said(self, written: Path) -> None:
         html = written.read_text()
-        assert "going-on has not finished: it has no model yet." in html
+        assert "Without a finished model yet: going-on, compared/full-seed0" in html
         assert "at step 200 of 200" in html
         assert "validated on different stories" in html  # the real corpus and a made-up one
 

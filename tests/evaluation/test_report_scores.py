@@ -87,7 +87,7 @@ def test_a_run_without_a_model_costs_only_its_own_lines(
     listener = tiny.Listener()
     scores = score_runs([going, run], listener)
     assert list(scores.by["loss"]) == ["run"]
-    assert scores.missing == ["going has not finished: it has no model yet."]
+    assert scores.missing == ["Without a finished model yet: going."]
     assert listener.warnings == []
 
 

@@ -13,8 +13,13 @@ from tinyohem.evaluation.report_tables import (
 
 def test_settings_that_differ_and_no_others(make_run, tmp_path: Path) -> None:
     folders = [
-        make_run(tmp_path / "a", ohem={"ratio": 0.5}, training={"precision": "float32"}),
-        make_run(tmp_path / "b", ohem={"ratio": 0.5, "select": "random"}),
+        make_run(
+            tmp_path / "a",
+            ohem={"ratio": 0.5},
+            optim={"lr": 0.004},
+            training={"precision": "float32"},
+        ),
+        make_run(tmp_path / "b", ohem={"ratio": 0.5, "select": "random"}, optim={"lr": 0.004}),
         make_run(tmp_path / "c", ohem={"ratio": 0.5}, optim={"lr": 0.001}),
     ]
     table = settings_table(read_material(folders).groups)

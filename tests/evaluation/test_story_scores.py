@@ -65,8 +65,9 @@ def test_fertility_is_tokens_over_words_counted_one_by_one(scored, finished_run:
 
 
 def test_model_loss_is_the_perplexity_of_each_story_alone(
-    scored, finished_run: Path, tmp_path: Path
+    scored, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tinyohem.evaluation.perplexity._STORIES_PER_BLOCK", 2)
     table = loss_under(finished_run, *scored)
     losses = table.column("nats_per_token")
     assert np.isnan(losses[1])
@@ -98,7 +99,7 @@ def test_the_age_of_every_name_of_a_run(finished_run: Path, tmp_path: Path) -> N
     for name in (finished_run, finished_run / "model", checkpoints / "latest"):
         assert tokens_seen(name) == 20 * 4 * 32
     assert tokens_seen(checkpoints / "step_000015" / "model") == 15 * 4 * 32
-    for name in (tmp_path, tmp_path / "nowhere", Path("gpt2")):
+    for name in (tmp_path, tmp_path / "nowhere", Path("gpt2"), checkpoints):
         assert tokens_seen(name) is None
 
 

@@ -12,9 +12,9 @@ import torch
 from tiny_step import SCOPES, SELECTS, WEIGHTS
 from torch import Tensor
 
-from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX
 from tinyohem.data.prepare import prepare_data
+from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.mining import Mining, build_mining
 from tinyohem.ohem.selection import select
 from tinyohem.ohem.weights import class_weights, ghm_weights

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.ranking import keep_counts
 from tinyohem.ohem.selection import select
 

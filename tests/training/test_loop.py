@@ -398,3 +398,16 @@ class TestResume:
             train(tiny.config(corpus), tmp_path, resume="auto")
         assert caught.value.hint == "choose another --out"
         assert tiny.snapshot(tmp_path) == {"config.json": content.encode()}
+
+
+def test_what_a_killed_start_leaves_is_no_run_and_no_obstacle(corpus: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    (run_dir / ".model.1f2e3d4c.partial").mkdir(parents=True)
+    (run_dir / ".config.json.0a1b2c3d.partial").write_text("{")
+    run, perplexity = train(tiny.config(corpus, training__steps=2), run_dir, resume="auto")
+    assert run.finished
+    assert perplexity is not None
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.partial").write_text("mine")
+    with pytest.raises(InputError, match="is not empty and holds no run"):
+        train(tiny.config(corpus, training__steps=2), tmp_path / "other")

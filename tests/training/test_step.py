@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX, Batch
+from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.selection import select

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from tinyohem.artifacts import atomic_file
-from tinyohem.config import OhemConfig
 from tinyohem.data.prepare import Part
 from tinyohem.data.tokenizer import tokenizer_hash
 from tinyohem.data.tokens import text_store
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.perplexity import exp_or_inf, finite_or_none, story_token_losses
 from tinyohem.evaluation.source import Source
+from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.selection import select
 from tinyohem.pages import render
 from tinyohem.progress import Progress

@@ -42,9 +42,10 @@ def score_runs(runs: Iterable[RunLog], progress: Progress) -> Scores:
     A run that cannot be scored, for want of a model or of its stories, costs only its own lines.
     """
     scores = Scores({way: {} for way in _WAYS})
+    waiting = []
     for run in runs:
         if run.model_folder is None:
-            scores.missing.append(f"{run.label} has not finished: it has no model yet.")
+            waiting.append(run.label)
             continue
         try:
             kept = _kept_or_scored(run, run.model_folder, progress)
@@ -55,6 +56,8 @@ def score_runs(runs: Iterable[RunLog], progress: Progress) -> Scores:
         for way in _WAYS:
             scores.by[way][run.label] = [_group(part) for part in kept["by"][way]]
         scores.stories[run.label] = _story(kept["story"])
+    if waiting:
+        scores.missing.append(f"Without a finished model yet: {', '.join(waiting)}.")
     return scores
 
 

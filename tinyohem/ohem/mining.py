@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX
 from tinyohem.data.tokens import TokenStore, token_counts
+from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.selection import select
 from tinyohem.ohem.weights import class_weights, ghm_weights
 

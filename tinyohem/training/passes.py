@@ -22,8 +22,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from tinyohem.config import OhemConfig
 from tinyohem.data.batches import Batch
+from tinyohem.ohem.config import OhemConfig
 from tinyohem.training.attention import Kept, Memory, shared_attention
 
 Way = Literal["plain", "below", "pruned"]

@@ -5,7 +5,7 @@ a curriculum.
 from pathlib import Path
 
 from tinyohem.artifacts import data_dir
-from tinyohem.config import CurriculumConfig, RunConfig, parse_tokens
+from tinyohem.config import CurriculumConfig, RunConfig
 from tinyohem.data.batches import HardWindowPlan, WindowPlan, plan_windows
 from tinyohem.data.corpus import Corpus
 from tinyohem.data.prepare import Prepared
@@ -16,6 +16,7 @@ from tinyohem.difficulty.table import METRICS, ScoreTable, open_scores
 from tinyohem.errors import InputError
 from tinyohem.ohem.pool import Pool
 from tinyohem.progress import Progress
+from tinyohem.settings import parse_tokens
 from tinyohem.training.model import model_shape
 
 PLAN_FOLDER = "plan"

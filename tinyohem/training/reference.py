@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tinyohem.config import OhemConfig
 from tinyohem.data.batches import Batch
+from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.losses import token_losses
 from tinyohem.ohem.pool import Pool
 from tinyohem.training.model import head_weight, trunk

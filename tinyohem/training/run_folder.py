@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from tinyohem.artifacts import hash_json, read_json
+from tinyohem.artifacts import hash_json, is_leftover, read_json
 from tinyohem.config import RESUME_MAY_CHANGE, RunConfig
 from tinyohem.data.prepare import Prepared
 from tinyohem.errors import InputError
@@ -33,7 +33,8 @@ def find_checkpoint(
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"{run_dir} is a file", "choose another --out")
     started = (run_dir / "config.json").exists()
-    if (resume == "never" or not started) and run_dir.exists() and any(run_dir.iterdir()):
+    occupied = run_dir.exists() and not all(map(is_leftover, run_dir.iterdir()))
+    if (resume == "never" or not started) and occupied:
         if started:
             raise InputError(
                 f"{run_dir} already holds a run",

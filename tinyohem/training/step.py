@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyohem.config import OhemConfig
 from tinyohem.data.batches import IGNORE_INDEX, Batch
+from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.losses import SoftmaxStore, kept_loss, kept_rows
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.ranking import keep_counts

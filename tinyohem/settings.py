@@ -1,0 +1,34 @@
+"""What the sections of a config share: strict types, and how a token budget is written."""
+
+import re
+
+from pydantic import BaseModel, ConfigDict
+
+from tinyohem.errors import InputError
+
+_TOKEN_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[xkKmMbB]?)")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+
+
+class Section(BaseModel):
+    """Keys of one table of a recipe: typed, frozen, none unknown."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,  # training.tokens = 250000 in a recipe or --set is a number
+    )
+
+
+def parse_tokens(text: str, num_parameters: int, key: str = "training.tokens") -> int:
+    """Return how many tokens `text` names: `4M`, `12.8M`, `250000`, or `20x` a parameter."""
+    parsed = _TOKEN_BUDGET.fullmatch(text.strip().replace("_", ""))
+    number = float(parsed["number"]) if parsed else 0.0
+    if not parsed or number <= 0:
+        raise InputError(
+            f"{key} = {text!r} is not a number of tokens",
+            "write a count such as 4M or 250k, or a multiple of the parameters such as 20x",
+        )
+    unit = parsed["unit"].lower()
+    return round(number * (num_parameters if unit == "x" else _UNITS[unit]))
