@@ -41,7 +41,7 @@ def marked(kept: list[tuple[int, int]], like: Tensor) -> list[list[bool]]:
     return found.tolist()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=150)
 @given(batches(), st.integers(1, 14))
 def test_neighbours_fall_to_a_walk_from_the_hardest_down(
     batch: tuple[Tensor, Tensor, Tensor], window: int
@@ -55,7 +55,7 @@ def test_neighbours_fall_to_a_walk_from_the_hardest_down(
     assert found.tolist() == marked(kept, scores)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=150)
 @given(batches(), st.integers(1, 4))
 def test_bigrams_fall_to_a_walk_from_the_hardest_down(
     batch: tuple[Tensor, Tensor, Tensor], most: int

@@ -53,7 +53,7 @@ def test_uniform_numbers_do_not_tie() -> None:
 
 
 class TestInclusion:
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=120)
     @given(scores, st.integers(1, 12), floors)
     def test_it_equals_a_root_finder(self, values: list[float], count: int, floor: float) -> None:
         count = min(count, len(values))
@@ -61,7 +61,7 @@ class TestInclusion:
         # Scores are raised by a billionth of the largest, so that every chance is positive.
         np.testing.assert_allclose(found[0], solved(values, count, floor), rtol=1e-6)
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=150)
     @given(
         st.lists(
             st.lists(
@@ -169,7 +169,7 @@ class TestStratified:
         # 3 of 5 with q = 1/2: the hardest is certain, 2 of the other 4 are drawn.
         assert (total / len(orders)).tolist() == [[1.0, 1.0, 1.0, 1.0, 1.0, 0.0]]
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=120)
     @given(
         st.lists(st.integers(0, 3).map(float), min_size=1, max_size=20),
         st.data(),
@@ -235,7 +235,7 @@ def added(values: list[float], count: int, floor: float) -> float:
 
 
 class TestAdaptiveCounts:
-    @settings(deadline=None, max_examples=150)
+    @settings(max_examples=100)
     @given(scores, st.integers(1, 12), st.floats(0.01, 2), floors)
     def test_it_is_the_first_count_that_brute_force_finds(
         self, values: list[float], least: int, variance: float, floor: float

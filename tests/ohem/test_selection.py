@@ -66,7 +66,7 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return torch.tensor(scores).view(shape), torch.tensor(labels).view(shape)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(batches(), decimal_ratios, st.sampled_from(["batch", "sequence"]), st.integers(1, 6))
 def test_topk_equals_a_naive_sort(
     batch: tuple[Tensor, Tensor], ratio: Fraction, scope: str, min_kept: int
@@ -77,7 +77,7 @@ def test_topk_equals_a_naive_sort(
     assert found.dtype == torch.float32
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(batches(), decimal_ratios, st.sampled_from(["batch", "sequence"]), st.integers(1, 6))
 def test_random_keeps_as_many_as_topk_in_every_scope(
     batch: tuple[Tensor, Tensor], ratio: Fraction, scope: str, min_kept: int
@@ -212,7 +212,7 @@ both_scopes = st.sampled_from(["batch", "sequence"])
 percents = st.integers(0, 99).map(lambda n: Fraction(n, 100))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=100)
 @given(batches(), decimal_ratios, both_scopes, st.integers(1, 6), percents)
 def test_band_is_topk_of_what_remains_without_the_highest(
     batch: tuple[Tensor, Tensor], ratio: Fraction, scope: str, min_kept: int, noise: Fraction
@@ -237,7 +237,7 @@ def test_band_drops_exactly_its_share(number: int, noise: float, dropped: int) -
     assert kept.sum() == math.ceil(number / 2)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=100)
 @given(batches(), decimal_ratios, both_scopes, st.integers(1, 6), st.sampled_from([0.5, 1.0, 2.5]))
 def test_threshold_keeps_what_is_above_it_or_else_the_k_highest(
     batch: tuple[Tensor, Tensor], ratio: Fraction, scope: str, min_kept: int, limit: float
@@ -270,7 +270,7 @@ def test_a_probability_limits_as_its_loss_does_and_the_looser_limit_counts() -> 
 shares = st.integers(0, 100).map(lambda n: Fraction(n, 100))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=100)
 @given(batches(), decimal_ratios, both_scopes, st.integers(1, 6), shares, st.integers(0, 99))
 def test_mixed_takes_each_sources_share_and_k_in_all(
     batch: tuple[Tensor, Tensor],
@@ -356,7 +356,6 @@ class TestMixed:
 
     SHARES = ("topk=0.5,random=0.3,pool=0.2", "pool=0.6,topk=0.4", "random=0.25,pool=0.75")
 
-    @settings(deadline=None)
     @given(
         batches(),
         st.integers(0, 2**31),

@@ -33,7 +33,7 @@ class Ghm:
         return [0.0 if r is None else number / (counts[r] * self.bins) for r in regions]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.lists(st.one_of(st.none(), st.floats(0, 12)), min_size=12, max_size=12),
@@ -83,7 +83,6 @@ def test_ghm_takes_any_loss_there_is() -> None:
 counts_of_types = st.lists(st.integers(0, 10**6), min_size=1, max_size=30).filter(any)
 
 
-@settings(deadline=None)
 @given(counts_of_types, st.floats(0, 1))
 def test_class_weights_have_mean_one_over_the_corpus(counts: list[int], power: float) -> None:
     counts_V = torch.tensor(counts)
