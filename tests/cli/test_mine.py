@@ -1,6 +1,7 @@
 """`tinyohem mine` through the command line, and the two commands that the README names."""
 
 import json
+import shutil
 from pathlib import Path
 
 import tiny
@@ -50,7 +51,8 @@ def test_mine_then_train_on_what_it_left(
 def test_a_model_of_unknown_age_is_told_so(
     finished_run: Path, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
 ) -> None:
-    out = tmp_path / "pool"
-    mined = tinyohem("mine", finished_run / "model", "--dataset", corpus, "--out", out)
+    model, out = tmp_path / "exported", tmp_path / "pool"
+    shutil.copytree(finished_run / "model", model)
+    mined = tinyohem("mine", model, "--dataset", corpus, "--out", out)
     assert mined.code == 0
     assert "training tokens of the model │ unknown " in mined.out

@@ -22,10 +22,10 @@ from tinyohem.evaluation.story_scores import (
     add_model_loss,
     load_tokenizer_of,
     story_losses,
-    weights_hash,
 )
 from tinyohem.progress import SILENT
 from tinyohem.training.checkpoint import tokens_seen
+from tinyohem.training.model import weights_hash
 
 TEXTS = ["Tom had a dog.", "", "🎉🎉", "The end. <|endoftext|>", "Lily was sad. " * 40, "Cat"]
 

@@ -25,7 +25,8 @@ from tinyohem.ohem.pool import open_pool
 from tinyohem.runtime import StopRequest
 from tinyohem.training import mine
 from tinyohem.training.loop import train
-from tinyohem.training.mine import Mined, mine_pool, mine_run, weights_hash
+from tinyohem.training.mine import Mined, mine_pool, mine_run
+from tinyohem.training.model import weights_hash
 
 SHARD_TOKENS = 4_000  # 125 windows of 32
 
@@ -55,6 +56,10 @@ def remine(run: Path, folder: Path, listener: Any = None) -> Mined:
 
 def shard_times(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("shard_*"))}
+
+
+def shard_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("shard_*")}
 
 
 class TestLosses:
@@ -150,17 +155,17 @@ class TestSources:
         whole = json.loads((mined / "manifest.json").read_text())
         assert result.manifest["weights_sha256"] != whole["weights_sha256"]
 
-    def test_an_exported_model_does_not_know_its_age(
+    def test_any_other_model_needs_a_data_set_and_has_no_age(
         self, finished_run: Path, corpus: Path, mined: Path, tmp_path: Path
     ) -> None:
-        model = str(finished_run / "model")
-        with pytest.raises(InputError, match="no data set to mine"):
-            mine_run(model, tmp_path / "model", data={}, device="cpu")
-        data = {"dataset": str(corpus)}
-        result = mine_run(model, tmp_path / "model", data=data, device="cpu")
-        assert result.manifest["tokens_seen"] is None
-        before = {name: text for name, text in tiny.snapshot(mined).items() if "shard" in name}
-        assert tiny.snapshot(tmp_path / "model").items() >= before.items()
+        shutil.copytree(finished_run / "model", tmp_path / "exported")
+        for name, age in ((finished_run / "model", 20 * 4 * 32), (tmp_path / "exported", None)):
+            out = tmp_path / f"{name.name}-pool"
+            with pytest.raises(InputError, match="no data set to mine"):
+                mine_run(str(name), out, data={}, device="cpu")
+            result = mine_run(str(name), out, data={"dataset": str(corpus)}, device="cpu")
+            assert result.manifest["tokens_seen"] == age
+            assert shard_bytes(out) == shard_bytes(mined)
 
     def test_the_runs_own_stories_count_unless_another_data_set_is_named(
         self, corpus: Path, finished_run: Path, mined: Path, tmp_path: Path

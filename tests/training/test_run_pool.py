@@ -24,7 +24,8 @@ from tinyohem.ohem.pool import open_pool
 from tinyohem.training import loop, mine, run_pool
 from tinyohem.training.dry_run import dry_run
 from tinyohem.training.loop import train
-from tinyohem.training.mine import mine_run, weights_hash
+from tinyohem.training.mine import mine_run
+from tinyohem.training.model import weights_hash
 
 Train = Callable[..., Path]
 REFRESHED = {"ohem__pool_refresh_every": 6, "ohem__hard_windows": 0.25}

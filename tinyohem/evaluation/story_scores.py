@@ -1,13 +1,11 @@
 """Difficulties that take more than the text: a tokenizer's fertility, the loss of a model."""
 
-import hashlib
 import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -23,6 +21,7 @@ from tinyohem.evaluation.perplexity import story_token_losses
 from tinyohem.evaluation.source import Source, model_folder
 from tinyohem.progress import SILENT, Progress
 from tinyohem.training.checkpoint import tokens_seen
+from tinyohem.training.model import weights_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -132,15 +131,6 @@ def story_losses(
         progress.advance(last, {"stories/s": last / (time.perf_counter() - began)})
     progress.finish()
     return means
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's tensors, names and bytes in the order of the names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _is_there(

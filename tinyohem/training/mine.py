@@ -1,6 +1,5 @@
 """Offline mining: run a checkpoint over every training token and store the losses as a pool."""
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -18,7 +16,7 @@ from tinyohem.data.batches import Batch, labelled, make_batch, plan_windows
 from tinyohem.data.prepare import prepare_data
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError, RunError
-from tinyohem.evaluation.source import load_source, run_record
+from tinyohem.evaluation.source import load_source, model_folder, run_record
 from tinyohem.ohem.pool import (
     MANIFEST_FILE,
     Shard,
@@ -31,7 +29,8 @@ from tinyohem.ohem.pool import (
 )
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import StopRequest
-from tinyohem.training.checkpoint import checkpoint_of, read_state, resolve_model_folder
+from tinyohem.training.checkpoint import checkpoint_of, tokens_seen
+from tinyohem.training.model import weights_hash
 from tinyohem.training.reference import model_losses
 
 _CPU_PASS_TOKENS = 1 << 13
@@ -80,7 +79,7 @@ def mine_run(
             f"use --seq-len {source.max_seq_len} or less, at least 2",
         )
     run_dir = checkpoint.parents[1] if checkpoint else Path(name)
-    tokenizer = TokenizerConfig(name=str(resolve_model_folder(Path(folder))))
+    tokenizer = TokenizerConfig(name=model_folder(folder))
     store = prepare_data(_data_config(run_dir, data), tokenizer, progress).train
     plan_windows(store, seq_len, seed=0)  # refuses what is shorter than one
     return mine_pool(
@@ -88,7 +87,7 @@ def mine_run(
         store,
         out,
         seq_len=seq_len,
-        tokens_seen=read_state(checkpoint).tokens_seen if checkpoint else None,
+        tokens_seen=tokens_seen(Path(folder)),
         progress=progress,
     )
 
@@ -169,15 +168,6 @@ class _Tally:
         self.new_tokens += tokens
         seconds = time.perf_counter() - self._began
         self._progress.advance(self.tokens, {"tok/s": self.new_tokens / seconds})
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's parameters by name, in hex; a tied one counts once."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _begin_or_resume(folder: Path, description: dict[str, Any]) -> dict[str, Any]:

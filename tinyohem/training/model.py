@@ -1,10 +1,11 @@
 """Presets by parameter count, built as transformers Llama models."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinyohem.config import ModelConfig
 from tinyohem.errors import InputError
@@ -98,6 +99,15 @@ def trunk(model: Any) -> Any:
 def head_weight(model: Any) -> Tensor:
     """Return the (V, D) matrix that maps hidden states to logits."""
     return model.get_output_embeddings().weight
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's tensors, names and bytes in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_causal_lm(folder: str) -> Any:
