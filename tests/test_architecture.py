@@ -21,7 +21,7 @@ HOMES = {
     "ftfy": ("tinyohem.data.clean", "tinyohem.difficulty.flags"),
     "jinja2": ("tinyohem.pages",),
     "lm_eval": (),
-    "matplotlib": ("tinyohem.difficulty.page", "tinyohem.evaluation.", "tinyohem.pages"),
+    "matplotlib": ("tinyohem.difficulty.page", "tinyohem.pages", "tinyohem.report."),
     "pydantic": ("tinyohem.config", "tinyohem.ohem.config", "tinyohem.settings"),
     "rich": ("tinyohem_cli.",),
     "safetensors": ("tinyohem.training.", "tinyohem.difficulty.curriculum"),

@@ -28,8 +28,8 @@ def _plots_extra(what: str) -> Iterator[None]:
         raise InputError(f"{what} needs matplotlib and jinja2: {error}", hint) from None
 
 
-def render(package: str, template: str, **values: Any) -> str:
-    """Fill in a template of a package's folder `templates`; every value is escaped.
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of the folder `templates`; every value is escaped.
 
     Raises:
         InputError: jinja2 is not installed.
@@ -37,7 +37,7 @@ def render(package: str, template: str, **values: Any) -> str:
     with _plots_extra("the HTML report"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
     environment = Environment(
-        loader=PackageLoader(package),
+        loader=PackageLoader("tinyohem"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 HISTOGRAM_FILE = "histograms.png"
 PAGE_FILE = "report.html"
 
-_TEMPLATE = "page.html.jinja"
-
 
 def write_page(summary: ScoreSummary, folder: Path) -> list[Path]:
     """Write histograms and page into a score folder; the page needs no other file.
@@ -29,9 +27,7 @@ def write_page(summary: ScoreSummary, folder: Path) -> list[Path]:
     with atomic_file(histograms) as stream:
         figure.savefig(stream, format="png", dpi=110)
     encoded = base64.b64encode(histograms.read_bytes()).decode()
-    html = render(
-        "tinyohem.difficulty", _TEMPLATE, s=summary, quantile_names=QUANTILES, histograms=encoded
-    )
+    html = render("difficulty.html.jinja", s=summary, quantile_names=QUANTILES, histograms=encoded)
     with atomic_file(page) as stream:
         stream.write(html.encode())
     return [histograms, page]

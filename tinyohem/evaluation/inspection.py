@@ -256,7 +256,6 @@ def write_story_page(story: InspectedStory, path: Path, num_differences: int = 2
         InputError: jinja2 is not installed.
     """
     html = render(
-        "tinyohem.evaluation",
         "story_page.html.jinja",
         story=story,
         palettes=PALETTES,

@@ -9,9 +9,9 @@ import tiny
 from safetensors.torch import load_file, save_file
 
 from tinyohem.errors import InputError
-from tinyohem.evaluation import report_scores
-from tinyohem.evaluation.report_runs import RunLog, read_material
-from tinyohem.evaluation.report_scores import CACHE_FILE, score_runs
+from tinyohem.report import scores as report_scores
+from tinyohem.report.runs import RunLog, read_material
+from tinyohem.report.scores import CACHE_FILE, score_runs
 
 
 @pytest.fixture

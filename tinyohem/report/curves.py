@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyohem.evaluation.curve_specs import CurveSpec
-from tinyohem.evaluation.figure_style import (
+from tinyohem.report.curve_specs import CurveSpec
+from tinyohem.report.runs import FloatArray, RunGroup, RunLog
+from tinyohem.report.style import (
     MARKERS,
     add_legend,
     colour,
@@ -19,7 +20,6 @@ from tinyohem.evaluation.figure_style import (
     series_style,
     shorten,
 )
-from tinyohem.evaluation.report_runs import FloatArray, RunGroup, RunLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyohem.evaluation.curve_figures import (
+from tinyohem.evaluation.diagnostics import LOSS_GROUPS, UNDEFINED, Group
+from tinyohem.evaluation.table import verdict
+from tinyohem.report.curves import (
     Plot,
     draw_lines,
     lay_out_x,
@@ -13,8 +15,8 @@ from tinyohem.evaluation.curve_figures import (
     plain_log_scale,
     thin,
 )
-from tinyohem.evaluation.diagnostics import LOSS_GROUPS, UNDEFINED, Group
-from tinyohem.evaluation.figure_style import (
+from tinyohem.report.runs import ComparisonResult, FloatArray, RunGroup
+from tinyohem.report.style import (
     LEVELS,
     MARKERS,
     add_legend,
@@ -23,8 +25,6 @@ from tinyohem.evaluation.figure_style import (
     series_style,
     shorten,
 )
-from tinyohem.evaluation.report_runs import ComparisonResult, FloatArray, RunGroup
-from tinyohem.evaluation.table import verdict
 
 BUCKETS = {  # of the loss of a kept token in nats: metric, name
     "train/kept_below_1": "under 1",

@@ -14,10 +14,10 @@ import tiny
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-from tinyohem.evaluation.report import write_report
-from tinyohem.evaluation.report_runs import read_material
-from tinyohem.evaluation.report_scores import CACHE_FILE, score_runs
 from tinyohem.progress import SILENT
+from tinyohem.report.page import write_report
+from tinyohem.report.runs import read_material
+from tinyohem.report.scores import CACHE_FILE, score_runs
 
 needs_browser = pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tinyohem.evaluation.report_runs import read_material
-from tinyohem.evaluation.report_tables import (
+from tinyohem.report.runs import read_material
+from tinyohem.report.tables import (
     comparison_tables,
     environment_table,
     runs_table,

@@ -7,8 +7,8 @@ from typing import Any
 
 from tinyohem.config import RunConfig
 from tinyohem.evaluation.perplexity import exp_or_inf
-from tinyohem.evaluation.report_runs import ComparisonResult, RunGroup, RunLog
 from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells
+from tinyohem.report.runs import ComparisonResult, RunGroup, RunLog
 
 
 @dataclass(frozen=True)

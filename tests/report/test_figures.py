@@ -11,15 +11,23 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from tinyohem.evaluation.curve_figures import Plot, curve_plot, mean_curve, thin
-from tinyohem.evaluation.curve_specs import (
+from tinyohem.evaluation.diagnostics import Group
+from tinyohem.report.curve_specs import (
     BITS_CURVE,
     LOSS_CURVES,
     OPTIMISER_CURVES,
     SELECTION_CURVES,
 )
-from tinyohem.evaluation.diagnostics import Group
-from tinyohem.evaluation.figure_style import (
+from tinyohem.report.curves import Plot, curve_plot, mean_curve, thin
+from tinyohem.report.figures import (
+    forest_plot,
+    group_differences_plot,
+    groups_plot,
+    selection_plot,
+    shares_plot,
+)
+from tinyohem.report.runs import Material, read_material
+from tinyohem.report.style import (
     COLOURS,
     SERIES,
     colour,
@@ -29,14 +37,6 @@ from tinyohem.evaluation.figure_style import (
     to_png,
     to_svg,
 )
-from tinyohem.evaluation.report_figures import (
-    forest_plot,
-    group_differences_plot,
-    groups_plot,
-    selection_plot,
-    shares_plot,
-)
-from tinyohem.evaluation.report_runs import Material, read_material
 
 CURVES = {spec.name: spec for spec in (*LOSS_CURVES, BITS_CURVE, *SELECTION_CURVES)}
 CURVES |= {spec.name: spec for spec in OPTIMISER_CURVES}

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from tinyohem.errors import InputError
-from tinyohem.evaluation.report_runs import read_material
+from tinyohem.report.runs import read_material
 
 STEP_TOKENS = 4 * 32
 

@@ -17,9 +17,9 @@ from tinyohem.evaluation.inspection import (
     inspect_story,
     nth_story,
 )
-from tinyohem.evaluation.report_runs import RunLog
 from tinyohem.evaluation.source import Evaluation, open_evaluation
 from tinyohem.progress import Progress
+from tinyohem.report.runs import RunLog
 
 CACHE_FILE = "breakdown.json"
 _FORMAT = 1

@@ -7,15 +7,27 @@ from pathlib import Path
 from tinyohem import __version__
 from tinyohem.artifacts import atomic_file
 from tinyohem.errors import InputError
-from tinyohem.evaluation.curve_figures import FULL, Plot, curve_plot
-from tinyohem.evaluation.curve_specs import (
+from tinyohem.evaluation.inspection import PALETTES, InspectedStory
+from tinyohem.pages import render, require_plots
+from tinyohem.progress import SILENT, Progress
+from tinyohem.report.curve_specs import (
     BITS_CURVE,
     LOSS_CURVES,
     OPTIMISER_CURVES,
     SELECTION_CURVES,
     CurveSpec,
 )
-from tinyohem.evaluation.figure_style import (
+from tinyohem.report.curves import FULL, Plot, curve_plot
+from tinyohem.report.figures import (
+    forest_plot,
+    group_differences_plot,
+    groups_plot,
+    selection_plot,
+    shares_plot,
+)
+from tinyohem.report.runs import Material, RunGroup, read_material
+from tinyohem.report.scores import Scores, score_runs
+from tinyohem.report.style import (
     COLOURS,
     SERIES,
     figure_style,
@@ -23,25 +35,13 @@ from tinyohem.evaluation.figure_style import (
     to_png,
     to_svg,
 )
-from tinyohem.evaluation.inspection import PALETTES, InspectedStory
-from tinyohem.evaluation.report_figures import (
-    forest_plot,
-    group_differences_plot,
-    groups_plot,
-    selection_plot,
-    shares_plot,
-)
-from tinyohem.evaluation.report_runs import Material, RunGroup, read_material
-from tinyohem.evaluation.report_scores import Scores, score_runs
-from tinyohem.evaluation.report_tables import (
+from tinyohem.report.tables import (
     Table,
     comparison_tables,
     environment_table,
     runs_table,
     settings_table,
 )
-from tinyohem.pages import render, require_plots
-from tinyohem.progress import SILENT, Progress
 
 _TITLE_LETTERS = 80
 
@@ -85,7 +85,6 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
         plots = [plot for section in sections for plot in section.plots]
         pictures = _draw(plots, figures, progress)
     html = render(
-        "tinyohem.evaluation",
         "report.html.jinja",
         title=_title([group.name for group in material.groups]),
         warnings=warnings,

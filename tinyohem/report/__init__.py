@@ -1,0 +1,1 @@
+"""One page about runs or a comparison: what was logged, what was selected, what came out."""
