@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 from tinyohem.errors import InputError
 
 _BUFFER_BYTES = 1 << 20
+_SEAL = "seal"
 
 
 def data_dir() -> Path:
@@ -27,7 +29,7 @@ def data_dir() -> Path:
 
 def is_leftover(path: Path) -> bool:
     """Whether `path` is what a killed process had begun to write, of use to nobody."""
-    return path.name.startswith(".") and path.suffix in (".partial", ".replaced")
+    return path.name.startswith(".") and path.suffix in (".partial", ".replaced", ".lock")
 
 
 @contextmanager
@@ -78,6 +80,27 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object together with its own hash, atomically, so that any change is found."""
+    write_json(path, {**value, _SEAL: hash_json(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote, or an earlier version without a hash.
+
+    Raises:
+        OSError: the file is not there or cannot be read.
+        ValueError: it was cut short or changed.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is no JSON object")
+    seal = value.pop(_SEAL, None)
+    if seal is not None and seal != hash_json(value):
+        raise ValueError(f"{path.name} was changed")
+    return value
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read the objects of a JSON-lines file; a last line cut short by a kill is left out.
 
@@ -104,6 +127,21 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file under a folder, in hex, by its path from there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
+
+
+def checksum_file(path: Path) -> int:
+    """Return the CRC-32 of a file's bytes: finds damage, not malice, at five times the speed."""
+    value = 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(_BUFFER_BYTES):
+            value = zlib.crc32(chunk, value)
+    return value
 
 
 def hash_json(value: Any) -> str:

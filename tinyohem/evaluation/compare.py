@@ -22,12 +22,14 @@ from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.breakdown import break_down, scored_labels
 from tinyohem.evaluation.comparison import Arm, Comparison
 from tinyohem.evaluation.perplexity import story_token_losses
+from tinyohem.locks import sole_writer
 from tinyohem.processes import end_with_parent
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import environment
 from tinyohem.training.plan import budget_steps, score_table
 
 _RESULT_FORMAT = 2
+_SECONDS_TO_END = 20.0
 
 
 def run_comparison(
@@ -39,9 +41,17 @@ def run_comparison(
         workers: runs at a time; default: one for each GPU, else one for each core.
 
     Raises:
-        InputError: `out` holds a result of another config under one of these names.
+        InputError: `out` holds a result of another config under one of these names, or another
+            process is writing there.
         RunError: a run failed; the others are finished and kept.
     """
+    with sole_writer(out, progress=progress):
+        return _run_comparison(comparison, out, workers, progress)
+
+
+def _run_comparison(
+    comparison: Comparison, out: Path, workers: int | None, progress: Progress
+) -> list[dict[str, Any]]:
     baseline, others = comparison.arms[:1], comparison.arms[1:]
     prepared = _prepare(comparison, progress)
     progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
@@ -179,9 +189,17 @@ def _run_job(job: _Job, threads: int) -> dict[str, Any]:
     """Train and measure one run in a worker process; leave `result.json` behind."""
     import torch
 
+    # The worker of a comparison that was just killed needs a moment to notice.
+    with sole_writer(job.run_dir, patience=_SECONDS_TO_END):
+        torch.set_num_threads(threads)
+        return _train_and_measure(job)
+
+
+def _train_and_measure(job: _Job) -> dict[str, Any]:
+    import torch
+
     from tinyohem.training.loop import train
 
-    torch.set_num_threads(threads)
     config = job.config
     if config.training.device == "auto" and torch.cuda.is_available():
         device = f"cuda:{_place % torch.cuda.device_count()}"
@@ -222,7 +240,12 @@ def _finished(job: _Job) -> dict[str, Any] | None:
     path = job.run_dir / "result.json"
     if not path.exists():
         return None
-    result = dict(read_json(path))
+    try:
+        result = dict(read_json(path))
+    except (ValueError, TypeError):
+        raise InputError(
+            f"{path} is damaged", "delete it and repeat the command: the checkpoint is kept"
+        ) from None
     if not _same(result, job):
         raise InputError(
             f"{job.run_dir} holds the result of another config or other stories",

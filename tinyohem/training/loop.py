@@ -14,6 +14,7 @@ from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.locks import sole_writer
 from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import build_mining
 from tinyohem.progress import SILENT, Progress
@@ -51,6 +52,13 @@ def train(
         InputError: the config, the data or the run folder forbid the run; nothing was changed.
         RunError: the loss stopped being finite.
     """
+    with sole_writer(run_dir, progress=progress):
+        return _train(config, run_dir, resume, progress)
+
+
+def _train(
+    config: RunConfig, run_dir: Path, resume: Resume, progress: Progress
+) -> tuple[Run, Perplexity | None]:
     device = pick_device(config.training.device)
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
     data = prepare_data(config.data, config.tokenizer, progress)
