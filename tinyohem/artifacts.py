@@ -4,10 +4,12 @@ Everything the project writes goes through here, so that a kill at any moment le
 file or the new one, never half of one.
 """
 
+import errno
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import uuid
 import zlib
@@ -20,6 +22,8 @@ from tinyohem.errors import InputError
 
 _BUFFER_BYTES = 1 << 20
 _SEAL = "seal"
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.(partial|replaced)")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def data_dir() -> Path:
@@ -32,13 +36,23 @@ def is_leftover(path: Path) -> bool:
     return path.name.startswith(".") and path.suffix in (".partial", ".replaced", ".lock")
 
 
+def drop_leftovers(*folders: Path) -> None:
+    """Remove what killed processes had begun to write in these folders, not in those below.
+
+    For the one process that writes there: another's would look the same.
+    """
+    for path in [path for folder in folders if folder.is_dir() for path in folder.iterdir()]:
+        if _LEFTOVER.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a binary file for writing that appears under `path` only once it is whole and synced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        with partial.open("wb") as stream:
+        with _naming(path), partial.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -55,7 +69,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     replaced = partial.with_suffix(".replaced")
     partial.mkdir()
     try:
-        yield partial
+        with _naming(path):
+            yield partial
         for file in partial.rglob("*"):
             if file.is_file():
                 with file.open("rb") as stream:
@@ -66,6 +81,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file where the disk is full, whichever library was writing.
+
+    Rust's say so in a text alone: safetensors in an error of its own, tokenizers in a bare
+    `Exception`.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = re.search(r"\(os error (\d+)\)$", str(error))
+        code = error.errno if isinstance(error, OSError) else told and int(told[1])
+        if code in _NO_ROOM or (code and not isinstance(error, OSError)):
+            raise OSError(code, os.strerror(code), str(path)) from None
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

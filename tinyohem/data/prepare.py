@@ -1,6 +1,7 @@
 """From a data set's name to a tokenizer and two token stores; everything cached by content."""
 
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -204,6 +205,8 @@ def _missing(folder: Path, progress: Progress) -> Iterator[bool]:
     # Beside it: the folder itself is going to be replaced.
     beside = folder.with_name(f".{folder.name}.making")
     with sole_writer(beside, patience=math.inf, progress=progress):
+        for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
+            shutil.rmtree(leftover)  # of a process that was killed
         yield not (folder / "manifest.json").exists()
 
 

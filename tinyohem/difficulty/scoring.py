@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyohem.artifacts import read_json, write_json
+from tinyohem.artifacts import drop_leftovers, read_json, write_json
 from tinyohem.difficulty.batch import ScoringRules
 from tinyohem.difficulty.finish import write_scores
 from tinyohem.difficulty.shards import score_missing_shards, shard_path, shards_of
@@ -53,6 +53,7 @@ def score_corpus(
     description = _describe(corpus, rules)
     unfinished = out / UNFINISHED
     with sole_writer(out, progress=progress):
+        drop_leftovers(out)
         if (out / MANIFEST_FILE).exists():
             return _reuse(out, description, progress)
         _begin_or_resume(unfinished, description, progress)

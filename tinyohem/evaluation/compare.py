@@ -9,13 +9,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinyohem.artifacts import hash_json, read_json, read_jsonl, write_json
+from tinyohem.artifacts import drop_leftovers, hash_json, read_json, read_jsonl, write_json
 from tinyohem.config import RunConfig, validate_config
 from tinyohem.data.prepare import prepare_data
 from tinyohem.errors import InputError, RunError
@@ -46,6 +46,7 @@ def run_comparison(
         RunError: a run failed; the others are finished and kept.
     """
     with sole_writer(out, progress=progress):
+        drop_leftovers(out)
         return _run_comparison(comparison, out, workers, progress)
 
 
@@ -160,6 +161,10 @@ def _in_parallel(
             except Exception as error:  # one run's trouble must not cost the others
                 failed.append(f"{job.run_dir.name}: {str(error) or type(error).__name__}")
                 progress.warn(failed[-1])
+    except KeyboardInterrupt:
+        for worker in active_children():  # a scheduler may have told this process alone
+            worker.terminate()  # SIGTERM: a run in training saves first
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     if failed:

@@ -45,6 +45,9 @@ class RunState:
     train_seconds: float = 0.0  # spent in steps: evaluation and checkpoints excluded
     select_seconds: float = 0.0  # of them, on what plain training does not do
     best_loss: float | None = None  # nats per token on the validation head
+    skipped_steps: int = 0  # left out because their numbers were not finite
+    skipped_in_a_row: int = 0  # of them, since the last sound step
+    validation_due: bool = False  # a stop came in the middle of it
     pool_step: int = 0  # ahead of which the pool in use was mined; 0: the one it began with
 
 
