@@ -17,7 +17,7 @@ from tinyohem.errors import InputError
 from tinyohem.ohem.pool import Pool
 from tinyohem.progress import Progress
 from tinyohem.settings import parse_tokens
-from tinyohem.training.model import model_shape
+from tinyohem.shapes import model_shape
 
 PLAN_FOLDER = "plan"
 
