@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tinyohem.artifacts import hash_file, read_json, read_sealed, write_json
 from tinyohem.config import OptimConfig
 from tinyohem.errors import InputError
+from tinyohem.shapes import Shape
 from tinyohem.training.checkpoint import (
     RunState,
     checkpoint_of,
@@ -24,7 +25,7 @@ from tinyohem.training.checkpoint import (
     tokens_seen,
 )
 from tinyohem.training.loop import train
-from tinyohem.training.model import Shape, build_model
+from tinyohem.training.model import build_model
 from tinyohem.training.optim import build_optimizers
 
 
@@ -70,7 +71,7 @@ def test_ten_steps_and_ten_more_are_twenty_to_the_last_bit(
 class TestWhichAreKept:
     def save(self, run_dir: Path, step: int, *, best: bool = False, keep_last: int = 2) -> Path:
         model = build_model(Shape(8, 1, 1, 8), 11, 4, 0, seed=step)
-        optimizers = build_optimizers(model, OptimConfig())
+        optimizers = build_optimizers(model, OptimConfig(lr=16e-3))
         state = RunState(step=step)
         return save_checkpoint(
             run_dir,

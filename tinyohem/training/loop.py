@@ -28,10 +28,11 @@ from tinyohem.runtime import (
     pick_device,
     step_generator,
 )
+from tinyohem.shapes import model_shape
 from tinyohem.training.checkpoint import RunState, export_model, load_checkpoint
 from tinyohem.training.events import due, log, require_finite, save, skip, validate
 from tinyohem.training.meter import Meter, is_sound
-from tinyohem.training.model import build_model, head_weight, model_shape, trunk
+from tinyohem.training.model import build_model, head_weight, trunk
 from tinyohem.training.optim import build_optimizers, learning_rate, update
 from tinyohem.training.passes import Trunk
 from tinyohem.training.plan import budget_steps, keep_plan, make_plan

@@ -19,7 +19,7 @@ from tinyohem.locks import sole_writer
 from tinyohem.ohem.pool import Pool
 from tinyohem.progress import Progress
 from tinyohem.settings import parse_tokens
-from tinyohem.training.model import model_shape
+from tinyohem.shapes import model_shape
 
 PLAN_FOLDER = "plan"
 
