@@ -154,3 +154,33 @@ def test_killed_at_any_moment_it_comes_out_the_same(
             f"\n{name}: {kills} kills in {folders} folders, each resumed to the same files "
             f"({time.monotonic() - began:.0f} s; undisturbed {seconds:.1f} s)"
         )
+
+
+def test_a_scheduler_that_tells_the_parent_alone(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM to `compare`: its runs save where they are, and the same command goes on."""
+    from chaos import start
+
+    arms = ["--arm=full:ohem.ratio=1", "--arm=half:ohem.ratio=0.5", "--seeds=1", "--workers=2"]
+    recipe = tiny.flags(
+        corpus, training__steps=4000, training__save_every=9999, training__eval_every=9999
+    )
+    out, log = tmp_path / "out", tmp_path / "log"
+    process = start(["compare", *recipe, *arms, f"--out={out}"], tmp_path / "data", log)
+    runs = [out / "full-seed0", out / "half-seed0"]
+    while not all((run / "metrics.jsonl").exists() for run in runs):
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.05)
+    began = time.monotonic()
+    process.terminate()
+    process.join()
+    seconds = time.monotonic() - began
+    assert process.exitcode == 130, log.read_text()
+    assert log.read_text().splitlines()[-2] == "error: interrupted"
+    for run in runs:
+        (step,) = tiny.steps_kept(run)
+        assert 0 < step < 4000
+    assert not [path for path in out.rglob(".*") if path.exists()]
+    with capsys.disabled():
+        print(f"\nSIGTERM to compare: both runs saved and gone after {seconds:.1f} s")
