@@ -36,9 +36,9 @@ fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# kill -9 at random moments; CHAOS_KILLS=60 in all
+# CHAOS_KILLS=60 kill -9 at random moments, CHAOS_SEED=0
 chaos: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow tests/test_chaos.py
+	$(BIN)/python -m pytest -m slow tests/chaos -s
 
 # STORIES=file scores those; default: TINYOHEM_STORIES, else the built-in sample
 bench: $(VENV)/.installed-dev

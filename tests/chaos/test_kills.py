@@ -1,4 +1,4 @@
-"""`make chaos`: kill -9 at any moment, again and again; what comes out is the same to the last bit.
+"""The kills of `make chaos`: kill -9 at any moment, again and again; what comes out is the same to the last bit.
 
 CHAOS_KILLS (60) is how many kills there are in all, CHAOS_SEED (0) decides their moments.
 """
@@ -101,7 +101,7 @@ class Attempt:
 
     def run(self, seconds: float | None = None) -> bool:
         """Run the command, to the end or until it is killed; return whether it ended."""
-        from chaos import start
+        from kills import start
 
         process = start(self._target.arguments(self.out), self._data, self._log)
         process.join(seconds)
@@ -160,7 +160,7 @@ def test_a_scheduler_that_tells_the_parent_alone(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SIGTERM to `compare`: its runs save where they are, and the same command goes on."""
-    from chaos import start
+    from kills import start
 
     arms = ["--arm=full:ohem.ratio=1", "--arm=half:ohem.ratio=0.5", "--seeds=1", "--workers=2"]
     recipe = tiny.flags(

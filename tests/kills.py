@@ -1,4 +1,4 @@
-"""What `test_chaos.py` starts and kills: commands in processes of their own that begin at once.
+"""What `chaos/test_kills.py` starts and kills: commands in processes of their own that begin at once.
 
 They are forked from a server that has imported the program, so that a kill meets work and not the
 loading of torch.
@@ -28,7 +28,7 @@ def start(arguments: list[str], data: Path, log: Path) -> ForkServerProcess:
         log: takes all that it prints.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload(["chaos"])
+    context.set_forkserver_preload(["kills"])
     process = context.Process(target=_run, args=(arguments, str(data), str(log)))
     process.start()
     return process
