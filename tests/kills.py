@@ -1,4 +1,4 @@
-"""What `chaos/test_kills.py` starts and kills: commands in processes of their own that begin at once.
+"""What `chaos/test_kills.py` starts and kills: commands in processes that begin at once.
 
 They are forked from a server that has imported the program, so that a kill meets work and not the
 loading of torch.

@@ -1,4 +1,4 @@
-"""The kills of `make chaos`: kill -9 at any moment, again and again; what comes out is the same to the last bit.
+"""The kills of `make chaos`: kill -9 at any moment, and what comes out is the same to the last bit.
 
 CHAOS_KILLS (60) is how many kills there are in all, CHAOS_SEED (0) decides their moments.
 """
