@@ -259,6 +259,7 @@ class TestPipeline:
             "steps",
             "tokens_seen",
             "tokens_selected",
+            "skipped_steps",
             "train_seconds",
         }
         assert (summary["run"], summary["finished"], summary["steps"]) == (str(run_dir), True, 20)

@@ -59,6 +59,7 @@ class TrainingConfig(Section):
     save_every: int | None = Field(None, ge=1)  # default: ten times a run
     keep_last: int = Field(2, ge=1)  # checkpoints, beside `best`
     stop_at_step: int | None = Field(None, ge=1)  # end early, resumable
+    on_nonfinite: Literal["stop", "skip"] = "stop"  # at a loss or gradient that is not finite
 
     @field_validator("tokens")
     @classmethod
@@ -175,7 +176,8 @@ class RunConfig(Section):
 
 
 # Keys that may differ between a run and its resumption: they decide where it runs and what it
-# leaves behind, not what it computes (another device or compiler rounds differently).
+# leaves behind, not what it computes (another device or compiler rounds differently). What to do
+# about a step that broke is asked for when one has.
 RESUME_MAY_CHANGE = frozenset(
     {
         "training.device",
@@ -185,6 +187,7 @@ RESUME_MAY_CHANGE = frozenset(
         "training.save_every",
         "training.keep_last",
         "training.stop_at_step",
+        "training.on_nonfinite",
         "tracking.wandb",
         "tracking.project",
     }
