@@ -56,7 +56,7 @@ def compare(
     All arms share windows, tokenizer, initial weights and evaluation. Finished runs are never
     repeated: give the same command again to go on. --out gets table.md, table.json, runs.parquet.
     """
-    from tinyohem.artifacts import write_json
+    from tinyohem.artifacts import atomic_file, write_json
     from tinyohem.evaluation import table
     from tinyohem.evaluation.compare import run_comparison
     from tinyohem.evaluation.comparison import check, plan_comparison
@@ -81,7 +81,8 @@ def compare(
         results = run_comparison(comparison, out, workers, progress)
         rows = table.summarise(results)
         write_json(out / "table.json", table.to_json(rows))
-        (out / "table.md").write_text(table.to_markdown(rows), encoding="utf-8")
+        with atomic_file(out / "table.md") as stream:
+            stream.write(table.to_markdown(rows).encode())
         table.write_parquet(out / "runs.parquet", results)
     if as_json:
         print_json(table.to_json(rows))
