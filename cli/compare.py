@@ -60,6 +60,7 @@ def compare(
     from tinyohem.evaluation import table
     from tinyohem.evaluation.compare import run_comparison
     from tinyohem.evaluation.comparison import check, plan_comparison
+    from tinyohem.locks import sole_writer
     from tinyohem.recipe import config_tree
     from tinyohem_cli.console import ConsoleProgress, print_json
     from tinyohem_cli.console import out as console
@@ -76,12 +77,13 @@ def compare(
     progress = ConsoleProgress()
     for warning in check(comparison):
         progress.warn(warning)
-    results = run_comparison(comparison, out, workers, progress)
-    rows = table.summarise(results)
-    write_json(out / "table.json", table.to_json(rows))
-    with atomic_file(out / "table.md") as stream:
-        stream.write(table.to_markdown(rows).encode())
-    table.write_parquet(out / "runs.parquet", results)
+    with sole_writer(out, progress=progress):
+        results = run_comparison(comparison, out, workers, progress)
+        rows = table.summarise(results)
+        write_json(out / "table.json", table.to_json(rows))
+        with atomic_file(out / "table.md") as stream:
+            stream.write(table.to_markdown(rows).encode())
+        table.write_parquet(out / "runs.parquet", results)
     if as_json:
         print_json(table.to_json(rows))
     else:

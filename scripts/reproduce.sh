@@ -39,5 +39,5 @@ tinyohem=.venv/bin/tinyohem
 "$tinyohem" compare scripts/table.toml "${dataset[@]}" "${size[@]}" --out "$out"
 # One run at a time: runs side by side compete for the machine.
 "$tinyohem" compare "${dataset[@]}" "${size[@]}" --out "$out-seconds" --budget equal-seconds \
-  --workers 1 --arm full:ohem.ratio=1.0 --arm adaptive:ohem.ratio=0.5,ohem.schedule=adaptive
+  --workers 1 --arm full:ohem.ratio=1.0 --arm ohem
 "$tinyohem" report "$out" --out "$out/report.html"

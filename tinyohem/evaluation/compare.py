@@ -11,25 +11,27 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinyohem.artifacts import hash_json, read_json, read_jsonl, write_json
+from tinyohem.artifacts import drop_leftovers, hash_json, read_json, read_jsonl, write_json
 from tinyohem.config import RunConfig, validate_config
 from tinyohem.data.prepare import prepare_data
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.breakdown import break_down, scored_labels
 from tinyohem.evaluation.comparison import Arm, Comparison
 from tinyohem.evaluation.perplexity import story_token_losses
+from tinyohem.locks import sole_writer
 from tinyohem.processes import end_with_parent
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import environment, pick_device
 from tinyohem.training.plan import budget_steps, score_table
 
 _RESULT_FORMAT = 2
+_SECONDS_TO_END = 20.0
 
 
 def run_comparison(
@@ -42,14 +44,20 @@ def run_comparison(
 
     Raises:
         InputError: `out` is a file, or holds a damaged result, or one of another config, under one
-            of these names.
+            of these names, or another process is writing there.
         RunError: a run failed; the others are finished and kept.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file", "choose another --out")
     workers = workers or default_workers()
     if comparison.budget != "equal-tokens" and workers > 1:
         progress.warn("runs side by side compete for the machine; for fair seconds: --workers 1")
+    with sole_writer(out, progress=progress):
+        drop_leftovers(out)
+        return _run_comparison(comparison, out, workers, progress)
+
+
+def _run_comparison(
+    comparison: Comparison, out: Path, workers: int, progress: Progress
+) -> list[dict[str, Any]]:
     baseline, others = comparison.arms[:1], comparison.arms[1:]
     prepared = _prepare(comparison, progress)
     progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
@@ -174,6 +182,10 @@ def _in_parallel(
                     progress.warn(failed[-1])
                     if isinstance(error, BrokenProcessPool):  # it takes no more jobs
                         waiting = iter(())
+    except KeyboardInterrupt:
+        for worker in active_children():  # a scheduler may have told this process alone
+            worker.terminate()  # SIGTERM: a run in training saves first
+        raise
     finally:
         pool.shutdown()
     if failed:
@@ -203,9 +215,17 @@ def _run_job(job: _Job, threads: int) -> dict[str, Any]:
     """Train and measure one run in a worker process; leave `result.json` behind."""
     import torch
 
+    # The worker of a comparison that was just killed needs a moment to notice.
+    with sole_writer(job.run_dir, patience=_SECONDS_TO_END):
+        torch.set_num_threads(threads)
+        return _train_and_measure(job)
+
+
+def _train_and_measure(job: _Job) -> dict[str, Any]:
+    import torch
+
     from tinyohem.training.loop import train
 
-    torch.set_num_threads(threads)
     config = job.config
     if config.training.device == "auto" and torch.cuda.is_available():
         device = f"cuda:{_place % torch.cuda.device_count()}"
