@@ -51,6 +51,12 @@ def test_it_says_which_way_a_difference_goes() -> None:
     assert "better" in cells(summarise(FULL + lower)[1])
 
 
+def test_an_arm_that_leaves_few_tokens_out_is_told_from_one_that_leaves_none() -> None:
+    arm = [{**result("topk", s, 1.0), "tokens_seen": 1000, "tokens_selected": 996} for s in (0, 1)]
+    full, topk = map(cells, summarise(FULL + arm))
+    assert (full[CELLS.index("kept")], topk[CELLS.index("kept")]) == ("100.0%", "99.6%")
+
+
 def test_it_says_when_no_difference_is_shown() -> None:
     noise = [result("topk", s, r["bits_per_byte"] + d) for s, (r, d) in
              enumerate(zip(FULL, [0.1, -0.1, 0.02], strict=True))]  # fmt: skip
