@@ -15,6 +15,7 @@ from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.weights import class_weights
 from tinyohem.training.model import Shape, build_model, head_weight, trunk
 from tinyohem.training.passes import Trunk
+from tinyohem.training.ranks import ALONE, Ranks
 from tinyohem.training.step import StepStats, training_step
 
 VOCAB, ROWS, LENGTH = 23, 4, 6
@@ -79,6 +80,7 @@ def step(
     reference: Tensor | None = None,
     seed: int = 0,
     store: SoftmaxStore | None = None,
+    ranks: Ranks = ALONE,
 ) -> StepStats:
     """Take the gradients of one step over `number` micro-batches."""
     return training_step(
@@ -92,6 +94,7 @@ def step(
         generator=torch.Generator().manual_seed(seed),
         precision=nullcontext(),
         store=store,
+        ranks=ranks,
     )
 
 
