@@ -215,7 +215,8 @@ def train(
     """Train a language model, by default on every token; --ohem-ratio turns mining on.
 
     A run folder gets config.json, metrics.jsonl, checkpoints/, eval.json and model/, which
-    transformers loads.
+    transformers loads. `torchrun --nproc-per-node 8 -m tinyohem_cli train …` trains the same run on
+    8 GPUs; training.batch_size counts the sequences of all.
     """
     from tinyohem.progress import SILENT
     from tinyohem.recipe import load_config

@@ -4,6 +4,8 @@ As a script it is one of two ranks: `python rank_cases.py FOLDER` goes through F
 leaves FOLDER/<case>.<rank>.json and FOLDER/steps.<rank>.safetensors behind.
 """
 
+import contextlib
+import io
 import json
 import math
 import os
@@ -18,6 +20,7 @@ import tiny_step
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch import distributed as dist
 
 from tinyohem.errors import TinyohemError
 from tinyohem.ohem.mining import Mining
@@ -25,6 +28,7 @@ from tinyohem.runtime import Stopwatch
 from tinyohem.training import loop
 from tinyohem.training.model import weights_hash
 from tinyohem.training.ranks import Ranks, join_ranks
+from tinyohem_cli import main as cli
 
 WAYS: dict[str, dict[str, Any]] = {
     "full": {"ratio": 1.0},
@@ -126,22 +130,37 @@ def run(
     }
 
 
+def command(arguments: list[str]) -> dict[str, Any]:
+    """Run the command line; return its exit code and what it told."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.object(sys, "argv", ["tinyohem", *arguments]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = cli._run()
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+
+
 def main(folder: Path) -> None:
     """Be a rank."""
     os.fsync = lambda _: None  # type: ignore[assignment]
-    work = json.loads((folder / "cases.json").read_text())
+    work, rank = json.loads((folder / "cases.json").read_text()), int(os.environ["RANK"])
     for port, (name, case) in zip(work["ports"], work["cases"].items(), strict=True):
         os.environ["MASTER_PORT"] = str(port)
-        ranks = join_ranks()
-        if name == "steps":
-            save_file(steps(ranks, number=2), folder / f"steps.{ranks.rank}.safetensors")
+        if "command" in case:
+            result = command(case["command"])
+        elif name == "steps":
+            ranks, result = join_ranks(), {}
+            save_file(steps(ranks, number=2), folder / f"steps.{rank}.safetensors")
             ranks.leave()
-            continue
-        run_dir = folder / case.get("run_dirs", [name] * 2)[ranks.rank]
-        result = run(Path(work["corpus"]), run_dir, case["overrides"], ranks, case.get("fault"))
-        (folder / f"{name}.{ranks.rank}.json").write_text(json.dumps(result))
-        if "error" in result:
-            torch.distributed.destroy_process_group()
+        else:
+            run_dir = folder / case.get("run_dirs", [name] * 2)[rank]
+            overrides, fault = case["overrides"], case.get("fault")
+            result = run(Path(work["corpus"]), run_dir, overrides, join_ranks(), fault)
+        (folder / f"{name}.{rank}.json").write_text(json.dumps(result))
+        if dist.is_initialized():  # it failed
+            dist.destroy_process_group()
 
 
 if __name__ == "__main__":

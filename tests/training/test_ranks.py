@@ -77,6 +77,11 @@ def free_ports(number: int) -> list[int]:
 def by_two(corpus: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of what two ranks found, case by case."""
     folder = tmp_path_factory.mktemp("ranks")
+
+    def flags(batch_size: int) -> list[str]:
+        changed = {"training.steps": 1, "training.batch_size": batch_size}
+        return ["--json", *tiny.flags(corpus, **changed)]
+
     cases: dict[str, Any] = {
         "steps": {},
         **{name: {"overrides": values} for name, values in ways_to_train(pool).items()},
@@ -84,6 +89,8 @@ def by_two(corpus: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory) -
         "nan": {"overrides": SHORT, "fault": "nan"},
         "clock": {"overrides": {**SHORT, "training.seconds": 0.3}, "fault": "clock"},
         "apart": {"overrides": {**SHORT, **TOPK}, "run_dirs": ["stop", "elsewhere"]},
+        "command": {"command": ["train", *flags(batch_size=4), f"--out={folder / 'command'}"]},
+        "refused": {"command": ["train", *flags(batch_size=5), f"--out={folder / 'refused'}"]},
         "death": {"overrides": SHORT, "fault": "death"},
     }
     work = {"corpus": str(corpus), "cases": cases, "ports": free_ports(len(cases))}
@@ -220,6 +227,26 @@ def test_a_rank_that_dies_ends_the_other(by_two: Path) -> None:
     assert result["exit_code"] == 1
     assert result["error"].startswith("lost the other ranks: ")
     assert tiny.steps_kept(by_two / "death") == [2]
+
+
+def test_one_rank_reports(by_two: Path) -> None:
+    lead, other = found(by_two, "command")
+    assert lead["code"] == other["code"] == 0
+    summary = json.loads(lead["out"])
+    assert (summary["steps"], summary["finished"], summary["tokens_seen"]) == (1, True, 4 * 32)
+    assert summary["perplexity"] == read_json(by_two / "command" / "eval.json")["perplexity"]
+    assert (other["out"], other["err"]) == ("", "")
+    assert read_json(by_two / "command" / "config.json")["environment"]["ranks"] == 2
+
+
+def test_what_all_ranks_refuse_leaves_nothing_behind(by_two: Path) -> None:
+    for result in found(by_two, "refused"):
+        assert (result["code"], result["out"]) == (2, "")
+        assert result["err"].splitlines()[-2:] == [
+            "error: training.batch_size = 5 does not divide by 2 ranks",
+            "hint: it counts the sequences of all ranks together: choose a multiple of that",
+        ]
+    assert not (by_two / "refused").exists()
 
 
 class TestOfOneRank:

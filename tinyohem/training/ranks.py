@@ -86,7 +86,7 @@ class Ranks:
         if left or not own:
             raise InputError(
                 f"training.batch_size = {training.batch_size} does not divide by {self.size} ranks",
-                "it counts the sequences of all ranks together: choose a multiple of their number",
+                "it counts the sequences of all ranks together: choose a multiple of that",
             )
         in_pass = min(training.sequences_a_pass, own)
         if own % in_pass:
