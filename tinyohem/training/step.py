@@ -110,8 +110,7 @@ def training_step(
         store = None
         weight_BT = valid_BT * mining.class_weight(labels_BT)
 
-    denominator = (weight_BT if config.denominator == "kept" else valid_BT).sum()
-    scaled_BT = (weight_BT / torch.where(denominator > 0, denominator, 1)).float()
+    scaled_BT = mining.scaled(weight_BT, valid_BT)
     with timers.get("gradient", _UNTIMED):
         loss_K = _backward(
             passes, head_VD, micro_batches, scaled_BT, keep_ratio, config, precision, store, ranks
@@ -167,7 +166,6 @@ def _backward(
         The losses (K,) of the tokens that all ranks kept.
     """
     weight_BT = ranks.own(weight_BT)
-    gamma = config.gamma if config.weight == "focal" else 0.0
     even = config.scope == "sequence" and keep_ratio < 1
     losses = []
     for i, batch in enumerate(micro_batches):
@@ -183,7 +181,9 @@ def _backward(
         width = count // len(batch.labels) if count and even else None
         hidden_KD = passes.kept(i, rows_K, width)
         with precision:
-            loss, loss_K = kept_loss(hidden_KD, head_VD, labels_K, weight_K, gamma, stored)
+            loss, loss_K = kept_loss(
+                hidden_KD, head_VD, labels_K, weight_K, config.loss_gamma, stored
+            )
         loss.backward()
         losses.append(loss_K)
     return ranks.gather_uneven(torch.cat(losses))
