@@ -46,7 +46,7 @@ class TrainingConfig(Section):
     steps: int | None = Field(None, ge=1)  # overrides `tokens`
     seconds: float | None = Field(None, gt=0)  # of training, overrides both; not repeatable
     free_selection: bool = False  # `seconds` leaves out what selection costs
-    batch_size: int = Field(8, ge=1)  # sequences an optimizer step
+    batch_size: int = Field(8, ge=1)  # sequences an optimizer step, of all ranks together
     micro_batch_size: int | None = Field(None, ge=1)  # sequences a forward pass; default: all
     seq_len: int = Field(256, ge=2)  # tokens
     seed: int = Field(0, ge=0, lt=2**32)
