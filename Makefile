@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check fix bench
+.PHONY: quickstart test check fix bench chaos fuzz
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,16 @@ check: $(VENV)/.installed-dev
 fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# faults and malformed input, minutes
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow tests/chaos -s
+
+# SECONDS=600 for each reader; what is found stays in the temporary folder
+SECONDS ?= 60
+fuzz: $(VENV)/.installed-dev
+	$(INSTALL) 'atheris>=3.0'
+	$(BIN)/python scripts/fuzz/readers.py $(SECONDS)
 
 # STORIES=file scores those; default: TINYOHEM_STORIES, else the built-in sample
 bench: $(VENV)/.installed-dev

@@ -7,17 +7,24 @@ file or the new one, never half of one.
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyohem.errors import InputError
 
+MAX_JSON_BYTES = 64 << 20  # of a file, or of a line; a metrics row has some 500
+MAX_EXPANSION = 1_000  # times the bytes read so far; text, even repeated, stays far below
+
+_MAX_JSON_DEPTH = 32
 _BUFFER_BYTES = 1 << 20
+_FREE_BYTES = 64 << 20  # what any compressed file may expand to
 
 
 def data_dir() -> Path:
@@ -74,8 +81,62 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read one JSON file, which may come from a stranger.
+
+    Raises:
+        ValueError: it is too large, not UTF-8, or not what `parse_json` takes.
+        OSError: it cannot be read.
+    """
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"more than {MAX_JSON_BYTES >> 20} MiB")
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """Return a JSON value in which every number can be computed with and every text be written.
+
+    Raises:
+        ValueError: it is not JSON, is nested deeper than 32 levels, or holds a number that is not
+            finite or needs more than 64 bits, or half of a surrogate pair.
+    """
+    try:
+        value = json.loads(
+            text, parse_constant=_no_number, parse_float=_finite_float, parse_int=_small_int
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(_MAX_JSON_DEPTH):
+        for part in level:
+            if isinstance(part, str):
+                part.encode()
+        level = [child for part in level for child in _children(part)]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else ()
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _finite_float(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
+
+
+def _small_int(text: str) -> int:
+    # The length first: Python takes quadratic time for the digits, and refuses some thousands.
+    if len(text) > 20 or not -(2**63) <= (number := int(text)) < 2**63:
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -86,13 +147,20 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return [_parse_line(path, number, line) for number, line in enumerate(lines[:-1], 1) if line]
+    rows = []
+    with path.open("rb") as stream:
+        for number in count(1):
+            line = stream.readline(MAX_JSON_BYTES)
+            if not line.endswith(b"\n") and len(line) < MAX_JSON_BYTES:
+                return rows
+            if line.rstrip(b"\n"):
+                rows.append(_parse_line(path, number, line))
+    raise AssertionError
 
 
-def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = parse_json(line.decode())
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -133,13 +201,32 @@ def open_measured(path: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], 
         return
     import pyarrow
 
-    # Not the zstandard package: its reader ends without a word where a frame is cut short.
+    # Not the zstandard package: its reader ends without a word where a frame is cut short. A frame
+    # that asks for a window of more than 128 MiB is refused by libzstd.
     with (
         pyarrow.OSFile(str(path)) as raw,
         pyarrow.CompressedInputStream(raw, codec) as stream,
-        io.BufferedReader(stream, _BUFFER_BYTES) as buffered,
+        io.BufferedReader(_Bounded(stream, raw.tell), _BUFFER_BYTES) as buffered,
     ):
         yield buffered, raw.tell
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed stream that ends in an `OSError` where it expands beyond any text."""
+
+    def __init__(self, stream: Any, position: Callable[[], int]) -> None:
+        self._stream, self._position, self._done = stream, position, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self._done += len(data)
+        if self._done > _FREE_BYTES + MAX_EXPANSION * self._position():
+            raise OSError(f"it expands to more than {MAX_EXPANSION:,} times its size")
+        return len(data)
 
 
 def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:

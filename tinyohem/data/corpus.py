@@ -134,7 +134,10 @@ def open_corpus(
     """
     if name == SAMPLE:
         return _open_sample(split)
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:  # `~somebody`
+        raise InputError(f"there is no file or folder {name}", str(error)) from None
     if path.is_file():
         if file_format(path) is None:
             raise unknown_format(path)

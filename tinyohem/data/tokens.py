@@ -13,26 +13,38 @@ A store is a folder with
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.artifacts import atomic_folder, hash_file, read_json, write_json
+from tinyohem.artifacts import atomic_folder, hash_file, write_json
 from tinyohem.data.corpus import Story
 from tinyohem.data.tokenizer import start_id
 from tinyohem.errors import InputError
 from tinyohem.progress import SILENT, Progress
+from tinyohem.record import Count, Record, read_record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 STORE_FORMAT = 1
+_ARRAYS = {"offsets": "<i8", "rows": "<i8", "bytes": "<u4", "words": "<u4"}
 _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
+_CHARACTERS_PER_BATCH = 8 << 20  # where stories are long
 
 _TOKENS_PER_COUNT = 1 << 22
+
+
+class StoreManifest(Record):
+    """What is read of a store's `manifest.json`."""
+
+    dtype: Literal["uint16", "uint32"]
+    tokens: Count
+    stories: Count
+    ids_sha256: str
+    tokenizer: str
 
 
 @dataclass(frozen=True)
@@ -139,23 +151,41 @@ def open_store(folder: Path) -> TokenStore:
     """
     hint = f"delete {folder} and run the command again to rebuild it"
     try:
-        manifest = read_json(folder / "manifest.json")
+        manifest = read_record(folder / "manifest.json", StoreManifest)
         offsets, rows, sizes, words = (
-            np.load(folder / f"{name}.npy", allow_pickle=False)
-            for name in ("offsets", "rows", "bytes", "words")
+            _load(folder / f"{name}.npy", dtype) for name, dtype in _ARRAYS.items()
         )
         ids = np.memmap(folder / "ids.bin", dtype=np.dtype(manifest["dtype"]), mode="r")
-        tokens = manifest["tokens"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise InputError(f"{folder} is not a token store: {error}", hint) from None
-    if len(ids) != tokens or offsets[-1] != tokens or len(rows) != len(offsets) - 1:
+    tokens, stories = manifest["tokens"], manifest["stories"]
+    if (len(ids), len(offsets)) != (tokens, stories + 1) or {len(rows), len(sizes), len(words)} != {
+        stories
+    }:
         raise InputError(f"the token store {folder} was cut short", hint)
+    if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) < 1).any():
+        raise InputError(f"the token store {folder} is damaged: its stories do not join", hint)
     return TokenStore(ids, offsets, rows, sizes, words, manifest)
 
 
+def _load(path: Path, dtype: str) -> NDArray[Any]:
+    # Mapped first: a header that promises more than the file holds then takes no memory.
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim != 1 or array.dtype != dtype:
+        raise ValueError(f"{path.name} holds {array.dtype} {array.shape}")
+    return np.array(array)
+
+
 def _batched(stories: Iterable[Story]) -> Iterator[list[Story]]:
-    iterator = iter(stories)
-    while batch := list(islice(iterator, _STORIES_PER_BATCH)):
+    batch: list[Story] = []
+    characters = 0
+    for story in stories:
+        batch.append(story)
+        characters += len(story.text)
+        if len(batch) == _STORIES_PER_BATCH or characters >= _CHARACTERS_PER_BATCH:
+            yield batch
+            batch, characters = [], 0
+    if batch:
         yield batch
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyohem.artifacts import atomic_folder, hash_file, read_json, write_json
-from tinyohem.difficulty.finish import EXAMPLES, EXAMPLES_FILE
+from tinyohem.artifacts import atomic_folder, hash_file, write_json
+from tinyohem.difficulty.finish import EXAMPLES, EXAMPLES_FILE, read_examples
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.page import HISTOGRAM_FILE, PAGE_FILE
 from tinyohem.difficulty.ranking import lowest, write_percentiles
@@ -86,7 +86,7 @@ def add_metric(
             "scores_sha256": hash_file(partial / SCORES_FILE),
         }
         write_json(partial / MANIFEST_FILE, manifest)
-        examples = read_json(table.folder / EXAMPLES_FILE)
+        examples = read_examples(table)
         examples[name] = {
             end: [
                 {

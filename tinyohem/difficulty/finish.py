@@ -27,8 +27,10 @@ from tinyohem.difficulty.ranking import (
     write_percentiles,
 )
 from tinyohem.difficulty.shards import SHARD_SCHEMA, read_shard
-from tinyohem.difficulty.table import FORMAT, MANIFEST_FILE, METRICS, SCORES_FILE
+from tinyohem.difficulty.table import FORMAT, MANIFEST_FILE, METRICS, SCORES_FILE, ScoreTable
+from tinyohem.errors import InputError
 from tinyohem.progress import Progress
+from tinyohem.record import Count, Figure, Record, check_record, read_record
 
 MIN_COMPRESSED_BYTES = 100  # below, the frame's own bytes outweigh what the text holds
 EXAMPLES_FILE = "examples.json"
@@ -109,6 +111,41 @@ def write_scores(
         "scores_sha256": hash_file(out / SCORES_FILE),
     }
     write_json(out / MANIFEST_FILE, manifest)
+
+
+class ExampleRecord(Record):
+    """One story in `examples.json`."""
+
+    row: Count
+    value: Figure
+    opening: str
+
+
+class ExamplesRecord(Record):
+    """The examples of one metric."""
+
+    easiest: list[ExampleRecord]
+    hardest: list[ExampleRecord]
+
+
+def read_examples(table: ScoreTable) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return the easiest and the hardest stories by each metric of a score table.
+
+    Raises:
+        InputError: they are not there, or damaged.
+    """
+    path = table.folder / EXAMPLES_FILE
+    try:
+        examples = read_record(path, Record)
+        for metric in table.metrics:
+            ends = check_record(examples.get(metric), ExamplesRecord)
+            if len(ends["easiest"]) != len(ends["hardest"]):
+                raise ValueError(f"{metric}: one end holds more stories than the other")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged: {error}", "Score the corpus again, into another folder"
+        ) from None
+    return {metric: examples[metric] for metric in table.metrics}
 
 
 def _rank(work: Path, workers: int, progress: Progress) -> dict[str, int]:

@@ -95,7 +95,13 @@ def _reuse(out: Path, description: dict[str, Any], progress: Progress) -> ScoreT
 def _begin_or_resume(unfinished: Path, description: dict[str, Any], progress: Progress) -> None:
     """Keep the shards of an earlier pass only if it scored the same corpus in the same way."""
     described = unfinished / _DESCRIPTION_FILE
-    if described.exists() and read_json(described) == description:
+    try:
+        known = read_json(described) if unfinished.exists() else None
+    except (OSError, ValueError) as error:  # someone else's folder of that name, perhaps
+        raise InputError(
+            f"{unfinished} holds no pass that was begun here: {error}", "Choose another --out"
+        ) from None
+    if known == description:
         progress.note(f"going on with the scores in {unfinished}")
         return
     shutil.rmtree(unfinished, ignore_errors=True)

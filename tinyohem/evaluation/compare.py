@@ -14,20 +14,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
-from tinyohem.artifacts import hash_json, read_json, read_jsonl, write_json
+from tinyohem.artifacts import hash_json, read_jsonl, write_json
 from tinyohem.config import RunConfig, validate_config
 from tinyohem.data.prepare import prepare_data
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.breakdown import break_down, scored_labels
 from tinyohem.evaluation.comparison import Arm, Comparison
 from tinyohem.evaluation.perplexity import story_token_losses
+from tinyohem.evaluation.table import RunResult
 from tinyohem.processes import end_with_parent
 from tinyohem.progress import SILENT, Progress
+from tinyohem.record import Count, Figure, Record, check_record, read_record
 from tinyohem.runtime import environment
 from tinyohem.training.plan import budget_steps, score_table
 
 _RESULT_FORMAT = 2
+
+
+class ValidationRow(Record):
+    """A row of `metrics.jsonl` with a validation loss."""
+
+    step: Count
+    loss: Figure = Field(alias="val/loss")
+    seconds: Figure = Field(alias="train/seconds")
 
 
 def run_comparison(
@@ -222,7 +233,13 @@ def _finished(job: _Job) -> dict[str, Any] | None:
     path = job.run_dir / "result.json"
     if not path.exists():
         return None
-    result = dict(read_json(path))
+    try:
+        result = dict(read_record(path, RunResult))
+        if missing := RunResult.of_a_run() - result.keys():
+            raise ValueError(f"it lacks {sorted(missing)[0]}")
+    except ValueError as error:
+        hint = "choose another --out, or delete that folder"
+        raise InputError(f"{path} is no result that can be read: {error}", hint) from None
     if not _same(result, job):
         raise InputError(
             f"{job.run_dir} holds the result of another config or other stories",
@@ -236,7 +253,7 @@ def _same(result: Mapping[str, Any], job: _Job) -> bool:
     if (result.get("format"), result.get("tokens_sha256")) != (_RESULT_FORMAT, job.tokens):
         return False
     try:
-        return validate_config(result["config"]) == job.config
+        return validate_config(result.get("config", {})) == job.config
     except InputError:
         return False
 
@@ -261,8 +278,14 @@ def _add_time_to_baseline(results: list[dict[str, Any]], baseline: str, out: Pat
 
 
 def _curve(out: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = read_jsonl(out / _folder_name(result["arm"], result["seed"]) / "metrics.jsonl")
-    return [row for row in rows if "val/loss" in row]
+    path = out / _folder_name(result["arm"], result["seed"]) / "metrics.jsonl"
+    try:
+        rows = [check_record(row, ValidationRow) for row in read_jsonl(path) if "val/loss" in row]
+        if not rows:
+            raise ValueError("it holds no validation loss")
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None
+    return rows
 
 
 def _folder_name(arm: str, seed: int) -> str:

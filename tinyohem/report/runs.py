@@ -9,13 +9,81 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from tinyohem.artifacts import read_json, read_jsonl
+from tinyohem.artifacts import read_jsonl
 from tinyohem.errors import InputError
-from tinyohem.evaluation.table import Row, summarise
+from tinyohem.evaluation.table import Row, RunResult, summarise
+from tinyohem.record import Count, Figure, Record, check_record, read_record
+from tinyohem.settings import MAX_COUNT
 
 FloatArray = NDArray[np.float64]
+_MAX_RUNS = 10_000
+_BYTES_PER_RUN = 4_096
 _ARM_FOLDER = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
+
+
+class StoreOfRun(Record):
+    """What a run's record says of a token store."""
+
+    name: str = ""
+    split: str = ""
+    stories: Count = 0
+    tokens: Count = 0
+    ids_sha256: str
+
+
+class ValidStore(StoreOfRun):
+    """Of its validation stories there is more to compare."""
+
+    corpus: str
+    tokenizer: str
+
+
+class TrainingRecord(Record):
+    """What turns steps into tokens."""
+
+    batch_size: int = Field(ge=1, le=MAX_COUNT)
+    seq_len: int = Field(ge=1, le=MAX_COUNT)
+
+
+class SectionsRecord(Record):
+    """A run's config, of any version."""
+
+    __pydantic_extra__: dict[str, dict[str, Any]]
+    training: TrainingRecord
+
+
+class EnvironmentRecord(Record):
+    """Where a run ran."""
+
+    packages: dict[str, Any] | None = None
+
+
+class RunFolderRecord(Record):
+    """What the report reads of a `config.json`."""
+
+    config: SectionsRecord
+    num_steps: Count | None = None
+    num_parameters: Count = 0
+    train: StoreOfRun
+    valid: ValidStore
+    environment: EnvironmentRecord | None = None
+
+
+class EvaluationRecord(Record):
+    """What the report reads of an `eval.json`."""
+
+    loss: Figure | None = None
+    perplexity: Figure | None = None
+    bits_per_byte: Figure | None = None
+
+
+class MetricsRow(Record):
+    """A row of `metrics.jsonl`."""
+
+    __pydantic_extra__: dict[str, Figure | None]
+    step: int = Field(ge=0, le=MAX_COUNT)
 
 
 @dataclass(frozen=True)
@@ -169,46 +237,35 @@ def _read_arms(folder: Path, prefix: str, order: list[str]) -> list[RunGroup]:
 
 
 def _read_run(folder: Path, label: str) -> RunLog:
-    record = _read(folder / "config.json")
-    if not _is_record(record):
+    try:
+        record = read_record(folder / "config.json", RunFolderRecord)
+    except ValueError as error:
         raise InputError(
-            f"{folder / 'config.json'} is no run's, or another version's",
+            f"{folder / 'config.json'} is no run's, or another version's: {error}",
             "name a folder that `train` or `compare` wrote with --out",
-        )
+        ) from None
     rows = read_jsonl(folder / "metrics.jsonl")
     if not rows:
         raise InputError(f"{folder} has no metrics yet", "wait for the run's first line of them")
     for number, row in enumerate(rows, 1):
-        if "step" not in row or not all(isinstance(v, int | float | None) for v in row.values()):
+        try:
+            check_record(row, MetricsRow)
+        except ValueError as error:
             raise InputError(
-                f"{folder / 'metrics.jsonl'}: line {number} is not a row of figures",
+                f"{folder / 'metrics.jsonl'}: line {number} is not a row of figures: {error}",
                 "delete that line, or mend it",
-            )
-    evaluation = _read(folder / "eval.json") if (folder / "eval.json").exists() else None
+            ) from None
+    evaluation = _read_evaluation(folder / "eval.json")
     return RunLog(folder, label, record, rows, evaluation)
 
 
-def _is_record(record: dict[str, Any]) -> bool:
-    """Whether a config.json has what the report reads of it."""
+def _read_evaluation(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
     try:
-        training = record["config"]["training"]
-        return (
-            training["batch_size"] * training["seq_len"] > 0
-            and all(isinstance(section, dict) for section in record["config"].values())
-            and {"corpus", "tokenizer", "ids_sha256"} <= record["valid"].keys()
-        )
-    except (KeyError, TypeError, AttributeError):
-        return False
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = read_json(path)
+        return read_record(path, EvaluationRecord)
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is damaged: no object", "bring the run's own file back")
-    return value
 
 
 def _read_results(folder: Path) -> list[dict[str, Any]]:
@@ -220,9 +277,19 @@ def _read_results(folder: Path) -> list[dict[str, Any]]:
     from pyarrow import parquet
 
     try:
-        results: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-        return [result for result in results if isinstance(result["arm"], str)]
-    except (pyarrow.ArrowInvalid, KeyError) as error:
+        metadata = parquet.read_metadata(path)
+        if "arm" not in (column.path for column in metadata.schema):
+            raise ValueError("it names no arms")
+        # A name stays one, however often it is repeated.
+        file = parquet.ParquetFile(path, metadata=metadata, read_dictionary=["arm"])
+        if not 1 <= file.metadata.num_rows <= _MAX_RUNS:
+            raise ValueError(f"it has {file.metadata.num_rows:,} rows")
+        known = [name for name in file.schema_arrow.names if name in RunResult.model_fields]
+        table = file.read(columns=known)
+        if table.nbytes > _BYTES_PER_RUN * file.metadata.num_rows:
+            raise ValueError("it holds more than figures")
+        return [check_record(result, RunResult) for result in table.to_pylist()]
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise InputError(
             f"{path} is damaged: {error}", "repeat the `compare` command: it keeps finished runs"
         ) from None

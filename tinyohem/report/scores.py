@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
-from tinyohem.artifacts import hash_file, hash_json, read_json, write_json
+from tinyohem.artifacts import hash_file, hash_json, write_json
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.diagnose import By, diagnose
 from tinyohem.evaluation.diagnostics import Group
@@ -19,12 +20,62 @@ from tinyohem.evaluation.inspection import (
 )
 from tinyohem.evaluation.source import Evaluation, open_evaluation
 from tinyohem.progress import Progress
+from tinyohem.record import Count, Figure, Record, read_record
 from tinyohem.report.runs import RunLog
 
 CACHE_FILE = "breakdown.json"
 _FORMAT = 1
 _WAYS = get_args(By)
 _STORY_TOKENS = 400  # a longer story is no picture any more
+
+
+class GroupRecord(Record):
+    """A `Group` as it is kept."""
+
+    name: str
+    tokens: Count
+    loss: Figure
+    share_of_loss: Figure
+
+
+class GroupsRecord(Record):
+    """The groups of each way to make them."""
+
+    loss: list[GroupRecord]
+    frequency: list[GroupRecord]
+    difficulty: list[GroupRecord]
+
+
+class TokenRecord(BaseModel):
+    """An `InspectedToken` as it is kept."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    text: str
+    loss: Figure
+    kept: bool
+
+
+class StoryRecord(BaseModel):
+    """An `InspectedStory` as it is kept."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    title: str
+    loss: Figure
+    perplexity: Figure | None
+    ratio: Figure
+    num_tokens: int = Field(ge=1)
+    num_kept: int = Field(ge=1)
+    threshold: Figure
+    kept_loss: Figure
+    tokens: list[TokenRecord] = Field(min_length=1)
+
+
+class KeptRecord(Record):
+    """What an earlier report found; anything else is found again."""
+
+    identity: str
+    by: GroupsRecord
+    story: StoryRecord
 
 
 @dataclass
@@ -100,10 +151,9 @@ def _identity(run: RunLog, model: Path) -> str:
 
 def _read(cache: Path) -> dict[str, Any]:
     try:
-        kept = read_json(cache)
+        return read_record(cache, KeptRecord)
     except (OSError, ValueError):
         return {}
-    return kept if isinstance(kept, dict) else {}
 
 
 def _group(part: dict[str, Any]) -> Group:

@@ -9,6 +9,7 @@ checkpoints/latest          name of the newest folder
 checkpoints/best            name of the folder with the lowest validation loss
 """
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,12 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tinyohem.artifacts import atomic_file, atomic_folder, hash_file, read_json, write_json
+from tinyohem.artifacts import atomic_file, atomic_folder, hash_file, write_json
 from tinyohem.errors import InputError
 from tinyohem.progress import Progress
+from tinyohem.record import Count, Figure, Record, read_record
 
 _MINING = "mining:"  # ahead of the names of what mining remembers
 _HASHED = ("model/model.safetensors", "optimizer.safetensors")
+_STEP_FOLDER = re.compile(r"step_(\d{6,18})")
 
 
 @dataclass
@@ -38,6 +41,19 @@ class RunState:
     select_seconds: float = 0.0  # of them, on what plain training does not do
     best_loss: float | None = None  # nats per token on the validation head
     pool_step: int = 0  # ahead of which the pool in use was mined; 0: the one it began with
+
+
+class StateRecord(Record):
+    """A `state.json`."""
+
+    step: Count
+    tokens_seen: Count
+    tokens_selected: Count
+    train_seconds: Figure
+    select_seconds: Figure = 0.0
+    best_loss: Figure | None
+    pool_step: Count = 0
+    sha256: dict[str, str]
 
 
 def save_checkpoint(
@@ -69,7 +85,8 @@ def save_checkpoint(
         _write_pointer(folder / pointer, path.name)
     # Later steps are damaged ones that a resumption passed over.
     whole = [p for p in _step_folders(run_dir) if _step(p) <= state.step]
-    keep = {_read_pointer(folder / "best"), *(p.name for p in whole[-keep_last:])}
+    best = _pointed(folder / "best")
+    keep = {best and best.name, *(p.name for p in whole[-keep_last:])}
     for old in _step_folders(run_dir):
         if old.name not in keep:
             shutil.rmtree(old)
@@ -109,7 +126,22 @@ def load_checkpoint(
 
     Returns:
         the run's state, and what mining remembered.
+
+    Raises:
+        InputError: it is of another model or other optimizers, whole though it may be.
     """
+    from safetensors import SafetensorError
+
+    try:
+        return _load(path, model, optimizers)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        told = str(error).splitlines()[0]
+        raise InputError(f"{path} does not fit this run: {told}", "choose another --out") from None
+
+
+def _load(
+    path: Path, model: nn.Module, optimizers: Sequence[Optimizer]
+) -> tuple[RunState, dict[str, Tensor]]:
     from safetensors.torch import load_file
 
     weights = load_file(path / "model" / "model.safetensors")
@@ -121,8 +153,8 @@ def load_checkpoint(
     torch.set_rng_state(tensors.pop("rng.cpu"))
     for optimizer in optimizers:
         moments = {
-            index: _moments(tensors, name)
-            for index, name in enumerate(_optimizer_order(model, optimizer))
+            index: _moments(tensors, name, parameter.shape)
+            for index, (name, parameter) in enumerate(_numbered(model, optimizer))
         }
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
@@ -135,10 +167,13 @@ def load_checkpoint(
 
 
 def read_state(path: Path) -> RunState:
-    """Return the state that a checkpoint was written in."""
-    state = read_json(path / "state.json")
-    state.pop("sha256")
-    return RunState(**state)
+    """Return the state that a checkpoint was written in.
+
+    Raises:
+        ValueError: its file is damaged.
+    """
+    state = read_record(path / "state.json", StateRecord)
+    return RunState(**{key: state[key] for key in RunState.__annotations__ if key in state})
 
 
 def saved_states(run_dir: Path) -> list[RunState]:
@@ -147,15 +182,14 @@ def saved_states(run_dir: Path) -> list[RunState]:
     for path in _step_folders(run_dir):
         try:
             states.append(read_state(path))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             continue
     return states
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """Return the checkpoint that `latest` names, if any."""
-    name = _read_pointer(run_dir / "checkpoints" / "latest")
-    return run_dir / "checkpoints" / name if name else None
+    return _pointed(run_dir / "checkpoints" / "latest")
 
 
 def checkpoint_of(path: Path, progress: Progress) -> Path | None:
@@ -166,8 +200,7 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
     Raises:
         InputError: it is damaged, or a run that has none yet.
     """
-    if path.name in ("latest", "best") and path.is_file():
-        path = path.parent / _read_pointer(path)
+    path = _followed(path)
     if (path / "checkpoints").is_dir():
         newest = newest_sound_checkpoint(path, progress)
         if newest is None:
@@ -183,47 +216,58 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
 
 def resolve_model_folder(path: Path) -> Path:
     """Return the folder that transformers can load: of a run, a checkpoint, or `path` itself."""
-    if path.name in ("latest", "best") and path.is_file():
-        path = path.parent / _read_pointer(path)
+    path = _followed(path)
     return path / "model" if (path / "model" / "config.json").exists() else path
 
 
 def tokens_seen(path: Path) -> int | None:
-    """Return how many tokens the weights of a run or a checkpoint were trained on, if it is one."""
+    """Return how many tokens the weights of a run or a checkpoint were trained on, if it is one.
+
+    Raises:
+        InputError: what says so is damaged.
+    """
     folder = resolve_model_folder(path)
     if folder.name != "model":
         return None
     owner = folder.parent
     owner = owner if (owner / "state.json").exists() else latest_checkpoint(owner) or owner
-    state = owner / "state.json"
-    return int(read_json(state)["tokens_seen"]) if state.exists() else None
+    if not (owner / "state.json").exists():
+        return None
+    try:
+        return read_state(owner).tokens_seen
+    except ValueError as error:
+        raise InputError(f"{owner / 'state.json'} is damaged: {error}", _OTHER) from None
 
 
-def _optimizer_order(model: nn.Module, optimizer: Optimizer) -> list[str]:
-    """Return parameter names in the order in which the optimizer numbers them."""
+def _numbered(model: nn.Module, optimizer: Optimizer) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters, with their names, in the order in which the optimizer counts them."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [name_of[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    return [(name_of[id(p)], p) for group in optimizer.param_groups for p in group["params"]]
 
 
 def _optimizer_tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
     tensors = {"rng.cpu": torch.get_rng_state()}
     for optimizer in optimizers:
-        names = _optimizer_order(model, optimizer)
+        names = _numbered(model, optimizer)
         tensors |= {
-            f"{moment}:{names[index]}": tensor.detach().cpu().contiguous()
+            f"{moment}:{names[index][0]}": tensor.detach().cpu().contiguous()
             for index, moments in optimizer.state_dict()["state"].items()
             for moment, tensor in moments.items()
         }
     return tensors
 
 
-def _moments(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def _moments(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> dict[str, Tensor]:
     """Return one parameter's moments by their own names."""
-    return {
+    moments = {
         key.removesuffix(f":{name}"): tensor
         for key, tensor in tensors.items()
         if key.partition(":")[2] == name
     }
+    for moment, tensor in moments.items():
+        if tensor.shape not in (shape, torch.Size()):  # AdamW counts its steps in a scalar
+            raise ValueError(f"{moment} of {name} has the shape {tuple(tensor.shape)}")
+    return moments
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -233,7 +277,8 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _step_folders(run_dir: Path) -> list[Path]:
-    return sorted((run_dir / "checkpoints").glob("step_*"), key=_step)
+    found = (run_dir / "checkpoints").glob("step_*")
+    return sorted((path for path in found if _STEP_FOLDER.fullmatch(path.name)), key=_step)
 
 
 def _step(path: Path) -> int:
@@ -243,7 +288,7 @@ def _step(path: Path) -> int:
 def _fault(path: Path) -> str | None:
     """Say what is wrong with a checkpoint; None where every file is there and whole."""
     try:
-        hashes = read_json(path / "state.json")["sha256"]
+        hashes = read_record(path / "state.json", StateRecord)["sha256"]
         for name in _HASHED:
             if hash_file(path / name) != hashes[name]:
                 return f"{name} was cut short or changed"
@@ -257,5 +302,26 @@ def _write_pointer(path: Path, name: str) -> None:
         stream.write(f"{name}\n".encode())
 
 
-def _read_pointer(path: Path) -> str:
-    return path.read_text().strip() if path.exists() else ""
+def _pointed(pointer: Path) -> Path | None:
+    """Return the checkpoint that `latest` or `best` names; None where it is gone or names none.
+
+    A name is a folder's beside the pointer: it cannot lead elsewhere.
+    """
+    try:
+        name = pointer.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return pointer.with_name(name) if _STEP_FOLDER.fullmatch(name) else None
+
+
+def _followed(path: Path) -> Path:
+    """Return the checkpoint that a path names if it is `latest` or `best`, else the path."""
+    if path.name not in ("latest", "best") or not path.is_file():
+        return path
+    named = _pointed(path)
+    if named is None:
+        raise InputError(f"{path} names no checkpoint", _OTHER)
+    return named
+
+
+_OTHER = "choose another one"
