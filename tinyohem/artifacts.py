@@ -147,7 +147,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
     with path.open("rb") as stream:
         for number in count(1):
             line = stream.readline(MAX_JSON_BYTES)
@@ -192,7 +192,7 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def open_measured(path: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]:
+def open_measured(path: Path) -> Iterator[tuple["io.BufferedReader[Any]", Callable[[], int]]]:
     """Open like `open_binary`; the function tells how many bytes of the file itself were read."""
     codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
     if codec is None:

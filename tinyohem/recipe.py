@@ -55,7 +55,7 @@ def recipe_text(name: str) -> str:
     if name.endswith(".toml"):
         try:
             return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # not UTF-8, or a name with a null byte
             raise InputError(f"cannot read the recipe {name}: {error}", "check the path") from None
     if name not in recipe_names():
         raise InputError(

@@ -136,8 +136,10 @@ def open_corpus(
         return _open_sample(split)
     try:
         path = Path(name).expanduser()
-    except RuntimeError as error:  # `~somebody`
-        raise InputError(f"there is no file or folder {name}", str(error)) from None
+        if "\0" in name:
+            raise ValueError("it holds a null byte")
+    except (RuntimeError, ValueError) as error:  # `~somebody`
+        raise InputError(f"there is no file or folder {name}: {error}", "check the path") from None
     if path.is_file():
         if file_format(path) is None:
             raise unknown_format(path)

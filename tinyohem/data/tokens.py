@@ -44,7 +44,7 @@ class StoreManifest(Record):
     tokens: Count
     stories: Count
     ids_sha256: str
-    tokenizer: str
+    tokenizer: str = ""
 
 
 @dataclass(frozen=True)
