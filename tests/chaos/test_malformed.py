@@ -6,6 +6,7 @@ handed to the commands that read it. What still is valid may succeed; all else m
 
 import random
 import shutil
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -240,6 +241,7 @@ def _generated(
     numbers: range, workshop: Workshop, hand_over: Callable[[Arguments], str], tmp_path: Path
 ) -> Counter[tuple[str, str]]:
     counts: Counter[tuple[str, str]] = Counter()
+    told: list[str] = []
     names = list(TARGETS)
     for number in numbers:
         rng = random.Random(number)
@@ -251,11 +253,13 @@ def _generated(
         _rehash(copy, rng)
         try:
             counts[name, hand_over(arguments)] += 1
-        except BaseException as error:
-            error.add_note(f"case {number}: {name}, {target.relative_to(copy)}")
-            raise
+        except Exception as error:  # the others are still worth knowing
+            where = traceback.format_exc(limit=-3)
+            told.append(f"case {number}: {name}, {target.relative_to(copy)}: {error!r}\n{where}")
+            print(told[-1])
         shutil.rmtree(folder)
         shutil.rmtree(tmp_path / "new", ignore_errors=True)
+    assert not told, f"{len(told)} of {len(numbers)}:\n\n" + "\n\n".join(told)
     return counts
 
 

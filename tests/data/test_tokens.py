@@ -242,9 +242,9 @@ def test_arrays_of_another_kind_are_refused(
 def test_a_header_of_more_than_the_file_takes_no_memory(tmp_path: Path, tokenizer: Any) -> None:
     build_store(STORIES, tokenizer, tmp_path / "store", {})
     path = tmp_path / "store" / "rows.npy"
-    path.write_bytes(
-        path.read_bytes().replace(b"(5,), }        ", b"(9999999999999,"[:9] + b"), }")
-    )
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"(5,), }" + b" " * 12, b"(9999999999999,), }"))
+    assert path.read_bytes() != before
     with pytest.raises(InputError, match="is not a token store"):
         open_store(tmp_path / "store")
 
