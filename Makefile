@@ -1,4 +1,4 @@
-# The whole life of the project in five words.
+# The whole life of the project in a few words.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

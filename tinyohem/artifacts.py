@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -87,7 +88,10 @@ def read_json(path: Path) -> Any:
         ValueError: it is too large, not UTF-8, or not what `parse_json` takes.
         OSError: it cannot be read.
     """
-    if path.stat().st_size > MAX_JSON_BYTES:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        raise ValueError("it is no file")
+    if status.st_size > MAX_JSON_BYTES:
         raise ValueError(f"more than {MAX_JSON_BYTES >> 20} MiB")
     return parse_json(path.read_text(encoding="utf-8"))
 
@@ -145,7 +149,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: a line before the last is damaged.
     """
-    if not path.exists():
+    if not path.is_file():
         return []
     rows: list[dict[str, Any]] = []
     with path.open("rb") as stream:

@@ -19,25 +19,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["tinyohem"]):
-    from tinyohem.artifacts import read_json, read_jsonl
-    from tinyohem.data.blocks import read_blocks
-    from tinyohem.data.files import read_texts
-    from tinyohem.data.tokens import open_store
-    from tinyohem.difficulty.curriculum import load_plan
-    from tinyohem.difficulty.finish import read_examples
-    from tinyohem.difficulty.summary import summarise
-    from tinyohem.difficulty.table import open_scores
-    from tinyohem.errors import TinyohemError
-    from tinyohem.evaluation.comparison import check, plan_comparison
-    from tinyohem.ohem.pool import read_manifest, read_shard, shards_of
-    from tinyohem.recipe import load_config
-    from tinyohem.report.runs import read_material
-    from tinyohem.report.tables import environment_table, runs_table, settings_table
-    from tinyohem.training.checkpoint import latest_checkpoint, newest_sound_checkpoint, read_state
-
-from tinyohem.artifacts import atomic_folder, hash_file
-from tinyohem.progress import SILENT
+from tinyohem.errors import TinyohemError
 
 WORK = Path(tempfile.gettempdir()) / "tinyohem-fuzz"
 RUN = {
@@ -71,6 +53,9 @@ def corpus(suffix: str) -> Callable[[bytes], None]:
     """Read a story file both ways: as texts, and in blocks that are parsed later."""
 
     def read(data: bytes) -> None:
+        from tinyohem.data.blocks import read_blocks
+        from tinyohem.data.files import read_texts
+
         path = _file(f"stories{suffix}", data)
         _drain(read_texts(path))
         for block, _ in read_blocks(path, "text"):
@@ -81,22 +66,31 @@ def corpus(suffix: str) -> Callable[[bytes], None]:
 
 def recipe(data: bytes) -> None:
     """Read a recipe as `train --recipe` does."""
+    from tinyohem.recipe import load_config
+
     load_config(str(_file("a.toml", data)))
 
 
 def comparison(data: bytes) -> None:
     """Read a comparison file as `compare` does, short of its data."""
+    from tinyohem.evaluation.comparison import check, plan_comparison
+
     check(plan_comparison(_file("a.toml", data), (), None, None, {}))
 
 
 def json_file(data: bytes) -> None:
     """Read one JSON value, then JSON lines."""
+    from tinyohem.artifacts import read_json, read_jsonl
+
     read_jsonl(_file("a.jsonl", data))
     read_json(_file("a.json", data))
 
 
 def run_folder(data: bytes) -> None:
     """Read a run for the report: record, log and evaluation stand one after the other."""
+    from tinyohem.report.runs import read_material
+    from tinyohem.report.tables import environment_table, runs_table, settings_table
+
     record, log, evaluation, *_ = [*data.split(b"\0"), b"", b""]
     _file("run/config.json", record)
     _file("run/metrics.jsonl", log)
@@ -111,6 +105,8 @@ def run_folder(data: bytes) -> None:
 
 def results(data: bytes) -> None:
     """Read the table of a comparison's runs."""
+    from tinyohem.report.runs import read_material
+
     arm = _file("compared/a-seed0/config.json", json.dumps(RUN).encode()).parent
     (arm / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
     read_material([_file("compared/runs.parquet", data).parent])
@@ -118,6 +114,9 @@ def results(data: bytes) -> None:
 
 def checkpoint(data: bytes) -> None:
     """Read what points to a checkpoint, and its state."""
+    from tinyohem.progress import SILENT
+    from tinyohem.training.checkpoint import latest_checkpoint, newest_sound_checkpoint, read_state
+
     pointer, _, state = data.partition(b"\0")
     step = _file("run/checkpoints/step_000020/state.json", state).parent
     _file("run/checkpoints/latest", pointer)
@@ -129,6 +128,8 @@ def checkpoint(data: bytes) -> None:
 
 def pool(data: bytes) -> None:
     """Read a pool's manifest and one shard."""
+    from tinyohem.ohem.pool import read_manifest, read_shard, shards_of
+
     manifest, _, frame = data.partition(b"\0")
     folder = _file("pool/manifest.json", manifest).parent
     known = read_manifest(folder)
@@ -140,6 +141,11 @@ def pool(data: bytes) -> None:
 
 def scores(data: bytes) -> None:
     """Read a score folder whose manifest agrees with its table."""
+    from tinyohem.artifacts import hash_file
+    from tinyohem.difficulty.finish import read_examples
+    from tinyohem.difficulty.summary import summarise
+    from tinyohem.difficulty.table import open_scores
+
     manifest, examples, table, *_ = [*data.split(b"\0\0\0\0", 2), b"", b""]
     path = _file("scores/scores.parquet", table)
     try:
@@ -157,6 +163,8 @@ def scores(data: bytes) -> None:
 
 def plan(data: bytes) -> None:
     """Read a saved curriculum."""
+    from tinyohem.difficulty.curriculum import load_plan
+
     described, _, order = data.partition(b"\0")
     _file("plan/plan.json", described)
     load_plan(_file("plan/order.safetensors", order).parent)
@@ -164,6 +172,8 @@ def plan(data: bytes) -> None:
 
 def tokens(data: bytes) -> None:
     """Read a token store: the parts stand one after the other."""
+    from tinyohem.data.tokens import open_store
+
     parts = [*data.split(b"\0\0\0\0", 2), b"", b""]
     for name, part in zip(("manifest.json", "offsets.npy", "ids.bin"), parts, strict=False):
         path = _file(f"store/{name}", part)
@@ -205,7 +215,7 @@ def _seeds(name: str, folder: Path) -> None:
     import pyarrow.parquet as pq
     from safetensors.numpy import save
 
-    from tinyohem.artifacts import compress
+    from tinyohem.artifacts import atomic_folder, compress
     from tinyohem.data.corpus import open_corpus
     from tinyohem.difficulty.scoring import score_corpus
 
@@ -266,6 +276,11 @@ def _seeds(name: str, folder: Path) -> None:
 def fuzz(name: str, arguments: list[str]) -> None:
     """Hand one reader to libFuzzer; returns never."""
     read, allowed = READERS[name], (TinyohemError, *ALSO.get(name, ()))
+    with atheris.instrument_imports(include=["tinyohem"]):
+        try:
+            read((WORK / name / "seed").read_bytes())  # imports what it needs
+        except allowed:
+            pass
 
     def one_input(data: bytes) -> None:
         try:
@@ -281,6 +296,7 @@ def main() -> int:
     """Run every reader in a process of its own, which libFuzzer ends; print one line each."""
     seconds, *names = sys.argv[1:]
     if len(names) == 2 and Path(names[1]).is_file():
+        _seeds(names[0], WORK / names[0])
         fuzz(names[0], [names[1]])
     if os.environ.get("TINYOHEM_FUZZ") == "1":
         seeds = WORK / names[0]

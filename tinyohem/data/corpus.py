@@ -213,7 +213,8 @@ def _open_files(
             # Not the name: a file that was moved still holds the same stories.
             hashes.append([file_format(path), hash_file(path)])
         except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+            what = f"{path} cannot be read: {error.strerror}"
+            raise InputError(what, "check its permissions") from error
         progress.advance(len(hashes))
     progress.finish()
 

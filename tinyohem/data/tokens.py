@@ -156,7 +156,7 @@ def open_store(folder: Path) -> TokenStore:
             _load(folder / f"{name}.npy", dtype) for name, dtype in _ARRAYS.items()
         )
         ids = np.memmap(folder / "ids.bin", dtype=np.dtype(manifest["dtype"]), mode="r")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{folder} is not a token store: {error}", hint) from None
     tokens, stories = manifest["tokens"], manifest["stories"]
     if (len(ids), len(offsets)) != (tokens, stories + 1) or {len(rows), len(sizes), len(words)} != {

@@ -148,7 +148,8 @@ def load_plan(folder: Path) -> CurriculumPlan:
         plan = CurriculumPlan(load_file(folder / _ORDER_FILE)["order"], saved["origin"])
         intact = plan.hash == saved["hash"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"{folder} holds no curriculum plan that can be read: {error}") from None
+        what = f"{folder} holds no curriculum plan that can be read: {error}"
+        raise InputError(what, "Start a new run") from None
     if not intact:
         raise InputError(f"the curriculum plan in {folder} was changed", "Start a new run")
     return plan

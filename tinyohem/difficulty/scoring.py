@@ -127,5 +127,6 @@ def _score_shards(
         progress.advance(int(100 * shard.share), {"stories": rows, "stories/s": rate})
     progress.finish()
     if not paths:
-        raise InputError(f"the corpus {corpus.name} ({corpus.split}) holds no stories")
+        what = f"the corpus {corpus.name} ({corpus.split}) holds no stories"
+        raise InputError(what, "Check the file and --text-field")
     return paths

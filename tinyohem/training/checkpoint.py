@@ -278,7 +278,8 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _step_folders(run_dir: Path) -> list[Path]:
     found = (run_dir / "checkpoints").glob("step_*")
-    return sorted((path for path in found if _STEP_FOLDER.fullmatch(path.name)), key=_step)
+    own = (path for path in found if _STEP_FOLDER.fullmatch(path.name) and not path.is_symlink())
+    return sorted(own, key=_step)
 
 
 def _step(path: Path) -> int:

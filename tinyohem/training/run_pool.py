@@ -137,4 +137,8 @@ def _folder(run: Run, step: int) -> Path:
 def _own_pools(run: Run) -> dict[int, Path]:
     folders = (run.run_dir / "pools").glob("step_*")
     found = [(folder.name.removeprefix("step_"), folder) for folder in folders]
-    return {int(step): folder for step, folder in found if re.fullmatch(r"\d{6,18}", step)}
+    return {
+        int(step): folder
+        for step, folder in found
+        if re.fullmatch(r"\d{6,18}", step) and not folder.is_symlink()
+    }
