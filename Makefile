@@ -36,7 +36,7 @@ fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# faults and malformed input, minutes
+# CHAOS_KILLS=60 kill -9 at random moments, CHAOS_SEED=0; and malformed input
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow tests/chaos -s
 

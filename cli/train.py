@@ -198,6 +198,15 @@ def train(
             "--resume", help="never refuses to touch an existing run, auto goes on if it can"
         ),
     ] = "never",
+    on_nonfinite: Annotated[
+        str | None,
+        typer.Option(
+            "--on-nonfinite",
+            help="At a loss or gradient that is not finite: stop, or skip the step, which leaves "
+            "weights and optimizer as they were, is counted, ends the run after 10 in a row, and "
+            "makes a GPU wait at every step; default: stop",
+        ),
+    ] = None,
     wandb: Annotated[
         str | None,
         typer.Option("--wandb", help="off, offline or online; default: off"),
@@ -234,6 +243,7 @@ def train(
         "training.steps": steps,
         "training.seed": seed,
         "training.device": device,
+        "training.on_nonfinite": on_nonfinite,
         "training.compile": compile_model,
         "ohem.ratio": ohem_ratio,
         "ohem.select": ohem_select,
@@ -280,6 +290,7 @@ def _print_result(run: "Run", perplexity: "Perplexity | None", as_json: bool) ->
         "steps": run.state.step,
         "tokens_seen": run.state.tokens_seen,
         "tokens_selected": run.state.tokens_selected,
+        "skipped_steps": run.state.skipped_steps,
         "train_seconds": run.state.train_seconds,
     }
     if as_json:

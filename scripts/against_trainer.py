@@ -28,7 +28,7 @@ def main(
     from tinyohem.data.tokenizer import start_id
     from tinyohem.evaluation.perplexity import evaluate_perplexity
     from tinyohem.recipe import load_config
-    from tinyohem.training.model import model_shape
+    from tinyohem.shapes import model_shape
     from tinyohem_cli.console import ConsoleProgress, print_json
 
     config = load_config(

@@ -30,7 +30,7 @@ HOMES = {
         "tinyohem.ohem.config",
         "tinyohem.ohem.pool",
         "tinyohem.record",
-        "tinyohem.report.",
+        "tinyohem.report.records",
         "tinyohem.settings",
     ),
     "rich": ("tinyohem_cli.",),

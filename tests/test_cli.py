@@ -119,7 +119,7 @@ class TestHelp:
         from tinyohem.data.prepare import HOLDOUT_EVERY
 
         assert f"every {HOLDOUT_EVERY}th story" in options["--valid"].help
-        from tinyohem.training.model import PRESETS
+        from tinyohem.shapes import PRESETS
 
         assert set(re.findall(r"\d[\d.]*[km]", options["--model"].help)) == set(PRESETS)
         from tinyohem.ohem.schedule import NAMED_SCHEDULES
@@ -226,7 +226,7 @@ class TestRecipes:
         ohem, random = load_config("ohem").model_dump(), load_config("random").model_dump()
         assert (ohem["ohem"].pop("select"), random["ohem"].pop("select")) == ("topk", "random")
         assert ohem == random
-        assert load_config("baseline") == load_config("tinystories-2m") == RunConfig()
+        assert load_config("baseline") == load_config("tinystories-2m") == validate_config({})
 
 
 class TestPipeline:
@@ -259,6 +259,7 @@ class TestPipeline:
             "steps",
             "tokens_seen",
             "tokens_selected",
+            "skipped_steps",
             "train_seconds",
         }
         assert (summary["run"], summary["finished"], summary["steps"]) == (str(run_dir), True, 20)

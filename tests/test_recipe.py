@@ -45,7 +45,7 @@ class TestPrecedence:
         assert config.training.seed == 2
 
     def test_nothing_given_is_the_defaults(self) -> None:
-        assert load_config() == RunConfig()
+        assert load_config() == validate_config({})
         assert load_config().ohem.ratio == 1.0
 
     @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ class TestShippedRecipes:
         assert found.ohem == base.ohem.model_copy(update=changes)
 
     def test_the_spelled_out_recipe_is_the_defaults(self) -> None:
-        assert load_config("tinystories-2m") == RunConfig()
+        assert load_config("tinystories-2m") == validate_config({})
 
 
 class TestRefusals:
@@ -306,3 +306,18 @@ class TestBias:
     def test_random_never_does(self, schedule: str, ratio: float) -> None:
         overrides = {"ohem.schedule": schedule, "ohem.ratio": ratio, "ohem.select": "random"}
         assert not load_config(overrides=overrides).ohem.biases_the_end
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"preset": "260k"}, 16e-3),
+        ({"preset": "0.5m"}, 16e-3),  # width 80, the rate of the README's table
+        ({}, 5.7e-3),  # `2m`, width 160: 16e-3 / 2**1.5
+        ({"preset": "0.5m", "hidden_size": 320, "num_heads": 4}, 2e-3),  # 16e-3 / 4**1.5
+    ],
+)
+def test_the_learning_rate_suits_the_width_unless_chosen(model: dict, expected: float) -> None:
+    assert validate_config({"model": model}).optim.peak_lr == pytest.approx(expected)
+    chosen = validate_config({"model": model, "optim": {"lr": 3e-3}})
+    assert chosen.optim.peak_lr == 3e-3

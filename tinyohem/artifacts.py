@@ -4,28 +4,33 @@ Everything the project writes goes through here, so that a kill at any moment le
 file or the new one, never half of one.
 """
 
+import errno
 import hashlib
 import io
 import json
-import math
 import os
+import re
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyohem.errors import InputError
+from tinyohem.strict_json import parse_json
 
 MAX_JSON_BYTES = 64 << 20  # of a file, or of a line; a metrics row has some 500
 MAX_EXPANSION = 1_000  # times the bytes read so far; text, even repeated, stays far below
 
-_MAX_JSON_DEPTH = 32
 _BUFFER_BYTES = 1 << 20
 _FREE_BYTES = 64 << 20  # what any compressed file may expand to
+_SEAL = "seal"
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.(partial|replaced)")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def data_dir() -> Path:
@@ -35,7 +40,17 @@ def data_dir() -> Path:
 
 def is_leftover(path: Path) -> bool:
     """Whether `path` is what a killed process had begun to write, of use to nobody."""
-    return path.name.startswith(".") and path.suffix in (".partial", ".replaced")
+    return path.name.startswith(".") and path.suffix in (".partial", ".replaced", ".lock")
+
+
+def drop_leftovers(*folders: Path) -> None:
+    """Remove what killed processes had begun to write in these folders, not in those below.
+
+    For the one process that writes there: another's would look the same.
+    """
+    for path in [path for folder in folders if folder.is_dir() for path in folder.iterdir()]:
+        if _LEFTOVER.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
@@ -44,7 +59,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        with partial.open("wb") as stream:
+        with _naming(path), partial.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -61,7 +76,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     replaced = partial.with_suffix(".replaced")
     partial.mkdir()
     try:
-        yield partial
+        with _naming(path):
+            yield partial
         for file in partial.rglob("*"):
             if file.is_file():
                 with file.open("rb") as stream:
@@ -72,6 +88,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file where the disk is full, whichever library was writing.
+
+    Rust's say so in a text alone: safetensors in an error of its own, tokenizers in a bare
+    `Exception`.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = re.search(r"\(os error (\d+)\)$", str(error))
+        code = error.errno if isinstance(error, OSError) else told and int(told[1])
+        if code in _NO_ROOM or (code and not isinstance(error, OSError)):
+            raise OSError(code, os.strerror(code), str(path)) from None
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -96,51 +129,25 @@ def read_json(path: Path) -> Any:
     return parse_json(path.read_text(encoding="utf-8"))
 
 
-def parse_json(text: str) -> Any:
-    """Return a JSON value in which every number can be computed with and every text be written.
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object together with its own hash, atomically, so that any change is found."""
+    write_json(path, {**value, _SEAL: hash_json(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote, or an earlier version without a hash.
 
     Raises:
-        ValueError: it is not JSON, is nested deeper than 32 levels, or holds a number that is not
-            finite or needs more than 64 bits, or half of a surrogate pair.
+        OSError: the file is not there or cannot be read.
+        ValueError: it was cut short or changed.
     """
-    try:
-        value = json.loads(
-            text, parse_constant=_no_number, parse_float=_finite_float, parse_int=_small_int
-        )
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    level = [value]
-    for _ in range(_MAX_JSON_DEPTH):
-        for part in level:
-            if isinstance(part, str):
-                part.encode()
-        level = [child for part in level for child in _children(part)]
-        if not level:
-            return value
-    raise ValueError("nested too deeply")
-
-
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return [*value, *value.values()]
-    return value if isinstance(value, list) else ()
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no JSON number")
-
-
-def _finite_float(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text[:20]} is too large a number")
-    return number
-
-
-def _small_int(text: str) -> int:
-    # The length first: Python takes quadratic time for the digits, and refuses some thousands.
-    if len(text) > 20 or not -(2**63) <= (number := int(text)) < 2**63:
-        raise ValueError(f"{text[:20]} is too large a number")
-    return number
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is no JSON object")
+    seal = value.pop(_SEAL, None)
+    if seal is not None and seal != hash_json(value):
+        raise ValueError(f"{path.name} was changed")
+    return value
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -176,6 +183,21 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file under a folder, in hex, by its path from there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
+
+
+def checksum_file(path: Path) -> int:
+    """Return the CRC-32 of a file's bytes: finds damage, not malice, at five times the speed."""
+    value = 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(_BUFFER_BYTES):
+            value = zlib.crc32(chunk, value)
+    return value
 
 
 def hash_json(value: Any) -> str:

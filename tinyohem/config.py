@@ -10,6 +10,7 @@ from tinyohem.difficulty.pacing import Pacing, parse_weights
 from tinyohem.errors import InputError
 from tinyohem.ohem.config import OhemConfig
 from tinyohem.settings import MAX_COUNT, Section, parse_tokens
+from tinyohem.shapes import model_shape, suitable_lr
 
 
 class DataConfig(Section):
@@ -58,6 +59,7 @@ class TrainingConfig(Section):
     save_every: int | None = Field(None, ge=1, le=MAX_COUNT)  # default: ten times a run
     keep_last: int = Field(2, ge=1, le=MAX_COUNT)  # checkpoints, beside `best`
     stop_at_step: int | None = Field(None, ge=1, le=MAX_COUNT)  # end early, resumable
+    on_nonfinite: Literal["stop", "skip"] = "stop"  # at a loss or gradient that is not finite
 
     @field_validator("tokens")
     @classmethod
@@ -86,7 +88,7 @@ class OptimConfig(Section):
     """The optimizer and its learning-rate schedule."""
 
     optimizer: Literal["adamw", "muon"] = "muon"  # for the trunk's matrices; AdamW for the rest
-    lr: float = Field(16e-3, gt=0)
+    lr: float | None = Field(None, gt=0)  # default: by the width, 5.7e-3 for `2m`
     schedule: Literal["cosine", "wsd"] = "wsd"
     warmup_fraction: float = Field(0.05, ge=0, lt=1)  # of all steps
     decay_fraction: float = Field(0.2, gt=0, le=1)  # of all steps; `wsd` only
@@ -95,6 +97,12 @@ class OptimConfig(Section):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate, which `validate_config` fills in where nobody chose one."""
+        assert self.lr is not None
+        return self.lr
 
 
 class CurriculumConfig(Section):
@@ -168,7 +176,8 @@ class RunConfig(Section):
 
 
 # Keys that may differ between a run and its resumption: they decide where it runs and what it
-# leaves behind, not what it computes (another device or compiler rounds differently).
+# leaves behind, not what it computes (another device or compiler rounds differently). What to do
+# about a step that broke is asked for when one has.
 RESUME_MAY_CHANGE = frozenset(
     {
         "training.device",
@@ -178,6 +187,7 @@ RESUME_MAY_CHANGE = frozenset(
         "training.save_every",
         "training.keep_last",
         "training.stop_at_step",
+        "training.on_nonfinite",
         "tracking.wandb",
         "tracking.project",
     }
@@ -190,7 +200,7 @@ def validate_config(tree: Any) -> RunConfig:
         raise InputError("a config is a table of sections", _SHOW)
     reject_unknown_keys(tree)
     try:
-        return RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"] if part != "function-after")
@@ -201,6 +211,10 @@ def validate_config(tree: Any) -> RunConfig:
             else f"[{field}]: {rule}",
             "`tinyohem train --help` lists every option with its unit and default",
         ) from None
+    if config.optim.lr is not None:
+        return config
+    lr = suitable_lr(model_shape(config.model).hidden_size)
+    return config.model_copy(update={"optim": config.optim.model_copy(update={"lr": lr})})
 
 
 def reject_unknown_keys(tree: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinyohem.artifacts import read_json
+from tinyohem.artifacts import read_sealed
 
 Count = Annotated[int, Field(ge=0)]
 Figure = int | float
@@ -27,7 +27,7 @@ def read_record(path: Path, record: type[Record]) -> dict[str, Any]:
         ValueError: it is no such object.
         OSError: it cannot be read.
     """
-    return check_record(read_json(path), record)
+    return check_record(read_sealed(path), record)
 
 
 def check_record(value: Any, record: type[Record]) -> dict[str, Any]:

@@ -192,6 +192,13 @@ TARGETS: dict[str, list[str]] = {
 }
 
 
+def _unsealed(path: Path) -> dict[str, Any]:
+    """Read a file without the hash of itself, which earlier versions did not write."""
+    known = dict(read_json(path))
+    known.pop("seal", None)
+    return known
+
+
 def _rehash(folder: Path, rng: random.Random) -> None:
     """Now and then make a manifest agree with the damage, as a stranger would."""
     if rng.random() < 0.5:
@@ -199,11 +206,13 @@ def _rehash(folder: Path, rng: random.Random) -> None:
     manifest, scores = folder / "manifest.json", folder / "scores.parquet"
     try:
         if scores.exists():
-            write_json(manifest, {**read_json(manifest), "scores_sha256": hash_file(scores)})
+            _set(manifest, scores_sha256=hash_file(scores))
         for state in folder.glob("checkpoints/*/state.json"):
-            known = read_json(state)
-            known["sha256"] = {name: hash_file(state.parent / name) for name in known["sha256"]}
-            write_json(state, known)
+            listed = _unsealed(state)["sha256"]
+            _set(state, sha256={name: hash_file(state.parent / name) for name in listed})
+        for sealed in ("examples.json", "manifest.json"):
+            if (folder / sealed).exists():
+                _set(folder / sealed)
     except (ValueError, TypeError, KeyError):
         return
 
@@ -283,7 +292,7 @@ def test_a_sample_of_the_generated(
 
 
 def _set(path: Path, **keys: Any) -> None:
-    write_json(path, {**read_json(path), **keys})
+    write_json(path, {**_unsealed(path), **keys})
 
 
 HAND_MADE: dict[str, tuple[str, Callable[[Path], object], str]] = {

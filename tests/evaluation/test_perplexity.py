@@ -28,8 +28,9 @@ VOCAB, SEQ_LEN = 320, 32
 
 def exported(folder: Path, tokenizer: Any, *, seq_len: int, seed: int = 0) -> Path:
     """Save an untrained model: what it predicts does not matter, that both agree does."""
+    from tinyohem.shapes import Shape
     from tinyohem.training.checkpoint import export_model
-    from tinyohem.training.model import Shape, build_model
+    from tinyohem.training.model import build_model
 
     model = build_model(Shape(16, 1, 2, 32), len(tokenizer), seq_len, 0, seed)
     export_model(folder, model, tokenizer)
@@ -137,7 +138,8 @@ class TestReferences:
         assert losses[start] == 0
 
     def test_a_uniform_model_scores_the_vocabulary(self, store: TokenStore, tokenizer: Any) -> None:
-        from tinyohem.training.model import Shape, build_model
+        from tinyohem.shapes import Shape
+        from tinyohem.training.model import build_model
 
         model = build_model(Shape(16, 1, 2, 32), len(tokenizer), SEQ_LEN, 0, seed=0)
         with torch.no_grad():

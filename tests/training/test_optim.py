@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tinyohem.config import OptimConfig
-from tinyohem.training.model import Shape, build_model
+from tinyohem.shapes import Shape
+from tinyohem.training.model import build_model
 from tinyohem.training.optim import build_optimizers, learning_rate, update
 
 COSINE = OptimConfig(lr=2.0, schedule="cosine", warmup_fraction=0.1, min_lr_ratio=0.1)
@@ -100,7 +101,7 @@ def test_a_step_is_that_of_adamw() -> None:
 
 def test_muon_takes_the_matrices_of_the_trunk_and_adamw_the_rest() -> None:
     model = build_model(Shape(16, 2, 2, 32), 40, 8, start_id=0, seed=0)
-    adamw, muon = build_optimizers(model, OptimConfig(optimizer="muon"))
+    adamw, muon = build_optimizers(model, OptimConfig(optimizer="muon", lr=16e-3))
     names = {id(p): name for name, p in model.named_parameters()}
     by_muon = [names[id(p)] for p in muon.param_groups[0]["params"]]
     by_adamw = [[names[id(p)] for p in group["params"]] for group in adamw.param_groups]
@@ -114,7 +115,7 @@ def test_muon_takes_the_matrices_of_the_trunk_and_adamw_the_rest() -> None:
 def test_a_step_of_muon_moves_a_matrix_as_far_as_adamw_would() -> None:
     """0.2 · √max(rows, columns) times an orthogonal matrix: every entry's mean square is 0.2²."""
     model = build_model(Shape(64, 1, 2, 64), 40, 8, start_id=0, seed=0)
-    optimizers = build_optimizers(model, OptimConfig(optimizer="muon", weight_decay=0.0))
+    optimizers = build_optimizers(model, OptimConfig(optimizer="muon", lr=16e-3, weight_decay=0.0))
     matrix = model.model.layers[0].self_attn.q_proj.weight
     before = matrix.detach().clone()
     model(input_ids=torch.arange(8)[None]).logits.square().mean().backward()

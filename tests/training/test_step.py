@@ -14,7 +14,8 @@ from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.selection import select
-from tinyohem.training.model import Shape, build_model, head_weight, trunk
+from tinyohem.shapes import Shape
+from tinyohem.training.model import build_model, head_weight, trunk
 from tinyohem.training.passes import Trunk, choose_way
 from tinyohem.training.step import StepStats, training_step
 

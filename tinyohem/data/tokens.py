@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.artifacts import atomic_folder, hash_file, write_json
+from tinyohem.artifacts import atomic_folder, checksum_file, hash_file, write_sealed
 from tinyohem.data.corpus import Story
 from tinyohem.data.tokenizer import start_id
 from tinyohem.errors import InputError
@@ -35,6 +35,7 @@ _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text
 _CHARACTERS_PER_BATCH = 8 << 20  # where stories are long
 
 _TOKENS_PER_COUNT = 1 << 22
+_CHECKED_BYTES = 2 << 30
 
 
 class StoreManifest(Record):
@@ -45,6 +46,7 @@ class StoreManifest(Record):
     stories: Count
     ids_sha256: str
     tokenizer: str = ""
+    crc32: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,22 +138,33 @@ def build_store(
             "bytes": sum(sizes),
             "words": sum(words),
             "ids_sha256": hash_file(partial / "ids.bin"),
+            "crc32": _checksums(partial),
             **origin,
         }
-        write_json(partial / "manifest.json", manifest)
+        write_sealed(partial / "manifest.json", manifest)
     progress.finish()
     return open_store(folder)
 
 
-def open_store(folder: Path) -> TokenStore:
+def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
     """Map a finished store into memory.
 
+    A file of at most 2 GiB is read once and held against its checksum: about a second, and what is
+    read stays in memory for training. Of a larger one only the length is looked at.
+
+    Args:
+        every_byte: check larger files too.
+
     Raises:
-        InputError: the folder holds no store, or one that was cut short.
+        InputError: the folder holds no store, or one that was cut short or changed.
     """
     hint = f"delete {folder} and run the command again to rebuild it"
     try:
         manifest = read_record(folder / "manifest.json", StoreManifest)
+        for name, checksum in _checksums(folder, every_byte).items():
+            if checksum != (manifest.get("crc32") or {}).get(name, checksum):
+                what = f"{name} was cut short or changed"
+                raise InputError(f"the token store {folder} is damaged: {what}", hint)
         offsets, rows, sizes, words = (
             _load(folder / f"{name}.npy", dtype) for name, dtype in _ARRAYS.items()
         )
@@ -159,9 +172,8 @@ def open_store(folder: Path) -> TokenStore:
     except (OSError, EOFError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{folder} is not a token store: {error}", hint) from None
     tokens, stories = manifest["tokens"], manifest["stories"]
-    if (len(ids), len(offsets)) != (tokens, stories + 1) or {len(rows), len(sizes), len(words)} != {
-        stories
-    }:
+    lengths = (len(ids), len(offsets) - 1, len(rows), len(sizes), len(words))
+    if lengths != (tokens, stories, stories, stories, stories):
         raise InputError(f"the token store {folder} was cut short", hint)
     if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) < 1).any():
         raise InputError(f"the token store {folder} is damaged: its stories do not join", hint)
@@ -174,6 +186,16 @@ def _load(path: Path, dtype: str) -> NDArray[Any]:
     if array.ndim != 1 or array.dtype != dtype:
         raise ValueError(f"{path.name} holds {array.dtype} {array.shape}")
     return np.array(array)
+
+
+def _checksums(folder: Path, every_byte: bool = True) -> dict[str, int]:
+    """Return the checksums of a store's arrays, of the very large ones only where asked to."""
+    files = [folder / "ids.bin", *(folder / f"{name}.npy" for name in _ARRAYS)]
+    return {
+        path.name: checksum_file(path)
+        for path in files
+        if every_byte or path.stat().st_size <= _CHECKED_BYTES
+    }
 
 
 def _batched(stories: Iterable[Story]) -> Iterator[list[Story]]:

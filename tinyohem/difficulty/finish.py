@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyohem.artifacts import atomic_file, hash_file, write_json
+from tinyohem.artifacts import atomic_file, hash_file, write_sealed
 from tinyohem.difficulty.flags import Flag
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.ranking import (
@@ -27,13 +27,16 @@ from tinyohem.difficulty.ranking import (
     write_percentiles,
 )
 from tinyohem.difficulty.shards import SHARD_SCHEMA, read_shard
-from tinyohem.difficulty.table import FORMAT, MANIFEST_FILE, METRICS, SCORES_FILE, ScoreTable
-from tinyohem.errors import InputError
+from tinyohem.difficulty.table import (
+    EXAMPLES_FILE,
+    FORMAT,
+    MANIFEST_FILE,
+    METRICS,
+    SCORES_FILE,
+)
 from tinyohem.progress import Progress
-from tinyohem.record import Count, Figure, Record, check_record, read_record
 
 MIN_COMPRESSED_BYTES = 100  # below, the frame's own bytes outweigh what the text holds
-EXAMPLES_FILE = "examples.json"
 EXAMPLES = 10
 SHARDS_PER_ROW_GROUP = 16  # 65,536 stories
 _STORED = [
@@ -94,7 +97,7 @@ def write_scores(
         for table in _final_tables(shards, work, totals, workers):
             writer.write_table(table)
     _add_openings(totals, shards)
-    write_json(out / EXAMPLES_FILE, totals.examples)
+    write_sealed(out / EXAMPLES_FILE, totals.examples)
     metrics = {
         name: {"raw": m.raw, "harder": m.harder, "undefined": totals.stories - defined[name]}
         for name, m in METRICS.items()
@@ -110,42 +113,7 @@ def write_scores(
         "columns": TABLE_SCHEMA.names,
         "scores_sha256": hash_file(out / SCORES_FILE),
     }
-    write_json(out / MANIFEST_FILE, manifest)
-
-
-class ExampleRecord(Record):
-    """One story in `examples.json`."""
-
-    row: Count
-    value: Figure
-    opening: str
-
-
-class ExamplesRecord(Record):
-    """The examples of one metric."""
-
-    easiest: list[ExampleRecord]
-    hardest: list[ExampleRecord]
-
-
-def read_examples(table: ScoreTable) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Return the easiest and the hardest stories by each metric of a score table.
-
-    Raises:
-        InputError: they are not there, or damaged.
-    """
-    path = table.folder / EXAMPLES_FILE
-    try:
-        examples = read_record(path, Record)
-        for metric in table.metrics:
-            ends = check_record(examples.get(metric), ExamplesRecord)
-            if len(ends["easiest"]) != len(ends["hardest"]):
-                raise ValueError(f"{metric}: one end holds more stories than the other")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is damaged: {error}", "Score the corpus again, into another folder"
-        ) from None
-    return {metric: examples[metric] for metric in table.metrics}
+    write_sealed(out / MANIFEST_FILE, manifest)
 
 
 def _rank(work: Path, workers: int, progress: Progress) -> dict[str, int]:

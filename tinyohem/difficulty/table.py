@@ -16,10 +16,11 @@ from tinyohem.artifacts import hash_file
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError
-from tinyohem.record import Count, Record, read_record
+from tinyohem.record import Count, Figure, Record, check_record, read_record
 
 SCORES_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
+EXAMPLES_FILE = "examples.json"
 FORMAT = 1
 _AGAIN = "Score the corpus again, into another folder"
 _ROW_BYTES = 24  # at least: a text's hash, 64 hex digits, compresses to 32
@@ -198,6 +199,39 @@ def _rows(path: Path, manifest: dict[str, Any]) -> int:
     if rows * _ROW_BYTES > path.stat().st_size:
         raise ValueError(f"{SCORES_FILE} is too small for its {rows:,} rows")
     return rows
+
+
+class ExampleRecord(Record):
+    """One story in `examples.json`."""
+
+    row: Count
+    value: Figure
+    opening: str
+
+
+class ExamplesRecord(Record):
+    """The examples of one metric."""
+
+    easiest: list[ExampleRecord]
+    hardest: list[ExampleRecord]
+
+
+def read_examples(table: ScoreTable) -> dict[str, Any]:
+    """Return the easiest and hardest stories by each metric, as the pass over the text left them.
+
+    Raises:
+        InputError: the file is gone or damaged.
+    """
+    path = table.folder / EXAMPLES_FILE
+    try:
+        examples = read_record(path, Record)
+        for metric in table.metrics:
+            ends = check_record(examples.get(metric), ExamplesRecord)
+            if len(ends["easiest"]) != len(ends["hardest"]):
+                raise ValueError(f"{metric}: one end holds more stories than the other")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}", _AGAIN) from None
+    return {metric: examples[metric] for metric in table.metrics}
 
 
 def combined_difficulty(table: ScoreTable, weights: dict[str, float]) -> FloatArray:

@@ -15,8 +15,9 @@ from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.ranking import top_k
 from tinyohem.runtime import DeviceTimer, autocast, step_generator
+from tinyohem.shapes import model_shape
 from tinyohem.training import step as training
-from tinyohem.training.model import build_model, head_weight, model_shape, trunk
+from tinyohem.training.model import build_model, head_weight, trunk
 from tinyohem.training.optim import build_optimizers, update
 from tinyohem.training.passes import Trunk
 
@@ -42,7 +43,7 @@ def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
 
     def finish() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), config.optim.max_grad_norm)
-        update(optimizers, config.optim.lr)
+        update(optimizers, config.optim.peak_lr)
 
     steps = _ours(config, device, model, finish, compiled=False)
     if config.training.compile:

@@ -114,6 +114,11 @@ class OhemConfig(Section):
         """Whether each step chooses its own ratio."""
         return self.schedule == "adaptive"
 
+    @property
+    def loss_gamma(self) -> float:
+        """γ of the loss itself; 0 where it is plain cross entropy."""
+        return self.gamma if self.weight == "focal" else 0.0
+
     def mix_schedule(self) -> MixSchedule:
         """Return the shares of the sources of `mixed` over training."""
         return parse_mix(self.mix)

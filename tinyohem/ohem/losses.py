@@ -37,7 +37,7 @@ Softmax = tuple[Tensor, Tensor, Tensor]
 class SoftmaxChunk:
     """The softmax of some tokens, as numerators and denominators."""
 
-    hidden_CD: Tensor
+    hidden_CD: Tensor | None  # None where the logits were given
     labels_C: Tensor  # token ids; ignored labels stand as 0
     loss_C: Tensor  # nats
     exp_CV: Tensor  # numerators
@@ -70,7 +70,7 @@ class SoftmaxStore:
         self._used = 0
         return self
 
-    def write(self, hidden_CD: Tensor, head_VD: Tensor, labels_C: Tensor) -> Softmax:
+    def write(self, hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
         """Compute the softmax of the tokens that come next."""
         at = slice(self._used, self._used + len(labels_C))
         self._used = at.stop
@@ -85,25 +85,30 @@ class SoftmaxStore:
 
 
 def softmax_chunks(
-    hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor, store: SoftmaxStore | None = None
+    hidden_BTD: Tensor,
+    head_VD: Tensor | None,
+    labels_BT: Tensor,
+    store: SoftmaxStore | None = None,
 ) -> Iterator[SoftmaxChunk]:
     """Yield the softmax of all tokens in order, a chunk at a time; call it without a graph.
 
-    With a `store` it is kept there, so nobody may overwrite it.
+    Without a head the states are the logits. With a `store` the softmax is kept there, so nobody
+    may overwrite it.
     """
-    rows, softmax = _chunk_rows(head_VD), store.write if store else _softmax
     hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_BT.flatten().clamp(min=0)
+    rows, softmax = _chunk_rows(hidden_ND, head_VD), store.write if store else _softmax
     for hidden_CD, labels_C in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True):
-        yield SoftmaxChunk(hidden_CD, labels_C, *softmax(hidden_CD, head_VD, labels_C))
+        states_CD = None if head_VD is None else hidden_CD
+        yield SoftmaxChunk(states_CD, labels_C, *softmax(hidden_CD, head_VD, labels_C))
 
 
 @torch.no_grad()
-def token_losses(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tensor:
+def token_losses(hidden_BTD: Tensor, head_VD: Tensor | None, labels_BT: Tensor) -> Tensor:
     """Return −log p(label) of every token, without a graph.
 
     Args:
         hidden_BTD: (B, T, D) states that the head turns into logits.
-        head_VD: (V, D) output embedding.
+        head_VD: (V, D) output embedding; None: the states are the logits, D = V.
         labels_BT: int64 (B, T); `IGNORE_INDEX` marks tokens that do not count.
 
     Returns:
@@ -127,7 +132,7 @@ def kept_rows(weight_N: Tensor, count: int | None = None) -> Tensor:
 
 def kept_loss(
     hidden_KD: Tensor,
-    head_VD: Tensor,
+    head_VD: Tensor | None,
     labels_K: Tensor,
     weight_K: Tensor,
     gamma: float = 0.0,
@@ -140,7 +145,7 @@ def kept_loss(
     Args:
         hidden_KD: (K, D) states of the kept tokens alone, so that the head's work shrinks with
             them.
-        head_VD: (V, D) output embedding.
+        head_VD: (V, D) output embedding; None: the states are the logits, D = V.
         labels_K: int64 (K,) token ids.
         weight_K: (K,) weights; no gradient flows into them.
         gamma: γ ≥ 0.
@@ -162,15 +167,15 @@ class _LinearCrossEntropy(Function):
     def forward(
         ctx: Any,
         hidden_ND: Tensor,
-        head_VD: Tensor,
+        head_VD: Tensor | None,
         labels_N: Tensor,
         weight_N: Tensor,
         gamma: float,
         stored: tuple[SoftmaxStore, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        rows = _chunk_rows(head_VD)
+        rows = _chunk_rows(hidden_ND, head_VD)
         places = stored[1].split(rows) if stored else ()
-        grad_head_VD = torch.zeros_like(head_VD)
+        grad_head_VD = None if head_VD is None else torch.zeros_like(head_VD, dtype=_sums(head_VD))
         grads_hidden, losses = [], []
         for i, (hidden_CD, labels_C, weight_C) in enumerate(
             zip(hidden_ND.split(rows), labels_N.split(rows), weight_N.split(rows), strict=True)
@@ -185,10 +190,14 @@ class _LinearCrossEntropy(Function):
             # Weights and denominators scale (C, D) matrices instead of the far wider (C, V) one.
             # f depends on the logits through ℓ alone, so f'(ℓ) joins them.
             scale_C1 = (weight_C * _focal_slope(loss_C, gamma))[:, None] / sum_C1
-            grads_hidden.append((exp_CV @ head_VD) * scale_C1)
-            _add_product_(grad_head_VD, exp_CV.T, hidden_CD * scale_C1)
+            if head_VD is None or grad_head_VD is None:
+                grads_hidden.append(exp_CV.mul_(scale_C1))
+                continue
+            grads_hidden.append((exp_CV.to(head_VD.dtype) @ head_VD) * scale_C1)
+            _add_product_(grad_head_VD, exp_CV.T, (hidden_CD * scale_C1).to(hidden_CD.dtype))
         loss_N = torch.cat(losses) if losses else weight_N.new_zeros(0)
         grad_hidden_ND = torch.cat(grads_hidden) if grads_hidden else hidden_ND
+        # The head's is cast by autograd.
         ctx.save_for_backward(grad_hidden_ND.to(hidden_ND.dtype), grad_head_VD)
         ctx.mark_non_differentiable(loss_N)
         return (focal(loss_N, gamma) * weight_N).sum(), loss_N
@@ -197,7 +206,8 @@ class _LinearCrossEntropy(Function):
     @once_differentiable
     def backward(ctx: Any, grad_sum: Tensor, _grad_losses: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden_ND, grad_head_VD = ctx.saved_tensors
-        return grad_hidden_ND * grad_sum, grad_head_VD * grad_sum, None, None, None, None
+        grad_head_VD = None if grad_head_VD is None else grad_head_VD * grad_sum
+        return grad_hidden_ND * grad_sum, grad_head_VD, None, None, None, None
 
 
 def focal(loss_N: Tensor, gamma: float) -> Tensor:
@@ -215,22 +225,31 @@ def _focal_slope(loss_N: Tensor, gamma: float) -> Tensor:
     return miss_N**gamma * (1 + gamma * ratio_N * torch.exp(-loss_N))
 
 
+def _sums(tensor: Tensor) -> torch.dtype:
+    """Return the type to add up in: of half-precision numbers, float32."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
 def _add_product_(sum_VD: Tensor, exp_VC: Tensor, hidden_CD: Tensor) -> None:
-    if torch.is_autocast_enabled(sum_VD.device.type):  # it does not reach in-place products
-        sum_VD += exp_VC @ hidden_CD
+    autocast = torch.is_autocast_enabled(sum_VD.device.type)  # does not reach in-place products
+    if autocast or hidden_CD.dtype != sum_VD.dtype:
+        sum_VD += exp_VC.to(hidden_CD.dtype) @ hidden_CD
     else:
         sum_VD.addmm_(exp_VC, hidden_CD)
 
 
-def _softmax(hidden_CD: Tensor, head_VD: Tensor, labels_C: Tensor) -> Softmax:
+def _softmax(hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
     return _softmax_(_logits(hidden_CD, head_VD), labels_C)
 
 
-def _logits(hidden_CD: Tensor, head_VD: Tensor, out_CV: Tensor | None = None) -> Tensor:
+def _logits(hidden_CD: Tensor, head_VD: Tensor | None, out_CV: Tensor | None = None) -> Tensor:
     """Return logits (C, V) in at least float32, in the memory of `out_CV` where there is one."""
+    if head_VD is None:
+        out_CV = torch.empty_like(hidden_CD, dtype=_sums(hidden_CD)) if out_CV is None else out_CV
+        return out_CV.copy_(hidden_CD)
     if out_CV is None:
         logits_CV = hidden_CD @ head_VD.T
-        return logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+        return logits_CV.to(_sums(logits_CV))
     if torch.is_autocast_enabled(out_CV.device.type):  # it does not reach `out=`
         return out_CV.copy_(hidden_CD @ head_VD.T)
     return torch.mm(hidden_CD, head_VD.T, out=out_CV)
@@ -250,6 +269,7 @@ def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> Softmax:
     return (sum_C1.log() + (max_C1 - label_logit_C1)).squeeze(1), exp_CV, sum_C1
 
 
-def _chunk_rows(head_VD: Tensor) -> int:
-    elements = _CPU_CHUNK_ELEMENTS if head_VD.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
-    return max(_MIN_CHUNK_ROWS, elements // head_VD.shape[0])
+def _chunk_rows(hidden_ND: Tensor, head_VD: Tensor | None) -> int:
+    elements = _CPU_CHUNK_ELEMENTS if hidden_ND.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
+    vocab_size = hidden_ND.shape[1] if head_VD is None else head_VD.shape[0]
+    return max(_MIN_CHUNK_ROWS, elements // vocab_size)

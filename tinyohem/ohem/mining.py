@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tinyohem.data.batches import IGNORE_INDEX
 from tinyohem.data.tokens import TokenStore, token_counts
@@ -29,7 +30,7 @@ class Mining:
         self,
         loss_BT: Tensor,
         score_BT: Tensor,
-        input_ids_BT: Tensor,
+        input_ids_BT: Tensor | None,
         labels_BT: Tensor,
         keep_ratio: float,
         *,
@@ -86,6 +87,11 @@ class Mining:
         assert self.class_weight_V is not None
         return self.class_weight_V[labels_BT.clamp(min=0)]
 
+    def scaled(self, weight_BT: Tensor, valid_BT: Tensor) -> Tensor:
+        """Return w/Z, float32 (B, T): Z = Σ w, or all valid tokens, as `denominator` says."""
+        denominator = (weight_BT if self.config.denominator == "kept" else valid_BT).sum()
+        return (weight_BT / torch.where(denominator > 0, denominator, 1)).float()
+
     def _queue_limit(self, score_BT: Tensor, labels_BT: Tensor, ratio: float) -> Tensor | None:
         """Return the queue's (1 − ratio) quantile and put this step's scores in.
 
@@ -95,8 +101,11 @@ class Mining:
         if not self.config.queue_steps:
             return None
         scores_N = score_BT.masked_fill(labels_BT == IGNORE_INDEX, torch.nan).flatten()
-        shape = (self.config.queue_steps, len(scores_N))
-        queue_QN = self.state.get("queue", scores_N.new_full(shape, torch.nan))
+        queue_QN = self.state.get("queue", scores_N.new_empty(self.config.queue_steps, 0))
+        # A loop of the user's own may bring batches of any size: the shorter ones are filled up.
+        missing = len(scores_N) - queue_QN.shape[1]
+        queue_QN = F.pad(queue_QN, (0, max(0, missing)), value=torch.nan)
+        scores_N = F.pad(scores_N, (0, max(0, -missing)), value=torch.nan)
         limit = queue_QN.flatten().nanquantile(1 - ratio).nan_to_num(torch.inf)
         self.state["queue"] = torch.cat([scores_N[None], queue_QN[:-1]])
         return limit

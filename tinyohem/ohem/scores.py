@@ -14,7 +14,7 @@ from tinyohem.ohem.losses import SoftmaxChunk, SoftmaxStore, focal, softmax_chun
 def read_tokens(
     score: str,
     hidden_BTD: Tensor,
-    head_VD: Tensor,
+    head_VD: Tensor | None,
     labels_BT: Tensor,
     *,
     reference_BT: Tensor | None = None,
@@ -27,7 +27,8 @@ def read_tokens(
 
     - `loss`: ℓ (Shrivastava et al., CVPR 2016).
     - `gradnorm`: ‖p − e_y‖ · ‖h‖, the norm of the loss's gradient in the head (Katharopoulos and
-      Fleuret, ICML 2018, bound the whole gradient's by it).
+      Fleuret, ICML 2018, bound the whole gradient's by it). Without a head ‖p − e_y‖, its norm in
+      the logits, which is their own bound.
     - `loss_x_gradnorm`: their product.
     - `excess_loss`: ℓ − reference loss (Rho-1, arXiv 2404.07965).
     - `entropy`: −Σ p log p, which never looks at the label (ESLM, arXiv 2505.19893).
@@ -35,7 +36,7 @@ def read_tokens(
 
     Args:
         hidden_BTD: (B, T, D) states that the head turns into logits.
-        head_VD: (V, D) output embedding.
+        head_VD: (V, D) output embedding; None: the states are the logits, D = V.
         labels_BT: int64 (B, T); `IGNORE_INDEX` marks tokens that do not count.
         reference_BT: (B, T) losses in nats, for `excess_loss`.
         gamma: γ of `focal`.
@@ -72,7 +73,7 @@ def read_tokens(
 
 
 def _gradient_norm(chunk: SoftmaxChunk) -> Tensor:
-    """Return ‖p − e_y‖ · ‖h‖ by ‖p − e_y‖² = Σp² − 2p_y + 1; (C,)."""
+    """Return ‖p − e_y‖ · ‖h‖ by ‖p − e_y‖² = Σp² − 2p_y + 1, without ‖h‖ for logits; (C,)."""
     # Summed as Σ_{v≠y} p² + (1 − p_y)²: the closed form as written cancels when p_y is near 1.
     labels_C1 = chunk.labels_C[:, None]
     label_exp_C1 = chunk.exp_CV.gather(1, labels_C1)
@@ -80,6 +81,8 @@ def _gradient_norm(chunk: SoftmaxChunk) -> Tensor:
     others_C = torch.linalg.vector_norm(chunk.exp_CV, dim=1) / chunk.sum_C1[:, 0]
     chunk.exp_CV.scatter_(1, labels_C1, label_exp_C1)  # as it was: the gradient may need it
     residual_C = torch.hypot(others_C, -torch.expm1(-chunk.loss_C))
+    if chunk.hidden_CD is None:
+        return residual_C
     return residual_C * torch.linalg.vector_norm(chunk.hidden_CD.to(residual_C.dtype), dim=1)
 
 

@@ -9,81 +9,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from tinyohem.artifacts import read_jsonl
 from tinyohem.errors import InputError
 from tinyohem.evaluation.table import Row, RunResult, summarise
-from tinyohem.record import Count, Figure, Record, check_record, read_record
-from tinyohem.settings import MAX_COUNT
+from tinyohem.record import check_record, read_record
+from tinyohem.report.records import EvaluationRecord, MetricsRow, RunFolderRecord
 
 FloatArray = NDArray[np.float64]
+_RESULTS = "runs.parquet"
 _MAX_RUNS = 10_000
 _BYTES_PER_RUN = 4_096
 _ARM_FOLDER = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
-
-
-class StoreOfRun(Record):
-    """What a run's record says of a token store."""
-
-    name: str = ""
-    split: str = ""
-    stories: Count = 0
-    tokens: Count = 0
-    ids_sha256: str
-
-
-class ValidStore(StoreOfRun):
-    """Of its validation stories there is more to compare."""
-
-    corpus: str
-    tokenizer: str
-
-
-class TrainingRecord(Record):
-    """What turns steps into tokens."""
-
-    batch_size: int = Field(ge=1, le=MAX_COUNT)
-    seq_len: int = Field(ge=1, le=MAX_COUNT)
-
-
-class SectionsRecord(Record):
-    """A run's config, of any version."""
-
-    __pydantic_extra__: dict[str, dict[str, Any]]
-    training: TrainingRecord
-
-
-class EnvironmentRecord(Record):
-    """Where a run ran."""
-
-    packages: dict[str, Any] | None = None
-
-
-class RunFolderRecord(Record):
-    """What the report reads of a `config.json`."""
-
-    config: SectionsRecord
-    num_steps: Count | None = None
-    num_parameters: Count = 0
-    train: StoreOfRun
-    valid: ValidStore
-    environment: EnvironmentRecord | None = None
-
-
-class EvaluationRecord(Record):
-    """What the report reads of an `eval.json`."""
-
-    loss: Figure | None = None
-    perplexity: Figure | None = None
-    bits_per_byte: Figure | None = None
-
-
-class MetricsRow(Record):
-    """A row of `metrics.jsonl`."""
-
-    __pydantic_extra__: dict[str, Figure | None]
-    step: int = Field(ge=0, le=MAX_COUNT)
 
 
 @dataclass(frozen=True)
@@ -193,20 +130,29 @@ def read_material(folders: Sequence[Path]) -> Material:
                     f"The table of {label} is left out: another version made it, without {figure}. "
                     "The same compare command makes it anew, where it can."
                 )
+            except (TypeError, ZeroDivisionError):  # no figure, or no seed that two arms share
+                raise _damaged_results(folder / _RESULTS, "runs without figures") from None
         groups += own
     runs = [run for group in groups for run in group.runs]
     return Material(groups, comparisons, warnings, _incomparable(runs))
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Return the folders' names, with as many parents as it takes to tell them apart."""
+    """Return the folders' names, with as many parents as it takes to tell them apart.
+
+    What cannot be printed in a name, and no picture or page may hold, is replaced.
+    """
     paths = [folder.resolve() for folder in folders]
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise InputError(f"{twice} is named twice", "name each run once")
     longest = max(len(path.parts) for path in paths)
     for depth in range(1, longest + 1):
-        labels = ["/".join(path.parts[-depth:]) for path in paths]
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        labels = [
+            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+            for name in names
+        ]
         if len(set(labels)) == len(labels):
             return labels
     return [str(path) for path in paths]
@@ -270,7 +216,7 @@ def _read_evaluation(path: Path) -> dict[str, Any] | None:
 
 def _read_results(folder: Path) -> list[dict[str, Any]]:
     """Return what a comparison found of each of its runs; nothing before its end."""
-    path = folder / "runs.parquet"
+    path = folder / _RESULTS
     if not path.exists():
         return []
     import pyarrow
@@ -290,9 +236,13 @@ def _read_results(folder: Path) -> list[dict[str, Any]]:
             raise ValueError("it holds more than figures")
         return [check_record(result, RunResult) for result in table.to_pylist()]
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise InputError(
-            f"{path} is damaged: {error}", "repeat the `compare` command: it keeps finished runs"
-        ) from None
+        raise _damaged_results(path, error) from None
+
+
+def _damaged_results(path: Path, why: object) -> InputError:
+    return InputError(
+        f"{path} is damaged: {why}", "repeat the `compare` command: it keeps finished runs"
+    )
 
 
 def _comparison(

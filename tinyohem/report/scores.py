@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from tinyohem.artifacts import hash_file, hash_json, write_json
 from tinyohem.errors import InputError, RunError
@@ -20,62 +19,14 @@ from tinyohem.evaluation.inspection import (
 )
 from tinyohem.evaluation.source import Evaluation, open_evaluation
 from tinyohem.progress import Progress
-from tinyohem.record import Count, Figure, Record, read_record
+from tinyohem.record import read_record
+from tinyohem.report.records import KeptRecord
 from tinyohem.report.runs import RunLog
 
 CACHE_FILE = "breakdown.json"
 _FORMAT = 1
 _WAYS = get_args(By)
 _STORY_TOKENS = 400  # a longer story is no picture any more
-
-
-class GroupRecord(Record):
-    """A `Group` as it is kept."""
-
-    name: str
-    tokens: Count
-    loss: Figure
-    share_of_loss: Figure
-
-
-class GroupsRecord(Record):
-    """The groups of each way to make them."""
-
-    loss: list[GroupRecord]
-    frequency: list[GroupRecord]
-    difficulty: list[GroupRecord]
-
-
-class TokenRecord(BaseModel):
-    """An `InspectedToken` as it is kept."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    text: str
-    loss: Figure
-    kept: bool
-
-
-class StoryRecord(BaseModel):
-    """An `InspectedStory` as it is kept."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    title: str
-    loss: Figure
-    perplexity: Figure | None
-    ratio: Figure
-    num_tokens: int = Field(ge=1)
-    num_kept: int = Field(ge=1)
-    threshold: Figure
-    kept_loss: Figure
-    tokens: list[TokenRecord] = Field(min_length=1)
-
-
-class KeptRecord(Record):
-    """What an earlier report found; anything else is found again."""
-
-    identity: str
-    by: GroupsRecord
-    story: StoryRecord
 
 
 @dataclass

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinyohem.config import RunConfig
+from tinyohem.config import validate_config
 from tinyohem.evaluation.perplexity import exp_or_inf
 from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells
 from tinyohem.report.runs import ComparisonResult, RunGroup, RunLog
@@ -86,7 +86,7 @@ def settings_table(groups: Sequence[RunGroup]) -> Table:
     if len(groups) == 1:
         default = {
             f"{section}.{key}": [_text(value)]
-            for section, settings in RunConfig().model_dump().items()
+            for section, settings in validate_config({}).model_dump().items()
             for key, value in settings.items()
         }
         values = {"default": default, **values}

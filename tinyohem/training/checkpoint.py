@@ -4,7 +4,7 @@ checkpoints/step_000500/
     model/                  config, weights and tokenizer: loads with transformers
     optimizer.safetensors   the optimizers' moments, what mining remembers, the
                             random-number state
-    state.json              step, counters, SHA-256 of the two tensor files
+    state.json              step, counters, SHA-256 of every other file
 checkpoints/latest          name of the newest folder
 checkpoints/best            name of the folder with the lowest validation loss
 """
@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tinyohem.artifacts import atomic_file, atomic_folder, hash_file, write_json
+from tinyohem.artifacts import atomic_file, atomic_folder, hash_files, write_sealed
 from tinyohem.errors import InputError
 from tinyohem.progress import Progress
 from tinyohem.record import Count, Figure, Record, read_record
 
 _MINING = "mining:"  # ahead of the names of what mining remembers
-_HASHED = ("model/model.safetensors", "optimizer.safetensors")
-_STEP_FOLDER = re.compile(r"step_(\d{6,18})")
+_TENSORS = ("model/model.safetensors", "optimizer.safetensors")
+_STEP_NAME = re.compile(r"step_[0-9]{6,12}")
 
 
 @dataclass
@@ -40,6 +40,9 @@ class RunState:
     train_seconds: float = 0.0  # spent in steps: evaluation and checkpoints excluded
     select_seconds: float = 0.0  # of them, on what plain training does not do
     best_loss: float | None = None  # nats per token on the validation head
+    skipped_steps: int = 0  # left out because their numbers were not finite
+    skipped_in_a_row: int = 0  # of them, since the last sound step
+    validation_due: bool = False  # a stop came in the middle of it
     pool_step: int = 0  # ahead of which the pool in use was mined; 0: the one it began with
 
 
@@ -52,6 +55,9 @@ class StateRecord(Record):
     train_seconds: Figure
     select_seconds: Figure = 0.0
     best_loss: Figure | None
+    skipped_steps: Count = 0
+    skipped_in_a_row: Count = 0
+    validation_due: bool = False
     pool_step: Count = 0
     sha256: dict[str, str]
 
@@ -79,16 +85,14 @@ def save_checkpoint(
         tensors = _optimizer_tensors(model, optimizers)
         tensors |= {f"{_MINING}{name}": tensor.cpu() for name, tensor in remembered.items()}
         _save_tensors(partial / "optimizer.safetensors", tensors)
-        hashes = {name: hash_file(partial / name) for name in _HASHED}
-        write_json(partial / "state.json", {**asdict(state), "sha256": hashes})
+        write_sealed(partial / "state.json", {**asdict(state), "sha256": hash_files(partial)})
     for pointer in ("latest", "best") if is_best else ("latest",):
         _write_pointer(folder / pointer, path.name)
     # Later steps are damaged ones that a resumption passed over.
     whole = [p for p in _step_folders(run_dir) if _step(p) <= state.step]
-    best = _pointed(folder / "best")
-    keep = {best and best.name, *(p.name for p in whole[-keep_last:])}
+    keep = {_pointed(folder / "best"), *whole[-keep_last:]}
     for old in _step_folders(run_dir):
-        if old.name not in keep:
+        if old not in keep:
             shutil.rmtree(old)
     return path
 
@@ -188,8 +192,9 @@ def saved_states(run_dir: Path) -> list[RunState]:
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
-    """Return the checkpoint that `latest` names, if any."""
-    return _pointed(run_dir / "checkpoints" / "latest")
+    """Return the checkpoint that `latest` names, or the newest one where that is lost."""
+    newest = _step_folders(run_dir)[-1:]
+    return _pointed(run_dir / "checkpoints" / "latest") or (newest[0] if newest else None)
 
 
 def checkpoint_of(path: Path, progress: Progress) -> Path | None:
@@ -200,7 +205,7 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
     Raises:
         InputError: it is damaged, or a run that has none yet.
     """
-    path = _followed(path)
+    path = _follow(path)
     if (path / "checkpoints").is_dir():
         newest = newest_sound_checkpoint(path, progress)
         if newest is None:
@@ -216,7 +221,7 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
 
 def resolve_model_folder(path: Path) -> Path:
     """Return the folder that transformers can load: of a run, a checkpoint, or `path` itself."""
-    path = _followed(path)
+    path = _follow(path)
     return path / "model" if (path / "model" / "config.json").exists() else path
 
 
@@ -236,7 +241,8 @@ def tokens_seen(path: Path) -> int | None:
     try:
         return read_state(owner).tokens_seen
     except ValueError as error:
-        raise InputError(f"{owner / 'state.json'} is damaged: {error}", _OTHER) from None
+        what = f"{owner / 'state.json'} is damaged: {error}"
+        raise InputError(what, "choose another one") from None
 
 
 def _numbered(model: nn.Module, optimizer: Optimizer) -> list[tuple[str, nn.Parameter]]:
@@ -278,7 +284,7 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _step_folders(run_dir: Path) -> list[Path]:
     found = (run_dir / "checkpoints").glob("step_*")
-    own = (path for path in found if _STEP_FOLDER.fullmatch(path.name) and not path.is_symlink())
+    own = (path for path in found if _STEP_NAME.fullmatch(path.name) and not path.is_symlink())
     return sorted(own, key=_step)
 
 
@@ -289,12 +295,15 @@ def _step(path: Path) -> int:
 def _fault(path: Path) -> str | None:
     """Say what is wrong with a checkpoint; None where every file is there and whole."""
     try:
-        hashes = read_record(path / "state.json", StateRecord)["sha256"]
-        for name in _HASHED:
-            if hash_file(path / name) != hashes[name]:
+        listed = read_record(path / "state.json", StateRecord)["sha256"]
+        found = hash_files(path)
+        for name in {*_TENSORS, *listed}:
+            if name not in found:
+                return f"{name} is missing"
+            if found[name] != listed.get(name):
                 return f"{name} was cut short or changed"
-    except (OSError, ValueError, KeyError) as error:
-        return f"state.json or a tensor file is missing or unreadable: {error}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"state.json is missing or unreadable: {error}"
     return None
 
 
@@ -304,7 +313,7 @@ def _write_pointer(path: Path, name: str) -> None:
 
 
 def _pointed(pointer: Path) -> Path | None:
-    """Return the checkpoint that `latest` or `best` names; None where it is gone or names none.
+    """Return the checkpoint that `latest` or `best` names; None where that is lost or damaged.
 
     A name is a folder's beside the pointer: it cannot lead elsewhere.
     """
@@ -312,17 +321,16 @@ def _pointed(pointer: Path) -> Path | None:
         name = pointer.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return None
-    return pointer.with_name(name) if _STEP_FOLDER.fullmatch(name) else None
+    folder = pointer.parent / name
+    own = _STEP_NAME.fullmatch(name) and folder.is_dir() and not folder.is_symlink()
+    return folder if own else None
 
 
-def _followed(path: Path) -> Path:
-    """Return the checkpoint that a path names if it is `latest` or `best`, else the path."""
+def _follow(path: Path) -> Path:
+    """Return the checkpoint that a path stands for if it is `latest` or `best`, else the path."""
     if path.name not in ("latest", "best") or not path.is_file():
         return path
-    named = _pointed(path)
-    if named is None:
-        raise InputError(f"{path} names no checkpoint", _OTHER)
-    return named
-
-
-_OTHER = "choose another one"
+    folder = _pointed(path)
+    if folder is None:
+        raise InputError(f"{path} names no checkpoint", "give one of the folders beside it")
+    return folder

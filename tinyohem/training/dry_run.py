@@ -8,7 +8,7 @@ from tinyohem.config import RunConfig
 from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.progress import SILENT, Progress
-from tinyohem.training.model import model_shape
+from tinyohem.shapes import model_shape
 from tinyohem.training.plan import Plan, budget_steps, make_plan
 from tinyohem.training.run_pool import open_run_pool
 

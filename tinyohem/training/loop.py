@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tinyohem.artifacts import atomic_folder, write_json
+from tinyohem.artifacts import atomic_folder, drop_leftovers, write_json
 from tinyohem.config import RunConfig
 from tinyohem.data.batches import batch_windows, make_batch
 from tinyohem.data.prepare import Prepared, prepare_data
@@ -15,6 +15,7 @@ from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.locks import sole_writer
 from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import build_mining
 from tinyohem.progress import SILENT, Progress
@@ -28,10 +29,11 @@ from tinyohem.runtime import (
     pick_device,
     step_generator,
 )
+from tinyohem.shapes import model_shape
 from tinyohem.training.checkpoint import RunState, export_model, load_checkpoint
-from tinyohem.training.events import due, log, require_finite, save, validate
-from tinyohem.training.meter import Meter
-from tinyohem.training.model import build_model, head_weight, model_shape, trunk
+from tinyohem.training.events import due, log, require_finite, save, skip, validate
+from tinyohem.training.meter import Meter, is_sound
+from tinyohem.training.model import build_model, head_weight, trunk
 from tinyohem.training.optim import build_optimizers, learning_rate, update
 from tinyohem.training.passes import Trunk
 from tinyohem.training.plan import budget_steps, keep_plan, make_plan
@@ -52,8 +54,16 @@ def train(
         InputError: the config, the data or the run folder forbid the run; nothing was changed.
         RunError: the loss stopped being finite.
     """
+    with sole_writer(run_dir, progress=progress):
+        return _train(config, run_dir, resume, progress)
+
+
+def _train(
+    config: RunConfig, run_dir: Path, resume: Resume, progress: Progress
+) -> tuple[Run, Perplexity | None]:
     device = pick_device(config.training.device)
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
+    drop_leftovers(run_dir, run_dir / "checkpoints")
     data = prepare_data(config.data, config.tokenizer, progress)
     run = _set_up(config, run_dir, device, data, progress)
     record = _record(run)
@@ -65,7 +75,7 @@ def train(
     run.plan = keep_plan(run.plan, run_dir)
     with graceful_stop() as stop:
         _train_steps(run, stop, progress)
-    if not run.finished:
+    if stop.requested or not run.finished:
         return run, None
     perplexity = evaluate_perplexity(
         run.model, data.valid, seq_len=config.training.seq_len, progress=progress
@@ -140,12 +150,14 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
     num_passes = config.batch_size // config.sequences_a_pass
     parts, store = Trunk.of(trunk(run.model), compiled=config.compile), SoftmaxStore()
     tracker = Tracker(run.run_dir, run.config, state.step)
+    if state.validation_due:
+        save(run, is_best=validate(run, stop, tracker, progress))
     meter = Meter(run.device, state.train_seconds)
     clock = Stopwatch(run.device, state.train_seconds)
     selecting = DeviceTimer(run.device, state.select_seconds)
     progress.start("train", run.budget.known_steps, "steps")
 
-    ending = run.finished or run.paused
+    ending = run.finished or run.paused or stop.requested
     while not ending:
         before, at, keep_ratio = run.progress, run.midway, run.keep_ratio
         if pool_is_due(run):
@@ -160,6 +172,7 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
         if run.reference is not None and keep_ratio < 1:
             with selecting:
                 references = run.reference.losses(windows, batches, precision)
+        remembered = dict(run.mining.state)
         stats = training_step(
             parts,
             head_weight(run.model),
@@ -174,13 +187,18 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
             timers={"read": selecting, "select": selecting},
         )
         grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
-        update(run.optimizers, lr)
-        if run.reference is not None:
-            run.reference.update(run.model)
-        meter.add(state.step, stats, grad_norm)
+        # To skip is to ask, so it waits for the device at every step; to stop is not.
+        if config.on_nonfinite == "stop" or is_sound(stats, grad_norm):
+            update(run.optimizers, lr)
+            if run.reference is not None:
+                run.reference.update(run.model)
+            meter.add(state.step, stats, grad_norm)
+            state.tokens_selected += stats.num_kept
+            state.skipped_in_a_row = 0
+        else:
+            skip(run, remembered, meter, progress)
         state.step += 1
         state.tokens_seen += config.tokens_per_step
-        state.tokens_selected += stats.num_kept
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
@@ -197,8 +215,9 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
             require_finite(run, meter)
             if logs:
                 log(run, meter, tracker, progress)
-            improved = evaluates and validate(run, tracker, progress)
-            if saves or improved:
+            improved = evaluates and validate(run, stop, tracker, progress)
+            ending = ending or state.validation_due
+            if saves or improved or ending:
                 save(run, is_best=improved)
     tracker.close()
     progress.finish()

@@ -1,62 +1,17 @@
-"""Presets by parameter count, built as transformers Llama models."""
+"""Models built as transformers Llamas, or loaded; how to find trunk and head in one."""
 
 import hashlib
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from tinyohem.config import ModelConfig
 from tinyohem.data.tokenizer import foreign_files
-from tinyohem.errors import InputError
+from tinyohem.shapes import Shape
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The dimensions that decide a model's size."""
-
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    intermediate_size: int
-
-    def num_parameters(self, vocab_size: int) -> int:
-        """Count: the tied embedding; per layer 4 attention and 3 MLP matrices, 2 norms."""
-        layer = self.hidden_size * (4 * self.hidden_size + 3 * self.intermediate_size + 2)
-        return self.hidden_size * (vocab_size + 1) + self.num_layers * layer
-
-
-# Named after their parameter count at the default vocabulary of 4,096.
-PRESETS = {
-    "260k": Shape(hidden_size=48, num_layers=2, num_heads=3, intermediate_size=144),
-    "0.5m": Shape(hidden_size=80, num_layers=3, num_heads=5, intermediate_size=160),
-    "1m": Shape(hidden_size=112, num_layers=4, num_heads=7, intermediate_size=288),
-    "2m": Shape(hidden_size=160, num_layers=4, num_heads=5, intermediate_size=448),
-    "5m": Shape(hidden_size=224, num_layers=7, num_heads=7, intermediate_size=576),
-    "15m": Shape(hidden_size=384, num_layers=8, num_heads=6, intermediate_size=960),
-}
-
-
-def model_shape(config: ModelConfig) -> Shape:
-    """Return the preset's shape with the config's own dimensions laid over it.
-
-    Raises:
-        InputError: the hidden size does not divide into heads of an even size.
-    """
-    own = config.model_dump(exclude={"preset"}, exclude_none=True)
-    shape = replace(PRESETS[config.preset], **own)
-    if shape.hidden_size % (2 * shape.num_heads):
-        raise InputError(
-            f"model.hidden_size = {shape.hidden_size} does not divide into {shape.num_heads} heads "
-            "of an even size",
-            "choose a hidden size that is a multiple of 2 × model.num_heads",
-        )
-    return shape
 
 
 _MAX_LAYERS = 1_000

@@ -31,7 +31,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     ]
     adamw = torch.optim.AdamW(
         groups,
-        lr=config.lr,
+        lr=config.peak_lr,
         betas=(config.beta1, config.beta2),
         weight_decay=config.weight_decay,
         fused=True,
@@ -40,7 +40,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
         return [adamw]
     muon = torch.optim.Muon(
         by_muon,
-        lr=config.lr,
+        lr=config.peak_lr,
         weight_decay=config.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )
@@ -64,10 +64,10 @@ def learning_rate(progress: float, config: OptimConfig) -> float:
     3. Decay to `min_lr_ratio` of the peak: half a cosine, or a straight line for `wsd`.
     """
     if progress < config.warmup_fraction:
-        return config.lr * progress / config.warmup_fraction
+        return config.peak_lr * progress / config.warmup_fraction
     if config.schedule == "cosine":
         decayed = (progress - config.warmup_fraction) / (1 - config.warmup_fraction)
         remaining = (1 + math.cos(math.pi * decayed)) / 2
     else:
         remaining = min(1.0, (1 - progress) / config.decay_fraction)
-    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * remaining)
+    return config.peak_lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * remaining)

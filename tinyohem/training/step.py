@@ -104,8 +104,7 @@ def training_step(
         store = None
         weight_BT = valid_BT * mining.class_weight(labels_BT)
 
-    denominator = (weight_BT if config.denominator == "kept" else valid_BT).sum()
-    scaled_BT = (weight_BT / torch.where(denominator > 0, denominator, 1)).float()
+    scaled_BT = mining.scaled(weight_BT, valid_BT)
     with timers.get("gradient", _UNTIMED):
         loss_K = _backward(
             passes, head_VD, micro_batches, scaled_BT, keep_ratio, config, precision, store
@@ -155,7 +154,6 @@ def _backward(
     store: SoftmaxStore | None,
 ) -> Tensor:
     """Add the gradient of Σ w·ℓ to the parameters' and return the kept tokens' losses (K,)."""
-    gamma = config.gamma if config.weight == "focal" else 0.0
     even = config.scope == "sequence" and keep_ratio < 1
     losses = []
     for i, batch in enumerate(micro_batches):
@@ -171,7 +169,9 @@ def _backward(
         width = count // len(batch.labels) if count and even else None
         hidden_KD = passes.kept(i, rows_K, width)
         with precision:
-            loss, loss_K = kept_loss(hidden_KD, head_VD, labels_K, weight_K, gamma, stored)
+            loss, loss_K = kept_loss(
+                hidden_KD, head_VD, labels_K, weight_K, config.loss_gamma, stored
+            )
         loss.backward()
         losses.append(loss_K)
     return torch.cat(losses)

@@ -1,0 +1,195 @@
+"""Mining outside our own loop: a loss for any PyTorch loop, and for transformers' Trainer.
+
+Shape suffixes: B sequences, T tokens of one, K kept tokens, D hidden size, V vocabulary.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.ohem.config import OhemConfig
+from tinyohem.ohem.losses import kept_loss, kept_rows, token_losses
+from tinyohem.ohem.mining import Mining
+from tinyohem.ohem.scores import read_tokens
+from tinyohem.ohem.weights import class_weights
+
+# What only `tinyohem train` can do: these need its trunk or its data.
+_OF_OUR_LOOP = ("backward", "hard_windows", "pool_refresh_every", "pool_max_age")
+
+
+class OhemLoss(nn.Module):
+    """Cross entropy of the tokens that teach: Σ w·ℓ / Z, nats.
+
+    Selection spans what one call is given: with gradient accumulation each micro-batch, with
+    several processes each one's own. In eval mode, and where no gradient is recorded, it is the
+    mean cross entropy of all tokens whatever the options say: a model is judged by that alone.
+
+    What GHM and the queue of `threshold` remember is part of `state_dict()`.
+
+    Args:
+        class_counts: (V,) how often each token occurs in the training text; for `class_balanced`.
+        options: keys of `OhemConfig`, such as `select="importance"`. `ratio` and `schedule` serve
+            `self.config.keep_schedule()`, whose value each call is given.
+
+    Attributes:
+        full_loss: mean cross entropy of all tokens in the last call, nats, without a graph.
+        kept_share: share of the tokens that it kept.
+
+    Raises:
+        ValueError: an unknown option, one that fits no other, or one that only `train` can serve.
+    """
+
+    full_loss: Tensor
+    kept_share: Tensor
+
+    def __init__(self, *, class_counts: Tensor | None = None, **options: Any) -> None:
+        super().__init__()
+        self.config = OhemConfig(**options)
+        defaults = OhemConfig()
+        for key in _OF_OUR_LOOP:
+            if getattr(self.config, key) != getattr(defaults, key):
+                raise ValueError(f"{key} works in `tinyohem train` alone")
+        weight_V = None
+        if self.config.weight == "class_balanced":
+            if class_counts is None:
+                raise ValueError("class_balanced needs class_counts")
+            weight_V = class_weights(class_counts, self.config.class_power)
+        self.mining = Mining(self.config, weight_V)
+
+    def forward(
+        self,
+        states_BTD: Tensor,
+        labels_BT: Tensor,
+        head_VD: Tensor | None = None,
+        *,
+        keep_ratio: float,
+        shares: Mapping[str, float] | None = None,
+        reference_BT: Tensor | None = None,
+        input_ids_BT: Tensor | None = None,
+        num_items: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the loss (scalar, nats) with its graph.
+
+        Args:
+            states_BTD: (B, T, D) hidden states that the head turns into logits, which then are
+                never stored for all tokens at once; or, without a head, (B, T, V) logits. float32
+                or bfloat16.
+            labels_BT: int64 (B, T), the token that each state is to predict; `-100` counts for
+                nothing.
+            head_VD: (V, D) output embedding.
+            keep_ratio: share of the tokens to keep, in (0, 1]; at 1.0 plain cross entropy.
+            shares: of each source of `mixed`.
+            reference_BT: another model's losses, nats; for `excess_loss` and the source `pool`.
+            input_ids_BT: (B, T); for `nms_key = "bigram"`.
+            num_items: tokens that count in the whole optimizer step, where this is one of several
+                micro-batches: each then weighs as much as its share of them.
+            generator: source of random selection, on the device of the states.
+
+        Raises:
+            ValueError: shapes that do not match, a ratio outside (0, 1], or a method lacks what it
+                needs.
+        """
+        if states_BTD.shape[:-1] != labels_BT.shape or labels_BT.ndim != 2:
+            raise ValueError(
+                f"states {tuple(states_BTD.shape)} and labels {tuple(labels_BT.shape)} "
+                "are not (B, T, D) and (B, T)"
+            )
+        if not 0 < keep_ratio <= 1:
+            raise ValueError(f"keep_ratio = {keep_ratio} is outside (0, 1]")
+        valid_BT = labels_BT != IGNORE_INDEX
+        num_valid = valid_BT.sum().clamp(min=1)
+        part = 1.0 if num_items is None else num_valid / num_items
+        if not (self.training and torch.is_grad_enabled()):
+            return part * token_losses(states_BTD, head_VD, labels_BT).sum() / num_valid
+
+        self._move_to(labels_BT.device)
+        loss_BT, finite = None, torch.ones_like(num_valid, dtype=torch.bool)
+        if self.mining.reads_first(keep_ratio):
+            loss_BT, score_BT = read_tokens(
+                self.config.score if keep_ratio < 1 else "loss",
+                states_BTD,
+                head_VD,
+                labels_BT,
+                reference_BT=reference_BT,
+                gamma=self.config.gamma,
+            )
+            finite = (score_BT.isfinite() | ~valid_BT).all()
+            weight_BT = self.mining.weigh(
+                loss_BT,
+                score_BT,
+                input_ids_BT,
+                labels_BT,
+                keep_ratio,
+                shares=shares,
+                pool_BT=reference_BT,
+                generator=generator,
+            )
+        else:
+            weight_BT = valid_BT * self.mining.class_weight(labels_BT)
+        rows_K = kept_rows(weight_BT.flatten())
+        loss, loss_K = kept_loss(
+            states_BTD.flatten(0, 1).index_select(0, rows_K),
+            head_VD,
+            labels_BT.flatten()[rows_K],
+            self.mining.scaled(weight_BT, valid_BT).flatten()[rows_K],
+            self.config.loss_gamma,
+        )
+        self.full_loss = (loss_K if loss_BT is None else loss_BT).sum() / num_valid
+        self.kept_share = len(rows_K) / num_valid
+        # A token whose score is NaN may never be drawn: the loss has to show it all the same.
+        return part * loss * torch.where(finite, 1.0, torch.nan)
+
+    def _move_to(self, device: torch.device) -> None:
+        mining = self.mining
+        mining.state = {name: tensor.to(device) for name, tensor in mining.state.items()}
+        if mining.class_weight_V is not None:
+            mining.class_weight_V = mining.class_weight_V.to(device)
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """Return what mining remembers between steps."""
+        return self.mining.state
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what was remembered."""
+        self.mining.state = dict(state)
+
+
+def trainer_loss(ohem: OhemLoss, state: Callable[[], Any]) -> Callable[..., Tensor]:
+    """Return a `compute_loss_func` for transformers' `Trainer` and a causal LM.
+
+    The keep ratio follows the schedule of `ohem` over the Trainer's steps. While the Trainer
+    evaluates, the loss is the mean cross entropy of all tokens.
+
+    Args:
+        state: returns the `TrainerState`; a function, because the Trainer needs this one first:
+            `trainer = Trainer(…, compute_loss_func=trainer_loss(ohem, lambda: trainer.state))`.
+
+    Raises:
+        ValueError: a method that needs more than logits and labels.
+    """
+    config = ohem.config
+    if config.refers or config.nms_key == "bigram":
+        raise ValueError("the Trainer hands over logits and labels: no reference, no input ids")
+    schedule, mix = config.keep_schedule(), config.mix_schedule()
+
+    def compute_loss(
+        outputs: Any, labels: Tensor, num_items_in_batch: int | Tensor | None = None
+    ) -> Tensor:
+        now = state()
+        progress = min(1.0, (now.global_step + 0.5) / max(1, now.max_steps))
+        # A state predicts the next token. The labels move, because moving the logits copies them.
+        labels_BT = F.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
+        return ohem(
+            outputs["logits"],
+            labels_BT,
+            keep_ratio=schedule.keep_ratio(progress, now.global_step),
+            shares=mix.shares(progress),
+            num_items=num_items_in_batch,
+        )
+
+    return compute_loss
