@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from tinyohem.artifacts import hash_file
+from tinyohem.artifacts import MAX_EXPANSION, hash_file
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError
@@ -23,7 +23,7 @@ MANIFEST_FILE = "manifest.json"
 EXAMPLES_FILE = "examples.json"
 FORMAT = 1
 _AGAIN = "Score the corpus again, into another folder"
-_ROW_BYTES = 24  # at least: a text's hash, 64 hex digits, compresses to 32
+_ROW_BYTES = 8  # of a column in memory
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _rows(path: Path, manifest: dict[str, Any]) -> int:
     for name, kind in wanted.items():
         if schema.get_field_index(name) < 0 or schema.field(name).type != kind:
             raise ValueError(f"{SCORES_FILE} has no column {name} of type {kind}")
-    if rows * _ROW_BYTES > path.stat().st_size:
+    if rows * _ROW_BYTES > MAX_EXPANSION * path.stat().st_size:
         raise ValueError(f"{SCORES_FILE} is too small for its {rows:,} rows")
     return rows
 

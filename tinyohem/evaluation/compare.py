@@ -279,7 +279,7 @@ def _finished(job: _Job) -> dict[str, Any] | None:
         return None
     try:
         result = dict(read_record(path, RunResult))
-        if missing := RunResult.of_a_run() - result.keys():
+        if missing := {*RunResult.of_a_run(), "config", "steps"} - result.keys():
             raise ValueError(f"it lacks {sorted(missing)[0]}")
     except ValueError as error:
         hint = "delete it: the run then goes on from its last checkpoint"
@@ -297,7 +297,7 @@ def _same(result: Mapping[str, Any], job: _Job) -> bool:
     if (result.get("format"), result.get("tokens_sha256")) != (_RESULT_FORMAT, job.tokens):
         return False
     try:
-        return validate_config(result.get("config", {})) == job.config
+        return validate_config(result["config"]) == job.config
     except InputError:
         return False
 

@@ -40,9 +40,11 @@ def load_source(name: str, device: str = "auto") -> Source:
     Raises:
         InputError: there is no such model, or it is a run that has not finished.
     """
+    from transformers import GenerationConfig
+
     folder = model_folder(name)
-    tokenizer = load_tokenizer(folder)
     model = load_causal_lm(folder).to(pick_device(device)).eval()
+    tokenizer = load_tokenizer(folder)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise InputError(
@@ -55,6 +57,10 @@ def load_source(name: str, device: str = "auto") -> Source:
             f"{name} has no length of context: max_position_embeddings is {max_seq_len!r}",
             "mend its config.json",
         )
+    # What ends a text comes with the model; how to search for one, which can take any amount of
+    # time and memory, does not.
+    ends = model.generation_config.eos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=ends)
     return Source(model, tokenizer, max_seq_len)
 
 
@@ -177,13 +183,8 @@ def generate(
     Returns:
         The prompts with their continuations.
     """
-    from transformers import GenerationConfig
-
     stories = []
     start = start_id(source.tokenizer)
-    # What ends a text comes with the model; how to search for one, which can take any amount of
-    # time and memory, does not.
-    ends = source.model.generation_config.eos_token_id
     for index, prompt in enumerate(prompts):
         checked_text(prompt, f"prompt {index + 1}")
         torch.manual_seed(seed + index)
@@ -208,12 +209,9 @@ def generate(
             output = source.model.generate(
                 inputs,
                 attention_mask=torch.ones_like(inputs),
-                generation_config=GenerationConfig(
-                    max_new_tokens=min(max_new_tokens, room),
-                    eos_token_id=ends,
-                    pad_token_id=source.tokenizer.pad_token_id or start,
-                    **sampling,
-                ),
+                max_new_tokens=min(max_new_tokens, room),
+                pad_token_id=source.tokenizer.pad_token_id or start,
+                **sampling,
             )
         stories.append(source.tokenizer.decode(output[0], skip_special_tokens=True))
     return stories

@@ -95,7 +95,7 @@ def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
         steps_to_baseline=mean_of_reached("steps_to_baseline"),
         seconds_to_baseline=mean_of_reached("seconds_to_baseline"),
         difference=None
-        if runs is baseline or not seeds
+        if runs is baseline
         else paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds]),
     )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tinyohem.artifacts import read_jsonl
 from tinyohem.errors import InputError
 from tinyohem.evaluation.table import Row, RunResult, summarise
-from tinyohem.record import check_record, read_record
+from tinyohem.record import Record, check_record, read_record
 from tinyohem.report.records import EvaluationRecord, MetricsRow, RunFolderRecord
 
 FloatArray = NDArray[np.float64]
@@ -183,8 +183,9 @@ def _read_arms(folder: Path, prefix: str, order: list[str]) -> list[RunGroup]:
 
 
 def _read_run(folder: Path, label: str) -> RunLog:
+    record = _read(folder / "config.json")
     try:
-        record = read_record(folder / "config.json", RunFolderRecord)
+        check_record(record, RunFolderRecord)
     except ValueError as error:
         raise InputError(
             f"{folder / 'config.json'} is no run's, or another version's: {error}",
@@ -201,15 +202,14 @@ def _read_run(folder: Path, label: str) -> RunLog:
                 f"{folder / 'metrics.jsonl'}: line {number} is not a row of figures: {error}",
                 "delete that line, or mend it",
             ) from None
-    evaluation = _read_evaluation(folder / "eval.json")
+    path = folder / "eval.json"
+    evaluation = _read(path, EvaluationRecord) if path.exists() else None
     return RunLog(folder, label, record, rows, evaluation)
 
 
-def _read_evaluation(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
+def _read(path: Path, record: type[Record] = Record) -> dict[str, Any]:
     try:
-        return read_record(path, EvaluationRecord)
+        return read_record(path, record)
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None
 
