@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from tinyohem.errors import InputError
 
 _TOKEN_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[xkKmMbB]?)")
+MAX_COUNT = 10**15  # of tokens or steps: beyond any run, within 64 bits whatever it is scaled by
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
@@ -30,5 +31,7 @@ def parse_tokens(text: str, num_parameters: int, key: str = "training.tokens") -
             f"{key} = {text!r} is not a number of tokens",
             "write a count such as 4M or 250k, or a multiple of the parameters such as 20x",
         )
+    if number > MAX_COUNT:
+        raise InputError(f"{key} = {text[:40]!r} is too large", "write a count such as 4M")
     unit = parsed["unit"].lower()
     return round(number * (num_parameters if unit == "x" else _UNITS[unit]))

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyohem.artifacts import drop_leftovers, read_json, write_json
+from tinyohem.artifacts import drop_leftovers, is_leftover, read_json, write_json
 from tinyohem.difficulty.batch import ScoringRules
 from tinyohem.difficulty.finish import write_scores
 from tinyohem.difficulty.shards import score_missing_shards, shard_path, shards_of
@@ -99,6 +99,9 @@ def _reuse(out: Path, description: dict[str, Any], progress: Progress) -> ScoreT
 def _begin_or_resume(unfinished: Path, description: dict[str, Any], progress: Progress) -> None:
     """Keep the shards of an earlier pass only if it scored the same corpus in the same way."""
     described = unfinished / _DESCRIPTION_FILE
+    begun = unfinished.exists() and not all(map(is_leftover, unfinished.iterdir()))
+    if begun and not described.exists():  # someone's own folder of that name
+        raise InputError(f"{unfinished} holds no pass that was begun here", "Choose another --out")
     try:
         same = read_json(described) == description
     except (OSError, ValueError):  # none, or damaged
@@ -129,5 +132,6 @@ def _score_shards(
         progress.advance(int(100 * shard.share), {"stories": rows, "stories/s": rate})
     progress.finish()
     if not paths:
-        raise InputError(f"the corpus {corpus.name} ({corpus.split}) holds no stories")
+        what = f"the corpus {corpus.name} ({corpus.split}) holds no stories"
+        raise InputError(what, "Check the file and --text-field")
     return paths

@@ -16,22 +16,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
-from tinyohem.artifacts import drop_leftovers, hash_json, read_json, read_jsonl, write_json
+from tinyohem.artifacts import drop_leftovers, hash_json, read_jsonl, write_json
 from tinyohem.config import RunConfig, validate_config
 from tinyohem.data.prepare import prepare_data
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.breakdown import break_down, scored_labels
 from tinyohem.evaluation.comparison import Arm, Comparison
 from tinyohem.evaluation.perplexity import story_token_losses
+from tinyohem.evaluation.table import RunResult
 from tinyohem.locks import sole_writer
 from tinyohem.processes import end_with_parent
 from tinyohem.progress import SILENT, Progress
+from tinyohem.record import Count, Figure, Record, check_record, read_record
 from tinyohem.runtime import environment, pick_device
 from tinyohem.training.plan import budget_steps, score_table
 
 _RESULT_FORMAT = 2
 _SECONDS_TO_END = 20.0
+
+
+class ValidationRow(Record):
+    """A row of `metrics.jsonl` with a validation loss."""
+
+    step: Count
+    loss: Figure = Field(alias="val/loss")
+    seconds: Figure = Field(alias="train/seconds")
 
 
 def run_comparison(
@@ -267,13 +278,13 @@ def _finished(job: _Job) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        result = dict(read_json(path))
-        same = _same(result, job)
-    except (ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{path} is damaged", "delete it: the run then goes on from its last checkpoint"
-        ) from None
-    if not same:
+        result = dict(read_record(path, RunResult))
+        if missing := {*RunResult.of_a_run(), "config", "steps"} - result.keys():
+            raise ValueError(f"it lacks {sorted(missing)[0]}")
+    except ValueError as error:
+        hint = "delete it: the run then goes on from its last checkpoint"
+        raise InputError(f"{path} is damaged: {error}", hint) from None
+    if not _same(result, job):
         raise InputError(
             f"{job.run_dir} holds the result of another config or other stories",
             "choose another --out, or delete that folder",
@@ -313,12 +324,13 @@ def _add_time_to_baseline(results: list[dict[str, Any]], baseline: str, out: Pat
 def _curve(out: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the validations of a finished run; the last one is at its last step."""
     path = out / _folder_name(result["arm"], result["seed"]) / "metrics.jsonl"
-    rows = [row for row in read_jsonl(path) if "val/loss" in row]
+    hint = "bring that file back, or delete its folder: the run is then repeated"
+    try:
+        rows = [check_record(row, ValidationRow) for row in read_jsonl(path) if "val/loss" in row]
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}", hint) from None
     if not rows or rows[-1]["step"] != result["steps"]:
-        raise InputError(
-            f"{path} lacks the validation at the run's end",
-            "bring that file back, or delete its folder: the run is then repeated",
-        )
+        raise InputError(f"{path} lacks the validation at the run's end", hint)
     return rows
 
 

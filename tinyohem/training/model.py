@@ -1,16 +1,22 @@
 """Models built as transformers Llamas, or loaded; how to find trunk and head in one."""
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from tinyohem.errors import InputError
+from tinyohem.data.tokenizer import foreign_files
 from tinyohem.shapes import Shape
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
+
+
+_MAX_LAYERS = 1_000
+_PARAMETERS_PER_BYTE = 4  # quantized to two bits
+_FREE_PARAMETERS = 1_000_000
 
 
 def build_model(
@@ -72,17 +78,52 @@ def load_causal_lm(folder: str) -> Any:
     Raises:
         InputError: there is no such model, or its files are damaged.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     _silence_transformers()
-    try:
-        return AutoModelForCausalLM.from_pretrained(folder)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"cannot load a language model from {folder!r}: {str(error).splitlines()[0]}",
-            "give a run folder, a checkpoint, a transformers folder, or a Hub id",
-        ) from None
+    hint = "give a run folder, a checkpoint, a transformers folder, or a Hub id"
+    with foreign_files(f"cannot load a language model from {folder!r}", hint):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        _check_config(Path(folder), config)
+        # Pickled weights are left alone, even where they are the only ones.
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        if report["missing_keys"]:  # they would be random
+            raise ValueError(f"its files lack {sorted(report['missing_keys'])[0]}")
+        return model
+
+
+def _check_config(folder: Path, config: Any) -> None:
+    """Refuse what a config could make transformers fetch, run or allocate beyond its weights.
+
+    Raises:
+        ValueError: it names code or another model on the Hub, or declares far more parameters than
+            the folder's files can hold.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if "/" in str(config._attn_implementation):
+        raise ValueError(f"its attention {config._attn_implementation!r} is code from the Hub")
+    if (folder / "adapter_config.json").exists():
+        raise ValueError("it is an adapter to another model")
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        return  # on the Hub, or without weights: `from_pretrained` tells
+    stored = sum(file.stat().st_size for file in files)
+    if getattr(config, "num_hidden_layers", 0) > _MAX_LAYERS:
+        raise ValueError(f"it has {config.num_hidden_layers:,} layers")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    if model.num_parameters() > _PARAMETERS_PER_BYTE * stored + _FREE_PARAMETERS:
+        raise ValueError(
+            f"its config declares {model.num_parameters():,} parameters, its files hold only "
+            f"{stored:,} bytes"
+        )
 
 
 def _silence_transformers() -> None:
