@@ -119,3 +119,9 @@ def test_markdown_json_and_parquet_hold_the_same_runs(tmp_path: Path) -> None:
         1.1,
         0.9,
     ]
+
+
+def test_the_footnote_says_how_many_comparisons_p_stands_for() -> None:
+    results = [result(arm, seed, 1.0 + seed) for arm in ("a", "b", "c") for seed in range(2)]
+    assert "not adjusted for 2 comparisons" in to_markdown(summarise(results))
+    assert "adjusted" not in to_markdown(summarise(results[:4]))
