@@ -276,7 +276,8 @@ class TestBombs:
 
 
 class TestSeals:
-    VALUE = st.dictionaries(st.text(max_size=3), st.none() | st.integers() | st.text(max_size=3))
+    NUMBERS = st.integers(-(2**63), 2**63 - 1)
+    VALUE = st.dictionaries(st.text(max_size=3), st.none() | NUMBERS | st.text(max_size=3))
 
     @given(value=VALUE, other=VALUE)
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
