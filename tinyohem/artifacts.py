@@ -134,8 +134,8 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     write_json(path, {**value, _SEAL: hash_json(value)})
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Read what `write_sealed` wrote, or an earlier version without a hash.
+def read_sealed(path: Path, *, required: bool = False) -> dict[str, Any]:
+    """Read what `write_sealed` wrote; without its hash only where that is not `required`.
 
     Raises:
         OSError: the file is not there or cannot be read.
@@ -145,6 +145,8 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is no JSON object")
     seal = value.pop(_SEAL, None)
+    if seal is None and required:
+        raise ValueError(f"{path.name} was changed: its seal is gone")
     if seal is not None and seal != hash_json(value):
         raise ValueError(f"{path.name} was changed")
     return value

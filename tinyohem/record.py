@@ -20,14 +20,17 @@ class Record(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
-def read_record(path: Path, record: type[Record]) -> dict[str, Any]:
+def read_record(path: Path, record: type[Record], *, sealed: bool = False) -> dict[str, Any]:
     """Read a JSON object that has the keys and types of `record`.
+
+    Args:
+        sealed: whether it must hold its own hash.
 
     Raises:
         ValueError: it is no such object.
         OSError: it cannot be read.
     """
-    return check_record(read_sealed(path), record)
+    return check_record(read_sealed(path, required=sealed), record)
 
 
 def check_record(value: Any, record: type[Record]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tinyohem.artifacts import hash_file, read_json, read_sealed, write_json
+from tinyohem.artifacts import hash_file, read_sealed, write_sealed
 from tinyohem.data import tokens
 from tinyohem.data.corpus import Story, open_corpus
 from tinyohem.data.tokenizer import (
@@ -246,7 +246,7 @@ def test_a_folder_without_a_sound_manifest_is_no_store(
 def test_a_manifest_of_another_length_is_noticed(tmp_path: Path, tokenizer: Any) -> None:
     store = build_store(STORIES, tokenizer, tmp_path / "store", {})
     manifest = {**store.manifest, "tokens": store.num_tokens + 1}
-    write_json(tmp_path / "store" / "manifest.json", manifest)
+    write_sealed(tmp_path / "store" / "manifest.json", manifest)
     with pytest.raises(InputError, match="was cut short"):
         open_store(tmp_path / "store")
 
@@ -277,11 +277,11 @@ def test_story_of_token_at_both_ends_of_every_story(tmp_path: Path, tokenizer: A
     assert store.story_of_token(store.offsets[1:] - 1).tolist() == [0, 1, 2, 3, 4]
 
 
-def without_checksums(store: Path) -> None:
-    """Make a manifest that an earlier version wrote, or a stranger."""
-    manifest = read_json(store / "manifest.json")
-    kept = {key: value for key, value in manifest.items() if key not in ("seal", "crc32")}
-    write_json(store / "manifest.json", kept)
+def agree(store: Path) -> None:
+    """Make the manifest vouch for the arrays as they are, as a stranger can."""
+    manifest = read_sealed(store / "manifest.json")
+    crc32 = {name: zlib.crc32((store / name).read_bytes()) for name in manifest["crc32"]}
+    write_sealed(store / "manifest.json", {**manifest, "crc32": crc32})
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_arrays_of_another_kind_are_refused(
 ) -> None:
     build_store(STORIES, tokenizer, tmp_path / "store", {})
     np.save(tmp_path / "store" / f"{name}.npy", array, allow_pickle=True)
-    without_checksums(tmp_path / "store")
+    agree(tmp_path / "store")
     with pytest.raises(InputError, match=r"was cut short|is not a token store|do not join"):
         open_store(tmp_path / "store")
 
@@ -312,7 +312,7 @@ def test_a_header_of_more_than_the_file_takes_no_memory(tmp_path: Path, tokenize
     before = path.read_bytes()
     path.write_bytes(before.replace(b"(5,), }" + b" " * 12, b"(9999999999999,), }"))
     assert path.read_bytes() != before
-    without_checksums(tmp_path / "store")
+    agree(tmp_path / "store")
     with pytest.raises(InputError, match="is not a token store"):
         open_store(tmp_path / "store")
 

@@ -29,7 +29,7 @@ from tinyohem.record import Count, Record, read_record
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 _ARRAYS = {"offsets": "<i8", "rows": "<i8", "bytes": "<u4", "words": "<u4"}
 _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
 _CHARACTERS_PER_BATCH = 8 << 20  # where stories are long
@@ -46,7 +46,7 @@ class StoreManifest(Record):
     stories: Count
     ids_sha256: str
     tokenizer: str = ""
-    crc32: dict[str, int] | None = None
+    crc32: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,9 @@ def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
     """
     hint = f"delete {folder} and run the command again to rebuild it"
     try:
-        manifest = read_record(folder / "manifest.json", StoreManifest)
+        manifest = read_record(folder / "manifest.json", StoreManifest, sealed=True)
         for name, checksum in _checksums(folder, every_byte).items():
-            if checksum != (manifest.get("crc32") or {}).get(name, checksum):
+            if checksum != manifest["crc32"].get(name):
                 what = f"{name} was cut short or changed"
                 raise InputError(f"the token store {folder} is damaged: {what}", hint)
         offsets, rows, sizes, words = (
