@@ -1,6 +1,7 @@
 """What files of strangers may not do: run code, command the terminal, reach out, learn a secret."""
 
 import builtins
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,9 @@ class TestCode:
         (model / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
         for name, key in (("config", "AutoConfig"), ("tokenizer_config", "AutoTokenizer")):
             path = model / f"{name}.json"
-            known = {**read_json(path), "model_type": "own", "tokenizer_class": "Own"}
-            write_json(path, {**known, "auto_map": {key: "own.Own", "AutoModel": "own.Own"}})
+            known = {**json.loads(path.read_text()), "model_type": "own", "tokenizer_class": "Own"}
+            known["auto_map"] = {key: "own.Own", "AutoModel": "own.Own"}
+            path.write_text(json.dumps(known))
         result = tinyohem("generate", model)
         assert result.code == 2
         assert "cannot load" in result.err
