@@ -107,8 +107,7 @@ class TestCode:
         for name, key in (("config", "AutoConfig"), ("tokenizer_config", "AutoTokenizer")):
             path = model / f"{name}.json"
             known = {**json.loads(path.read_text()), "model_type": "own", "tokenizer_class": "Own"}
-            known["auto_map"] = {key: "own.Own", "AutoModel": "own.Own"}
-            path.write_text(json.dumps(known))
+            write_json(path, {**known, "auto_map": {key: "own.Own", "AutoModel": "own.Own"}})
         result = tinyohem("generate", model)
         assert result.code == 2
         assert "cannot load" in result.err

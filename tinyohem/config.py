@@ -46,7 +46,8 @@ class TrainingConfig(Section):
     steps: int | None = Field(None, ge=1, le=MAX_COUNT)  # overrides `tokens`
     seconds: float | None = Field(None, gt=0)  # of training, overrides both; not repeatable
     free_selection: bool = False  # `seconds` leaves out what selection costs
-    batch_size: int = Field(8, ge=1, le=2**20)  # sequences an optimizer step
+    # Sequences an optimizer step, of all ranks together.
+    batch_size: int = Field(8, ge=1, le=2**20)
     micro_batch_size: int | None = Field(None, ge=1)  # sequences a forward pass; default: all
     seq_len: int = Field(256, ge=2, le=2**24)  # tokens
     seed: int = Field(0, ge=0, lt=2**32)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tinyohem.artifacts import read_json
+from tinyohem.artifacts import read_sealed
 from tinyohem.data.blocks import TextBlock
 from tinyohem.data.corpus import open_corpus
 from tinyohem.difficulty import finish, shards
@@ -87,7 +87,7 @@ def test_undefined_is_null_never_zero(corpus, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_shards")
 def test_examples_open_with_their_own_stories(corpus, tmp_path: Path) -> None:
     score_corpus(corpus, tmp_path, workers=2)
-    examples = read_json(tmp_path / "examples.json")
+    examples = read_sealed(tmp_path / "examples.json")
     shown = [story for ends in examples.values() for end in ends.values() for story in end]
     assert len({story["row"] // 50 for story in shown}) > 4  # of many shards
     for story in shown:

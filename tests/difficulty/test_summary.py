@@ -91,7 +91,7 @@ def test_the_page_is_one_file_with_everything_escaped(fake_corpus, tmp_path: Pat
     assert "&lt;script&gt;" in page
     assert "&lt;b&gt;bold" in page
     assert "data:image/png;base64," in page
-    assert "http" not in page
+    assert "://" not in page
     assert (table.folder / "histograms.png").read_bytes().startswith(b"\x89PNG")
 
 

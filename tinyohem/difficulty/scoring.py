@@ -1,6 +1,5 @@
 """Score a corpus: every story once, in order, on every core, resumable; then rank the scores."""
 
-import os
 import shutil
 import time
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from tinyohem.difficulty.shards import score_missing_shards, shard_path, shards_
 from tinyohem.difficulty.table import MANIFEST_FILE, ScoreTable, library_versions, open_scores
 from tinyohem.errors import InputError
 from tinyohem.locks import sole_writer
+from tinyohem.processes import usable_cores
 from tinyohem.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def score_corpus(
             that another process is writing into.
         RunError: a worker process died; finished shards are kept.
     """
-    workers = _usable_cores() if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     if workers < 1:
         raise InputError(f"workers is {workers}", "Choose at least 1")
     rules = rules or ScoringRules()
@@ -66,12 +66,6 @@ def score_corpus(
 def is_started(out: Path) -> bool:
     """Tell whether `score_corpus` would reuse or complete what is in a folder."""
     return (out / MANIFEST_FILE).exists() or (out / UNFINISHED).exists()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # respects taskset and the limits of a container
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _describe(corpus: "Corpus", rules: ScoringRules) -> dict[str, Any]:

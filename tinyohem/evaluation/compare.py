@@ -5,7 +5,6 @@ arm itself sets differs. A finished run leaves `result.json` and is never repeat
 one goes on from its last checkpoint.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +26,7 @@ from tinyohem.evaluation.comparison import Arm, Comparison
 from tinyohem.evaluation.perplexity import story_token_losses
 from tinyohem.evaluation.table import RunResult
 from tinyohem.locks import sole_writer
-from tinyohem.processes import end_with_parent
+from tinyohem.processes import end_with_parent, usable_cores
 from tinyohem.progress import SILENT, Progress
 from tinyohem.record import Count, Figure, Record, check_record, read_record
 from tinyohem.runtime import environment, pick_device
@@ -166,7 +165,7 @@ def _run_all(
 def _in_parallel(
     jobs: list[_Job], workers: int, progress: Progress
 ) -> Iterator[tuple[_Job, dict[str, Any]]]:
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, usable_cores() // workers)
     failed: list[str] = []
     # Spawned, not forked: a forked copy of torch's thread pool hangs.
     context = get_context("spawn")
@@ -210,7 +209,7 @@ def default_workers() -> int:
     """Return how many runs to keep going: GPUs, or cores where there is none."""
     import torch
 
-    return torch.cuda.device_count() or os.cpu_count() or 1
+    return torch.cuda.device_count() or usable_cores()
 
 
 _place = 0  # of this process among the workers: decides its GPU

@@ -143,7 +143,7 @@ def cells(row: Row) -> list[str]:
         f"{difference.p_value:.2g}" if difference and tested else "",
         verdict(row),
         _spread(row.perplexity, 2),
-        f"{row.kept:.0%}",
+        f"{row.kept:.1%}",
         _spread(row.hardest_tenth, 3),
         _spread(row.easiest_half, 3),
         _spread(row.gini, 3),
@@ -157,7 +157,14 @@ def to_markdown(rows: Sequence[Row]) -> str:
     """Return the table for a README; the number of seeds stands below it."""
     lines = [CELLS, ["---"] * len(CELLS), *(cells(row) for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\nmean ± sd over {rows[0].seeds} seed(s); losses in nats per token.\n"
+    return f"{table}\n\n{footnote(rows)}.\n"
+
+
+def footnote(rows: Sequence[Row]) -> str:
+    """Say how to read the figures of a table."""
+    told = f"mean ± sd over {rows[0].seeds} seed(s); losses in nats per token"
+    compared = len(rows) - 1
+    return told if compared < 2 else f"{told}; p is not adjusted for {compared} comparisons"
 
 
 def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
