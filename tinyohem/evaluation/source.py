@@ -151,6 +151,8 @@ def run_config(name: str) -> RunConfig | None:
     try:
         record = read_record(path, Record) if path.exists() else {}
     except ValueError as error:
+        if not (path.parent / "checkpoints").exists():
+            return None  # a model's, in which transformers takes more than we would
         raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None
     # A model's own config.json has no such key.
     return validate_config(record["config"]) if "config" in record else None
