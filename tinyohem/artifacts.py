@@ -30,6 +30,37 @@ def is_leftover(path: Path) -> bool:
     return path.name.startswith(".") and path.suffix in (".partial", ".replaced")
 
 
+def model_folder(name: str) -> str:
+    """Return the folder that transformers loads for a name, or the Hub id that it is.
+
+    Args:
+        name: a run folder, a checkpoint (also by the name of its pointer), a transformers folder,
+            or a Hub id.
+
+    Raises:
+        InputError: it is a run that has not finished.
+    """
+    path = Path(name)
+    if (path / "checkpoints").is_dir() and not (path / "model").is_dir():
+        raise InputError(
+            f"the run {name} has not finished",
+            f"resume it, or name a checkpoint: {path / 'checkpoints' / 'latest'}",
+        )
+    return str(resolve_model_folder(path)) if path.exists() else name
+
+
+def resolve_model_folder(path: Path) -> Path:
+    """Return the folder that transformers can load: of a run, a checkpoint, or `path` itself."""
+    if path.name in ("latest", "best") and path.is_file():
+        path = path.parent / read_pointer(path)
+    return path / "model" if (path / "model" / "config.json").exists() else path
+
+
+def read_pointer(path: Path) -> str:
+    """Return the name of the checkpoint that `latest` or `best` points at, empty without one."""
+    return path.read_text().strip() if path.exists() else ""
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a binary file for writing that appears under `path` only once it is whole and synced."""

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from tinyohem.artifacts import model_folder
 from tinyohem.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokeniz
 
 
 def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
-    """Load a fast tokenizer from a folder or a Hub id.
+    """Load a fast tokenizer from a folder, a run or a Hub id.
 
     Raises:
         InputError: it is not there, or it has no compiled (`tokenizers`) form.
@@ -57,7 +58,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(model_folder(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot load the tokenizer {name!r}: {str(error).splitlines()[0]}",

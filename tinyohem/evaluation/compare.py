@@ -68,8 +68,7 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
     configs = [comparison.config(arm, comparison.seeds[0]) for arm in comparison.arms]
     data = prepare_data(configs[0].data, configs[0].tokenizer, progress)
     budgets = [
-        (budget_steps(config, len(data.tokenizer)) * config.training.tokens_per_step, config)
-        for config in configs
+        (budget_steps(config, data) * config.training.tokens_per_step, config) for config in configs
     ]
     first, _ = budgets[0]
     for arm, (tokens, config) in zip(comparison.arms, budgets, strict=True):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tinyohem.artifacts import read_json
+from tinyohem.artifacts import model_folder, read_json
 from tinyohem.config import validate_config
 from tinyohem.data.prepare import Part, evaluation_part, part_store, validation_part
 from tinyohem.data.tokenizer import load_tokenizer, start_id
@@ -14,8 +14,7 @@ from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import pick_device
-from tinyohem.training.checkpoint import resolve_model_folder
-from tinyohem.training.model import load_causal_lm
+from tinyohem.training.model import context_length, load_causal_lm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -39,25 +38,9 @@ def load_source(name: str, device: str = "auto") -> Source:
     Raises:
         InputError: there is no such model, or it is a run that has not finished.
     """
-    folder = model_folder(name)
-    model = load_causal_lm(folder).to(pick_device(device)).eval()
-    max_seq_len = getattr(model.config, "max_position_embeddings", None) or _UNBOUNDED_SEQ_LEN
-    return Source(model, load_tokenizer(folder), int(max_seq_len))
-
-
-def model_folder(name: str) -> str:
-    """Return the folder that transformers loads for a name, or the Hub id that it is.
-
-    Raises:
-        InputError: it is a run that has not finished.
-    """
-    path = Path(name)
-    if (path / "checkpoints").is_dir() and not (path / "model").is_dir():
-        raise InputError(
-            f"the run {name} has not finished",
-            f"resume it, or name a checkpoint: {path / 'checkpoints' / 'latest'}",
-        )
-    return str(resolve_model_folder(path)) if path.exists() else name
+    model = load_causal_lm(model_folder(name)).to(pick_device(device)).eval()
+    max_seq_len = context_length(model) or _UNBOUNDED_SEQ_LEN
+    return Source(model, load_tokenizer(name), max_seq_len)
 
 
 @dataclass(frozen=True)
@@ -86,13 +69,13 @@ def open_evaluation(
 
     Args:
         dataset: default: what the run was validated on.
-        seq_len: context in tokens; default: the model's own.
+        seq_len: context in tokens; default: what the run was trained with, else the model's own.
 
     Raises:
         InputError: `seq_len` is beyond the model's, or no data set is named or known.
     """
     source = load_source(name, device)
-    seq_len = seq_len or source.max_seq_len
+    seq_len = seq_len or trained_seq_len(name) or source.max_seq_len
     if seq_len > source.max_seq_len:
         raise InputError(
             f"a context of {seq_len:,} tokens is beyond the model's {source.max_seq_len:,}",
@@ -127,6 +110,15 @@ def run_record(name: str) -> dict[str, Any] | None:
     path = Path(name) / "config.json"
     record = read_json(path) if path.exists() else {}
     return record if "config" in record else None  # a model's own config.json has no such key
+
+
+def trained_seq_len(name: str) -> int | None:
+    """Return the sequence length that a run was trained with, None where it is no run.
+
+    A run that began from another model may have been trained with less than that one's context.
+    """
+    record = run_record(name)
+    return validate_config(record["config"]).training.seq_len if record else None
 
 
 def generate(

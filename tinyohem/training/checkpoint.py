@@ -19,9 +19,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tinyohem.artifacts import atomic_file, atomic_folder, hash_file, read_json, write_json
+from tinyohem.artifacts import (
+    atomic_file,
+    atomic_folder,
+    hash_file,
+    read_json,
+    read_pointer,
+    resolve_model_folder,
+    write_json,
+)
 from tinyohem.errors import InputError
 from tinyohem.progress import Progress
+from tinyohem.training.model import load_causal_lm
 
 _MINING = "mining:"  # ahead of the names of what mining remembers
 _HASHED = ("model/model.safetensors", "optimizer.safetensors")
@@ -69,7 +78,7 @@ def save_checkpoint(
         _write_pointer(folder / pointer, path.name)
     # Later steps are damaged ones that a resumption passed over.
     whole = [p for p in _step_folders(run_dir) if _step(p) <= state.step]
-    keep = {_read_pointer(folder / "best"), *(p.name for p in whole[-keep_last:])}
+    keep = {read_pointer(folder / "best"), *(p.name for p in whole[-keep_last:])}
     for old in _step_folders(run_dir):
         if old.name not in keep:
             shutil.rmtree(old)
@@ -112,10 +121,10 @@ def load_checkpoint(
     """
     from safetensors.torch import load_file
 
-    weights = load_file(path / "model" / "model.safetensors")
+    # Through transformers, which saves some architectures under other names than it trains them.
+    weights = load_causal_lm(str(path / "model"), torch.float32).state_dict()
     loaded = model.load_state_dict(weights, strict=False)
-    # A tied head is stored once, under the embedding's name.
-    if loaded.unexpected_keys or set(loaded.missing_keys) - {"lm_head.weight"}:
+    if loaded.unexpected_keys or loaded.missing_keys:
         raise InputError(f"{path} holds another model's weights", "choose another --out")
     tensors = load_file(path / "optimizer.safetensors")
     torch.set_rng_state(tensors.pop("rng.cpu"))
@@ -154,7 +163,7 @@ def saved_states(run_dir: Path) -> list[RunState]:
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """Return the checkpoint that `latest` names, if any."""
-    name = _read_pointer(run_dir / "checkpoints" / "latest")
+    name = read_pointer(run_dir / "checkpoints" / "latest")
     return run_dir / "checkpoints" / name if name else None
 
 
@@ -167,7 +176,7 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
         InputError: it is damaged, or a run that has none yet.
     """
     if path.name in ("latest", "best") and path.is_file():
-        path = path.parent / _read_pointer(path)
+        path = path.parent / read_pointer(path)
     if (path / "checkpoints").is_dir():
         newest = newest_sound_checkpoint(path, progress)
         if newest is None:
@@ -179,13 +188,6 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
     if fault is not None:
         raise InputError(f"checkpoint {path} is damaged ({fault})", "choose another one")
     return path
-
-
-def resolve_model_folder(path: Path) -> Path:
-    """Return the folder that transformers can load: of a run, a checkpoint, or `path` itself."""
-    if path.name in ("latest", "best") and path.is_file():
-        path = path.parent / _read_pointer(path)
-    return path / "model" if (path / "model" / "config.json").exists() else path
 
 
 def tokens_seen(path: Path) -> int | None:
@@ -255,7 +257,3 @@ def _fault(path: Path) -> str | None:
 def _write_pointer(path: Path, name: str) -> None:
     with atomic_file(path) as stream:
         stream.write(f"{name}\n".encode())
-
-
-def _read_pointer(path: Path) -> str:
-    return path.read_text().strip() if path.exists() else ""

@@ -31,13 +31,14 @@ from tinyohem.shapes import model_shape
 from tinyohem.training.checkpoint import RunState, export_model, load_checkpoint
 from tinyohem.training.events import due, log, require_finite, save, validate
 from tinyohem.training.meter import Meter
-from tinyohem.training.model import build_model, head_weight, trunk
+from tinyohem.training.model import build_model, head_weight, trunk, weights_hash
 from tinyohem.training.optim import build_optimizers, learning_rate, update
 from tinyohem.training.passes import Trunk
 from tinyohem.training.plan import budget_steps, keep_plan, make_plan
+from tinyohem.training.pretrained import load_pretrained
 from tinyohem.training.reference import build_reference
 from tinyohem.training.run import Budget, Run
-from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
+from tinyohem.training.run_folder import Resume, check_same_start, find_checkpoint
 from tinyohem.training.run_pool import open_run_pool, pool_is_due, refresh_pool, reopen_pool
 from tinyohem.training.step import training_step
 from tinyohem.training.tracking import Tracker
@@ -54,11 +55,12 @@ def train(
     """
     device = pick_device(config.training.device)
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
+    pretrained = load_pretrained(config, progress) if config.model.init_from else None
     data = prepare_data(config.data, config.tokenizer, progress)
-    run = _set_up(config, run_dir, device, data, progress)
+    run = _set_up(config, run_dir, device, data, pretrained, progress)
     record = _record(run)
     if checkpoint is not None:
-        check_same_data(run_dir, data, run.pool)
+        check_same_start(run_dir, record)
         _go_on_from(checkpoint, run)
         progress.note(f"resuming from {checkpoint}")
     write_json(run_dir / "config.json", record)
@@ -77,15 +79,21 @@ def train(
 
 
 def _set_up(
-    config: RunConfig, run_dir: Path, device: torch.device, data: Prepared, progress: Progress
+    config: RunConfig,
+    run_dir: Path,
+    device: torch.device,
+    data: Prepared,
+    model: Any,
+    progress: Progress,
 ) -> Run:
-    training = config.training
-    shape, vocab_size = model_shape(config.model), len(data.tokenizer)
-    num_steps = budget_steps(config, vocab_size)
+    """Lay out a run of a pretrained model, or of a new one where there is none."""
+    training, vocab_size = config.training, len(data.tokenizer)
+    num_steps = budget_steps(config, data)
     pool = open_run_pool(config, data.train, num_steps)
-    model = build_model(
-        shape, vocab_size, training.seq_len, start_id(data.tokenizer), training.seed
-    ).to(device)
+    if model is None:
+        shape, start = model_shape(config.model), start_id(data.tokenizer)
+        model = build_model(shape, vocab_size, training.seq_len, start, training.seed)
+    model = model.to(device)
     return Run(
         config=config,
         run_dir=run_dir,
@@ -125,6 +133,7 @@ def _record(run: Run) -> dict[str, Any]:
         "valid": run.data.valid.manifest,
         "plan": run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
         "pool": run.pool.hash if run.pool else None,
+        "init_sha256": weights_hash(run.model) if run.config.model.init_from else None,
         "environment": environment(run.device),
     }
 

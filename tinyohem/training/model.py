@@ -1,16 +1,39 @@
 """Models built as transformers Llamas, or loaded; how to find trunk and head in one."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from tinyohem.artifacts import model_folder
+from tinyohem.config import ModelConfig
 from tinyohem.errors import InputError
-from tinyohem.shapes import Shape
+from tinyohem.shapes import Shape, model_shape
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
+
+
+def parameter_count(config: ModelConfig, vocab_size: int) -> int:
+    """Return how many parameters a run's model has, without building it.
+
+    Raises:
+        InputError: there is no such shape, or no model to start from.
+    """
+    if config.init_from is None:
+        return model_shape(config).num_parameters(vocab_size)
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _loading(config.init_from), torch.device("meta"):  # dimensions without memory
+        described = AutoConfig.from_pretrained(
+            model_folder(config.init_from), trust_remote_code=False
+        )
+        return int(
+            AutoModelForCausalLM.from_config(described, trust_remote_code=False).num_parameters()
+        )
 
 
 def build_model(
@@ -66,22 +89,50 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_causal_lm(folder: str) -> Any:
-    """Load any causal LM from a folder or the Hub; never runs code that comes with it.
+def context_length(model: Any) -> int | None:
+    """Return the tokens of context that a causal LM was made for, None where nothing says it."""
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return None if longest is None else int(longest)
+
+
+def load_causal_lm(folder: str, dtype: torch.dtype | None = None) -> Any:
+    """Load any causal LM from a folder or the Hub.
+
+    Never runs code that comes with it, and reads no pickled weights.
+
+    Args:
+        dtype: of its parameters; default: as they are saved.
 
     Raises:
-        InputError: there is no such model, or its files are damaged.
+        InputError: there is no such model, or its files are damaged or do not hold all of it.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     _silence_transformers()
+    with _loading(folder):
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        if found["missing_keys"]:  # transformers fills them at random
+            raise ValueError(f"its files lack {min(found['missing_keys'])}")
+        return model
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Turn what transformers raises over a model's files into one line."""
+    from safetensors import SafetensorError
+
     try:
-        return AutoModelForCausalLM.from_pretrained(folder)
-    except (OSError, ValueError, SafetensorError) as error:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"cannot load a language model from {folder!r}: {str(error).splitlines()[0]}",
-            "give a run folder, a checkpoint, a transformers folder, or a Hub id",
+            f"cannot load a language model from {name!r}: {str(error).strip().splitlines()[0]}",
+            "give a run folder, a checkpoint, a transformers folder with safetensors, or a Hub id",
         ) from None
 
 
