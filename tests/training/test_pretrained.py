@@ -95,7 +95,7 @@ def tuning(corpus: Path, init_from: Path | str, **overrides: Any) -> RunConfig:
 @pytest.mark.parametrize("ratio", [1.0, 0.5])
 def test_a_step_is_the_models_own_loss(kind: str, ratio: float) -> None:
     """Against the gradient of `model(labels=…)`, and of a mask on its loss."""
-    model = build(kind, tiny_step.VOCAB).double()
+    model = build(kind, tiny_step.VOCAB)
     check_losses(model, kind)
     ids, labels = tiny_step.tokens(ignored=False)
     if ratio == 1:
@@ -107,7 +107,7 @@ def test_a_step_is_the_models_own_loss(kind: str, ratio: float) -> None:
     expected_loss.backward()
     expected = tiny_step.gradient(model)
     stats = tiny_step.step(model, ids, labels, ratio, tiny_step.mining(), number=1)
-    torch.testing.assert_close(tiny_step.gradient(model), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(tiny_step.gradient(model), expected, rtol=1e-4, atol=1e-6)
     assert stats.loss_selected.item() == pytest.approx(expected_loss.item(), rel=1e-5)
 
 
