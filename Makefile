@@ -1,10 +1,10 @@
-# The whole life of the project in five words.
+# The whole life of the project in a few words.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check fix bench
+.PHONY: quickstart test check fix bench chaos
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,10 @@ check: $(VENV)/.installed-dev
 fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# CHAOS_KILLS=60 kill -9 at random moments, CHAOS_SEED=0
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow tests/chaos -s
 
 # STORIES=file scores those; default: TINYOHEM_STORIES, else the built-in sample
 bench: $(VENV)/.installed-dev

@@ -56,10 +56,11 @@ def compare(
     All arms share windows, tokenizer, initial weights and evaluation. Finished runs are never
     repeated: give the same command again to go on. --out gets table.md, table.json, runs.parquet.
     """
-    from tinyohem.artifacts import write_json
+    from tinyohem.artifacts import atomic_file, write_json
     from tinyohem.evaluation import table
     from tinyohem.evaluation.compare import run_comparison
     from tinyohem.evaluation.comparison import check, plan_comparison
+    from tinyohem.locks import sole_writer
     from tinyohem.recipe import config_tree
     from tinyohem_cli.console import ConsoleProgress, print_json
     from tinyohem_cli.console import out as console
@@ -76,11 +77,13 @@ def compare(
     progress = ConsoleProgress()
     for warning in check(comparison):
         progress.warn(warning)
-    results = run_comparison(comparison, out, workers, progress)
-    rows = table.summarise(results)
-    write_json(out / "table.json", table.to_json(rows))
-    (out / "table.md").write_text(table.to_markdown(rows), encoding="utf-8")
-    table.write_parquet(out / "runs.parquet", results)
+    with sole_writer(out, progress=progress):
+        results = run_comparison(comparison, out, workers, progress)
+        rows = table.summarise(results)
+        write_json(out / "table.json", table.to_json(rows))
+        with atomic_file(out / "table.md") as stream:
+            stream.write(table.to_markdown(rows).encode())
+        table.write_parquet(out / "runs.parquet", results)
     if as_json:
         print_json(table.to_json(rows))
     else:

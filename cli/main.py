@@ -1,6 +1,7 @@
 """The app. Commands live in the files beside this one; heavy imports stay inside them."""
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -56,8 +57,13 @@ app.command("bench")(bench)
 app.add_typer(recipes, name="recipes")
 
 
+def _interrupt(_signum: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def run() -> None:
     """Run the command line: exit code 0 done, 1 run failed, 2 wrong usage or input."""
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's notice: leave no half-written file
     # Tokenizers fork nothing here, but its warning about it would land in the middle of a bar.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     sys.exit(_run())
@@ -67,7 +73,10 @@ def _run() -> int:
     from tinyohem_cli.console import print_error
 
     try:
-        return int(app(standalone_mode=False) or 0)
+        code = int(app(standalone_mode=False) or 0)
+        if code == 130:  # what Typer makes of a KeyboardInterrupt, without a word
+            raise KeyboardInterrupt
+        return code
     except TinyohemError as error:
         print_error(error)
         return error.exit_code

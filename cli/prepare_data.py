@@ -15,7 +15,9 @@ def prepare_data(
 ) -> None:
     """Tokenize a data set once; `train` with the same options then starts at once.
 
-    Everything lands in `data/` (or `$TINYOHEM_DATA`), filed under a hash of the content.
+    Everything lands in `data/` (or `$TINYOHEM_DATA`), filed under a hash of the content. What is
+    there already is held against its checksums, every byte of it; other commands look at the
+    length alone where a file is larger than 2 GiB.
     """
     from rich.table import Table
 
@@ -31,7 +33,7 @@ def prepare_data(
         "tokenizer.name": tokenizer,
     }
     config = load_config(recipe, options.given(overrides), assignments or ())
-    prepared = prepare(config.data, config.tokenizer, ConsoleProgress())
+    prepared = prepare(config.data, config.tokenizer, ConsoleProgress(), every_byte=True)
     manifests = {"train": prepared.train.manifest, "valid": prepared.valid.manifest}
     if as_json:
         print_json(manifests)

@@ -91,6 +91,7 @@ def score_difficulty(
     from tinyohem.difficulty.mtld import MtldRule
     from tinyohem.difficulty.scoring import is_started, score_corpus
     from tinyohem.difficulty.table import open_scores
+    from tinyohem.locks import sole_writer
     from tinyohem_cli.console import ConsoleProgress
 
     if show is not None:
@@ -108,12 +109,13 @@ def score_difficulty(
     data = DataConfig(**options.given({"dataset": dataset, "text_field": text_field}))
     corpus = open_corpus(data.dataset, text_field=data.text_field, progress=progress)
     add = _additions(tokenizer, model, device or "auto")
-    began, anew = time.perf_counter(), not is_started(out)
-    table = score_corpus(corpus, out, rules=rules, workers=workers, progress=progress)
-    seconds = time.perf_counter() - began
-    for metric in add:
-        table = metric(table, corpus, progress=progress)
-    _report(table, table.stories / seconds if anew else None, as_json)
+    with sole_writer(out, progress=progress):
+        began, anew = time.perf_counter(), not is_started(out)
+        table = score_corpus(corpus, out, rules=rules, workers=workers, progress=progress)
+        seconds = time.perf_counter() - began
+        for metric in add:
+            table = metric(table, corpus, progress=progress)
+        _report(table, table.stories / seconds if anew else None, as_json)
 
 
 def _additions(tokenizer: str | None, model: str | None, device: str) -> list[Any]:

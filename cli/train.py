@@ -208,6 +208,15 @@ def train(
             "--resume", help="never refuses to touch an existing run, auto goes on if it can"
         ),
     ] = "never",
+    on_nonfinite: Annotated[
+        str | None,
+        typer.Option(
+            "--on-nonfinite",
+            help="At a loss or gradient that is not finite: stop, or skip the step, which leaves "
+            "weights and optimizer as they were, is counted, ends the run after 10 in a row, and "
+            "makes a GPU wait at every step; default: stop",
+        ),
+    ] = None,
     wandb: Annotated[
         str | None,
         typer.Option("--wandb", help="off, offline or online; default: off"),
@@ -225,11 +234,14 @@ def train(
     """Train a language model, by default on every token; --ohem-ratio turns mining on.
 
     A run folder gets config.json, metrics.jsonl, checkpoints/, eval.json and model/, which
-    transformers loads.
+    transformers loads. `torchrun --nproc-per-node 8 -m tinyohem_cli train …` trains the same run on
+    8 GPUs; training.batch_size counts the sequences of all.
     """
+    from tinyohem.progress import SILENT
     from tinyohem.recipe import load_config
     from tinyohem.training.dry_run import dry_run as outline
     from tinyohem.training.loop import train as train_model
+    from tinyohem.training.ranks import join_ranks
     from tinyohem.training.run_folder import default_run_dir
     from tinyohem_cli.console import ConsoleProgress
 
@@ -245,6 +257,7 @@ def train(
         "training.steps": steps,
         "training.seed": seed,
         "training.device": device,
+        "training.on_nonfinite": on_nonfinite,
         "training.compile": compile_model,
         "ohem.ratio": ohem_ratio,
         "ohem.select": ohem_select,
@@ -265,14 +278,17 @@ def train(
     }
     config = load_config(recipe, options.given(overrides), assignments or ())
     run_dir = out or default_run_dir(config, recipe)
-    progress = ConsoleProgress()
+    ranks = join_ranks()
+    progress = ConsoleProgress() if ranks.leads else SILENT
     if config.ohem.biases_the_end:
         progress.warn(BIAS_WARNING)
     if dry_run:
-        _print_outline(outline(config, progress), as_json)
+        if ranks.leads:
+            _print_outline(outline(config, progress), as_json)
         return
-    run, perplexity = train_model(config, run_dir, resume=resume, progress=progress)
-    _print_result(run, perplexity, as_json)
+    run, perplexity = train_model(config, run_dir, resume=resume, progress=progress, ranks=ranks)
+    if ranks.leads:
+        _print_result(run, perplexity, as_json)
 
 
 # `2m`, 4M tokens of the real sample, keep ratio 0.5, one seed: LOG.md, 2026-11-22.
@@ -291,6 +307,7 @@ def _print_result(run: "Run", perplexity: "Perplexity | None", as_json: bool) ->
         "steps": run.state.step,
         "tokens_seen": run.state.tokens_seen,
         "tokens_selected": run.state.tokens_selected,
+        "skipped_steps": run.state.skipped_steps,
         "train_seconds": run.state.train_seconds,
     }
     if as_json:

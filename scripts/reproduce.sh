@@ -5,12 +5,13 @@
 #   scripts/reproduce.sh --quick                          # ten minutes, on the built-in sample
 #
 # --dataset and --valid take whatever `tinyohem train` takes. Repeat the command after a stop:
-# finished runs are kept. The tables and the report land in --out (default: runs/table).
+# finished runs are kept. The table and the report land in --out (default: runs/table), the table
+# of equal seconds beside it.
 set -euo pipefail
 here="$(pwd)"
 cd "$(dirname "$0")/.."
 
-usage() { sed -n '2,8s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
 resolve() { if [ -e "$here/$1" ]; then echo "$here/$1"; else echo "$1"; fi; }
 
 dataset=() out=runs/table quick=no
@@ -22,7 +23,7 @@ while [ $# -gt 0 ]; do
       size=(--model 260k --tokens 500k --seeds 3 --set training.eval_tokens=20000)
       ;;
     --dataset | --valid) dataset+=("$1" "$(resolve "${2:?$1 needs a value}")"); shift ;;
-    --out) out="$here/${2:?--out needs a value}"; shift ;;
+    --out) out="${2:?--out needs a value}"; [[ $out = /* ]] || out="$here/$out"; shift ;;
     -h | --help) usage; exit 0 ;;
     *) echo "error: unknown option $1" >&2; usage >&2; exit 2 ;;
   esac

@@ -3,22 +3,30 @@
 import gzip
 import hashlib
 import random
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tinyohem.artifacts import (
     append_line,
     atomic_file,
     atomic_folder,
+    checksum_file,
     data_dir,
     hash_file,
+    hash_files,
     hash_json,
     open_binary,
     read_json,
     read_jsonl,
+    read_sealed,
     write_json,
+    write_sealed,
 )
 
 # Half of it cannot be compressed, so that a cut falls inside a block as well as between blocks.
@@ -201,3 +209,38 @@ def test_the_data_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert data_dir() == Path("data")
     monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path))
     assert data_dir() == tmp_path
+
+
+class TestSeals:
+    VALUE = st.dictionaries(st.text(max_size=3), st.none() | st.integers() | st.text(max_size=3))
+
+    @given(value=VALUE, other=VALUE)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_what_was_sealed_comes_back_and_nothing_else(
+        self, tmp_path: Path, value: dict[str, Any], other: dict[str, Any]
+    ) -> None:
+        path = tmp_path / "sealed.json"
+        value.pop("seal", None)
+        other.pop("seal", None)
+        write_sealed(path, value)
+        assert read_sealed(path) == value
+        write_json(path, {**other, "seal": read_json(path)["seal"]})
+        if other == value:
+            assert read_sealed(path) == value
+        else:
+            with pytest.raises(ValueError, match="was changed"):
+                read_sealed(path)
+
+    def test_one_written_without_is_read(self, tmp_path: Path) -> None:
+        write_json(tmp_path / "old.json", {"a": 1})
+        assert read_sealed(tmp_path / "old.json") == {"a": 1}
+        write_json(tmp_path / "list.json", [1])
+        with pytest.raises(ValueError, match="is no JSON object"):
+            read_sealed(tmp_path / "list.json")
+
+    def test_checksums_are_those_of_zlib(self, tmp_path: Path) -> None:
+        content = bytes(range(256)) * 5000  # more than is read at a time
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "b").write_bytes(content)
+        assert checksum_file(tmp_path / "a" / "b") == zlib.crc32(content)
+        assert hash_files(tmp_path) == {"a/b": hashlib.sha256(content).hexdigest()}

@@ -46,6 +46,7 @@ KEY_OF_OPTION = {
     "--ohem-scope": "ohem.scope",
     "--ohem-backward": "ohem.backward",
     "--ohem-min-kept": "ohem.min_kept",
+    "--on-nonfinite": "training.on_nonfinite",
     "--wandb": "tracking.wandb",
 }
 UNITS = {
@@ -182,6 +183,7 @@ class TestHelp:
             "--curriculum-metric": "mtld=2,flesch=1",
             "--pacing": "root",
             "--curriculum-fraction": 0.3,
+            "--on-nonfinite": "skip",
             "--wandb": "offline",
         }.items():
             # A pool's age means nothing without a pool.
@@ -259,6 +261,7 @@ class TestPipeline:
             "steps",
             "tokens_seen",
             "tokens_selected",
+            "skipped_steps",
             "train_seconds",
         }
         assert (summary["run"], summary["finished"], summary["steps"]) == (str(run_dir), True, 20)

@@ -16,6 +16,7 @@ from tinyohem.ohem.weights import class_weights
 from tinyohem.shapes import Shape
 from tinyohem.training.model import build_model, head_weight, trunk
 from tinyohem.training.passes import Trunk
+from tinyohem.training.ranks import ALONE, Ranks
 from tinyohem.training.step import StepStats, training_step
 
 VOCAB, ROWS, LENGTH = 23, 4, 6
@@ -80,6 +81,7 @@ def step(
     reference: Tensor | None = None,
     seed: int = 0,
     store: SoftmaxStore | None = None,
+    ranks: Ranks = ALONE,
 ) -> StepStats:
     """Take the gradients of one step over `number` micro-batches."""
     return training_step(
@@ -93,6 +95,7 @@ def step(
         generator=torch.Generator().manual_seed(seed),
         precision=nullcontext(),
         store=store,
+        ranks=ranks,
     )
 
 

@@ -64,7 +64,7 @@ class TrainingConfig(Section):
     steps: int | None = Field(None, ge=1)  # overrides `tokens`
     seconds: float | None = Field(None, gt=0)  # of training, overrides both; not repeatable
     free_selection: bool = False  # `seconds` leaves out what selection costs
-    batch_size: int = Field(8, ge=1)  # sequences an optimizer step
+    batch_size: int = Field(8, ge=1)  # sequences an optimizer step, of all ranks together
     micro_batch_size: int | None = Field(None, ge=1)  # sequences a forward pass; default: all
     seq_len: int = Field(256, ge=2)  # tokens
     seed: int = Field(0, ge=0, lt=2**32)
@@ -77,6 +77,7 @@ class TrainingConfig(Section):
     save_every: int | None = Field(None, ge=1)  # default: ten times a run
     keep_last: int = Field(2, ge=1)  # checkpoints, beside `best`
     stop_at_step: int | None = Field(None, ge=1)  # end early, resumable
+    on_nonfinite: Literal["stop", "skip"] = "stop"  # at a loss or gradient that is not finite
 
     @field_validator("tokens")
     @classmethod
@@ -216,7 +217,8 @@ class RunConfig(Section):
 
 
 # Keys that may differ between a run and its resumption: they decide where it runs and what it
-# leaves behind, not what it computes (another device or compiler rounds differently).
+# leaves behind, not what it computes (another device or compiler rounds differently). What to do
+# about a step that broke is asked for when one has.
 RESUME_MAY_CHANGE = frozenset(
     {
         "training.device",
@@ -226,6 +228,7 @@ RESUME_MAY_CHANGE = frozenset(
         "training.save_every",
         "training.keep_last",
         "training.stop_at_step",
+        "training.on_nonfinite",
         "tracking.wandb",
         "tracking.project",
     }

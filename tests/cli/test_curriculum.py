@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from tinyohem.artifacts import hash_file, read_json, write_json
+from tinyohem.artifacts import hash_file, read_json, read_sealed, write_json
 from tinyohem.data.corpus import open_corpus
 from tinyohem.data.prepare import prepare_data
 from tinyohem.difficulty.curriculum import load_plan
@@ -114,7 +114,7 @@ class TestScoresThatDoNotFit:
         path = folder / "scores.parquet"
         pq.write_table(pq.read_table(path).slice(0, 117), path)
         changed = {"stories": 117, "scores_sha256": hash_file(path)}
-        write_json(folder / "manifest.json", read_json(folder / "manifest.json") | changed)
+        write_json(folder / "manifest.json", read_sealed(folder / "manifest.json") | changed)
         error = self.refused(tinyohem, *by_model_loss(corpus, folder))
         assert f"error: {folder} lacks scores of 3 stories, the first at row 117" in error
 

@@ -1,5 +1,7 @@
 """The token store on disk: what goes in comes out, and half a store never looks like one."""
 
+import json
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -7,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tinyohem.artifacts import hash_file, read_json, write_json
+from tinyohem.artifacts import hash_file, read_sealed, write_json
 from tinyohem.data import tokens
 from tinyohem.data.corpus import Story, open_corpus
 from tinyohem.data.tokenizer import (
@@ -84,8 +88,9 @@ def test_bytes_and_words_are_those_of_the_text(tmp_path: Path, tokenizer: Any) -
 
 def test_the_manifest_counts_hashes_and_names_the_origin(tmp_path: Path, tokenizer: Any) -> None:
     store = build_store(STORIES, tokenizer, tmp_path / "store", {"name": "here", "corpus": "abc"})
-    manifest = read_json(tmp_path / "store" / "manifest.json")
+    manifest = read_sealed(tmp_path / "store" / "manifest.json")
     assert manifest == store.manifest
+    names = ("ids.bin", "offsets.npy", "rows.npy", "bytes.npy", "words.npy")
     assert manifest == {
         "format": tokens.STORE_FORMAT,
         "dtype": "uint16",
@@ -94,6 +99,7 @@ def test_the_manifest_counts_hashes_and_names_the_origin(tmp_path: Path, tokeniz
         "bytes": int(store.story_bytes.sum()),
         "words": 28,
         "ids_sha256": hash_file(tmp_path / "store" / "ids.bin"),
+        "crc32": {n: zlib.crc32((tmp_path / "store" / n).read_bytes()) for n in names},
         "name": "here",
         "corpus": "abc",
     }
@@ -168,6 +174,59 @@ def test_a_file_cut_short_is_noticed(
     with pytest.raises(InputError, match=r"was cut short|is not a token store") as caught:
         open_store(tmp_path / "store")
     assert "delete" in (caught.value.hint or "")
+
+
+FILES = ["ids.bin", "offsets.npy", "rows.npy", "bytes.npy", "words.npy", "manifest.json"]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(FILES), at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_any_flipped_bit_is_found(
+    tmp_path: Path, tokenizer: Any, name: str, at: float, bit: int
+) -> None:
+    folder = tmp_path / "store"
+    if not folder.exists():
+        build_store(STORIES, tokenizer, folder, {"name": "here"})
+    path = folder / name
+    sound = path.read_bytes()
+    damaged = bytearray(sound)
+    damaged[int(at * len(sound))] ^= 1 << bit
+    path.write_bytes(damaged)
+    try:
+        same = name == "manifest.json" and json.loads(damaged) == json.loads(sound)
+    except ValueError:
+        same = False
+    try:
+        if same:  # white space for other white space
+            assert open_store(folder).manifest == build_manifest(sound)
+        else:
+            with pytest.raises(InputError, match=r"was cut short or changed|is not a token store"):
+                open_store(folder)
+    finally:
+        path.write_bytes(sound)
+
+
+def build_manifest(text: bytes) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(text).items() if key != "seal"}
+
+
+def test_of_a_very_large_file_only_the_length_unless_asked(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "store"
+    size = build_store(STORIES, tokenizer, folder, {}).ids.nbytes
+    path = folder / "ids.bin"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    monkeypatch.setattr(tokens, "_CHECKED_BYTES", size)
+    with pytest.raises(InputError, match=r"ids\.bin was cut short or changed"):
+        open_store(folder)
+    monkeypatch.setattr(tokens, "_CHECKED_BYTES", size - 1)
+    assert open_store(folder).num_tokens == size // 2
+    with pytest.raises(InputError, match=r"ids\.bin was cut short or changed"):
+        open_store(folder, every_byte=True)
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(InputError, match="was cut short"):
+        open_store(folder)
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"dtype": "uint16"}'])

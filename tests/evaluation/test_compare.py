@@ -1,20 +1,26 @@
 """Whole comparisons, as tiny as they come: fairness, resumption, budgets, the command."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 
 from tinyohem.artifacts import read_json, write_json
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, RunError
+from tinyohem.evaluation import compare
 from tinyohem.evaluation.compare import run_comparison
 from tinyohem.evaluation.comparison import Arm, Budget, Comparison
+from tinyohem.evaluation.perplexity import story_token_losses
+from tinyohem.evaluation.source import open_evaluation
 from tinyohem.evaluation.table import summarise, to_json
 from tinyohem.recipe import assign
 
@@ -78,6 +84,90 @@ def test_hardest_tenth_and_easy_half_frame_the_mean(finished: tuple[Path, list[A
     for result in finished[1]:
         assert result["easiest_half"] < result["loss"] < result["hardest_tenth"]
         assert 0 < result["gini"] < 1
+
+
+def test_the_tail_and_the_easy_half_are_of_all_tokens_but_the_starts(
+    finished: tuple[Path, list[Any]],
+) -> None:
+    out, (result, *_) = finished
+    evaluation = open_evaluation(str(out / "full-seed0"), device="cpu")
+    store = evaluation.store
+    ((_, losses),) = story_token_losses(evaluation.source.model, store, seq_len=32)
+    ranked = np.sort(np.delete(losses, store.offsets[:-1]).astype(np.float64))
+    assert len(ranked) == result["tokens"]
+    tenth, half = len(ranked) // 10, len(ranked) // 2
+    assert result["hardest_tenth"] == pytest.approx(ranked[-tenth:].mean(), rel=1e-5)
+    assert result["easiest_half"] == pytest.approx(ranked[:half].mean(), rel=1e-5)
+
+
+def test_the_baselines_loss_is_reached_where_a_run_first_gets_there(tmp_path: Path) -> None:
+    curves = {("full", 0): (4, 2, 3), ("full", 1): (5, 4.5, 4), ("x", 0): (4, 3, 2.9)}
+    curves[("x", 1)] = (9, 8, 7)
+    for (arm, seed), losses in curves.items():
+        (tmp_path / f"{arm}-seed{seed}").mkdir()
+        rows = [
+            {"step": 10 * n, "val/loss": loss, "train/seconds": 1.5 * n}
+            for n, loss in enumerate(losses, 1)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in ({"step": 1, "train/loss": 0}, *rows))
+        (tmp_path / f"{arm}-seed{seed}" / "metrics.jsonl").write_text(text)
+    results = [{"arm": arm, "seed": seed, "steps": 30} for arm, seed in curves]
+    compare._add_time_to_baseline(results, "full", tmp_path)
+    found = [(r["steps_to_baseline"], r["seconds_to_baseline"]) for r in results]
+    assert found == [(20, 3.0), (30, 4.5), (20, 3.0), (None, None)]
+
+
+@pytest.mark.parametrize("lost", ["all", "last line", "end of the last line"])
+def test_a_finished_runs_log_that_was_cut_is_refused(
+    corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]], lost: str
+) -> None:
+    """The baseline's final loss would be that of an earlier step, or an arm `never` reach it."""
+    shutil.copytree(finished[0], tmp_path / "out")
+    log = tmp_path / "out" / "random-seed0" / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    kept = {"all": "", "last line": "".join(lines[:-1])}
+    log.write_text(kept.get(lost, "".join(lines)[:-9]))
+    with pytest.raises(InputError, match=r"random-seed0/metrics\.jsonl lacks the validation"):
+        run_comparison(comparison(corpus), tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize("content", ['{"format": 2, "tok', "3", "full"])
+def test_a_damaged_result_is_refused(
+    corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]], content: str
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    path = tmp_path / "out" / "full-seed1" / "result.json"
+    if content == "full":
+        content = json.dumps({k: v for k, v in read_json(path).items() if k != "config"})
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"full-seed1/result\.json is damaged"):
+        run_comparison(comparison(corpus), tmp_path / "out", workers=1)
+
+
+def test_what_no_run_could_use_is_refused_before_any(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="file is a file"):
+        run_comparison(comparison(corpus), tmp_path / "file", workers=1)
+    plan = comparison(corpus)
+    assign(plan.common, "training.device", "tpu")
+    with pytest.raises(InputError, match="tpu"):
+        run_comparison(plan, tmp_path / "out", workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_one_runs_trouble_does_not_cost_the_others(
+    corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    shutil.rmtree(out / "full-seed1")
+    (out / "full-seed1").mkdir()
+    (out / "full-seed1" / "notes.txt").write_text("mine")
+    (out / "random-seed1" / "result.json").unlink()
+    with pytest.raises(RunError, match=r"^1 run\(s\) failed, the first was full-seed1: .* no run$"):
+        run_comparison(comparison(corpus), out, workers=1)
+    assert (out / "random-seed1" / "result.json").exists()
+    assert (out / "full-seed1" / "notes.txt").read_text() == "mine"
 
 
 def test_a_killed_comparison_ends_in_the_same_table(
@@ -147,6 +237,58 @@ def test_a_comparison_killed_by_a_signal_goes_on(
     for mine, his in zip(ours, theirs, strict=True):
         for name in ("arm", "bits_per_byte", "perplexity", "difference", "gini", "kept"):
             assert mine[name] == his[name], name
+
+
+def test_ctrl_c_ends_the_run_it_meets_and_begins_no_other(corpus: Path, tmp_path: Path) -> None:
+    """A terminal sends it to every process of the command."""
+    arms = ["--arm", "full:ohem.ratio=1.0", "--arm", "random"]
+    command = [sys.executable, "-m", "tinyohem_cli", "compare", *arms, "--seeds", "2",
+               "--workers", "1", "--out", str(tmp_path),
+               *tiny.flags(corpus, training__steps=50_000, training__eval_every=50_000,
+                           training__save_every=50_000)]  # fmt: skip
+    log = tmp_path / "full-seed0" / "metrics.jsonl"
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while not (log.exists() and log.read_text()) and process.poll() is None:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        while process.poll() is None and len(list(tmp_path.iterdir())) == 1:
+            time.sleep(0.02)
+        assert [path.name for path in tmp_path.iterdir()] == ["full-seed0"]
+        assert process.wait() == 130
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert tiny.steps_kept(tmp_path / "full-seed0")  # nothing is lost
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [("equal-seconds", [10, 11]), ("equal-seconds-free-selection", [8, 9])],
+)
+def test_each_seed_gets_the_seconds_of_its_own_baseline(
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    budget: Budget,
+    expected: list[float],
+) -> None:
+    """A baseline that selects too is given no more than what it spent on the rest."""
+    given: list[float | None] = []
+
+    def run_all(jobs: list[Any], *_: Any, **__: Any) -> list[dict[str, Any]]:
+        given.extend(job.config.training.seconds for job in jobs)
+        return [
+            {"seed": job.seed, "train_seconds": 10.0 + job.seed, "select_seconds": 2.0}
+            for job in jobs
+        ]
+
+    monkeypatch.setattr(compare, "_run_all", run_all)
+    monkeypatch.setattr(compare, "_add_time_to_baseline", lambda *_: None)
+    listener = tiny.Listener()
+    run_comparison(comparison(corpus, budget), tmp_path, 2, listener)
+    assert given == [None, None, *expected]
+    assert any("--workers 1" in warning for warning in listener.warnings)
 
 
 def test_selection_does_not_count_where_it_is_free(corpus: Path, tmp_path: Path) -> None:

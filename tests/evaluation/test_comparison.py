@@ -72,6 +72,8 @@ def test_seeds_are_a_count_or_a_list(tmp_path: Path) -> None:
         (["baseline", "../up:ohem"], "3", "cannot name a folder"),
         (["baseline", "other:data.dataset=a.txt"], "3", "other data"),
         (["baseline", "quickstart"], "3", "other data"),
+        (["baseline", "x:training.seconds=9"], "3", "ends the arm 'x', whatever its tokens"),
+        (["baseline:training.stop_at_step=5", "ohem"], "3", "'baseline' ahead of its result"),
     ],
 )
 def test_bad_arms(arms: list[str], seeds: str, message: str) -> None:
@@ -109,6 +111,20 @@ def test_it_warns_of_few_seeds_and_of_a_missing_control() -> None:
         None, ["baseline", "b:ohem.schedule=anneal-quarter"], "3", None, {}
     )
     assert "random" in check(by_schedule)[0]
+
+
+def test_it_warns_of_arms_that_are_validated_differently() -> None:
+    for setting in ("seq_len", "eval_tokens"):
+        arms = ["baseline", f"b:training.{setting}=128"]
+        (warning,) = check(plan_comparison(None, arms, "3", None, {}))
+        assert f"arms differ in {setting}" in warning
+
+
+def test_a_baseline_in_seconds_is_a_budget_in_seconds() -> None:
+    plan = plan_comparison(
+        None, ["a:training.seconds=9", "b:optim.lr=0.1"], "3", "equal-seconds", {}
+    )
+    assert check(plan) == []
 
 
 def test_a_curriculum_without_an_end_is_refused_before_anything_runs() -> None:

@@ -135,12 +135,12 @@ class TestScores:
     ) -> None:
         import pyarrow.parquet as pq
 
-        from tinyohem.artifacts import hash_file, read_json, write_json
+        from tinyohem.artifacts import hash_file, read_sealed, write_json
 
         table = score_corpus(open_corpus(str(corpus), "validation"), tmp_path, workers=1)
         path = tmp_path / SCORES_FILE
         pq.write_table(pq.read_table(path).slice(0, 9), path)
-        manifest = {**read_json(tmp_path / "manifest.json"), "stories": 9}
+        manifest = {**read_sealed(tmp_path / "manifest.json"), "stories": 9}
         manifest["scores_sha256"] = hash_file(path)
         write_json(tmp_path / "manifest.json", manifest)
         with pytest.raises(InputError, match="lacks scores of 3 stories, the first at row 9"):

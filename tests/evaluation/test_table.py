@@ -37,6 +37,26 @@ def test_the_first_arm_is_the_baseline_and_the_rest_are_paired_by_seed() -> None
     assert "worse" in cells(topk)
 
 
+def test_only_seeds_that_both_have_are_paired() -> None:
+    arm = [result("topk", s, 0.8 + 0.1 * s) for s in (3, 2, 0)]
+    row = summarise([*FULL, *arm])[1]
+    assert row.difference is not None
+    assert row.difference.seeds == 2
+    assert row.difference.mean == pytest.approx(((0.8 - 1.0) + (1.0 - 0.9)) / 2)
+    assert row.bits_per_byte[0] == pytest.approx((1.1 + 1.0 + 0.8) / 3)
+
+
+def test_it_says_which_way_a_difference_goes() -> None:
+    lower = [result("topk", s, r["bits_per_byte"] - 0.1 - 0.001 * s) for s, r in enumerate(FULL)]
+    assert "better" in cells(summarise(FULL + lower)[1])
+
+
+def test_an_arm_that_leaves_few_tokens_out_is_told_from_one_that_leaves_none() -> None:
+    arm = [{**result("topk", s, 1.0), "tokens_seen": 1000, "tokens_selected": 996} for s in (0, 1)]
+    full, topk = map(cells, summarise(FULL + arm))
+    assert (full[CELLS.index("kept")], topk[CELLS.index("kept")]) == ("100.0%", "99.6%")
+
+
 def test_it_says_when_no_difference_is_shown() -> None:
     noise = [result("topk", s, r["bits_per_byte"] + d) for s, (r, d) in
              enumerate(zip(FULL, [0.1, -0.1, 0.02], strict=True))]  # fmt: skip

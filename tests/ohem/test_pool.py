@@ -13,7 +13,7 @@ import pytest
 import tiny
 import zstandard
 
-from tinyohem.artifacts import data_dir
+from tinyohem.artifacts import data_dir, read_json, read_sealed, write_sealed
 from tinyohem.errors import InputError
 from tinyohem.ohem import pool
 from tinyohem.ohem.pool import Pool, open_pool
@@ -49,7 +49,7 @@ class TestContent:
         joined = b"".join(zstandard.decompress(shard.read_bytes()) for shard in shards)
         found = np.frombuffer(joined, dtype="<f2")
         np.testing.assert_array_equal(found, LOSSES.astype(np.float16))
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = read_sealed(folder / "manifest.json")
         hashes = [hashlib.sha256(shard.read_bytes()).hexdigest() for shard in shards]
         assert manifest["shards"] == hashes
         assert (manifest["tokens_seen"], manifest["weights_sha256"]) == (1000, "5" * 64)
@@ -143,6 +143,14 @@ def without_size(_: bytes) -> bytes:
     return stream.compress(bytes(96)) + stream.flush()
 
 
+def another_number(folder: Path, manifest: dict[str, Any]) -> None:
+    """Change one digit that still makes sense."""
+    path = folder / "manifest.json"
+    write_sealed(path, manifest)
+    path.write_text(path.read_text().replace('"tokens_seen": 1', '"tokens_seen": 2'))
+    assert read_json(path)["tokens_seen"] != manifest["tokens_seen"]
+
+
 ESCAPE = "../../../../etc/passwd"
 
 
@@ -158,6 +166,7 @@ class TestRefusals:
             (set_key("shard_windows", 0), "its shards hold no window"),
             (set_key("shard_windows", "6"), "its shards hold no window"),
             (set_key("tokens_seen", "many"), "its tokens_seen is no number"),
+            (another_number, "manifest.json was changed"),
             (set_key("tokenizer", "8" * 64), "was mined with other tokens"),
             (set_key("ids_sha256", "2" * 64), "was mined on other stories"),
             (set_key("tokens", 172), "was mined on other stories"),
@@ -187,7 +196,7 @@ class TestRefusals:
         ],
     )
     def test_it_is_named_and_nothing_changes(self, folder: Path, damage: Damage, told: str) -> None:
-        damage(folder, json.loads((folder / "manifest.json").read_text()))
+        damage(folder, read_sealed(folder / "manifest.json"))
         before = tiny.snapshot(folder), sorted(data_dir().iterdir())
         with pytest.raises(InputError) as caught:
             opened(folder)
@@ -203,7 +212,7 @@ class TestRefusals:
         assert len(small) < 2 * 96 + 1024  # small enough to be read
         for frame, told in ((bomb, "too large"), (small, "not a zstd frame of 96 bytes")):
             damage = on_shard(lambda _, frame=frame: frame, listed=True)  # type: ignore[misc]
-            damage(folder, json.loads((folder / "manifest.json").read_text()))
+            damage(folder, read_sealed(folder / "manifest.json"))
             tracemalloc.start()
             with pytest.raises(InputError, match=told):
                 opened(folder)

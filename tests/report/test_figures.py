@@ -248,6 +248,16 @@ class TestOthers:
         dots = [y for _, y, _ in lines_of(plot) if len(y) == 3]
         np.testing.assert_allclose(dots, [[0, 0, 0]] * 3 + [[0, 0.1, 0]] * 3, atol=1e-12)
 
+    def test_seeds_that_were_not_scored_pair_with_none(self, material: Material) -> None:
+        """Two of three seeds in either group, but not the same two: the mean is all there is."""
+        parts = breakdowns(material)
+        del parts["full-seed1"], parts["ohem-seed0"]
+        plot = group_differences_plot(
+            [material.groups[0], material.groups[2]], parts, "n", "t", "x"
+        )
+        dots = [y for _, y, _ in lines_of(plot) if len(y) == 3]
+        np.testing.assert_allclose(dots, [[0, 0.1, 0], [0.01, 0.11, 0]], atol=1e-12)
+
     def test_one_group_has_no_differences(self, single: Material) -> None:
         parts = {"mined": [Group("1", 1, 1.0, 1.0)]}
         assert group_differences_plot(single.groups, parts, "n", "t", "x") is None

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from pyarrow import parquet
 
@@ -54,6 +55,11 @@ def test_a_run_that_goes_on_is_read_as_far_as_it_is(make_run, tmp_path: Path) ->
 def test_names_are_told_apart_by_their_parents(make_run, tmp_path: Path) -> None:
     folders = [make_run(tmp_path / parent / "run") for parent in "ab"]
     assert [group.name for group in read_material(folders).groups] == ["a/run", "b/run"]
+
+
+def test_a_name_that_cannot_be_printed(make_run, tmp_path: Path) -> None:
+    (group,) = read_material([make_run(tmp_path / "a\x01b")]).groups
+    assert group.name == "a�b"
 
 
 class TestComparison:
@@ -133,7 +139,9 @@ class TestRefused:
         with pytest.raises(InputError, match=r"metrics\.jsonl: line 4 is damaged"):
             read_material([folder])
 
-    @pytest.mark.parametrize("row", [{"step": 1, "train/loss": "low"}, {"train/loss": 1.0}])
+    @pytest.mark.parametrize(
+        "row", [{"step": 1, "train/loss": "low"}, {"train/loss": 1.0}, {"step": None}]
+    )
     def test_a_row_of_something_else(self, make_run, tmp_path: Path, row: dict) -> None:
         with pytest.raises(InputError, match="line 1 is not a row of figures"):
             read_material([make_run(tmp_path / "a", rows=[row])])
@@ -145,6 +153,34 @@ class TestRefused:
         (folder / name).write_text(content)
         with pytest.raises(InputError, match=f"{name} is damaged"):
             read_material([folder])
+
+    def test_an_evaluation_of_something_else(self, make_run, tmp_path: Path) -> None:
+        folder = make_run(tmp_path / "a")
+        (folder / "eval.json").write_text('{"loss": "low"}')
+        with pytest.raises(InputError, match=r"eval\.json is damaged"):
+            read_material([folder])
+
+    def test_a_record_without_its_training_split(self, make_run, tmp_path: Path) -> None:
+        folder = make_run(tmp_path / "a")
+        record = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**record, "train": "x"}))
+        with pytest.raises(InputError, match=r"config\.json is no run's"):
+            read_material([folder])
+
+    @pytest.mark.parametrize("change", [{"bits_per_byte": None}, {"seed": 9}])
+    def test_a_table_that_has_no_difference(
+        self, comparison: Path, tmp_path: Path, change: dict
+    ) -> None:
+        """A figure is missing, or an arm shares no seed with the baseline."""
+        shutil.copytree(comparison, tmp_path / "c")
+        path = tmp_path / "c" / "runs.parquet"
+        rows = [
+            {**row, **change} if row["arm"] == "ohem" else row
+            for row in parquet.read_table(path).to_pylist()
+        ]
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        with pytest.raises(InputError, match=r"runs\.parquet is damaged"):
+            read_material([tmp_path / "c"])
 
     def test_a_damaged_table(self, comparison: Path, tmp_path: Path) -> None:
         shutil.copytree(comparison, tmp_path / "c")

@@ -1,5 +1,6 @@
 """Resuming is exact, damage is found, and what is saved loads elsewhere."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,18 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tinyohem.artifacts import hash_file, read_json
+from tinyohem.artifacts import hash_file, read_json, read_sealed, write_json
 from tinyohem.config import OptimConfig
 from tinyohem.errors import InputError
 from tinyohem.shapes import Shape
-from tinyohem.training.checkpoint import RunState, newest_sound_checkpoint, save_checkpoint
+from tinyohem.training.checkpoint import (
+    RunState,
+    checkpoint_of,
+    latest_checkpoint,
+    newest_sound_checkpoint,
+    save_checkpoint,
+    tokens_seen,
+)
 from tinyohem.training.loop import train
 from tinyohem.training.model import build_model
 from tinyohem.training.optim import build_optimizers
@@ -119,6 +127,72 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def another_count(path: Path) -> None:
+    """Change one digit of a number that still makes sense."""
+    path.write_text(path.read_text().replace('"tokens_seen": 2', '"tokens_seen": 3'))
+
+
+class TestPointers:
+    """`latest` and `best` are for people: no run depends on them."""
+
+    @pytest.fixture
+    def run_dir(self, finished_run: Path, tmp_path: Path) -> Path:
+        shutil.copytree(finished_run, tmp_path / "run")
+        return tmp_path / "run"
+
+    @pytest.mark.parametrize(
+        "content", [None, b"", b"\xff\xfe", b"step_000099", b"../../elsewhere", b"step_0000", b"\0"]
+    )
+    def test_lost_or_damaged_ones_stop_nothing(
+        self, run_dir: Path, corpus: Path, finished_run: Path, content: bytes | None
+    ) -> None:
+        folder = run_dir / "checkpoints"
+        shutil.rmtree(folder / "step_000020")
+        for name in ("latest", "best"):
+            (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+        assert latest_checkpoint(run_dir) == folder / "step_000015"
+        assert tokens_seen(run_dir) == 15 * 128
+        if content is not None:
+            with pytest.raises(InputError, match="latest names no checkpoint"):
+                checkpoint_of(folder / "latest", tiny.Listener())
+        train(tiny.config(corpus), run_dir, resume="must")
+        assert tiny.saved_hashes(run_dir) == tiny.saved_hashes(finished_run)
+        assert (folder / "latest").read_text() == "step_000020\n"
+
+    def test_other_folders_beside_the_checkpoints_are_left_alone(
+        self, run_dir: Path, corpus: Path
+    ) -> None:
+        (run_dir / "checkpoints" / "step_000020.bak").mkdir()
+        listener = tiny.Listener()
+        found = newest_sound_checkpoint(run_dir, listener)
+        assert found == run_dir / "checkpoints" / "step_000020"
+        assert listener.warnings == []
+
+    def test_a_checkpoint_of_an_earlier_version_is_sound(self, run_dir: Path) -> None:
+        """It listed its tensor files alone and had no hash of the list."""
+        path = run_dir / "checkpoints" / "step_000020" / "state.json"
+        state = read_sealed(path)
+        tensors = ("model/model.safetensors", "optimizer.safetensors")
+        write_json(path, {**state, "sha256": {name: state["sha256"][name] for name in tensors}})
+        assert newest_sound_checkpoint(run_dir, tiny.Listener()) == path.parent
+
+    def test_which_is_newest_is_no_matter_of_the_clock(
+        self, run_dir: Path, corpus: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The clock of the machine was put back by years, and goes on going back."""
+        shutil.rmtree(run_dir / "checkpoints" / "step_000020")
+        for age, path in enumerate(sorted(run_dir.rglob("*"))):
+            os.utime(path, (2e9 - 1e6 * age, 2e9 - 1e6 * age))
+        backward = iter(range(10**9, 0, -1000))
+        monkeypatch.setattr("time.time", lambda: float(next(backward)))
+        run, _ = train(tiny.config(corpus), run_dir, resume="must")
+        assert run.state.step == 20
+        assert tiny.saved_hashes(run_dir) == tiny.saved_hashes(finished_run)
+        assert run.state.train_seconds > 0
+        rows = [row["train/seconds"] for row in tiny.read_metrics(run_dir)]
+        assert rows == sorted(rows)
+
+
 class TestDamage:
     @pytest.mark.parametrize(
         ("file", "damage"),
@@ -130,6 +204,9 @@ class TestDamage:
             ("optimizer.safetensors", flip),
             ("state.json", cut),
             ("state.json", Path.unlink),
+            ("state.json", another_count),
+            ("model/config.json", flip),
+            ("model/tokenizer.json", Path.unlink),
         ],
     )
     def test_the_newest_is_passed_over_and_named(

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from tinyohem.artifacts import hash_file
+from tinyohem.artifacts import hash_file, read_sealed
 from tinyohem.data.prepare import prepare_data
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError, RunError
@@ -84,7 +84,7 @@ class TestLosses:
     def test_the_manifest_names_model_tokens_and_windows(
         self, finished_run: Path, mined: Path, store: TokenStore
     ) -> None:
-        manifest = json.loads((mined / "manifest.json").read_text())
+        manifest = read_sealed(mined / "manifest.json")
         model = AutoModelForCausalLM.from_pretrained(finished_run / "model")
         assert manifest.pop("shards") == [hash_file(path) for path in sorted(mined.glob("shard_*"))]
         assert manifest == {
@@ -152,7 +152,7 @@ class TestSources:
         earlier = finished_run / "checkpoints" / "step_000015"
         result = mine_run(str(earlier), tmp_path / "earlier", data={}, device="cpu")
         assert result.manifest["tokens_seen"] == 15 * 4 * 32
-        whole = json.loads((mined / "manifest.json").read_text())
+        whole = read_sealed(mined / "manifest.json")
         assert result.manifest["weights_sha256"] != whole["weights_sha256"]
 
     def test_any_other_model_needs_a_data_set_and_has_no_age(
@@ -276,7 +276,7 @@ class TestStops:
 
     def test_a_pool_that_lost_its_list_gets_it_back(self, finished_run: Path, mined: Path) -> None:
         before = tiny.snapshot(mined)
-        manifest = json.loads((mined / "manifest.json").read_text())
+        manifest = read_sealed(mined / "manifest.json")
         for shards in (None, ["0" * 64], "none", ["../x"] * len(manifest["shards"])):
             (mined / "manifest.json").write_text(json.dumps({**manifest, "shards": shards}))
             remine(finished_run, mined)

@@ -8,15 +8,8 @@ import torch
 
 from tinyohem.config import ModelConfig
 from tinyohem.errors import InputError
-from tinyohem.training.model import (
-    PRESETS,
-    Shape,
-    build_model,
-    head_weight,
-    load_causal_lm,
-    model_shape,
-    trunk,
-)
+from tinyohem.shapes import PRESETS, Shape, model_shape
+from tinyohem.training.model import build_model, head_weight, load_causal_lm, trunk
 
 SMALL = Shape(hidden_size=24, num_layers=2, num_heads=3, intermediate_size=40)
 DEFAULT_VOCAB = 4096

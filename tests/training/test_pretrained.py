@@ -17,7 +17,6 @@ from tinyohem.config import RunConfig, validate_config
 from tinyohem.data.sample import sample_stories
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
 from tinyohem.errors import InputError
-from tinyohem.settings import parse_tokens
 from tinyohem.training.dry_run import dry_run
 from tinyohem.training.loop import train
 from tinyohem.training.model import load_causal_lm, parameter_count
@@ -177,10 +176,6 @@ class TestConfig:
     ) -> None:
         with pytest.raises(InputError, match=message):
             validate_config(tree)
-
-    def test_a_budget_can_count_epochs(self) -> None:
-        assert parse_tokens("1epoch", 7, 1000) == 1000
-        assert parse_tokens("2.5 epochs".replace(" ", ""), 7, 1000) == 2500
 
 
 class TestRuns:

@@ -15,7 +15,7 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM
 
-from tinyohem.artifacts import read_json, write_json
+from tinyohem.artifacts import read_json, read_sealed, write_json
 from tinyohem.data.prepare import prepare_data
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
@@ -79,7 +79,7 @@ def refreshed(corpus: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory
 def aged(pool: Path, folder: Path, tokens_seen: int | None) -> str:
     """Copy a pool as if it had been mined after so many training tokens."""
     shutil.copytree(pool, folder)
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_sealed(folder / "manifest.json")
     write_json(folder / "manifest.json", {**manifest, "tokens_seen": tokens_seen})
     return str(folder)
 

@@ -1,17 +1,29 @@
 """From a data set's name to a tokenizer and two token stores; everything cached by content."""
 
+import math
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice, repeat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyohem.artifacts import atomic_folder, data_dir, hash_json, write_json
+from tinyohem.artifacts import (
+    atomic_folder,
+    data_dir,
+    hash_files,
+    hash_json,
+    read_sealed,
+    write_sealed,
+)
 from tinyohem.config import DataConfig, TokenizerConfig
 from tinyohem.data.clean import CleanCounts, clean_stories
 from tinyohem.data.corpus import Corpus, MissingSplitError, Story, open_corpus
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
 from tinyohem.data.tokens import STORE_FORMAT, TokenStore, build_store, open_store
 from tinyohem.errors import InputError
+from tinyohem.locks import sole_writer
 from tinyohem.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -76,9 +88,16 @@ class Part:
 
 
 def prepare_data(
-    data: DataConfig, tokenizer_config: TokenizerConfig, progress: Progress = SILENT
+    data: DataConfig,
+    tokenizer_config: TokenizerConfig,
+    progress: Progress = SILENT,
+    *,
+    every_byte: bool = False,
 ) -> Prepared:
     """Return the tokenizer and the token stores of both splits, building what is not cached.
+
+    Args:
+        every_byte: see `open_store`.
 
     Raises:
         InputError: the data cannot be read, or no story is left for validation.
@@ -88,8 +107,8 @@ def prepare_data(
     return Prepared(
         tokenizer,
         train.corpus,
-        part_store(train, tokenizer, progress),
-        part_store(valid, tokenizer, progress),
+        part_store(train, tokenizer, progress, every_byte=every_byte),
+        part_store(valid, tokenizer, progress, every_byte=every_byte),
     )
 
 
@@ -146,15 +165,49 @@ def _tokenizer(
         return load_tokenizer(config.name)
     identity = {**part.identity, "vocab_size": config.vocab_size, "format": _TOKENIZER_FORMAT}
     folder = data_dir() / "tokenizers" / hash_json(identity)[:16]
-    if not (folder / "manifest.json").exists():
-        progress.start(f"train a vocabulary of {config.vocab_size:,}", None, "stories")
-        texts = islice((story.text for story in part.stories(progress)), _TOKENIZER_STORIES)
-        tokenizer = train_tokenizer(_counted(texts, progress), config.vocab_size)
-        with atomic_folder(folder) as partial:
-            tokenizer.save_pretrained(partial)
-            write_json(partial / "manifest.json", identity)
-        progress.finish()
+    with _missing(folder, progress) as missing:
+        if missing:
+            progress.start(f"train a vocabulary of {config.vocab_size:,}", None, "stories")
+            texts = islice((story.text for story in part.stories(progress)), _TOKENIZER_STORIES)
+            tokenizer = train_tokenizer(_counted(texts, progress), config.vocab_size)
+            with atomic_folder(folder) as partial:
+                tokenizer.save_pretrained(partial)
+                write_sealed(partial / "manifest.json", {**identity, "sha256": hash_files(partial)})
+            progress.finish()
+    _require_unchanged(folder)
     return load_tokenizer(str(folder))
+
+
+def _require_unchanged(folder: Path) -> None:
+    """Refuse a cached tokenizer that is not what was trained: it would spell all text anew."""
+    try:
+        listed = read_sealed(folder / "manifest.json").get("sha256", {})
+        found = hash_files(folder)
+        changed = [name for name, sha256 in listed.items() if found.get(name) != sha256]
+    except (OSError, ValueError, AttributeError):
+        changed = ["manifest.json"]
+    if changed:
+        raise InputError(
+            f"the tokenizer {folder} is damaged: {changed[0]} was changed",
+            f"delete {folder} and run the command again to rebuild it",
+        )
+
+
+@contextmanager
+def _missing(folder: Path, progress: Progress) -> Iterator[bool]:
+    """Tell whether a cached folder has to be made; only one process at a time is told so.
+
+    What is there already may stand on a disk that cannot be written.
+    """
+    if (folder / "manifest.json").exists():
+        yield False
+        return
+    # Beside it: the folder itself is going to be replaced.
+    beside = folder.with_name(f".{folder.name}.making")
+    with sole_writer(beside, patience=math.inf, progress=progress):
+        for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
+            shutil.rmtree(leftover)  # of a process that was killed
+        yield not (folder / "manifest.json").exists()
 
 
 def _counted(texts: Iterator[str], progress: Progress) -> Iterator[str]:
@@ -164,7 +217,13 @@ def _counted(texts: Iterator[str], progress: Progress) -> Iterator[str]:
         yield text
 
 
-def part_store(part: Part, tokenizer: "PreTrainedTokenizerFast", progress: Progress) -> TokenStore:
+def part_store(
+    part: Part,
+    tokenizer: "PreTrainedTokenizerFast",
+    progress: Progress,
+    *,
+    every_byte: bool = False,
+) -> TokenStore:
     """Return the token store of a part, built if it is not cached."""
     identity = {
         **part.identity,
@@ -172,10 +231,11 @@ def part_store(part: Part, tokenizer: "PreTrainedTokenizerFast", progress: Progr
         "store_format": STORE_FORMAT,
     }
     folder = data_dir() / "tokens" / hash_json(identity)[:16]
-    if (folder / "manifest.json").exists():
-        return open_store(folder)
-    origin = {"name": part.corpus.name, "split": part.corpus.split, **identity}
-    return build_store(part.stories(progress), tokenizer, folder, origin, progress)
+    with _missing(folder, progress) as missing:
+        if not missing:
+            return open_store(folder, every_byte=every_byte)
+        origin = {"name": part.corpus.name, "split": part.corpus.split, **identity}
+        return build_store(part.stories(progress), tokenizer, folder, origin, progress)
 
 
 def tokenize_corpus(

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from tinyohem.artifacts import model_folder
 from tinyohem.errors import InputError
+from tinyohem.folders import model_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.artifacts import atomic_folder, hash_file, read_json, write_json
+from tinyohem.artifacts import (
+    atomic_folder,
+    checksum_file,
+    hash_file,
+    read_sealed,
+    write_sealed,
+)
 from tinyohem.data.corpus import Story
 from tinyohem.data.tokenizer import start_id
 from tinyohem.errors import InputError
@@ -33,6 +39,8 @@ STORE_FORMAT = 1
 _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
 
 _TOKENS_PER_COUNT = 1 << 22
+_CHECKED_BYTES = 2 << 30
+_PER_STORY = ("offsets", "rows", "bytes", "words")
 
 
 @dataclass(frozen=True)
@@ -124,33 +132,54 @@ def build_store(
             "bytes": sum(sizes),
             "words": sum(words),
             "ids_sha256": hash_file(partial / "ids.bin"),
+            "crc32": _checksums(partial),
             **origin,
         }
-        write_json(partial / "manifest.json", manifest)
+        write_sealed(partial / "manifest.json", manifest)
     progress.finish()
     return open_store(folder)
 
 
-def open_store(folder: Path) -> TokenStore:
+def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
     """Map a finished store into memory.
 
+    A file of at most 2 GiB is read once and held against its checksum: about a second, and what is
+    read stays in memory for training. Of a larger one only the length is looked at.
+
+    Args:
+        every_byte: check larger files too.
+
     Raises:
-        InputError: the folder holds no store, or one that was cut short.
+        InputError: the folder holds no store, or one that was cut short or changed.
     """
     hint = f"delete {folder} and run the command again to rebuild it"
     try:
-        manifest = read_json(folder / "manifest.json")
+        manifest = read_sealed(folder / "manifest.json")
+        for name, checksum in _checksums(folder, every_byte).items():
+            if checksum != manifest.get("crc32", {}).get(name, checksum):
+                what = f"{name} was cut short or changed"
+                raise InputError(f"the token store {folder} is damaged: {what}", hint)
         offsets, rows, sizes, words = (
-            np.load(folder / f"{name}.npy", allow_pickle=False)
-            for name in ("offsets", "rows", "bytes", "words")
+            np.load(folder / f"{name}.npy", allow_pickle=False) for name in _PER_STORY
         )
         ids = np.memmap(folder / "ids.bin", dtype=np.dtype(manifest["dtype"]), mode="r")
-        tokens = manifest["tokens"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        tokens, stories = manifest["tokens"], manifest["stories"]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} is not a token store: {error}", hint) from None
-    if len(ids) != tokens or offsets[-1] != tokens or len(rows) != len(offsets) - 1:
+    lengths = (len(ids), len(offsets) - 1, len(rows), len(sizes), len(words))
+    if lengths != (tokens, stories, stories, stories, stories) or offsets[-1] != tokens:
         raise InputError(f"the token store {folder} was cut short", hint)
     return TokenStore(ids, offsets, rows, sizes, words, manifest)
+
+
+def _checksums(folder: Path, every_byte: bool = True) -> dict[str, int]:
+    """Return the checksums of a store's arrays, of the very large ones only where asked to."""
+    files = [folder / "ids.bin", *(folder / f"{name}.npy" for name in _PER_STORY)]
+    return {
+        path.name: checksum_file(path)
+        for path in files
+        if every_byte or path.stat().st_size <= _CHECKED_BYTES
+    }
 
 
 def _batched(stories: Iterable[Story]) -> Iterator[list[Story]]:

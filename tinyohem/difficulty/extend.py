@@ -4,6 +4,7 @@ The new values are ranked like the built-in ones and the folder is replaced as a
 kill leaves either the old table or the new one. Pages made from the old table are left out.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,18 +15,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyohem.artifacts import atomic_folder, hash_file, read_json, write_json
-from tinyohem.difficulty.finish import EXAMPLES, EXAMPLES_FILE
+from tinyohem.artifacts import atomic_folder, hash_file, write_sealed
+from tinyohem.difficulty.finish import EXAMPLES
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.page import HISTOGRAM_FILE, PAGE_FILE
 from tinyohem.difficulty.ranking import lowest, write_percentiles
 from tinyohem.difficulty.shards import OPENING_CHARACTERS
 from tinyohem.difficulty.table import (
+    EXAMPLES_FILE,
     MANIFEST_FILE,
     SCORES_FILE,
     Metric,
     ScoreTable,
     open_scores,
+    read_examples,
 )
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError
@@ -70,7 +73,9 @@ def add_metric(
     percentiles, defined = _percentiles(difficulty)
 
     with atomic_folder(table.folder) as partial:
-        shutil.copytree(table.folder, partial, ignore=_REPLACED, dirs_exist_ok=True)
+        shutil.copytree(
+            table.folder, partial, ignore=_REPLACED, copy_function=_link, dirs_exist_ok=True
+        )
         new = dict(zip(columns, (raw, difficulty, percentiles), strict=True))
         names = _write_with(new, table.folder / SCORES_FILE, partial / SCORES_FILE)
         described = {
@@ -85,8 +90,8 @@ def add_metric(
             "columns": names,
             "scores_sha256": hash_file(partial / SCORES_FILE),
         }
-        write_json(partial / MANIFEST_FILE, manifest)
-        examples = read_json(table.folder / EXAMPLES_FILE)
+        write_sealed(partial / MANIFEST_FILE, manifest)
+        examples = read_examples(table)
         examples[name] = {
             end: [
                 {
@@ -99,8 +104,16 @@ def add_metric(
             ]
             for end, sign in (("easiest", 1), ("hardest", -1))
         }
-        write_json(partial / EXAMPLES_FILE, examples)
+        write_sealed(partial / EXAMPLES_FILE, examples)
     return open_scores(table.folder)
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file a second name: so the lock of who writes here goes over to the new folder."""
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)
 
 
 def _percentiles(difficulty: FloatArray) -> tuple[FloatArray, int]:

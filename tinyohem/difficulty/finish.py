@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyohem.artifacts import atomic_file, hash_file, write_json
+from tinyohem.artifacts import atomic_file, hash_file, write_sealed
 from tinyohem.difficulty.flags import Flag
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.ranking import (
@@ -27,11 +27,16 @@ from tinyohem.difficulty.ranking import (
     write_percentiles,
 )
 from tinyohem.difficulty.shards import SHARD_SCHEMA, read_shard
-from tinyohem.difficulty.table import FORMAT, MANIFEST_FILE, METRICS, SCORES_FILE
+from tinyohem.difficulty.table import (
+    EXAMPLES_FILE,
+    FORMAT,
+    MANIFEST_FILE,
+    METRICS,
+    SCORES_FILE,
+)
 from tinyohem.progress import Progress
 
 MIN_COMPRESSED_BYTES = 100  # below, the frame's own bytes outweigh what the text holds
-EXAMPLES_FILE = "examples.json"
 EXAMPLES = 10
 SHARDS_PER_ROW_GROUP = 16  # 65,536 stories
 _STORED = [
@@ -92,7 +97,7 @@ def write_scores(
         for table in _final_tables(shards, work, totals, workers):
             writer.write_table(table)
     _add_openings(totals, shards)
-    write_json(out / EXAMPLES_FILE, totals.examples)
+    write_sealed(out / EXAMPLES_FILE, totals.examples)
     metrics = {
         name: {"raw": m.raw, "harder": m.harder, "undefined": totals.stories - defined[name]}
         for name, m in METRICS.items()
@@ -108,7 +113,7 @@ def write_scores(
         "columns": TABLE_SCHEMA.names,
         "scores_sha256": hash_file(out / SCORES_FILE),
     }
-    write_json(out / MANIFEST_FILE, manifest)
+    write_sealed(out / MANIFEST_FILE, manifest)
 
 
 def _rank(work: Path, workers: int, progress: Progress) -> dict[str, int]:

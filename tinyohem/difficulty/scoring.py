@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyohem.artifacts import read_json, write_json
+from tinyohem.artifacts import drop_leftovers, read_json, write_json
 from tinyohem.difficulty.batch import ScoringRules
 from tinyohem.difficulty.finish import write_scores
 from tinyohem.difficulty.shards import score_missing_shards, shard_path, shards_of
 from tinyohem.difficulty.table import MANIFEST_FILE, ScoreTable, library_versions, open_scores
 from tinyohem.errors import InputError
+from tinyohem.locks import sole_writer
 from tinyohem.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def score_corpus(
         progress: who hears about it.
 
     Raises:
-        InputError: an empty corpus, or a folder with scores of another corpus or other rules.
+        InputError: an empty corpus, a folder with scores of another corpus or other rules, or one
+            that another process is writing into.
         RunError: a worker process died; finished shards are kept.
     """
     workers = _usable_cores() if workers is None else workers
@@ -49,14 +51,16 @@ def score_corpus(
         raise InputError(f"workers is {workers}", "Choose at least 1")
     rules = rules or ScoringRules()
     description = _describe(corpus, rules)
-    if (out / MANIFEST_FILE).exists():
-        return _reuse(out, description, progress)
     unfinished = out / UNFINISHED
-    _begin_or_resume(unfinished, description, progress)
-    shards = _score_shards(corpus, unfinished, rules, workers, progress)
-    write_scores(shards, out, description, workers, progress)
-    shutil.rmtree(unfinished)
-    return open_scores(out, corpus.fingerprint)
+    with sole_writer(out, progress=progress):
+        drop_leftovers(out)
+        if (out / MANIFEST_FILE).exists():
+            return _reuse(out, description, progress)
+        _begin_or_resume(unfinished, description, progress)
+        shards = _score_shards(corpus, unfinished, rules, workers, progress)
+        write_scores(shards, out, description, workers, progress)
+        shutil.rmtree(unfinished)
+        return open_scores(out, corpus.fingerprint)
 
 
 def is_started(out: Path) -> bool:
@@ -95,7 +99,11 @@ def _reuse(out: Path, description: dict[str, Any], progress: Progress) -> ScoreT
 def _begin_or_resume(unfinished: Path, description: dict[str, Any], progress: Progress) -> None:
     """Keep the shards of an earlier pass only if it scored the same corpus in the same way."""
     described = unfinished / _DESCRIPTION_FILE
-    if described.exists() and read_json(described) == description:
+    try:
+        same = read_json(described) == description
+    except (OSError, ValueError):  # none, or damaged
+        same = False
+    if same:
         progress.note(f"going on with the scores in {unfinished}")
         return
     shutil.rmtree(unfinished, ignore_errors=True)

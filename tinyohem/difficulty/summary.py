@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from tinyohem.artifacts import read_json
-from tinyohem.difficulty.finish import EXAMPLES_FILE
 from tinyohem.difficulty.metrics import FloatArray
-from tinyohem.difficulty.table import SCORES_FILE, ScoreTable
+from tinyohem.difficulty.table import SCORES_FILE, ScoreTable, read_examples
 
 LENGTH_CONFOUND = 0.5  # a metric that goes with length as closely as this mostly sorts by length
 QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
@@ -104,7 +102,7 @@ def summarise(table: ScoreTable) -> ScoreSummary:
         correlations,
         confounded,
         _histograms(table, {name: nearest.values for name, nearest in ends.items()}),
-        read_json(table.folder / EXAMPLES_FILE),
+        read_examples(table),
     )
 
 

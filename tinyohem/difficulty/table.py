@@ -11,13 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyohem.artifacts import hash_file, read_json
+from tinyohem.artifacts import hash_file, read_sealed
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError
 
 SCORES_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
+EXAMPLES_FILE = "examples.json"
 FORMAT = 1
 
 
@@ -112,7 +113,7 @@ def open_scores(folder: Path, fingerprint: str | None = None) -> ScoreTable:
     """
     again = "Score the corpus again, into another folder"
     try:
-        manifest = read_json(folder / MANIFEST_FILE)
+        manifest = read_sealed(folder / MANIFEST_FILE)
         scores_sha = hash_file(folder / SCORES_FILE)
         rows = pq.read_metadata(folder / SCORES_FILE).num_rows
     except FileNotFoundError as error:
@@ -121,7 +122,7 @@ def open_scores(folder: Path, fingerprint: str | None = None) -> ScoreTable:
         raise InputError(f"{folder} is no score folder: it has no {missing}", hint) from None
     except (ValueError, pa.ArrowInvalid) as error:
         raise InputError(f"{folder} cannot be read: {error}", again) from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if manifest.get("format") != FORMAT:
         raise InputError(f"{folder}/{MANIFEST_FILE} is not of format {FORMAT}", again)
     if scores_sha != manifest["scores_sha256"] or rows != manifest["stories"]:
         raise InputError(
@@ -131,6 +132,21 @@ def open_scores(folder: Path, fingerprint: str | None = None) -> ScoreTable:
         name = f"{manifest['corpus']['name']} ({manifest['corpus']['split']})"
         raise InputError(f"{folder} holds scores of another corpus, {name}", again)
     return ScoreTable(folder, manifest)
+
+
+def read_examples(table: ScoreTable) -> dict[str, Any]:
+    """Return the easiest and hardest stories by each metric, as the pass over the text left them.
+
+    Raises:
+        InputError: the file is gone or damaged.
+    """
+    try:
+        return read_sealed(table.folder / EXAMPLES_FILE)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{table.folder / EXAMPLES_FILE} cannot be read: {error}",
+            "Score the corpus again, into another folder",
+        ) from None
 
 
 def combined_difficulty(table: ScoreTable, weights: dict[str, float]) -> FloatArray:

@@ -7,27 +7,31 @@ one goes on from its last checkpoint.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from itertools import islice
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinyohem.artifacts import hash_json, read_json, read_jsonl, write_json
+from tinyohem.artifacts import drop_leftovers, hash_json, read_json, read_jsonl, write_json
 from tinyohem.config import RunConfig, validate_config
 from tinyohem.data.prepare import prepare_data
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.breakdown import break_down, scored_labels
 from tinyohem.evaluation.comparison import Arm, Comparison
 from tinyohem.evaluation.perplexity import story_token_losses
+from tinyohem.locks import sole_writer
 from tinyohem.processes import end_with_parent
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runtime import environment
+from tinyohem.runtime import environment, pick_device
 from tinyohem.training.plan import budget_steps, score_table
 
 _RESULT_FORMAT = 2
+_SECONDS_TO_END = 20.0
 
 
 def run_comparison(
@@ -39,9 +43,21 @@ def run_comparison(
         workers: runs at a time; default: one for each GPU, else one for each core.
 
     Raises:
-        InputError: `out` holds a result of another config under one of these names.
+        InputError: `out` is a file, or holds a damaged result, or one of another config, under one
+            of these names, or another process is writing there.
         RunError: a run failed; the others are finished and kept.
     """
+    workers = workers or default_workers()
+    if comparison.budget != "equal-tokens" and workers > 1:
+        progress.warn("runs side by side compete for the machine; for fair seconds: --workers 1")
+    with sole_writer(out, progress=progress):
+        drop_leftovers(out)
+        return _run_comparison(comparison, out, workers, progress)
+
+
+def _run_comparison(
+    comparison: Comparison, out: Path, workers: int, progress: Progress
+) -> list[dict[str, Any]]:
     baseline, others = comparison.arms[:1], comparison.arms[1:]
     prepared = _prepare(comparison, progress)
     progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
@@ -51,7 +67,10 @@ def run_comparison(
     else:
         jobs = _jobs(comparison, baseline, out, prepared, {})
         results = _run_all(jobs, workers, progress)
-        seconds = {result["seed"]: result["train_seconds"] for result in results}
+        free = comparison.budget == "equal-seconds-free-selection"
+        seconds = {
+            r["seed"]: r["train_seconds"] - (r["select_seconds"] if free else 0) for r in results
+        }
         timed = _jobs(comparison, others, out, prepared, seconds)
         results += _run_all(timed, workers, progress, done=len(results))
     progress.finish()
@@ -63,9 +82,12 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
     """Prepare once what all runs share, check their budgets, and return a hash of the tokens.
 
     Raises:
-        InputError: under `equal-tokens`, an arm would see more or fewer tokens than the baseline.
+        InputError: under `equal-tokens`, an arm would see more or fewer tokens than the baseline;
+            or this machine lacks the device.
     """
     configs = [comparison.config(arm, comparison.seeds[0]) for arm in comparison.arms]
+    for config in configs:
+        pick_device(config.training.device)
     data = prepare_data(configs[0].data, configs[0].tokenizer, progress)
     budgets = [
         (budget_steps(config, data) * config.training.tokens_per_step, config) for config in configs
@@ -115,14 +137,14 @@ def _jobs(
 
 
 def _run_all(
-    jobs: list[_Job], workers: int | None, progress: Progress, done: int = 0
+    jobs: list[_Job], workers: int, progress: Progress, done: int = 0
 ) -> list[dict[str, Any]]:
     """Run jobs side by side; finished ones are read, not repeated."""
     results: dict[_Job, dict[str, Any] | None] = {job: _finished(job) for job in jobs}
     todo = [job for job, result in results.items() if result is None]
     done += len(jobs) - len(todo)
     progress.advance(done)
-    for job, result in _in_parallel(todo, workers or default_workers(), progress):
+    for job, result in _in_parallel(todo, workers, progress):
         results[job] = result
         done += 1
         progress.advance(done, {"bits per byte": result["bits_per_byte"]})
@@ -140,17 +162,31 @@ def _in_parallel(
     for place in range(workers):
         places.put(place)
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(places,))
+    waiting = iter(jobs)
+    running: dict[Future[dict[str, Any]], _Job] = {}
     try:
-        futures = {pool.submit(_run_job, job, threads): job for job in jobs}
-        for future in as_completed(futures):
-            job = futures[future]
-            try:
-                yield job, future.result()
-            except Exception as error:  # one run's trouble must not cost the others
-                failed.append(f"{job.run_dir.name}: {str(error) or type(error).__name__}")
-                progress.warn(failed[-1])
+        while True:
+            # No job waits inside the pool: it could not be called back, and would begin after
+            # Ctrl-C had ended the run before it.
+            for job in islice(waiting, workers - len(running)):
+                running[pool.submit(_run_job, job, threads)] = job
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                try:
+                    yield job, future.result()
+                except Exception as error:  # one run's trouble must not cost the others
+                    failed.append(f"{job.run_dir.name}: {str(error) or type(error).__name__}")
+                    progress.warn(failed[-1])
+                    if isinstance(error, BrokenProcessPool):  # it takes no more jobs
+                        waiting = iter(())
+    except KeyboardInterrupt:
+        for worker in active_children():  # a scheduler may have told this process alone
+            worker.terminate()  # SIGTERM: a run in training saves first
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown()
     if failed:
         raise RunError(
             f"{len(failed)} run(s) failed, the first was {failed[0]}",
@@ -178,9 +214,17 @@ def _run_job(job: _Job, threads: int) -> dict[str, Any]:
     """Train and measure one run in a worker process; leave `result.json` behind."""
     import torch
 
+    # The worker of a comparison that was just killed needs a moment to notice.
+    with sole_writer(job.run_dir, patience=_SECONDS_TO_END):
+        torch.set_num_threads(threads)
+        return _train_and_measure(job)
+
+
+def _train_and_measure(job: _Job) -> dict[str, Any]:
+    import torch
+
     from tinyohem.training.loop import train
 
-    torch.set_num_threads(threads)
     config = job.config
     if config.training.device == "auto" and torch.cuda.is_available():
         device = f"cuda:{_place % torch.cuda.device_count()}"
@@ -221,8 +265,14 @@ def _finished(job: _Job) -> dict[str, Any] | None:
     path = job.run_dir / "result.json"
     if not path.exists():
         return None
-    result = dict(read_json(path))
-    if not _same(result, job):
+    try:
+        result = dict(read_json(path))
+        same = _same(result, job)
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path} is damaged", "delete it: the run then goes on from its last checkpoint"
+        ) from None
+    if not same:
         raise InputError(
             f"{job.run_dir} holds the result of another config or other stories",
             "choose another --out, or delete that folder",
@@ -260,8 +310,15 @@ def _add_time_to_baseline(results: list[dict[str, Any]], baseline: str, out: Pat
 
 
 def _curve(out: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = read_jsonl(out / _folder_name(result["arm"], result["seed"]) / "metrics.jsonl")
-    return [row for row in rows if "val/loss" in row]
+    """Return the validations of a finished run; the last one is at its last step."""
+    path = out / _folder_name(result["arm"], result["seed"]) / "metrics.jsonl"
+    rows = [row for row in read_jsonl(path) if "val/loss" in row]
+    if not rows or rows[-1]["step"] != result["steps"]:
+        raise InputError(
+            f"{path} lacks the validation at the run's end",
+            "bring that file back, or delete its folder: the run is then repeated",
+        )
+    return rows
 
 
 def _folder_name(arm: str, seed: int) -> str:

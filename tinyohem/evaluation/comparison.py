@@ -126,18 +126,11 @@ def check(comparison: Comparison) -> list[str]:
     """Validate every run's config and return warnings about what the table could not show.
 
     Raises:
-        InputError: a bad config, fewer than two arms, or a repeated name.
+        InputError: a bad config, fewer than two arms, a repeated name, or an arm whose data,
+            tokenizer or budget is not the others'.
     """
     names = [arm.name for arm in comparison.arms]
-    if len(names) < 2:
-        raise InputError("a comparison needs at least two arms", "add --arm random, for example")
-    for name in names:
-        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
-            raise InputError(
-                f"the arm {name!r} cannot name a folder", "use letters, digits, - or _"
-            )
-    if len(set(names)) < len(names):
-        raise InputError("two arms share a name", "name them apart: --arm name:key=value")
+    _check_names(names)
     timed = [None, *[None if comparison.budget == "equal-tokens" else 1.0] * (len(names) - 1)]
     configs = [
         comparison.config(arm, comparison.seeds[0], seconds)
@@ -149,9 +142,38 @@ def check(comparison: Comparison) -> list[str]:
                 f"the arm {name!r} has other data or another tokenizer than {names[0]!r}",
                 "name them once for all arms: --dataset, --set, or [common] in the file",
             )
+        if comparison.budget == "equal-tokens" and config.training.seconds is not None:
+            raise InputError(
+                f"training.seconds ends the arm {name!r}, whatever its tokens",
+                "leave it out, or compare with --budget equal-seconds",
+            )
+        if config.training.stop_at_step is not None:
+            raise InputError(
+                f"training.stop_at_step ends the arm {name!r} ahead of its result", "leave it out"
+            )
+    return _warnings(comparison, configs)
+
+
+def _check_names(names: list[str]) -> None:
+    if len(names) < 2:
+        raise InputError("a comparison needs at least two arms", "add --arm random, for example")
+    for name in names:
+        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+            raise InputError(
+                f"the arm {name!r} cannot name a folder", "use letters, digits, - or _"
+            )
+    if len(set(names)) < len(names):
+        raise InputError("two arms share a name", "name them apart: --arm name:key=value")
+
+
+def _warnings(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
     warnings = []
     if any(config.training.seq_len != configs[0].training.seq_len for config in configs):
         warnings.append("arms differ in seq_len: each is scored with its own length of context")
+    if any(config.training.eval_tokens != configs[0].training.eval_tokens for config in configs):
+        warnings.append(
+            "arms differ in eval_tokens: the time to the baseline's loss is read from other stories"
+        )
     if len(comparison.seeds) < 3:
         warnings.append(
             f"{len(comparison.seeds)} seed(s) cannot tell a difference from luck; use --seeds 3"

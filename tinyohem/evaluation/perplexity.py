@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import RunError
 from tinyohem.progress import SILENT, Progress
+from tinyohem.runtime import StopRequest
 
 _LOGIT_ELEMENTS = 1 << 25  # a forward pass makes at most about this many logits (128 MB)
 _STORIES_PER_BLOCK = 4_096  # stories whose windows are sorted together, so memory stays bounded
@@ -79,6 +80,7 @@ def evaluate_perplexity(
     seq_len: int,
     stride: int | None = None,
     out: NDArray[np.float32] | None = None,
+    stop: StopRequest | None = None,
     progress: Progress = SILENT,
 ) -> Perplexity:
     """Score a whole split.
@@ -87,13 +89,17 @@ def evaluate_perplexity(
         seq_len: the longest context the model is given, in tokens.
         stride: see `story_token_losses`.
         out: (tokens,) where given, takes the nats of each id of the store, 0 at start tokens.
+        stop: looked at between forward passes.
 
     Raises:
         RunError: a loss is not finite: the model's weights are broken.
+        KeyboardInterrupt: `stop` was requested.
     """
     nats = 0.0
     progress.start("evaluate", store.num_stories, "stories")
-    for last_story, losses in story_token_losses(model, store, seq_len=seq_len, stride=stride):
+    for last_story, losses in story_token_losses(
+        model, store, seq_len=seq_len, stride=stride, stop=stop
+    ):
         nats += float(losses.sum(dtype=np.float64))
         if out is not None:
             end = int(store.offsets[last_story])
@@ -113,7 +119,12 @@ def evaluate_perplexity(
 
 @torch.inference_mode()
 def story_token_losses(
-    model: nn.Module, store: TokenStore, *, seq_len: int, stride: int | None = None
+    model: nn.Module,
+    store: TokenStore,
+    *,
+    seq_len: int,
+    stride: int | None = None,
+    stop: StopRequest | None = None,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield the loss of every token, a block of whole stories at a time.
 
@@ -135,6 +146,8 @@ def story_token_losses(
         for windows, logits_BTV, labels_BT in _window_logits(
             model, store, first, last, seq_len, stride
         ):
+            if stop is not None and stop.requested:
+                raise KeyboardInterrupt
             label_logits_BT = logits_BTV.gather(2, labels_BT[..., None]).squeeze(2)
             loss_BT = (logits_BTV.logsumexp(dim=2) - label_logits_BT).cpu().numpy()
             for window, row in zip(windows, loss_BT, strict=True):

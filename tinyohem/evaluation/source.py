@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tinyohem.artifacts import model_folder, read_json
+from tinyohem.artifacts import read_json
 from tinyohem.config import validate_config
 from tinyohem.data.prepare import Part, evaluation_part, part_store, validation_part
 from tinyohem.data.tokenizer import load_tokenizer, start_id
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
+from tinyohem.folders import model_folder
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import pick_device
 from tinyohem.training.model import context_length, load_causal_lm

@@ -116,7 +116,7 @@ def cells(row: Row) -> list[str]:
         f"{difference.p_value:.2g}" if difference and tested else "",
         verdict(row),
         _spread(row.perplexity, 2),
-        f"{row.kept:.0%}",
+        f"{row.kept:.1%}",
         _spread(row.hardest_tenth, 3),
         _spread(row.easiest_half, 3),
         _spread(row.gini, 3),

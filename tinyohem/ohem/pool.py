@@ -20,7 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.artifacts import atomic_file, compress, data_dir, decompress, hash_json, read_json
+from tinyohem.artifacts import (
+    atomic_file,
+    compress,
+    data_dir,
+    decompress,
+    hash_json,
+    read_sealed,
+)
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
 
@@ -160,7 +167,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         InputError: it is no pool, or another version's.
     """
     try:
-        manifest = read_json(folder / MANIFEST_FILE)
+        manifest = read_sealed(folder / MANIFEST_FILE)
         if manifest["format"] != POOL_FORMAT:
             raise ValueError(f"its format is {manifest['format']!r}, not {POOL_FORMAT}")
         if not isinstance(manifest["shard_windows"], int) or manifest["shard_windows"] < 1:

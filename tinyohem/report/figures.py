@@ -128,6 +128,8 @@ def group_differences_plot(
 ) -> Plot | None:
     """Draw each part's loss minus that of the first group of runs: what lines alone hide."""
     parts, losses = _aligned(groups, breakdowns)
+    scored = [[run for run in group.runs if run.label in breakdowns] for group in groups]
+    groups = [RunGroup(g.name, tuple(runs)) for g, runs in zip(groups, scored, strict=True)]
     baseline = groups[0]
     others = [(i, g) for i, g in enumerate(groups) if i > 0 and g.name in losses]
     if baseline.name not in losses or not others:

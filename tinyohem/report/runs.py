@@ -15,6 +15,7 @@ from tinyohem.errors import InputError
 from tinyohem.evaluation.table import Row, summarise
 
 FloatArray = NDArray[np.float64]
+_RESULTS = "runs.parquet"
 _ARM_FOLDER = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
 
 
@@ -125,20 +126,29 @@ def read_material(folders: Sequence[Path]) -> Material:
                     f"The table of {label} is left out: another version made it, without {figure}. "
                     "The same compare command makes it anew, where it can."
                 )
+            except (TypeError, ZeroDivisionError):  # no figure, or no seed that two arms share
+                raise _damaged_results(folder / _RESULTS, "runs without figures") from None
         groups += own
     runs = [run for group in groups for run in group.runs]
     return Material(groups, comparisons, warnings, _incomparable(runs))
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Return the folders' names, with as many parents as it takes to tell them apart."""
+    """Return the folders' names, with as many parents as it takes to tell them apart.
+
+    What cannot be printed in a name, and no picture or page may hold, is replaced.
+    """
     paths = [folder.resolve() for folder in folders]
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise InputError(f"{twice} is named twice", "name each run once")
     longest = max(len(path.parts) for path in paths)
     for depth in range(1, longest + 1):
-        labels = ["/".join(path.parts[-depth:]) for path in paths]
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        labels = [
+            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+            for name in names
+        ]
         if len(set(labels)) == len(labels):
             return labels
     return [str(path) for path in paths]
@@ -179,13 +189,19 @@ def _read_run(folder: Path, label: str) -> RunLog:
     if not rows:
         raise InputError(f"{folder} has no metrics yet", "wait for the run's first line of them")
     for number, row in enumerate(rows, 1):
-        if "step" not in row or not all(isinstance(v, int | float | None) for v in row.values()):
+        if not isinstance(row.get("step"), int) or not _are_figures(row):
             raise InputError(
                 f"{folder / 'metrics.jsonl'}: line {number} is not a row of figures",
                 "delete that line, or mend it",
             )
     evaluation = _read(folder / "eval.json") if (folder / "eval.json").exists() else None
+    if evaluation is not None and not _are_figures(evaluation):
+        raise InputError(f"{folder / 'eval.json'} is damaged", "bring the run's own file back")
     return RunLog(folder, label, record, rows, evaluation)
+
+
+def _are_figures(values: dict[str, Any]) -> bool:
+    return all(isinstance(value, int | float | None) for value in values.values())
 
 
 def _is_record(record: dict[str, Any]) -> bool:
@@ -196,6 +212,7 @@ def _is_record(record: dict[str, Any]) -> bool:
             training["batch_size"] * training["seq_len"] > 0
             and all(isinstance(section, dict) for section in record["config"].values())
             and {"corpus", "tokenizer", "ids_sha256"} <= record["valid"].keys()
+            and {"ids_sha256"} <= record["train"].keys()
         )
     except (KeyError, TypeError, AttributeError):
         return False
@@ -213,7 +230,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _read_results(folder: Path) -> list[dict[str, Any]]:
     """Return what a comparison found of each of its runs; nothing before its end."""
-    path = folder / "runs.parquet"
+    path = folder / _RESULTS
     if not path.exists():
         return []
     import pyarrow
@@ -223,9 +240,13 @@ def _read_results(folder: Path) -> list[dict[str, Any]]:
         results: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
         return [result for result in results if isinstance(result["arm"], str)]
     except (pyarrow.ArrowInvalid, KeyError) as error:
-        raise InputError(
-            f"{path} is damaged: {error}", "repeat the `compare` command: it keeps finished runs"
-        ) from None
+        raise _damaged_results(path, error) from None
+
+
+def _damaged_results(path: Path, why: object) -> InputError:
+    return InputError(
+        f"{path} is damaged: {why}", "repeat the `compare` command: it keeps finished runs"
+    )
 
 
 def _comparison(

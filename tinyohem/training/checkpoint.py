@@ -4,7 +4,7 @@ checkpoints/step_000500/
     model/                  config, weights and tokenizer: loads with transformers
     optimizer.safetensors   the optimizers' moments, what mining remembers, the
                             random-number state
-    state.json              step, counters, SHA-256 of the two tensor files
+    state.json              step, counters, SHA-256 of every other file
 checkpoints/latest          name of the newest folder
 checkpoints/best            name of the folder with the lowest validation loss
 """
@@ -22,18 +22,17 @@ from torch.optim import Optimizer
 from tinyohem.artifacts import (
     atomic_file,
     atomic_folder,
-    hash_file,
-    read_json,
-    read_pointer,
-    resolve_model_folder,
-    write_json,
+    hash_files,
+    read_sealed,
+    write_sealed,
 )
 from tinyohem.errors import InputError
+from tinyohem.folders import STEP_NAME, follow, pointed_at, resolve_model_folder
 from tinyohem.progress import Progress
 from tinyohem.training.model import load_causal_lm
 
 _MINING = "mining:"  # ahead of the names of what mining remembers
-_HASHED = ("model/model.safetensors", "optimizer.safetensors")
+_TENSORS = ("model/model.safetensors", "optimizer.safetensors")
 
 
 @dataclass
@@ -46,6 +45,9 @@ class RunState:
     train_seconds: float = 0.0  # spent in steps: evaluation and checkpoints excluded
     select_seconds: float = 0.0  # of them, on what plain training does not do
     best_loss: float | None = None  # nats per token on the validation head
+    skipped_steps: int = 0  # left out because their numbers were not finite
+    skipped_in_a_row: int = 0  # of them, since the last sound step
+    validation_due: bool = False  # a stop came in the middle of it
     pool_step: int = 0  # ahead of which the pool in use was mined; 0: the one it began with
 
 
@@ -72,15 +74,14 @@ def save_checkpoint(
         tensors = _optimizer_tensors(model, optimizers)
         tensors |= {f"{_MINING}{name}": tensor.cpu() for name, tensor in remembered.items()}
         _save_tensors(partial / "optimizer.safetensors", tensors)
-        hashes = {name: hash_file(partial / name) for name in _HASHED}
-        write_json(partial / "state.json", {**asdict(state), "sha256": hashes})
+        write_sealed(partial / "state.json", {**asdict(state), "sha256": hash_files(partial)})
     for pointer in ("latest", "best") if is_best else ("latest",):
         _write_pointer(folder / pointer, path.name)
     # Later steps are damaged ones that a resumption passed over.
     whole = [p for p in _step_folders(run_dir) if _step(p) <= state.step]
-    keep = {read_pointer(folder / "best"), *(p.name for p in whole[-keep_last:])}
+    keep = {pointed_at(folder / "best"), *whole[-keep_last:]}
     for old in _step_folders(run_dir):
-        if old.name not in keep:
+        if old not in keep:
             shutil.rmtree(old)
     return path
 
@@ -145,7 +146,7 @@ def load_checkpoint(
 
 def read_state(path: Path) -> RunState:
     """Return the state that a checkpoint was written in."""
-    state = read_json(path / "state.json")
+    state = read_sealed(path / "state.json")
     state.pop("sha256")
     return RunState(**state)
 
@@ -162,9 +163,9 @@ def saved_states(run_dir: Path) -> list[RunState]:
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
-    """Return the checkpoint that `latest` names, if any."""
-    name = read_pointer(run_dir / "checkpoints" / "latest")
-    return run_dir / "checkpoints" / name if name else None
+    """Return the checkpoint that `latest` names, or the newest one where that is lost."""
+    newest = _step_folders(run_dir)[-1:]
+    return pointed_at(run_dir / "checkpoints" / "latest") or (newest[0] if newest else None)
 
 
 def checkpoint_of(path: Path, progress: Progress) -> Path | None:
@@ -175,8 +176,7 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
     Raises:
         InputError: it is damaged, or a run that has none yet.
     """
-    if path.name in ("latest", "best") and path.is_file():
-        path = path.parent / read_pointer(path)
+    path = follow(path)
     if (path / "checkpoints").is_dir():
         newest = newest_sound_checkpoint(path, progress)
         if newest is None:
@@ -198,7 +198,7 @@ def tokens_seen(path: Path) -> int | None:
     owner = folder.parent
     owner = owner if (owner / "state.json").exists() else latest_checkpoint(owner) or owner
     state = owner / "state.json"
-    return int(read_json(state)["tokens_seen"]) if state.exists() else None
+    return read_state(owner).tokens_seen if state.exists() else None
 
 
 def _optimizer_order(model: nn.Module, optimizer: Optimizer) -> list[str]:
@@ -235,7 +235,8 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _step_folders(run_dir: Path) -> list[Path]:
-    return sorted((run_dir / "checkpoints").glob("step_*"), key=_step)
+    folders = (run_dir / "checkpoints").glob("step_*")
+    return sorted((path for path in folders if STEP_NAME.fullmatch(path.name)), key=_step)
 
 
 def _step(path: Path) -> int:
@@ -245,12 +246,14 @@ def _step(path: Path) -> int:
 def _fault(path: Path) -> str | None:
     """Say what is wrong with a checkpoint; None where every file is there and whole."""
     try:
-        hashes = read_json(path / "state.json")["sha256"]
-        for name in _HASHED:
-            if hash_file(path / name) != hashes[name]:
+        listed, found = read_sealed(path / "state.json")["sha256"], hash_files(path)
+        for name in {*_TENSORS, *listed}:
+            if name not in found:
+                return f"{name} is missing"
+            if found[name] != listed[name]:
                 return f"{name} was cut short or changed"
-    except (OSError, ValueError, KeyError) as error:
-        return f"state.json or a tensor file is missing or unreadable: {error}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"state.json is missing or unreadable: {error}"
     return None
 
 

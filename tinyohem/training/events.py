@@ -1,14 +1,18 @@
 """What happens between the steps of a run: logging, validation, checkpoints, and its failure."""
 
+from torch import Tensor
+
 from tinyohem.data.batches import batch_windows, story_rows
 from tinyohem.errors import RunError
 from tinyohem.evaluation.perplexity import evaluate_perplexity, exp_or_inf
 from tinyohem.progress import Progress
+from tinyohem.runtime import StopRequest
 from tinyohem.training.checkpoint import latest_checkpoint, save_checkpoint
 from tinyohem.training.meter import Meter
 from tinyohem.training.run import Run
 from tinyohem.training.tracking import Tracker
 
+MOST_SKIPPED = 10  # steps in a row
 EVENTS_PER_RUN = 10  # evaluations and checkpoints, unless the recipe says otherwise
 
 
@@ -29,25 +33,37 @@ def log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
         "train/seconds": run.state.train_seconds,
         "train/select_seconds": run.state.select_seconds,
     }
-    tracker.log(run.state.step, figures)
-    progress.advance(
-        run.state.step,
-        {
+    shown = {"tok/s": figures["train/tokens_per_second"]}
+    if "train/loss" in figures:  # not where every step was skipped
+        shown = {
             "loss": figures["train/loss"],
             "ppl": exp_or_inf(figures["train/loss"]),
             "keep": figures["train/keep_ratio"],
-            "tok/s": figures["train/tokens_per_second"],
-        },
-    )
+            **shown,
+        }
+    if run.config.training.on_nonfinite == "skip":
+        figures["train/skipped_steps"] = run.state.skipped_steps
+        shown["skipped"] = run.state.skipped_steps
+    tracker.log(run.state.step, figures)
+    progress.advance(run.state.step, shown)
 
 
-def validate(run: Run, tracker: Tracker, progress: Progress) -> bool:
-    """Score the head of the validation split, unweighted; return whether it is the best yet."""
+def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) -> bool:
+    """Score the head of the validation split, unweighted; return whether it is the best yet.
+
+    A stop that is asked for on the way puts it off: a scheduler's notice may be shorter.
+    """
+    run.state.validation_due = True
     head = run.data.valid.head(run.config.training.eval_tokens)
     try:
-        result = evaluate_perplexity(run.model, head, seq_len=run.config.training.seq_len)
+        result = evaluate_perplexity(
+            run.model, head, seq_len=run.config.training.seq_len, stop=stop
+        )
     except RunError:
         raise _broken(run, run.state.step - 1) from None
+    except KeyboardInterrupt:
+        return False
+    run.state.validation_due = False
     figures = {
         "val/loss": result.loss,
         "val/ppl": result.to_json()["perplexity"],
@@ -76,6 +92,26 @@ def save(run: Run, *, is_best: bool) -> None:
     )
 
 
+def skip(run: Run, remembered: dict[str, Tensor], meter: Meter, progress: Progress) -> None:
+    """Leave a step out whose numbers broke: weights, moments and what mining remembers stay.
+
+    Args:
+        remembered: mining's state before the step.
+
+    Raises:
+        RunError: it was the last of too many in a row: no single batch is to blame.
+    """
+    for optimizer in run.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    run.mining.state = remembered
+    meter.skip()
+    run.state.skipped_steps += 1
+    run.state.skipped_in_a_row += 1
+    if run.state.skipped_in_a_row == MOST_SKIPPED:
+        raise _broken(run, run.state.step, f"{MOST_SKIPPED} steps in a row were skipped: ")
+    progress.warn(f"step {run.state.step} is skipped: its loss or gradient is not finite")
+
+
 def require_finite(run: Run, meter: Meter) -> None:
     """Stop the run where its numbers broke, before anything broken is written.
 
@@ -87,13 +123,15 @@ def require_finite(run: Run, meter: Meter) -> None:
         raise _broken(run, step)
 
 
-def _broken(run: Run, step: int) -> RunError:
+def _broken(run: Run, step: int, told: str = "") -> RunError:
     config = run.config.training
     windows = batch_windows(run.plan, step, config.batch_size)
     rows = story_rows(run.data.train, windows, config.seq_len)
     latest = latest_checkpoint(run.run_dir)
+    skipping = config.on_nonfinite == "skip"
     return RunError(
-        f"the loss or its gradient is not finite at step {step}; its batch holds the stories of "
-        f"rows {', '.join(map(str, rows))}; the last good checkpoint is {latest or 'none'}",
-        "lower optim.lr, or look at those stories",
+        f"{told}the loss or its gradient is not finite at step {step}; its batch holds the stories "
+        f"of rows {', '.join(map(str, rows))}; the last good checkpoint is {latest or 'none'}",
+        "lower optim.lr, or look at those stories"
+        + ("" if skipping else "; --on-nonfinite skip leaves such steps out"),
     )

@@ -1,5 +1,6 @@
 """A run: prepare, train, evaluate, export. The loop reads top to bottom like the algorithm."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from tinyohem.artifacts import atomic_folder, write_json
+from tinyohem.artifacts import atomic_folder, drop_leftovers, write_json
 from tinyohem.config import RunConfig
 from tinyohem.data.batches import batch_windows, make_batch
 from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.locks import sole_writer
 from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import build_mining
 from tinyohem.progress import SILENT, Progress
@@ -24,18 +26,18 @@ from tinyohem.runtime import (
     autocast,
     environment,
     graceful_stop,
-    pick_device,
     step_generator,
 )
 from tinyohem.shapes import model_shape
 from tinyohem.training.checkpoint import RunState, export_model, load_checkpoint
-from tinyohem.training.events import due, log, require_finite, save, validate
-from tinyohem.training.meter import Meter
+from tinyohem.training.events import due, log, require_finite, save, skip, validate
+from tinyohem.training.meter import Meter, is_sound
 from tinyohem.training.model import build_model, head_weight, trunk, weights_hash
 from tinyohem.training.optim import build_optimizers, learning_rate, update
 from tinyohem.training.passes import Trunk
 from tinyohem.training.plan import budget_steps, keep_plan, make_plan
 from tinyohem.training.pretrained import load_pretrained
+from tinyohem.training.ranks import ALONE, Ranks
 from tinyohem.training.reference import build_reference
 from tinyohem.training.run import Budget, Run
 from tinyohem.training.run_folder import Resume, check_same_start, find_checkpoint
@@ -45,29 +47,52 @@ from tinyohem.training.tracking import Tracker
 
 
 def train(
-    config: RunConfig, run_dir: Path, *, resume: Resume = "never", progress: Progress = SILENT
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    resume: Resume = "never",
+    progress: Progress = SILENT,
+    ranks: Ranks = ALONE,
 ) -> tuple[Run, Perplexity | None]:
     """Train a model and return the run with its held-out perplexity (None: stopped early).
 
+    In company every rank has to call this alike; the leading one alone writes, evaluates, exports
+    and returns a perplexity.
+
     Raises:
         InputError: the config, the data or the run folder forbid the run; nothing was changed.
-        RunError: the loss stopped being finite.
+        RunError: the loss stopped being finite, or another rank was lost.
     """
-    device = pick_device(config.training.device)
+    with sole_writer(run_dir, progress=progress) if ranks.leads else nullcontext():
+        return _train(config, run_dir, resume, progress, ranks)
+
+
+def _train(
+    config: RunConfig, run_dir: Path, resume: Resume, progress: Progress, ranks: Ranks
+) -> tuple[Run, Perplexity | None]:
+    device = ranks.pick_device(config.training.device)
+    num_passes = ranks.num_passes(config.training)
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
     pretrained = load_pretrained(config, progress) if config.model.init_from else None
-    data = prepare_data(config.data, config.tokenizer, progress)
-    run = _set_up(config, run_dir, device, data, pretrained, progress)
+    with ranks.lead_first():
+        if ranks.leads:
+            drop_leftovers(run_dir, run_dir / "checkpoints")
+        data = prepare_data(config.data, config.tokenizer, progress)
+        run = _set_up(config, run_dir, device, data, pretrained, ranks, progress)
     record = _record(run)
     if checkpoint is not None:
         check_same_start(run_dir, record)
         _go_on_from(checkpoint, run)
         progress.note(f"resuming from {checkpoint}")
-    write_json(run_dir / "config.json", record)
-    run.plan = keep_plan(run.plan, run_dir)
+    ranks.require_same({**record, "environment": None, "step": run.state.step}, run.model)
+    with ranks.lead_first():
+        if ranks.leads:
+            write_json(run_dir / "config.json", record)
+        run.plan = keep_plan(run.plan, run_dir)
     with graceful_stop() as stop:
-        _train_steps(run, stop, progress)
-    if not run.finished:
+        _train_steps(run, num_passes, stop, progress)
+    ranks.leave()
+    if stop.requested or not (run.finished and ranks.leads):
         return run, None
     perplexity = evaluate_perplexity(
         run.model, data.valid, seq_len=config.training.seq_len, progress=progress
@@ -84,6 +109,7 @@ def _set_up(
     device: torch.device,
     data: Prepared,
     model: Any,
+    ranks: Ranks,
     progress: Progress,
 ) -> Run:
     """Lay out a run of a pretrained model, or of a new one where there is none."""
@@ -107,6 +133,7 @@ def _set_up(
         reference=build_reference(config.ohem, model, pool, device),
         budget=Budget(num_steps, training.seconds),
         state=RunState(),
+        ranks=ranks,
     )
 
 
@@ -134,38 +161,41 @@ def _record(run: Run) -> dict[str, Any]:
         "plan": run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
         "pool": run.pool.hash if run.pool else None,
         "init_sha256": weights_hash(run.model) if run.config.model.init_from else None,
-        "environment": environment(run.device),
+        "environment": environment(run.device) | {"ranks": run.ranks.size},
     }
 
 
-def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
+def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progress) -> None:
     """Take optimizer steps until the budget is spent or someone asks to stop."""
-    config, state = run.config.training, run.state
+    config, state, ranks = run.config.training, run.state, run.ranks
     mix_schedule = run.config.ohem.mix_schedule()
     precision = autocast(run.device, config.precision)
-    num_passes = config.batch_size // config.sequences_a_pass
     parts, store = Trunk.of(trunk(run.model), compiled=config.compile), SoftmaxStore()
-    tracker = Tracker(run.run_dir, run.config, state.step)
+    tracker = Tracker(run.run_dir, run.config, state.step) if ranks.leads else None
+    if tracker is not None and state.validation_due:
+        save(run, is_best=validate(run, stop, tracker, progress))
     meter = Meter(run.device, state.train_seconds)
     clock = Stopwatch(run.device, state.train_seconds)
     selecting = DeviceTimer(run.device, state.select_seconds)
     progress.start("train", run.budget.known_steps, "steps")
 
-    ending = run.finished or run.paused
+    ending = ranks.any(run.finished or run.paused or stop.requested)
     while not ending:
         before, at, keep_ratio = run.progress, run.midway, run.keep_ratio
         if pool_is_due(run):
             with selecting:
                 refresh_pool(run, stop, progress)
-            if stop.requested:
+            if ranks.any(stop.requested):
                 break  # a checkpoint was written ahead of the pass
         lr = learning_rate(at, run.config.optim)
-        windows = np.split(batch_windows(run.plan, state.step, config.batch_size), num_passes)
+        own_windows = ranks.own(batch_windows(run.plan, state.step, config.batch_size))
+        windows = np.split(own_windows, num_passes)
         batches = [make_batch(run.data.train, w, config.seq_len).to(run.device) for w in windows]
         references = None
         if run.reference is not None and keep_ratio < 1:
             with selecting:
                 references = run.reference.losses(windows, batches, precision)
+        remembered = dict(run.mining.state)
         stats = training_step(
             parts,
             head_weight(run.model),
@@ -178,33 +208,45 @@ def _train_steps(run: Run, stop: StopRequest, progress: Progress) -> None:
             precision=precision,
             store=store,
             timers={"read": selecting, "select": selecting},
+            ranks=ranks,
         )
+        ranks.sum_gradients(run.model.parameters())
         grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
-        update(run.optimizers, lr)
-        if run.reference is not None:
-            run.reference.update(run.model)
-        meter.add(state.step, stats, grad_norm)
+        # To skip is to ask, so it waits for the device at every step; to stop is not.
+        if config.on_nonfinite == "stop" or is_sound(stats, grad_norm):
+            update(run.optimizers, lr)
+            if run.reference is not None:
+                run.reference.update(run.model)
+            meter.add(state.step, stats, grad_norm)
+            state.tokens_selected += stats.num_kept
+            state.skipped_in_a_row = 0
+        else:
+            skip(run, remembered, meter, progress)
         state.step += 1
         state.tokens_seen += config.tokens_per_step
-        state.tokens_selected += stats.num_kept
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
-            state.train_seconds, state.select_seconds = clock.seconds(), selecting.seconds()
+            seconds = clock.seconds()
+            state.train_seconds, state.select_seconds = ranks.of_lead(seconds, selecting.seconds())
         # Asked once a step: a signal that comes later than this ends, and saves, the next one.
-        ending = run.finished or run.paused or stop.requested
+        ending = ranks.any(run.finished or run.paused or stop.requested)
         logs = ending or state.step % config.log_every == 0
         evaluates = run.finished or due(run, config.eval_every, before)
         saves = ending or due(run, config.save_every, before) or pool_is_due(run)
         if not (logs or evaluates or saves):
             continue
-        with clock.paused() as state.train_seconds:
-            state.select_seconds = selecting.seconds()
+        with clock.paused() as seconds:
+            state.train_seconds, state.select_seconds = ranks.of_lead(seconds, selecting.seconds())
             require_finite(run, meter)
-            if logs:
-                log(run, meter, tracker, progress)
-            improved = evaluates and validate(run, tracker, progress)
-            if saves or improved:
-                save(run, is_best=improved)
-    tracker.close()
+            if tracker is not None:  # one rank writes, the others wait
+                if logs:
+                    log(run, meter, tracker, progress)
+                improved = evaluates and validate(run, stop, tracker, progress)
+                ending = ending or state.validation_due
+                if saves or improved or ending:
+                    save(run, is_best=improved)
+            ending = ranks.any(ending)
+    if tracker is not None:
+        tracker.close()
     progress.finish()

@@ -30,27 +30,20 @@ class Meter:
     def _reset(self, seconds: float) -> None:
         self._flushed_at = seconds
         self._sums = torch.zeros(len(_MEANS), device=self._device)
-        self._steps = 0
+        self._steps = self._skipped = 0
         self._kept = 0
 
     def add(self, step: int, stats: StepStats, grad_norm: Tensor) -> None:
         """Take in one step's figures, without reading them."""
-        figures = torch.stack(
-            [
-                stats.loss,
-                stats.loss_selected,
-                stats.loss_threshold,
-                grad_norm,
-                stats.kept_loss_share,
-                stats.effective_sample_size,
-                *stats.kept_by_bucket,
-            ]
-        )
-        good = figures.isfinite().all() & stats.finite
-        self._first_bad = torch.where(good | (self._first_bad >= 0), self._first_bad, step)
-        self._sums += figures
+        bad = ~is_sound(stats, grad_norm) & (self._first_bad < 0)
+        self._first_bad = torch.where(bad, step, self._first_bad)
+        self._sums += _figures(stats, grad_norm)
         self._steps += 1
         self._kept += stats.num_kept
+
+    def skip(self) -> None:
+        """Take note of a step that was left out."""
+        self._skipped += 1
 
     def first_bad_step(self) -> int | None:
         """Return the first step whose loss or gradient was not finite; waits for the device."""
@@ -60,15 +53,34 @@ class Meter:
     def flush(self, tokens_per_step: int, seconds: float) -> dict[str, float]:
         """Return the means since the last flush and begin a new stretch; waits for the device.
 
+        Steps that were left out count for the speed alone; there is no mean where all were.
+
         Args:
             seconds: spent training so far.
         """
-        means = (self._sums / self._steps).tolist()
-        tokens = self._steps * tokens_per_step
-        kept, speed = self._kept / tokens, tokens / (seconds - self._flushed_at)
+        tokens = (self._steps + self._skipped) * tokens_per_step
+        figures = {"train/tokens_per_second": tokens / (seconds - self._flushed_at)}
+        if self._steps:
+            figures |= dict(zip(_MEANS, (self._sums / self._steps).tolist(), strict=True))
+            figures["train/keep_ratio"] = self._kept / (self._steps * tokens_per_step)
         self._reset(seconds)
-        return {
-            **dict(zip(_MEANS, means, strict=True)),
-            "train/keep_ratio": kept,
-            "train/tokens_per_second": speed,
-        }
+        return figures
+
+
+def is_sound(stats: StepStats, grad_norm: Tensor) -> Tensor:
+    """Return, as a bool on the device, whether all of a step's numbers are finite."""
+    return _figures(stats, grad_norm).isfinite().all() & stats.finite
+
+
+def _figures(stats: StepStats, grad_norm: Tensor) -> Tensor:
+    return torch.stack(
+        [
+            stats.loss,
+            stats.loss_selected,
+            stats.loss_threshold,
+            grad_norm,
+            stats.kept_loss_share,
+            stats.effective_sample_size,
+            *stats.kept_by_bucket,
+        ]
+    )

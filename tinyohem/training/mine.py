@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from tinyohem.artifacts import hash_file, write_json
+from tinyohem.artifacts import hash_file, is_leftover, write_sealed
 from tinyohem.config import DataConfig, TokenizerConfig, validate_config
 from tinyohem.data.batches import Batch, labelled, make_batch, plan_windows
 from tinyohem.data.prepare import prepare_data
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.source import load_source, run_record, trained_seq_len
+from tinyohem.locks import sole_writer
 from tinyohem.ohem.pool import (
     MANIFEST_FILE,
     Shard,
@@ -84,14 +85,15 @@ def mine_run(
     tokenizer = TokenizerConfig(name=folder)
     store = prepare_data(_data_config(run_dir, data), tokenizer, progress).train
     plan_windows(store, seq_len, seed=0)  # refuses what is shorter than one
-    return mine_pool(
-        source.model,
-        store,
-        out,
-        seq_len=seq_len,
-        tokens_seen=tokens_seen(Path(folder)),
-        progress=progress,
-    )
+    with sole_writer(out, progress=progress):
+        return mine_pool(
+            source.model,
+            store,
+            out,
+            seq_len=seq_len,
+            tokens_seen=tokens_seen(Path(folder)),
+            progress=progress,
+        )
 
 
 def _data_config(run_dir: Path, given: Mapping[str, Any]) -> DataConfig:
@@ -176,9 +178,9 @@ def _begin_or_resume(folder: Path, description: dict[str, Any]) -> dict[str, Any
     """Return the manifest of the pool that is there, or write that of a new one."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file", _OTHER_OUT)
-    if not folder.exists() or all(path.suffix == ".partial" for path in folder.iterdir()):
+    if not folder.exists() or all(map(is_leftover, folder.iterdir())):
         manifest = {**description, "shards": None}
-        write_json(folder / MANIFEST_FILE, manifest)
+        write_sealed(folder / MANIFEST_FILE, manifest)
         return manifest
     if not (folder / MANIFEST_FILE).exists():
         raise InputError(f"{folder} is not empty and holds no pool", _OTHER_OUT)
@@ -197,7 +199,7 @@ def _finish(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     hashes = [hash_file(shard.path(folder)) for shard in shards_of(manifest)]
     if hashes != manifest["shards"]:
         manifest = {**manifest, "shards": hashes}
-        write_json(folder / MANIFEST_FILE, manifest)
+        write_sealed(folder / MANIFEST_FILE, manifest)
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
     return manifest

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tinyohem.artifacts import model_folder
 from tinyohem.config import ModelConfig
 from tinyohem.errors import InputError
+from tinyohem.folders import model_folder
 from tinyohem.shapes import Shape, model_shape
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 a curriculum.
 """
 
+import math
 from pathlib import Path
 
 from tinyohem.artifacts import data_dir
@@ -14,6 +15,7 @@ from tinyohem.difficulty.pacing import Curriculum, parse_weights
 from tinyohem.difficulty.scoring import score_corpus
 from tinyohem.difficulty.table import METRICS, ScoreTable, open_scores
 from tinyohem.errors import InputError
+from tinyohem.locks import sole_writer
 from tinyohem.ohem.pool import Pool
 from tinyohem.progress import Progress
 from tinyohem.settings import parse_tokens
@@ -93,7 +95,8 @@ def score_table(config: CurriculumConfig, corpus: Corpus, progress: Progress) ->
     folder = data_dir() / "scores" / corpus.fingerprint[:16]
     if not folder.exists():
         progress.note(f"no score table fits the corpus: scoring it into {folder}")
-    return score_corpus(corpus, folder, progress=progress)
+    with sole_writer(folder, patience=math.inf, progress=progress):  # runs share it
+        return score_corpus(corpus, folder, progress=progress)
 
 
 def keep_plan(plan: Plan, run_dir: Path) -> Plan:

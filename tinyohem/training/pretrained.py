@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinyohem.artifacts import model_folder
 from tinyohem.config import RunConfig
 from tinyohem.data.tokenizer import load_tokenizer
 from tinyohem.errors import InputError
+from tinyohem.folders import model_folder
 from tinyohem.ohem.losses import token_losses
 from tinyohem.progress import SILENT, Progress
 from tinyohem.training.attention import can_share_attention

@@ -12,6 +12,7 @@ from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.pool import Pool
 from tinyohem.training.checkpoint import RunState
 from tinyohem.training.plan import Plan
+from tinyohem.training.ranks import Ranks
 from tinyohem.training.reference import Reference
 
 
@@ -48,6 +49,7 @@ class Run:
     reference: Reference | None
     budget: Budget
     state: RunState
+    ranks: Ranks
 
     @property
     def progress(self) -> float:

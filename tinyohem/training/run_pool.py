@@ -76,9 +76,20 @@ def _is_stale(pool: Pool, tokens_seen: int, max_age: int | None) -> bool:
 def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> None:
     """Mine every training token under the current weights and go on with those losses.
 
-    Where someone asks to stop on the way, the pool stays the old one. The shards that are done
-    serve the resumption, if it begins with this step's checkpoint.
+    The leading rank mines. Where someone asks it to stop on the way, the pool stays the old one.
+    The shards that are done serve the resumption, if it begins with this step's checkpoint.
     """
+    if run.ranks.any(run.ranks.leads and not _mine(run, stop, progress)):
+        return
+    run.state.pool_step = run.state.step
+    _use_own_pool(run)
+    if run.ranks.leads:
+        _prune(run)
+    progress.start("train", run.budget.known_steps, "steps")
+
+
+def _mine(run: Run, stop: StopRequest, progress: Progress) -> bool:
+    """Return whether the pool was finished."""
     try:
         mine_pool(
             run.model,
@@ -90,11 +101,8 @@ def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> None:
             progress=progress,
         )
     except KeyboardInterrupt:
-        return
-    run.state.pool_step = run.state.step
-    _use_own_pool(run)
-    _prune(run)
-    progress.start("train", run.budget.known_steps, "steps")
+        return False
+    return True
 
 
 def reopen_pool(run: Run) -> None:
@@ -104,7 +112,8 @@ def reopen_pool(run: Run) -> None:
         InputError: the run mined it, and it is gone or damaged.
     """
     for step, folder in _own_pools(run).items():
-        if step > run.state.step:  # of a stretch that is lost: other weights may come now
+        # Of a stretch that is lost: other weights may come now.
+        if step > run.state.step and run.ranks.leads:
             shutil.rmtree(folder)
     if run.state.pool_step:
         _use_own_pool(run)

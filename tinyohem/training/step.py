@@ -15,6 +15,7 @@ from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.ranking import keep_counts
 from tinyohem.ohem.scores import read_tokens
 from tinyohem.training.passes import Passes, Trunk, choose_way
+from tinyohem.training.ranks import ALONE, Ranks
 
 _EXACT_COUNTS = ("topk", "random", "stratified", "mixed")
 
@@ -54,10 +55,13 @@ def training_step(
     precision: AbstractContextManager[Any],
     store: SoftmaxStore | None = None,
     timers: Timers | None = None,
+    ranks: Ranks = ALONE,
 ) -> StepStats:
     """Add the gradient of Σ w·ℓ / Z over all micro-batches to the parameters'.
 
-    Selection spans the whole step: all micro-batches are read before the first gradient.
+    Selection spans the whole step: all micro-batches are read before the first gradient. In the
+    company of other ranks weights, Z and what is returned are those of the step of all; the
+    gradient is this rank's part of a sum.
 
     Args:
         head_VD: (V, D) output embedding.
@@ -70,7 +74,7 @@ def training_step(
         timers: entered around the `PHASES` that they are named for.
     """
     config, timers = mining.config, timers or {}
-    labels_BT = torch.cat([batch.labels for batch in micro_batches])
+    labels_BT = ranks.gather(torch.cat([batch.labels for batch in micro_batches]))
     valid_BT = labels_BT != IGNORE_INDEX
     reads_first = mining.reads_first(keep_ratio)
     way = choose_way(config, keep_ratio, trunk) if reads_first else "plain"
@@ -80,24 +84,26 @@ def training_step(
     finite_BT = torch.ones_like(valid_BT)
     loss_BT = None
     if reads_first:
-        store = store and store.opened(labels_BT.numel(), head_VD, keep_ratio)
+        num_tokens = sum(batch.labels.numel() for batch in micro_batches)
+        store = store and store.opened(num_tokens, head_VD, keep_ratio)
         with timers.get("read", _UNTIMED):
             # At ratio 1 nothing is ranked, so any score will do.
             score = config.score if keep_ratio < 1 else "loss"
             loss_BT, score_BT = _read_all(
                 score, passes, head_VD, micro_batches, config.gamma, references, precision, store
             )
+        loss_BT, score_BT = ranks.gather(loss_BT), ranks.gather(score_BT)
         # A NaN ranks somewhere, or is never drawn: it would teach or vanish without a word.
         finite_BT = score_BT.isfinite() | ~valid_BT
         with timers.get("select", _UNTIMED):
             weight_BT = mining.weigh(
                 loss_BT,
                 score_BT,
-                torch.cat([batch.input_ids for batch in micro_batches]),
+                ranks.gather(torch.cat([batch.input_ids for batch in micro_batches])),
                 labels_BT,
                 keep_ratio,
                 shares=shares,
-                pool_BT=torch.cat(list(references)) if references else None,
+                pool_BT=ranks.gather(torch.cat(list(references))) if references else None,
                 generator=generator,
             )
     else:
@@ -107,7 +113,7 @@ def training_step(
     scaled_BT = mining.scaled(weight_BT, valid_BT)
     with timers.get("gradient", _UNTIMED):
         loss_K = _backward(
-            passes, head_VD, micro_batches, scaled_BT, keep_ratio, config, precision, store
+            passes, head_VD, micro_batches, scaled_BT, keep_ratio, config, precision, store, ranks
         )
     losses = loss_K if loss_BT is None else loss_BT
     return _stats(losses, loss_K, weight_BT, valid_BT, finite_BT.all())
@@ -152,15 +158,21 @@ def _backward(
     config: OhemConfig,
     precision: AbstractContextManager[Any],
     store: SoftmaxStore | None,
+    ranks: Ranks,
 ) -> Tensor:
-    """Add the gradient of Σ w·ℓ to the parameters' and return the kept tokens' losses (K,)."""
+    """Add the gradient of Σ w·ℓ over this rank's rows to the parameters'.
+
+    Returns:
+        The losses (K,) of the tokens that all ranks kept.
+    """
+    weight_BT = ranks.own(weight_BT)
     even = config.scope == "sequence" and keep_ratio < 1
     losses = []
     for i, batch in enumerate(micro_batches):
         size = batch.labels.numel()
         labels_K = batch.labels.flatten()
         weight_K = weight_BT.flatten()[i * size : (i + 1) * size]
-        count = _known_count(batch, keep_ratio, config, len(micro_batches))
+        count = _known_count(batch, keep_ratio, config, len(micro_batches) * ranks.size)
         rows_K, stored = None, None
         if count != size:
             rows_K = kept_rows(weight_K, count)
@@ -174,7 +186,7 @@ def _backward(
             )
         loss.backward()
         losses.append(loss_K)
-    return torch.cat(losses)
+    return ranks.gather_uneven(torch.cat(losses))
 
 
 def _stats(
@@ -200,9 +212,7 @@ def _stats(
     )
 
 
-def _known_count(
-    batch: Batch, keep_ratio: float, config: OhemConfig, num_micro_batches: int
-) -> int | None:
+def _known_count(batch: Batch, keep_ratio: float, config: OhemConfig, num_parts: int) -> int | None:
     """Return how many tokens of `batch` are kept, where the host can know without asking."""
     if keep_ratio == 1.0:
         return batch.num_valid
@@ -211,11 +221,11 @@ def _known_count(
     if batch.num_valid < batch.labels.numel():
         return None
     num_rows, seq_len = batch.labels.shape
-    match config.scope, num_micro_batches:
+    match config.scope, num_parts:
         case "sequence", _:
             scopes, size = num_rows, seq_len
         case "batch", 1:
             scopes, size = 1, num_rows * seq_len
         case _:
-            return None  # the threshold falls somewhere else in every micro-batch
+            return None  # the threshold falls somewhere else in every part of the step
     return scopes * int(keep_counts(torch.tensor(size), keep_ratio, config.min_kept))

@@ -1,0 +1,246 @@
+"""One writer a folder: the second is refused with nothing touched, and no lock outlives a kill."""
+
+import errno
+import math
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from tinyohem.config import DataConfig, TokenizerConfig
+from tinyohem.data.corpus import open_corpus
+from tinyohem.data.prepare import prepare_data
+from tinyohem.difficulty.extend import add_metric
+from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.table import Metric
+from tinyohem.errors import InputError
+from tinyohem.locks import LOCK_FILE, sole_writer
+
+HOLD = """
+import sys
+from pathlib import Path
+from tinyohem.locks import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+Hold = Callable[[Path], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def hold() -> Iterator[Hold]:
+    """Let another process hold a folder until it is killed or told a line."""
+    holders = []
+
+    def start(folder: Path) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", HOLD, str(folder)]
+        pipe = subprocess.PIPE
+        holders.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True))
+        assert holders[-1].stdout is not None
+        assert holders[-1].stdout.readline() == "held\n"
+        return holders[-1]
+
+    yield start
+    for holder in holders:
+        holder.kill()
+        holder.communicate()
+
+
+def is_free(folder: Path) -> bool:
+    """Whether another process could write there."""
+    code = HOLD.replace('print("held", flush=True)', "sys.exit(0)")
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0 or "is writing here" in done.stderr
+    return done.returncode == 0
+
+
+class TestTheSecondIsRefused:
+    @pytest.mark.parametrize("command", ["train", "mine", "compare", "score-difficulty"])
+    def test_with_nothing_touched(
+        self,
+        tinyohem: tiny.Command,
+        hold: Hold,
+        corpus: Path,
+        finished_run: Path,
+        tmp_path: Path,
+        command: str,
+    ) -> None:
+        out = tmp_path / "out"
+        arguments = {
+            "train": tiny.flags(corpus),
+            "mine": [str(finished_run)],
+            "compare": [*tiny.flags(corpus), "--arm=full:ohem.ratio=1", "--arm=half:ohem.ratio=.5"],
+            "score-difficulty": ["--dataset", str(corpus), "--workers=1"],
+        }[command]
+        holder = hold(out)
+        before = tiny.snapshot(out)
+        result = tinyohem(command, *arguments, "--out", out)
+        assert (result.code, result.out) == (2, "")
+        *_, error, hint = result.err.splitlines()
+        assert error.startswith(f"error: {out}: another process (pid {holder.pid} on ")
+        assert error.endswith(") is writing here")
+        assert hint == "hint: wait until it has ended, or choose another folder"
+        assert tiny.snapshot(out) == before
+
+    def test_not_where_the_first_was_killed(self, hold: Hold, tmp_path: Path) -> None:
+        holder = hold(tmp_path)
+        with pytest.raises(InputError, match=rf"pid {holder.pid} on .* is writing here"):
+            sole_writer(tmp_path).__enter__()
+        holder.kill()
+        holder.wait()
+        assert (tmp_path / LOCK_FILE).exists()  # nobody could tidy up
+        with sole_writer(tmp_path):
+            assert not is_free(tmp_path)
+        assert is_free(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_run_begins_where_one_was_killed_at_its_start(
+        self, hold: Hold, tinyohem: tiny.Command, corpus: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        hold(out).kill()
+        short = tiny.flags(corpus, training__steps=1)
+        assert tinyohem("train", *short, "--out", out).code == 0
+        assert not (out / LOCK_FILE).exists()
+
+    @pytest.mark.parametrize("signed", ["", "{", "[]", '{"pid": "x"}', "\ud800"])
+    def test_also_by_one_who_has_not_signed(self, hold: Hold, tmp_path: Path, signed: str) -> None:
+        hold(tmp_path)
+        (tmp_path / LOCK_FILE).write_bytes(signed.encode("utf-8", "surrogatepass"))
+        with pytest.raises(InputError, match=": another process is writing here"):
+            sole_writer(tmp_path).__enter__()
+
+
+class TestTheFolder:
+    def test_what_was_made_and_stays_empty_is_removed(self, tmp_path: Path) -> None:
+        with pytest.raises(ZeroDivisionError), sole_writer(tmp_path / "a" / "b"):
+            raise ZeroDivisionError
+        assert list(tmp_path.iterdir()) == []
+        (tmp_path / "mine").mkdir()
+        with sole_writer(tmp_path / "mine"):
+            pass
+        with sole_writer(tmp_path / "a" / "b"):
+            (tmp_path / "a" / "b" / "file").touch()
+        assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b", "file", "mine"]
+
+    def test_that_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(InputError, match="file is a file"):
+            sole_writer(tmp_path / "file").__enter__()
+
+    def test_blocks_may_be_nested(self, tmp_path: Path) -> None:
+        with sole_writer(tmp_path):
+            with sole_writer(tmp_path / ".." / tmp_path.name):
+                pass
+            assert not is_free(tmp_path)
+        assert is_free(tmp_path)
+
+    def test_but_two_threads_are_two_writers(self, tmp_path: Path) -> None:
+        found = []
+
+        def enter() -> None:
+            try:
+                with sole_writer(tmp_path):
+                    found.append("in")
+            except InputError:
+                found.append("refused")
+
+        with sole_writer(tmp_path):
+            thread = threading.Thread(target=enter)
+            thread.start()
+            thread.join()
+        assert found == ["refused"]
+
+    def test_a_file_system_without_locks_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def flock(*_: object) -> None:
+            raise OSError(errno.ENOSYS, "Function not implemented")
+
+        monkeypatch.setattr("fcntl.flock", flock)
+        listener = tiny.Listener()
+        with sole_writer(tmp_path, progress=listener):
+            pass
+        assert listener.warnings == [
+            f"{tmp_path} knows no locks: see that no other process writes there"
+        ]
+
+    def test_that_is_replaced_stays_locked(self, corpus: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "scores"
+        table = score_corpus(open_corpus(str(corpus)), folder, workers=1)
+        rows = table.column("row")
+        with sole_writer(folder):
+            values = np.arange(len(rows), dtype=np.float64)
+            add_metric(table, "rank", Metric("at", "higher"), rows, values, {}, lambda _: "")
+            assert not is_free(folder)
+        assert not (folder / LOCK_FILE).exists()
+
+
+class TestWaiting:
+    """Prepared data is shared: whoever comes second has no conflict, only to wait."""
+
+    def test_for_what_another_process_makes(self, hold: Hold, tmp_path: Path) -> None:
+        holder = hold(tmp_path)
+        assert holder.stdin is not None
+
+        class Release(tiny.Listener):
+            def note(self, text: str) -> None:
+                super().note(text)
+                print("go", file=holder.stdin, flush=True)
+
+        listener = Release()
+        with sole_writer(tmp_path, patience=math.inf, progress=listener):
+            assert not is_free(tmp_path)
+        (note,) = listener.notes
+        assert f"pid {holder.pid} on " in note
+        assert note.endswith("is writing here; waiting until it has ended")
+
+    def test_not_for_ever(self, hold: Hold, tmp_path: Path) -> None:
+        hold(tmp_path)
+        with pytest.raises(InputError, match="is writing here"):
+            sole_writer(tmp_path, patience=0.1).__enter__()
+
+    def test_two_prepare_one_store(
+        self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The second waits for what the first makes, and finds it. Threads count as two here."""
+        monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path))
+        second, waiting = tiny.Listener(), threading.Event()
+        made = []
+
+        def prepare(listener: tiny.Listener) -> None:
+            config = DataConfig(dataset=str(corpus)), TokenizerConfig(vocab_size=320)
+            made.append(prepare_data(*config, listener))
+
+        thread = threading.Thread(target=prepare, args=(second,))
+
+        class First(tiny.Listener):
+            def start(self, stage: str, total: int | None, unit: str) -> None:
+                super().start(stage, total, unit)
+                if stage.startswith("train a vocabulary"):
+                    second.note = lambda text: waiting.set() if "waiting" in text else None  # type: ignore[method-assign]
+                    thread.start()
+                    assert waiting.wait(60)
+
+        first = First()
+        prepare(first)
+        thread.join()
+        stages = first.stages + second.stages
+        assert sum(stage.startswith("train a vocabulary") for stage in stages) == 1
+        assert stages.count("tokenize") == 2
+        assert made[0].train.manifest == made[1].train.manifest
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizers", "tokens"]
+        assert list(tmp_path.rglob(".*")) == []
+
+    def test_what_is_there_needs_no_lock(
+        self, corpus: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Prepared data may stand on a disk that cannot be written."""
+        monkeypatch.setattr("tinyohem.data.prepare.sole_writer", None)
+        prepare_data(DataConfig(dataset=str(corpus)), TokenizerConfig(vocab_size=320))
+        assert finished_run.exists()  # what it was trained on is what is there

@@ -1,0 +1,109 @@
+"""One writer a folder: a lock of the operating system, which dies with the process that holds it.
+
+Nobody has to tidy up after a `kill -9`: the lock file may stay behind, the lock does not.
+"""
+
+import errno
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tinyohem.errors import InputError
+from tinyohem.progress import SILENT, Progress
+
+LOCK_FILE = ".writer.lock"
+_NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # some network file systems
+
+
+@contextmanager
+def sole_writer(
+    folder: Path, *, patience: float = 0.0, progress: Progress = SILENT
+) -> Iterator[None]:
+    """Keep every other process that asks for the same out of `folder`; it is made if need be.
+
+    Inside one thread the blocks may be nested. A folder that was made and stays empty is removed.
+
+    Args:
+        patience: seconds to wait for another process before it counts as a conflict; for what many
+            may share, `math.inf`.
+
+    Raises:
+        InputError: another process is writing there, or `folder` is a file.
+        OSError: it cannot be written into.
+    """
+    from filelock import FileLock
+
+    made = _make(folder)
+    path = folder.resolve() / LOCK_FILE
+    # Not its stand-in for systems without locks, which a killed process leaves locked.
+    lock = FileLock(path, is_singleton=True, fallback_to_soft=False)
+    try:
+        while True:
+            try:
+                _acquire(lock, path, folder, patience, progress)
+                break
+            except FileNotFoundError:  # the folder went with the one who had made it
+                made = _make(folder)
+        if lock.lock_counter == 1:
+            path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            path.unlink(missing_ok=True)  # who waits for it notices that it is gone
+        if lock.is_locked:
+            lock.release()
+        _remove_empty(made)
+
+
+def _acquire(lock: Any, path: Path, folder: Path, patience: float, progress: Progress) -> None:
+    from filelock import Timeout
+
+    holder = _holder(path)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if patience:
+                progress.note(f"{folder}: {holder} is writing here; waiting until it has ended")
+            lock.acquire(timeout=-1 if math.isinf(patience) else patience)
+    except Timeout:
+        raise InputError(
+            f"{folder}: {holder} is writing here",
+            "wait until it has ended, or choose another folder",
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS_HERE:
+            raise
+        progress.warn(f"{folder} knows no locks: see that no other process writes there")
+
+
+def _holder(path: Path) -> str:
+    """Name the process that holds a lock, as far as it had the time to sign."""
+    try:
+        signed = json.loads(path.read_text())
+        return f"another process (pid {int(signed['pid'])} on {signed['host']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make a folder and its parents; return the ones that were missing, innermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"{folder} is a file", "choose another --out") from None
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return

@@ -1,0 +1,245 @@
+"""Several processes training one run: what they hand each other, and what one of them does alone.
+
+Every rank holds the whole model and takes its rows of every batch. What the choice of tokens needs
+is gathered, so every rank weighs the whole step alike; gradients are summed before the update.
+
+Not DistributedDataParallel: it answers one forward call through its wrapper with one backward pass
+that reaches the same parameters on every rank. A step here reads without a graph, calls the trunk,
+its last layer and the head apart, runs backward once a micro-batch, and a rank may have kept no
+token. One sum over a flat vector needs nothing of that, and a small model's overlaps with little.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tinyohem.config import TrainingConfig
+from tinyohem.errors import InputError, RunError
+from tinyohem.runtime import pick_device
+from tinyohem.training.model import weights_hash
+
+# The others wait while one prepares the corpus, mines or evaluates, however long that takes. A rank
+# that died is noticed at once all the same: its connections close, and torchrun ends the rest.
+_PATIENCE = timedelta(days=1)
+
+_ENVIRONMENT = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+Rows = TypeVar("Rows", Tensor, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """A process's place among those that train a run together; by default it is alone.
+
+    Alone, everything returns at once what it was given. In company, every rank has to make the same
+    calls in the same order.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # on its machine
+    local_size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that writes, evaluates and reports."""
+        return self.rank == 0
+
+    def pick_device(self, name: str) -> torch.device:
+        """Return this rank's own device: the CPU, or on CUDA the one of its local number.
+
+        Raises:
+            InputError: the machine lacks the device, or it is one for several ranks.
+        """
+        device = pick_device(name)
+        if self.size == 1 or device.type != "cuda":
+            return device
+        if device.index is not None:
+            raise InputError(
+                f"--device {name} is one device for {self.size} ranks", "use --device cuda"
+            )
+        if self.local_size > torch.cuda.device_count():
+            raise InputError(
+                f"{self.local_size} ranks on a machine of {torch.cuda.device_count()} CUDA "
+                "device(s)",
+                "give torchrun a smaller --nproc-per-node, or add --device cpu",
+            )
+        torch.cuda.set_device(self.local_rank)
+        return torch.device("cuda", self.local_rank)
+
+    def num_passes(self, training: TrainingConfig) -> int:
+        """Return how many micro-batches this rank's rows of a batch make.
+
+        Raises:
+            InputError: the batch does not divide into them.
+        """
+        own, left = divmod(training.batch_size, self.size)
+        if left or not own:
+            raise InputError(
+                f"training.batch_size = {training.batch_size} does not divide by {self.size} ranks",
+                "it counts the sequences of all ranks together: choose a multiple of that",
+            )
+        in_pass = min(training.sequences_a_pass, own)
+        if own % in_pass:
+            raise InputError(
+                f"training.micro_batch_size = {in_pass} does not divide the {own} of "
+                f"{training.batch_size} sequences that each of {self.size} ranks takes",
+                f"choose a divisor of {own}",
+            )
+        return own // in_pass
+
+    def own(self, whole: Rows) -> Rows:
+        """Return this rank's rows of something that is whole on every rank."""
+        count = len(whole) // self.size
+        return whole[self.rank * count : (self.rank + 1) * count]
+
+    def gather(self, own: Tensor) -> Tensor:
+        """Return the rows of all ranks in order; each must bring as many."""
+        if self.size == 1:
+            return own
+        import torch.distributed as dist
+
+        whole = own.new_empty(self.size * len(own), *own.shape[1:])
+        with _company():
+            dist.all_gather(list(whole.chunk(self.size)), own.contiguous())
+        return whole
+
+    def gather_uneven(self, own: Tensor) -> Tensor:
+        """Return the rows of all ranks in order, however many each brings."""
+        if self.size == 1:
+            return own
+        counts = self.gather(torch.tensor([len(own)])).tolist()  # on the CPU: no device has to wait
+        padded = own.new_zeros(max(1, *counts), *own.shape[1:])
+        padded[: len(own)] = own
+        parts = self.gather(padded).chunk(self.size)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add every rank's gradients to the others'; they end the same to the last bit."""
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        parameters = list(parameters)
+        for parameter in parameters:
+            if parameter.grad is None:  # this rank kept no token that reaches it
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        with _company():
+            dist.all_reduce(flat)
+        sums = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, summed in zip(gradients, sums, strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says so; no rank goes on before all have answered."""
+        if self.size == 1:
+            return flag
+        return bool(self.gather(torch.tensor([flag])).any())
+
+    def wait(self) -> None:
+        """Wait until every rank has come here."""
+        self.any(False)
+
+    def of_lead(self, *numbers: float) -> tuple[float, ...]:
+        """Return what the leading rank gave: clocks differ, decisions must not."""
+        if self.size == 1:
+            return numbers
+        return tuple(self.gather(torch.tensor([numbers], dtype=torch.float64))[0].tolist())
+
+    @contextmanager
+    def lead_first(self) -> Iterator[None]:
+        """Let the leading rank through first, so that the others find what it wrote."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
+
+    def require_same(self, facts: Mapping[str, Any], model: nn.Module) -> None:
+        """Refuse to begin where the ranks would not do the same.
+
+        Args:
+            facts: JSON values by the names that a refusal tells.
+
+        Raises:
+            InputError: some fact, or some weight, differs.
+        """
+        if self.size == 1:
+            return
+        facts = {**facts, "weights": weights_hash(model)}
+        digests = [
+            list(hashlib.sha256(json.dumps(fact, sort_keys=True).encode()).digest())
+            for fact in facts.values()
+        ]
+        found = self.gather(torch.tensor([digests], dtype=torch.uint8))
+        differs = (found != found[:1]).any(dim=2).any(dim=0).tolist()
+        names = [name for name, differ in zip(facts, differs, strict=True) if differ]
+        if names:
+            raise InputError(
+                f"the ranks do not begin alike: they differ in {', '.join(names)}",
+                "start them by the same command, with the run folder and the data folder "
+                "($TINYOHEM_DATA) on a disk that all machines share",
+            )
+
+    def leave(self) -> None:
+        """Part: from here on every rank is alone."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            self.wait()
+            dist.destroy_process_group()
+
+
+ALONE = Ranks()
+
+
+def join_ranks() -> Ranks:
+    """Join the ranks that torchrun started this process with; without torchrun it is alone.
+
+    Raises:
+        InputError: torchrun's environment is there in part only.
+        RunError: the other ranks cannot be reached.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return ALONE
+    missing = [name for name in _ENVIRONMENT if name not in os.environ]
+    if missing:
+        raise InputError(
+            f"WORLD_SIZE = {os.environ['WORLD_SIZE']} is set without {', '.join(missing)}",
+            "start the ranks with torchrun, or unset WORLD_SIZE",
+        )
+    import torch.distributed as dist
+
+    with _company():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE
+        )
+    return Ranks(
+        dist.get_rank(),
+        dist.get_world_size(),
+        int(os.environ["LOCAL_RANK"]),
+        int(os.environ["LOCAL_WORLD_SIZE"]),
+    )
+
+
+@contextmanager
+def _company() -> Iterator[None]:
+    """Tell in one line what gloo and NCCL tell in many."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunError(
+            f"lost the other ranks: {str(error).splitlines()[0]}",
+            "the rank that failed first says why; --resume auto goes on from the last checkpoint",
+        ) from None
