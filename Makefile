@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check fix bench chaos
+.PHONY: quickstart test check fix bench chaos fuzz
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,9 +36,15 @@ fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# CHAOS_KILLS=60 kill -9 at random moments, CHAOS_SEED=0
+# CHAOS_KILLS=60 kill -9 at random moments, CHAOS_SEED=0; and malformed input
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow tests/chaos -s
+
+# SECONDS=600 for each reader; what is found stays in the temporary folder
+SECONDS ?= 60
+fuzz: $(VENV)/.installed-dev
+	$(INSTALL) 'atheris>=3.0'
+	$(BIN)/python scripts/fuzz/readers.py $(SECONDS)
 
 # STORIES=file scores those; default: TINYOHEM_STORIES, else the built-in sample
 bench: $(VENV)/.installed-dev

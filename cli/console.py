@@ -33,6 +33,23 @@ out = Console(
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 _PLAIN_LINE_SECONDS = 10.0
+_MESSAGE_CHARACTERS = 1_000
+# Control characters as their pictures: what comes from a file must not command the terminal.
+# C1 holds one-byte forms of the same commands.
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+_PICTURES |= {127: 0x2421, **dict.fromkeys(range(128, 160), 0xFFFD)}
+
+
+def harmless(text: str) -> str:
+    """Return a text whose control characters, all but tab and line feed, are pictures."""
+    return text.translate(_PICTURES)
+
+
+def _one_line(text: str) -> str:
+    """Return a message as one line of a length that can be read."""
+    line = harmless(" ".join(text.split()))
+    cut = line[:_MESSAGE_CHARACTERS]
+    return line if cut == line else f"{cut}…"
 
 
 class ConsoleProgress:
@@ -48,11 +65,11 @@ class ConsoleProgress:
 
     def note(self, text: str) -> None:
         """Show a line."""
-        err.print(escape(text), style="dim")
+        err.print(escape(_one_line(text)), style="dim")
 
     def warn(self, text: str) -> None:
         """Show a line that stands out."""
-        err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        err.print(f"[yellow]warning:[/yellow] {escape(_one_line(text))}")
 
     def start(self, stage: str, total: int | None, unit: str) -> None:
         """Open a bar, or remember the stage for plain lines."""
@@ -115,9 +132,9 @@ def print_json(value: Any) -> None:
 
 def print_error(error: TinyohemError) -> None:
     """Print `error: …` and `hint: …`, one line each."""
-    err.print(f"[red]error:[/red] {escape(' '.join(error.message.split()))}")
+    err.print(f"[red]error:[/red] {escape(_one_line(error.message))}")
     if error.hint:
-        err.print(f"[cyan]hint:[/cyan] {escape(error.hint)}")
+        err.print(f"[cyan]hint:[/cyan] {escape(_one_line(error.hint))}")
 
 
 def quote(path: Path) -> str:

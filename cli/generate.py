@@ -35,7 +35,7 @@ def generate(
     """Continue one or several prompts, each until its end of text."""
     from tinyohem.evaluation.source import generate as continue_prompts
     from tinyohem.evaluation.source import load_source
-    from tinyohem_cli.console import out, print_json
+    from tinyohem_cli.console import harmless, out, print_json
 
     stories = continue_prompts(
         load_source(model, device or "auto"),
@@ -50,5 +50,5 @@ def generate(
         print_json({"stories": stories})
         return
     for story in stories:
-        out.print(story, markup=False)
+        out.print(harmless(story), markup=False)
         out.print()

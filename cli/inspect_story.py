@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tinyohem.evaluation.inspection import InspectedStory, InspectedToken
 
 _NUM_WIDEST = 8
-# Control characters as their pictures: a story must not command the terminal.
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 
 
 def inspect(
@@ -118,9 +116,11 @@ def _legend(story: "InspectedStory") -> "Text":
 def _coloured(story: "InspectedStory", *, brackets: bool) -> "Text":
     from rich.text import Text
 
+    from tinyohem_cli.console import harmless
+
     shown = Text()
     for token in story.tokens:
-        text = token.text.translate(_PICTURES)
+        text = harmless(token.text)
         if brackets and token.kept:
             text = f"[{text}]"
         shown.append(text, _style(story, token.level, token.kept))
@@ -143,4 +143,6 @@ def _widest_table(
 
 
 def _one_line(text: str) -> str:
-    return text.translate(_PICTURES | {ord("\n"): "␊", ord("\t"): "␉"})
+    from tinyohem_cli.console import harmless
+
+    return harmless(text).translate({ord("\n"): "␊", ord("\t"): "␉"})

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tinyohem import __version__
-from tinyohem.errors import InputError, TinyohemError
+from tinyohem.errors import InputError, RunError, TinyohemError
 from tinyohem_cli.bench import bench
 from tinyohem_cli.compare import compare
 from tinyohem_cli.eval_perplexity import eval_perplexity
@@ -89,6 +89,10 @@ def _run() -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print_error(InputError(what, "check the path, its permissions and the free space"))
         return 2
+    except MemoryError as error:
+        what = f"the memory is used up: {error}" if str(error) else "the memory is used up"
+        print_error(RunError(what, "the input asks for more than this machine has"))
+        return 1
     except Exception as error:
         # Typer's own Click, which must not be imported, marks wrong usage with this method.
         if not hasattr(error, "format_message"):

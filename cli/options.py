@@ -130,11 +130,11 @@ def comparison_tables(rows: "list[Row]") -> "list[Table]":
     """Lay out a comparison for a person: the verdicts, then what lies behind them."""
     from rich.table import Table
 
-    from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells
+    from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells, footnote
 
     verdicts = Table(*CELLS[:NUM_VERDICT_CELLS])
     details = Table(CELLS[0], *CELLS[NUM_VERDICT_CELLS:])
-    details.caption = f"mean ± sd over {rows[0].seeds} seed(s); losses in nats per token"
+    details.caption = footnote(rows)
     for row in rows:
         line = cells(row)
         verdicts.add_row(*line[:NUM_VERDICT_CELLS])

@@ -202,9 +202,11 @@ def _examples(summary: "ScoreSummary") -> list["Table"]:
     from rich.table import Table
     from rich.text import Text
 
+    from tinyohem_cli.console import harmless
+
     def cell(story: dict[str, Any]) -> Text:  # Text: a story may hold what looks like markup
         opening = " ".join(story["opening"].split())[:_SHOWN_CHARACTERS]
-        return Text(f"{story['row']:,} ({story['value']:.4g}): {opening}")
+        return Text(harmless(f"{story['row']:,} ({story['value']:.4g}): {opening}"))
 
     tables = []
     for metric, ends in summary.examples.items():

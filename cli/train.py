@@ -327,7 +327,7 @@ def _print_outline(outline: "DryRun", as_json: bool) -> None:
 
     from rich.table import Table
 
-    from tinyohem_cli.console import out, print_json
+    from tinyohem_cli.console import harmless, out, print_json
 
     if as_json:
         print_json(asdict(outline))
@@ -344,7 +344,8 @@ def _print_outline(outline: "DryRun", as_json: bool) -> None:
         out.print(f"curriculum plan {outline.plan_hash}")
     for title, windows in (("first", outline.first_windows), ("last", outline.last_windows)):
         for text in windows:
-            out.print(f"{title}: {' '.join(text.split())[:_SHOWN_CHARACTERS]}", markup=False)
+            shown = harmless(" ".join(text.split()))[:_SHOWN_CHARACTERS]
+            out.print(f"{title}: {shown}", markup=False)
 
 
 def _resume_command() -> str:

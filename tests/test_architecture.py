@@ -22,7 +22,17 @@ HOMES = {
     "jinja2": ("tinyohem.pages",),
     "lm_eval": (),
     "matplotlib": ("tinyohem.difficulty.page", "tinyohem.pages", "tinyohem.report."),
-    "pydantic": ("tinyohem.config", "tinyohem.ohem.config", "tinyohem.settings"),
+    "pydantic": (  # a reader's records stand beside the reader
+        "tinyohem.config",
+        "tinyohem.difficulty.table",
+        "tinyohem.evaluation.compare",
+        "tinyohem.evaluation.table",
+        "tinyohem.ohem.config",
+        "tinyohem.ohem.pool",
+        "tinyohem.record",
+        "tinyohem.report.records",
+        "tinyohem.settings",
+    ),
     "rich": ("tinyohem_cli.",),
     "safetensors": ("tinyohem.training.", "tinyohem.difficulty.curriculum"),
     "tokenizers": ("tinyohem.data.tokenizer",),
@@ -186,6 +196,8 @@ def test_nothing_is_pickled_and_no_foreign_code_is_run() -> None:
             assert function not in {"eval", "exec"}, name
             assert keywords.get("trust_remote_code", "False") == "False", name
             assert keywords.get("allow_pickle", "False") == "False", name
+            if function.endswith(("from_pretrained", "from_config")):  # or they ask
+                assert keywords.get("trust_remote_code") == "False", name
             if function == "torch.load":
                 assert keywords.get("weights_only") == "True", name
 

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import random
 import zlib
 from pathlib import Path
@@ -12,6 +13,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tinyohem import artifacts
 from tinyohem.artifacts import (
     append_line,
     atomic_file,
@@ -28,6 +30,8 @@ from tinyohem.artifacts import (
     write_json,
     write_sealed,
 )
+from tinyohem.errors import InputError
+from tinyohem.strict_json import parse_json
 
 # Half of it cannot be compressed, so that a cut falls inside a block as well as between blocks.
 CONTENT = random.Random(0).randbytes(300_000) + b"a" * 300_000
@@ -211,8 +215,69 @@ def test_the_data_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert data_dir() == tmp_path
 
 
+class TestJsonOfStrangers:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("NaN", "[Infinity]", '{"a": -Infinity}', "1e999", "-1e999", "[1, 2", "", "\ufeff1"),
+            *("9223372036854775808", "-9223372036854775809", "1" * 5_000),
+            *("[" * 100_000, '{"a":' * 100_000, "[" * 33 + "]" * 33),
+            *(r'"\ud83d"', r'{"\udc00": 1}', r'[["a", {"b": "\ud800x"}]]'),
+        ],
+    )
+    def test_what_no_one_can_compute_with_or_write_is_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r".") as caught:
+            parse_json(text)
+        assert len(str(caught.value)) < 200
+
+    def test_the_rest_is_what_json_says(self) -> None:
+        text = '{"a": [1, -2.5e3, null, true, "\\ud83d\\ude00"], "b": 9223372036854775807}'
+        assert parse_json(text) == json.loads(text)
+        assert parse_json("[" * 32 + "]" * 32) == json.loads("[" * 32 + "]" * 32)
+
+    def test_a_file_beyond_any_of_ours_is_not_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(artifacts, "MAX_JSON_BYTES", 100)
+        (tmp_path / "a.json").write_text(f'"{"a" * 99}"')
+        with pytest.raises(ValueError, match="more than"):
+            read_json(tmp_path / "a.json")
+        (tmp_path / "a.jsonl").write_text('{"a": 1}\n' * 50 + f'{{"a": "{"a" * 99}"}}\n')
+        with pytest.raises(InputError, match="line 51 is damaged"):
+            read_jsonl(tmp_path / "a.jsonl")
+
+
+class TestBombs:
+    @pytest.mark.parametrize("suffix", [".gz", ".zst"])
+    def test_a_file_that_expands_beyond_any_text_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+    ) -> None:
+        monkeypatch.setattr(artifacts, "_FREE_BYTES", 1 << 20)
+        monkeypatch.setattr(artifacts, "MAX_EXPANSION", 100)
+        path = tmp_path / f"file{suffix}"
+        path.write_bytes(PACK[suffix](bytes(32 << 20)))
+        read: list[int] = []
+        with pytest.raises(OSError, match="expands to more than 100"), open_binary(path) as stream:
+            read.extend(iter(lambda: len(stream.read(1 << 16)), 0))
+        assert 1 << 19 < sum(read) <= (3 << 20) + 100 * path.stat().st_size
+        # As large, but nothing that text would not do.
+        path.write_bytes(PACK[suffix](random.Random(0).randbytes(1 << 15) * 64))
+        assert len(_read(path)) == 64 << 15
+
+    def test_a_window_beyond_128_mib_is_refused(self, tmp_path: Path) -> None:
+        # A frame of one byte that asks its reader for a window of 2 GiB (RFC 8878, 3.1.1.1.2).
+        frame = b"\x28\xb5\x2f\xfd" + b"\x00" + bytes([21 << 3]) + b"\x09\x00\x00" + b"a"
+        (tmp_path / "a.zst").write_bytes(frame)
+        with pytest.raises(OSError, match="memory"):
+            _read(tmp_path / "a.zst")
+        small = frame[:5] + bytes([10 << 3]) + frame[6:]
+        (tmp_path / "a.zst").write_bytes(small)
+        assert _read(tmp_path / "a.zst") == b"a"
+
+
 class TestSeals:
-    VALUE = st.dictionaries(st.text(max_size=3), st.none() | st.integers() | st.text(max_size=3))
+    NUMBERS = st.integers(-(2**63), 2**63 - 1)
+    VALUE = st.dictionaries(st.text(max_size=3), st.none() | NUMBERS | st.text(max_size=3))
 
     @given(value=VALUE, other=VALUE)
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

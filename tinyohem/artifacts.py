@@ -11,16 +11,23 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyohem.errors import InputError
+from tinyohem.strict_json import parse_json
+
+MAX_JSON_BYTES = 64 << 20  # of a file, or of a line; a metrics row has some 500
+MAX_EXPANSION = 1_000  # times the bytes read so far; text, even repeated, stays far below
 
 _BUFFER_BYTES = 1 << 20
+_FREE_BYTES = 64 << 20  # what any compressed file may expand to
 _SEAL = "seal"
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.(partial|replaced)")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -108,8 +115,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read one JSON file, which may come from a stranger.
+
+    Raises:
+        ValueError: it is too large, not UTF-8, or not what `parse_json` takes.
+        OSError: it cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        raise ValueError("it is no file")
+    if status.st_size > MAX_JSON_BYTES:
+        raise ValueError(f"more than {MAX_JSON_BYTES >> 20} MiB")
+    return parse_json(path.read_text(encoding="utf-8"))
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
@@ -139,15 +156,22 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: a line before the last is damaged.
     """
-    if not path.exists():
+    if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return [_parse_line(path, number, line) for number, line in enumerate(lines[:-1], 1) if line]
+    rows: list[dict[str, Any]] = []
+    with path.open("rb") as stream:
+        for number in count(1):
+            line = stream.readline(MAX_JSON_BYTES)
+            if not line.endswith(b"\n") and len(line) < MAX_JSON_BYTES:
+                return rows
+            if line.rstrip(b"\n"):
+                rows.append(_parse_line(path, number, line))
+    raise AssertionError
 
 
-def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = parse_json(line.decode())
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -194,7 +218,7 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def open_measured(path: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]:
+def open_measured(path: Path) -> Iterator[tuple["io.BufferedReader[Any]", Callable[[], int]]]:
     """Open like `open_binary`; the function tells how many bytes of the file itself were read."""
     codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
     if codec is None:
@@ -203,13 +227,32 @@ def open_measured(path: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], 
         return
     import pyarrow
 
-    # Not the zstandard package: its reader ends without a word where a frame is cut short.
+    # Not the zstandard package: its reader ends without a word where a frame is cut short. A frame
+    # that asks for a window of more than 128 MiB is refused by libzstd.
     with (
         pyarrow.OSFile(str(path)) as raw,
         pyarrow.CompressedInputStream(raw, codec) as stream,
-        io.BufferedReader(stream, _BUFFER_BYTES) as buffered,
+        io.BufferedReader(_Bounded(stream, raw.tell), _BUFFER_BYTES) as buffered,
     ):
         yield buffered, raw.tell
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed stream that ends in an `OSError` where it expands beyond any text."""
+
+    def __init__(self, stream: Any, position: Callable[[], int]) -> None:
+        self._stream, self._position, self._done = stream, position, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self._done += len(data)
+        if self._done > _FREE_BYTES + MAX_EXPANSION * self._position():
+            raise OSError(f"it expands to more than {MAX_EXPANSION:,} times its size")
+        return len(data)
 
 
 def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from tinyohem.difficulty.pacing import Pacing, parse_weights
 from tinyohem.errors import InputError
 from tinyohem.ohem.config import OhemConfig
-from tinyohem.settings import Section, parse_tokens
+from tinyohem.settings import MAX_COUNT, Section, parse_tokens
 from tinyohem.shapes import model_shape, suitable_lr
 
 
@@ -26,17 +26,17 @@ class TokenizerConfig(Section):
     """The vocabulary: trained on the corpus, or loaded from `name`."""
 
     name: str | None = None  # Hub id or folder
-    vocab_size: int = Field(4096, ge=257, le=2**31 - 1)
+    vocab_size: int = Field(4096, ge=257, le=2**24)
 
 
 class ModelConfig(Section):
     """A preset by parameter count; the other keys override single dimensions of it."""
 
     preset: Literal["260k", "0.5m", "1m", "2m", "5m", "15m"] | None = "2m"
-    hidden_size: int | None = Field(None, ge=8)
-    num_layers: int | None = Field(None, ge=1)
-    num_heads: int | None = Field(None, ge=1)
-    intermediate_size: int | None = Field(None, ge=1)
+    hidden_size: int | None = Field(None, ge=8, le=2**16)
+    num_layers: int | None = Field(None, ge=1, le=1_000)
+    num_heads: int | None = Field(None, ge=1, le=2**16)
+    intermediate_size: int | None = Field(None, ge=1, le=2**20)
     init_from: str | None = None  # run, folder or Hub id to start from, in place of all the others
 
     @model_validator(mode="before")
@@ -61,22 +61,23 @@ class TrainingConfig(Section):
 
     # A count (`4M`), a multiple of the model's parameters (`20x`) or of the corpus (`1epoch`).
     tokens: str = "20x"
-    steps: int | None = Field(None, ge=1)  # overrides `tokens`
+    steps: int | None = Field(None, ge=1, le=MAX_COUNT)  # overrides `tokens`
     seconds: float | None = Field(None, gt=0)  # of training, overrides both; not repeatable
     free_selection: bool = False  # `seconds` leaves out what selection costs
-    batch_size: int = Field(8, ge=1)  # sequences an optimizer step, of all ranks together
+    # Sequences an optimizer step, of all ranks together.
+    batch_size: int = Field(8, ge=1, le=2**20)
     micro_batch_size: int | None = Field(None, ge=1)  # sequences a forward pass; default: all
-    seq_len: int = Field(256, ge=2)  # tokens
+    seq_len: int = Field(256, ge=2, le=2**24)  # tokens
     seed: int = Field(0, ge=0, lt=2**32)
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
-    log_every: int = Field(10, ge=1)
-    eval_every: int | None = Field(None, ge=1)  # default: ten times a run
-    eval_tokens: int = Field(100_000, ge=1)  # of the validation split, while training
-    save_every: int | None = Field(None, ge=1)  # default: ten times a run
-    keep_last: int = Field(2, ge=1)  # checkpoints, beside `best`
-    stop_at_step: int | None = Field(None, ge=1)  # end early, resumable
+    log_every: int = Field(10, ge=1, le=MAX_COUNT)
+    eval_every: int | None = Field(None, ge=1, le=MAX_COUNT)  # default: ten times a run
+    eval_tokens: int = Field(100_000, ge=1, le=MAX_COUNT)  # of the validation split, while training
+    save_every: int | None = Field(None, ge=1, le=MAX_COUNT)  # default: ten times a run
+    keep_last: int = Field(2, ge=1, le=MAX_COUNT)  # checkpoints, beside `best`
+    stop_at_step: int | None = Field(None, ge=1, le=MAX_COUNT)  # end early, resumable
     on_nonfinite: Literal["stop", "skip"] = "stop"  # at a loss or gradient that is not finite
 
     @field_validator("tokens")
@@ -131,8 +132,8 @@ class CurriculumConfig(Section):
     pacing: Pacing = "warmup"
     fraction: float | None = Field(None, gt=0, le=1)  # default: 0.2 for `warmup`, else 1
     initial_competence: float = Field(0.01, gt=0, le=1)
-    layers: int = Field(10, ge=1)
-    jitter_window: int = Field(0, ge=0)  # windows
+    layers: int = Field(10, ge=1, le=2**20)
+    jitter_window: int = Field(0, ge=0, le=2**31)  # windows
     scores: str | None = None  # score folder; default: scored once, kept with the prepared data
 
     @field_validator("metric")
@@ -235,8 +236,10 @@ RESUME_MAY_CHANGE = frozenset(
 )
 
 
-def validate_config(tree: Mapping[str, Any]) -> RunConfig:
+def validate_config(tree: Any) -> RunConfig:
     """Check a nested mapping and freeze it; the error names the field, the value and the rule."""
+    if not isinstance(tree, Mapping):
+        raise InputError("a config is a table of sections", _SHOW)
     reject_unknown_keys(tree)
     try:
         config = RunConfig.model_validate(tree)
@@ -245,7 +248,7 @@ def validate_config(tree: Mapping[str, Any]) -> RunConfig:
         field = ".".join(str(part) for part in first["loc"] if part != "function-after")
         rule = first["msg"].removeprefix("Value error, ")
         raise InputError(
-            f"{field} = {first['input']!r}: {rule}"
+            f"{field} = {repr(first['input'])[:200]}: {rule}"
             if not isinstance(first["input"], dict)
             else f"[{field}]: {rule}",
             "`tinyohem train --help` lists every option with its unit and default",
@@ -265,7 +268,7 @@ def reject_unknown_keys(tree: Mapping[str, Any]) -> None:
         if section not in known:
             raise InputError(f"unknown section [{section}]{nearest(section, sections)}", _SHOW)
         if not isinstance(values, Mapping):
-            raise InputError(f"[{section}] is {values!r}, not a table of keys", _SHOW)
+            raise InputError(f"[{section}] is {repr(values)[:200]}, not a table of keys", _SHOW)
         for key in values:
             if key not in known[section]:
                 name = f"{section}.{key}"
@@ -277,5 +280,5 @@ _SHOW = "`tinyohem recipes show baseline` prints every section and key"
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return `; did you mean …?` for the closest of `names`, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:80], list(names), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""

@@ -34,13 +34,17 @@ def resolve_model_folder(path: Path) -> Path:
 
 
 def pointed_at(pointer: Path) -> Path | None:
-    """Return the checkpoint that `latest` or `best` names; None where that is lost or damaged."""
+    """Return the checkpoint that `latest` or `best` names; None where that is lost or damaged.
+
+    A name is a folder's beside the pointer: it cannot lead elsewhere.
+    """
     try:
         name = pointer.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return None
     folder = pointer.parent / name
-    return folder if STEP_NAME.fullmatch(name) and folder.is_dir() else None
+    own = STEP_NAME.fullmatch(name) and folder.is_dir() and not folder.is_symlink()
+    return folder if own else None
 
 
 def follow(path: Path) -> Path:

@@ -55,7 +55,7 @@ def recipe_text(name: str) -> str:
     if name.endswith(".toml"):
         try:
             return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # not UTF-8, or a name with a null byte
             raise InputError(f"cannot read the recipe {name}: {error}", "check the path") from None
     if name not in recipe_names():
         raise InputError(
@@ -82,11 +82,13 @@ def read_recipe(name: str) -> dict[str, Any]:
 def _parse_recipe(name: str) -> tuple[dict[str, Any], str | None]:
     """Return a recipe's sections and the name of the one it extends."""
     try:
-        tree = tomllib.loads(recipe_text(name))
-    except tomllib.TOMLDecodeError as error:
+        tree = parse_toml(recipe_text(name))
+    except ValueError as error:
         raise InputError(f"recipe {name!r} is not TOML: {error}", "mend that line") from None
     tree.pop("description", None)
     parent = tree.pop("extends", None)
+    if not isinstance(parent, str | None):
+        raise InputError(f"recipe {name!r} extends {parent!r}, not a name", "name one recipe")
     reject_unknown_keys(tree)
     return tree, parent
 
@@ -99,9 +101,21 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 def parse_literal(text: str) -> Any:
     """Read a TOML value; what is none, such as a bare word, is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Read TOML.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def assign(tree: dict[str, Any], dotted: str, value: Any) -> None:

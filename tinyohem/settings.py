@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from tinyohem.errors import InputError
 
 _TOKEN_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[xkmb]|epochs?|)", re.IGNORECASE)
+MAX_COUNT = 10**15  # of tokens or steps: beyond any run, within 64 bits whatever it is scaled by
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
@@ -37,6 +38,8 @@ def parse_tokens(
             f"{key} = {text!r} is not a number of tokens",
             "write a count such as 4M or 250k, a multiple of the parameters such as 20x, or 1epoch",
         )
+    if number > MAX_COUNT:
+        raise InputError(f"{key} = {text[:40]!r} is too large", "write a count such as 4M")
     unit = parsed["unit"].lower()
     units = {**_UNITS, "x": num_parameters, "epoch": num_tokens, "epochs": num_tokens}
     return round(number * units[unit])

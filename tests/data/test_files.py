@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import pickle
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -274,3 +275,38 @@ def test_memory_does_not_grow_with_a_parquet_file(tmp_path: Path) -> None:
     before = pa.total_allocated_bytes()
     peak = max(pa.total_allocated_bytes() - before for _ in read_texts(path))
     assert peak < 8 << 20
+
+
+def test_a_repeated_text_of_a_parquet_file_is_held_once(tmp_path: Path) -> None:
+    """A few kilobytes say it a thousand times; as plain strings that is a gigabyte."""
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 1_024, pa.int32()), ["a" * (1 << 20)])
+    pq.write_table(pa.table({"text": texts.cast(pa.string())}), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 1 << 17
+    pool, default = pa.proxy_memory_pool(pa.system_memory_pool()), pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        assert len(next(read_texts(tmp_path / "a.parquet"))) == 1 << 20
+    finally:
+        pa.set_memory_pool(default)
+    assert 1 << 20 < pool.max_memory() < 64 << 20
+
+
+def test_a_parquet_file_cannot_make_its_reader_unpickle(tmp_path: Path) -> None:
+    """pyarrow before 14.0.1 did (CVE-2023-47248), where a column's type asked for it."""
+    attack = pickle.dumps(_Attack(tmp_path / "ran"))
+    named = {b"ARROW:extension:name": b"arrow.py_extension_type"}
+    field = pa.field("text", pa.string(), metadata={**named, b"ARROW:extension:metadata": attack})
+    table = pa.table([pa.array(["One."])], schema=pa.schema([field]))
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert list(read_texts(tmp_path / "a.parquet")) == ["One."]
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(attack)  # noqa: S301 - the attack itself is sound
+    assert (tmp_path / "ran").exists()
+
+
+class _Attack:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)

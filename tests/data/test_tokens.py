@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tinyohem.artifacts import hash_file, read_sealed, write_json
+from tinyohem.artifacts import hash_file, read_json, read_sealed, write_json
 from tinyohem.data import tokens
 from tinyohem.data.corpus import Story, open_corpus
 from tinyohem.data.tokenizer import (
@@ -275,3 +275,51 @@ def test_story_of_token_at_both_ends_of_every_story(tmp_path: Path, tokenizer: A
     store = build_store(STORIES, tokenizer, tmp_path / "store", {})
     assert store.story_of_token(store.offsets[:-1]).tolist() == [0, 1, 2, 3, 4]
     assert store.story_of_token(store.offsets[1:] - 1).tolist() == [0, 1, 2, 3, 4]
+
+
+def without_checksums(store: Path) -> None:
+    """Make a manifest that an earlier version wrote, or a stranger."""
+    manifest = read_json(store / "manifest.json")
+    kept = {key: value for key, value in manifest.items() if key not in ("seal", "crc32")}
+    write_json(store / "manifest.json", kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("offsets", np.array([0, 9, 5, 7])),
+        ("offsets", np.array([1, 2, 3])),
+        ("offsets", np.array([[0, 1, 2]])),
+        ("offsets", np.array([0.0, 1.0, 2.0])),
+        ("rows", np.array(["a"])),
+        ("bytes", np.array([1, 2, 3, 4, 5])),
+        ("words", np.array([None, {}], dtype=object)),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(
+    tmp_path: Path, tokenizer: Any, name: str, array: Any
+) -> None:
+    build_store(STORIES, tokenizer, tmp_path / "store", {})
+    np.save(tmp_path / "store" / f"{name}.npy", array, allow_pickle=True)
+    without_checksums(tmp_path / "store")
+    with pytest.raises(InputError, match=r"was cut short|is not a token store|do not join"):
+        open_store(tmp_path / "store")
+
+
+def test_a_header_of_more_than_the_file_takes_no_memory(tmp_path: Path, tokenizer: Any) -> None:
+    build_store(STORIES, tokenizer, tmp_path / "store", {})
+    path = tmp_path / "store" / "rows.npy"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"(5,), }" + b" " * 12, b"(9999999999999,), }"))
+    assert path.read_bytes() != before
+    without_checksums(tmp_path / "store")
+    with pytest.raises(InputError, match="is not a token store"):
+        open_store(tmp_path / "store")
+
+
+def test_batches_are_bounded_in_characters_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_CHARACTERS_PER_BATCH", 100)
+    stories = [Story(row, "a" * size) for row, size in enumerate([40, 59, 1, 1, 300, 5, 5])]
+    batches = list(tokens._batched(stories))
+    assert [[len(s.text) for s in batch] for batch in batches] == [[40, 59, 1], [1, 300], [5, 5]]
+    assert [story for batch in batches for story in batch] == stories

@@ -51,6 +51,12 @@ def test_a_quoted_value_may_hold_commas() -> None:
     assert (config.ohem.schedule, config.optim.lr) == ("0:1,0.5:0.5,1:1", 0.1)
 
 
+def test_what_an_arm_sets_wins_over_what_all_share() -> None:
+    plan = plan_comparison(None, ["x:optim.lr=0.1"], None, None, {"optim": {"lr": 0.2, "beta1": 0}})
+    optim = plan.config(plan.arms[0], seed=0).optim
+    assert (optim.lr, optim.beta1) == (0.1, 0)
+
+
 def test_seeds_are_a_count_or_a_list(tmp_path: Path) -> None:
     assert plan_comparison(None, [], "2", None, {}).seeds == (0, 1)
     assert plan_comparison(None, [], "0,4,7", None, {}).seeds == (0, 4, 7)

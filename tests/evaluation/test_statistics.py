@@ -44,6 +44,12 @@ def test_identical_runs_show_no_difference() -> None:
     assert not found.shown
 
 
+def test_differences_without_a_spread_are_told_from_none_at_all() -> None:
+    found = paired_difference([2.0, 3.0, 5.0], [1.0, 2.0, 4.0])
+    assert (found.mean, found.low, found.high, found.p_value) == (1, 1, 1, 0)
+    assert found.shown
+
+
 def test_a_simulated_null_is_called_a_difference_in_5_percent_of_1000_draws() -> None:
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(1000, 2, 5)) + rng.normal(size=(1000, 1, 5))  # shared seed effect

@@ -37,6 +37,34 @@ def test_the_first_arm_is_the_baseline_and_the_rest_are_paired_by_seed() -> None
     assert "worse" in cells(topk)
 
 
+def test_every_cell_says_its_own_figure() -> None:
+    arm = [
+        {**result("topk", 0, 1.25, steps=1000), "hardest_tenth": 8.0, "easiest_half": 0.25,
+         "gini": 0.5, "tokens_selected": 25, "train_seconds": 80.0, "select_seconds": 8.0},
+        {**result("topk", 1, 1.30, steps=2000), "hardest_tenth": 9.0, "easiest_half": 0.75,
+         "gini": 0.7, "tokens_selected": 50, "train_seconds": 90.0, "select_seconds": 9.0},
+    ]  # fmt: skip
+    row = summarise([*FULL, *arm])[1]
+    # Differences 0.25 and 0.20: half their distance times t(0.975, 1) = 12.7062 is 0.31766.
+    assert dict(zip(CELLS, cells(row), strict=True)) == {
+        "arm": "topk",
+        "bits per byte": "1.2750 ± 0.0354",
+        "difference": "+0.2250",
+        "95 % interval": "-0.0927 to +0.5427",
+        "p": "0.07",
+        "verdict": "no difference shown",
+        "perplexity": "12.75 ± 0.35",
+        "kept": "37.5%",
+        "hardest tenth": "8.500 ± 0.707",
+        "easiest half": "0.500 ± 0.354",
+        "Gini": "0.600 ± 0.141",
+        "steps to baseline": "1,500",
+        "s to baseline": "3,000",
+        "train s": "85 ± 7",
+        "of it selection": "8 ± 1",
+    }
+
+
 def test_only_seeds_that_both_have_are_paired() -> None:
     arm = [result("topk", s, 0.8 + 0.1 * s) for s in (3, 2, 0)]
     row = summarise([*FULL, *arm])[1]
@@ -91,3 +119,9 @@ def test_markdown_json_and_parquet_hold_the_same_runs(tmp_path: Path) -> None:
         1.1,
         0.9,
     ]
+
+
+def test_the_footnote_says_how_many_comparisons_p_stands_for() -> None:
+    results = [result(arm, seed, 1.0 + seed) for arm in ("a", "b", "c") for seed in range(2)]
+    assert "not adjusted for 2 comparisons" in to_markdown(summarise(results))
+    assert "adjusted" not in to_markdown(summarise(results[:4]))

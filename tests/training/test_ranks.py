@@ -33,7 +33,7 @@ SHORT = {
 HALF = {"ohem.ratio": 0.5, "ohem.schedule": "constant"}
 TOPK = {**HALF, "training.micro_batch_size": 1}
 CLOCK = {"train/tokens_per_second", "train/seconds", "train/select_seconds"}
-PATIENCE = 600  # seconds
+PATIENCE = 1800  # seconds, where many share the cores
 
 
 def ways_to_train(pool: Path) -> dict[str, dict[str, Any]]:

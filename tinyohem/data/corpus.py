@@ -134,7 +134,12 @@ def open_corpus(
     """
     if name == SAMPLE:
         return _open_sample(split)
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+        if "\0" in name:
+            raise ValueError("it holds a null byte")
+    except (RuntimeError, ValueError) as error:  # `~somebody`
+        raise InputError(f"there is no file or folder {name}: {error}", "check the path") from None
     if path.is_file():
         if file_format(path) is None:
             raise unknown_format(path)
@@ -208,7 +213,8 @@ def _open_files(
             # Not the name: a file that was moved still holds the same stories.
             hashes.append([file_format(path), hash_file(path)])
         except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+            what = f"{path} cannot be read: {error.strerror}"
+            raise InputError(what, "check its permissions") from error
         progress.advance(len(hashes))
     progress.finish()
 

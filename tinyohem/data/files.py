@@ -226,21 +226,23 @@ def _read_parquet(path: Path, text_field: str) -> Iterator[str]:
     import pyarrow.parquet
 
     with _seekable(path) as stream:
-        table = pyarrow.parquet.ParquetFile(stream)
-        names = table.schema_arrow.names
-        if text_field not in names:
+        metadata = pyarrow.parquet.read_metadata(stream)
+        leaves = [column.path for column in metadata.schema]
+        if text_field not in leaves:
+            names = metadata.schema.to_arrow_schema().names
             raise missing_field(str(path), text_field, names)
+        # A text that a dictionary repeats stays one text: a page of a few bytes may repeat one of
+        # megabytes a thousand times.
+        table = pyarrow.parquet.ParquetFile(stream, metadata=metadata, read_dictionary=[text_field])
         row = 0
         for batch in table.iter_batches(_PARQUET_ROWS, columns=[text_field]):
             try:
-                values = batch.column(0).to_pylist()
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}: not UTF-8 in rows {row} to {row + len(batch) - 1}: {error.reason}",
-                    UTF8_HINT,
-                ) from None
-            for value in values:
-                yield checked_text(value, f"{path}: row {row}")
+                batch.validate(full=True)
+            except pyarrow.ArrowInvalid as error:
+                rows = f"rows {row} to {row + len(batch) - 1}"
+                raise InputError(f"{path}: not UTF-8 in {rows}: {error}", UTF8_HINT) from None
+            for value in batch.column(0):
+                yield checked_text(value.as_py(), f"{path}: row {row}")
                 row += 1
 
 

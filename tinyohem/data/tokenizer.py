@@ -1,10 +1,11 @@
 """The tokenizer: train a byte-level BPE on the corpus, or load one from a folder or the Hub."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, TinyohemError
 from tinyohem.folders import model_folder
 
 if TYPE_CHECKING:
@@ -57,22 +58,38 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     """
     from transformers import AutoTokenizer
 
-    try:
+    hint = "give a folder that holds tokenizer.json, or a Hub id while the Hub can be reached"
+    with foreign_files(f"cannot load the tokenizer {name!r}", hint):
         tokenizer = AutoTokenizer.from_pretrained(model_folder(name), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot load the tokenizer {name!r}: {str(error).splitlines()[0]}",
-            "give a folder that holds tokenizer.json, or a Hub id while the Hub can be reached",
-        ) from None
-    if not tokenizer.is_fast:
+    if not getattr(tokenizer, "is_fast", False):
         raise InputError(
             f"the tokenizer {name!r} has no tokenizer.json",
             "only tokenizers of the `tokenizers` library are supported",
         )
+    vocabulary = tokenizer.get_vocab().values()
+    if not vocabulary or max(vocabulary) >= len(tokenizer):
+        raise InputError(f"the ids of the tokenizer {name!r} leave gaps", "choose another one")
     # tokenizer.json may carry a training script's truncation and padding: stories stay whole.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+@contextmanager
+def foreign_files(what: str, hint: str) -> Iterator[None]:
+    """Turn whatever a library raises over a model's or tokenizer's files into an `InputError`.
+
+    They raise what they happen to trip over: plain `Exception`, `KeyError`, `RuntimeError`, and
+    the `BaseException` that a panic in Rust becomes.
+    """
+    try:
+        yield
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"
+        if isinstance(error, TinyohemError) or not (panic or isinstance(error, Exception)):
+            raise
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{what}: {told}", hint) from None
 
 
 def start_id(tokenizer: "PreTrainedTokenizerFast") -> int:

@@ -13,34 +13,40 @@ A store is a folder with
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.artifacts import (
-    atomic_folder,
-    checksum_file,
-    hash_file,
-    read_sealed,
-    write_sealed,
-)
+from tinyohem.artifacts import atomic_folder, checksum_file, hash_file, write_sealed
 from tinyohem.data.corpus import Story
 from tinyohem.data.tokenizer import start_id
 from tinyohem.errors import InputError
 from tinyohem.progress import SILENT, Progress
+from tinyohem.record import Count, Record, read_record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 STORE_FORMAT = 1
+_ARRAYS = {"offsets": "<i8", "rows": "<i8", "bytes": "<u4", "words": "<u4"}
 _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
+_CHARACTERS_PER_BATCH = 8 << 20  # where stories are long
 
 _TOKENS_PER_COUNT = 1 << 22
 _CHECKED_BYTES = 2 << 30
-_PER_STORY = ("offsets", "rows", "bytes", "words")
+
+
+class StoreManifest(Record):
+    """What is read of a store's `manifest.json`."""
+
+    dtype: Literal["uint16", "uint32"]
+    tokens: Count
+    stories: Count
+    ids_sha256: str
+    tokenizer: str = ""
+    crc32: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,27 +160,37 @@ def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
     """
     hint = f"delete {folder} and run the command again to rebuild it"
     try:
-        manifest = read_sealed(folder / "manifest.json")
+        manifest = read_record(folder / "manifest.json", StoreManifest)
         for name, checksum in _checksums(folder, every_byte).items():
-            if checksum != manifest.get("crc32", {}).get(name, checksum):
+            if checksum != (manifest.get("crc32") or {}).get(name, checksum):
                 what = f"{name} was cut short or changed"
                 raise InputError(f"the token store {folder} is damaged: {what}", hint)
         offsets, rows, sizes, words = (
-            np.load(folder / f"{name}.npy", allow_pickle=False) for name in _PER_STORY
+            _load(folder / f"{name}.npy", dtype) for name, dtype in _ARRAYS.items()
         )
         ids = np.memmap(folder / "ids.bin", dtype=np.dtype(manifest["dtype"]), mode="r")
-        tokens, stories = manifest["tokens"], manifest["stories"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{folder} is not a token store: {error}", hint) from None
+    tokens, stories = manifest["tokens"], manifest["stories"]
     lengths = (len(ids), len(offsets) - 1, len(rows), len(sizes), len(words))
-    if lengths != (tokens, stories, stories, stories, stories) or offsets[-1] != tokens:
+    if lengths != (tokens, stories, stories, stories, stories):
         raise InputError(f"the token store {folder} was cut short", hint)
+    if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) < 1).any():
+        raise InputError(f"the token store {folder} is damaged: its stories do not join", hint)
     return TokenStore(ids, offsets, rows, sizes, words, manifest)
+
+
+def _load(path: Path, dtype: str) -> NDArray[Any]:
+    # Mapped first: a header that promises more than the file holds then takes no memory.
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim != 1 or array.dtype != dtype:
+        raise ValueError(f"{path.name} holds {array.dtype} {array.shape}")
+    return np.array(array)
 
 
 def _checksums(folder: Path, every_byte: bool = True) -> dict[str, int]:
     """Return the checksums of a store's arrays, of the very large ones only where asked to."""
-    files = [folder / "ids.bin", *(folder / f"{name}.npy" for name in _PER_STORY)]
+    files = [folder / "ids.bin", *(folder / f"{name}.npy" for name in _ARRAYS)]
     return {
         path.name: checksum_file(path)
         for path in files
@@ -183,8 +199,15 @@ def _checksums(folder: Path, every_byte: bool = True) -> dict[str, int]:
 
 
 def _batched(stories: Iterable[Story]) -> Iterator[list[Story]]:
-    iterator = iter(stories)
-    while batch := list(islice(iterator, _STORIES_PER_BATCH)):
+    batch: list[Story] = []
+    characters = 0
+    for story in stories:
+        batch.append(story)
+        characters += len(story.text)
+        if len(batch) == _STORIES_PER_BATCH or characters >= _CHARACTERS_PER_BATCH:
+            yield batch
+            batch, characters = [], 0
+    if batch:
         yield batch
 
 

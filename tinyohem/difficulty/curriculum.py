@@ -10,12 +10,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from tinyohem.artifacts import atomic_folder, hash_json, read_json, write_json
+from tinyohem.artifacts import atomic_folder, hash_json, write_json
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.pacing import Curriculum, order_draws
 from tinyohem.difficulty.table import ScoreTable, combined_difficulty
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError
+from tinyohem.record import Record, read_record
 
 _ORDER_FILE = "order.safetensors"
 _PLAN_FILE = "plan.json"
@@ -52,6 +53,13 @@ class CurriculumPlan:
                 "Start a new run for another number of steps",
             )
         return self.order[first : first + count]
+
+
+class PlanRecord(Record):
+    """A saved plan's `plan.json`."""
+
+    hash: str
+    origin: dict[str, Any]
 
 
 def build_plan(
@@ -136,11 +144,12 @@ def load_plan(folder: Path) -> CurriculumPlan:
         InputError: no plan, or one that is not what was saved.
     """
     try:
-        saved = read_json(folder / _PLAN_FILE)
+        saved = read_record(folder / _PLAN_FILE, PlanRecord)
         plan = CurriculumPlan(load_file(folder / _ORDER_FILE)["order"], saved["origin"])
         intact = plan.hash == saved["hash"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"{folder} holds no curriculum plan that can be read: {error}") from None
+        what = f"{folder} holds no curriculum plan that can be read: {error}"
+        raise InputError(what, "Start a new run") from None
     if not intact:
         raise InputError(f"the curriculum plan in {folder} was changed", "Start a new run")
     return plan

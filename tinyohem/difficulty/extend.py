@@ -73,8 +73,14 @@ def add_metric(
     percentiles, defined = _percentiles(difficulty)
 
     with atomic_folder(table.folder) as partial:
+        # Links stay links: what they point to, be it a whole disk, is not ours to copy.
         shutil.copytree(
-            table.folder, partial, ignore=_REPLACED, copy_function=_link, dirs_exist_ok=True
+            table.folder,
+            partial,
+            symlinks=True,
+            ignore=_REPLACED,
+            copy_function=_link,
+            dirs_exist_ok=True,
         )
         new = dict(zip(columns, (raw, difficulty, percentiles), strict=True))
         names = _write_with(new, table.folder / SCORES_FILE, partial / SCORES_FILE)

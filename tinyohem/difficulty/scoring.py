@@ -1,19 +1,19 @@
 """Score a corpus: every story once, in order, on every core, resumable; then rank the scores."""
 
-import os
 import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyohem.artifacts import drop_leftovers, read_json, write_json
+from tinyohem.artifacts import drop_leftovers, is_leftover, read_json, write_json
 from tinyohem.difficulty.batch import ScoringRules
 from tinyohem.difficulty.finish import write_scores
 from tinyohem.difficulty.shards import score_missing_shards, shard_path, shards_of
 from tinyohem.difficulty.table import MANIFEST_FILE, ScoreTable, library_versions, open_scores
 from tinyohem.errors import InputError
 from tinyohem.locks import sole_writer
+from tinyohem.processes import usable_cores
 from tinyohem.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def score_corpus(
             that another process is writing into.
         RunError: a worker process died; finished shards are kept.
     """
-    workers = _usable_cores() if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     if workers < 1:
         raise InputError(f"workers is {workers}", "Choose at least 1")
     rules = rules or ScoringRules()
@@ -66,12 +66,6 @@ def score_corpus(
 def is_started(out: Path) -> bool:
     """Tell whether `score_corpus` would reuse or complete what is in a folder."""
     return (out / MANIFEST_FILE).exists() or (out / UNFINISHED).exists()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # respects taskset and the limits of a container
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _describe(corpus: "Corpus", rules: ScoringRules) -> dict[str, Any]:
@@ -99,6 +93,9 @@ def _reuse(out: Path, description: dict[str, Any], progress: Progress) -> ScoreT
 def _begin_or_resume(unfinished: Path, description: dict[str, Any], progress: Progress) -> None:
     """Keep the shards of an earlier pass only if it scored the same corpus in the same way."""
     described = unfinished / _DESCRIPTION_FILE
+    begun = unfinished.exists() and not all(map(is_leftover, unfinished.iterdir()))
+    if begun and not described.exists():  # someone's own folder of that name
+        raise InputError(f"{unfinished} holds no pass that was begun here", "Choose another --out")
     try:
         same = read_json(described) == description
     except (OSError, ValueError):  # none, or damaged
@@ -129,5 +126,6 @@ def _score_shards(
         progress.advance(int(100 * shard.share), {"stories": rows, "stories/s": rate})
     progress.finish()
     if not paths:
-        raise InputError(f"the corpus {corpus.name} ({corpus.split}) holds no stories")
+        what = f"the corpus {corpus.name} ({corpus.split}) holds no stories"
+        raise InputError(what, "Check the file and --text-field")
     return paths

@@ -112,8 +112,10 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if not file.schema_arrow.equals(SHARD_SCHEMA):
+                raise pa.ArrowInvalid("its columns are others")
             return file.read(columns)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         hint = f"Delete {path} and run the same command again"
         raise RunError(f"the scores in {path} are damaged: {error}", hint) from None
 

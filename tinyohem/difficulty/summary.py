@@ -94,7 +94,7 @@ def summarise(table: ScoreTable) -> ScoreSummary:
     confounded = {
         name: rho
         for name in names
-        if name != "length" and abs(rho := correlations[name, "length"]) > LENGTH_CONFOUND
+        if name != "length" and abs(rho := correlations.get((name, "length"), 0)) > LENGTH_CONFOUND
     }
     return ScoreSummary(
         table.manifest,
@@ -172,7 +172,10 @@ def _chunks(table: ScoreTable) -> Iterator[tuple[dict[str, FloatArray], dict[str
     columns = [f"{kind}_{name}" for kind in ("difficulty", "percentile") for name in metrics]
     with pq.ParquetFile(table.folder / SCORES_FILE) as file:
         for batch in file.iter_batches(_CHUNK_ROWS, columns=columns):
-            arrays = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
+            arrays = {
+                name: table.checked(batch.column(name).to_numpy(zero_copy_only=False))
+                for name in columns
+            }
             yield (
                 {name: m.sign * arrays[f"difficulty_{name}"] for name, m in metrics.items()},
                 {name: arrays[f"percentile_{name}"] for name in metrics},

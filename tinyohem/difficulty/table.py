@@ -4,22 +4,26 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
-from tinyohem.artifacts import hash_file, read_sealed
+from tinyohem.artifacts import MAX_EXPANSION, hash_file
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError
+from tinyohem.record import Count, Figure, Record, check_record, read_record
 
 SCORES_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
 EXAMPLES_FILE = "examples.json"
 FORMAT = 1
+_AGAIN = "Score the corpus again, into another folder"
+_ROW_BYTES = 8  # of a column in memory
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,38 @@ METRICS = {
 }
 
 
+Word = Annotated[str, Field(pattern=r"^\w{1,40}$")]
+
+
+class CorpusRecord(Record):
+    """The corpus that was scored."""
+
+    name: str
+    split: str
+    fingerprint: str
+
+
+class MetricRecord(Record):
+    """A metric of a score table."""
+
+    raw: str
+    harder: Literal["higher", "lower"]
+    undefined: Count
+
+
+class ScoreManifest(Record):
+    """The manifest of a score table."""
+
+    format: Literal[1]
+    corpus: CorpusRecord
+    stories: int = Field(ge=1)
+    rules: dict[str, Any]
+    metrics: dict[Word, MetricRecord]
+    flags: dict[Word, Count]
+    columns: list[str]
+    scores_sha256: str
+
+
 @dataclass(frozen=True)
 class ScoreTable:
     """A score folder that was checked when it was opened."""
@@ -68,7 +104,17 @@ class ScoreTable:
     def column(self, name: str) -> npt.NDArray[Any]:
         """Return one numeric column, (stories,); null is NaN."""
         column = pq.read_table(self.folder / SCORES_FILE, columns=[name]).column(name)
-        return column.to_numpy()
+        return self.checked(column.to_numpy())
+
+    def checked(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return values that are finite or undefined (NaN).
+
+        Raises:
+            InputError: one is infinite.
+        """
+        if np.isinf(values).any():
+            raise InputError(f"{self.folder}/{SCORES_FILE} is damaged: a value is infinite", _AGAIN)
+        return values
 
     def difficulty(self, metric: str) -> FloatArray:
         """Return `difficulty_<metric>`, (stories,)."""
@@ -85,13 +131,18 @@ class ScoreTable:
             InputError: it lacks one of them.
         """
         scored = self.column("row")
+        if scored.dtype != np.int64 or (np.diff(scored) < 1).any():
+            raise InputError(
+                f"{self.folder}/{SCORES_FILE} is damaged: its rows are out of order",
+                _AGAIN,
+            )
         at = np.minimum(np.searchsorted(scored, rows), len(scored) - 1)
         missing = np.flatnonzero(scored[at] != rows)
         if len(missing):
             raise InputError(
                 f"{self.folder} lacks scores of {len(missing):,} stories, "
                 f"the first at row {rows[missing[0]]:,}",
-                "Score the corpus again, into another folder",
+                _AGAIN,
             )
         return at
 
@@ -111,27 +162,58 @@ def open_scores(folder: Path, fingerprint: str | None = None) -> ScoreTable:
     Raises:
         InputError: no score folder, a damaged one, or one of another corpus.
     """
-    again = "Score the corpus again, into another folder"
     try:
-        manifest = read_sealed(folder / MANIFEST_FILE)
+        manifest = read_record(folder / MANIFEST_FILE, ScoreManifest)
         scores_sha = hash_file(folder / SCORES_FILE)
-        rows = pq.read_metadata(folder / SCORES_FILE).num_rows
+        rows = _rows(folder / SCORES_FILE, manifest)
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         hint = "Make one with `tinyohem score-difficulty`"
         raise InputError(f"{folder} is no score folder: it has no {missing}", hint) from None
-    except (ValueError, pa.ArrowInvalid) as error:
-        raise InputError(f"{folder} cannot be read: {error}", again) from None
-    if manifest.get("format") != FORMAT:
-        raise InputError(f"{folder}/{MANIFEST_FILE} is not of format {FORMAT}", again)
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise InputError(f"{folder} cannot be read: {error}", _AGAIN) from None
     if scores_sha != manifest["scores_sha256"] or rows != manifest["stories"]:
         raise InputError(
-            f"{folder}/{SCORES_FILE} is not the file that its manifest describes", again
+            f"{folder}/{SCORES_FILE} is not the file that its manifest describes", _AGAIN
         )
     if fingerprint is not None and fingerprint != manifest["corpus"]["fingerprint"]:
         name = f"{manifest['corpus']['name']} ({manifest['corpus']['split']})"
-        raise InputError(f"{folder} holds scores of another corpus, {name}", again)
+        raise InputError(f"{folder} holds scores of another corpus, {name}", _AGAIN)
     return ScoreTable(folder, manifest)
+
+
+def _rows(path: Path, manifest: dict[str, Any]) -> int:
+    """Return how many rows a score table has.
+
+    Raises:
+        ValueError: a column is missing or of another type, or the rows cannot be in the file.
+    """
+    file = pq.ParquetFile(path)
+    schema, rows = file.schema_arrow, int(file.metadata.num_rows)
+    wanted = {"row": pa.int64(), "text_sha": pa.string(), "words": pa.int64(), "bytes": pa.int64()}
+    for name in manifest["metrics"]:
+        wanted |= {f"{kind}_{name}": pa.float64() for kind in ("difficulty", "percentile")}
+    for name, kind in wanted.items():
+        if schema.get_field_index(name) < 0 or schema.field(name).type != kind:
+            raise ValueError(f"{SCORES_FILE} has no column {name} of type {kind}")
+    if rows * _ROW_BYTES > MAX_EXPANSION * path.stat().st_size:
+        raise ValueError(f"{SCORES_FILE} is too small for its {rows:,} rows")
+    return rows
+
+
+class ExampleRecord(Record):
+    """One story in `examples.json`."""
+
+    row: Count
+    value: Figure
+    opening: str
+
+
+class ExamplesRecord(Record):
+    """The examples of one metric."""
+
+    easiest: list[ExampleRecord]
+    hardest: list[ExampleRecord]
 
 
 def read_examples(table: ScoreTable) -> dict[str, Any]:
@@ -140,13 +222,16 @@ def read_examples(table: ScoreTable) -> dict[str, Any]:
     Raises:
         InputError: the file is gone or damaged.
     """
+    path = table.folder / EXAMPLES_FILE
     try:
-        return read_sealed(table.folder / EXAMPLES_FILE)
+        examples = read_record(path, Record)
+        for metric in table.metrics:
+            ends = check_record(examples.get(metric), ExamplesRecord)
+            if len(ends["easiest"]) != len(ends["hardest"]):
+                raise ValueError(f"{metric}: one end holds more stories than the other")
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{table.folder / EXAMPLES_FILE} cannot be read: {error}",
-            "Score the corpus again, into another folder",
-        ) from None
+        raise InputError(f"{path} cannot be read: {error}", _AGAIN) from None
+    return {metric: examples[metric] for metric in table.metrics}
 
 
 def combined_difficulty(table: ScoreTable, weights: dict[str, float]) -> FloatArray:

@@ -5,7 +5,6 @@ arm itself sets differs. A finished run leaves `result.json` and is never repeat
 one goes on from its last checkpoint.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,22 +15,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
-from tinyohem.artifacts import drop_leftovers, hash_json, read_json, read_jsonl, write_json
+from tinyohem.artifacts import drop_leftovers, hash_json, read_jsonl, write_json
 from tinyohem.config import RunConfig, validate_config
 from tinyohem.data.prepare import prepare_data
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.breakdown import break_down, scored_labels
 from tinyohem.evaluation.comparison import Arm, Comparison
 from tinyohem.evaluation.perplexity import story_token_losses
+from tinyohem.evaluation.table import RunResult
 from tinyohem.locks import sole_writer
-from tinyohem.processes import end_with_parent
+from tinyohem.processes import end_with_parent, usable_cores
 from tinyohem.progress import SILENT, Progress
+from tinyohem.record import Count, Figure, Record, check_record, read_record
 from tinyohem.runtime import environment, pick_device
 from tinyohem.training.plan import budget_steps, score_table
 
 _RESULT_FORMAT = 2
 _SECONDS_TO_END = 20.0
+
+
+class ValidationRow(Record):
+    """A row of `metrics.jsonl` with a validation loss."""
+
+    step: Count
+    loss: Figure = Field(alias="val/loss")
+    seconds: Figure = Field(alias="train/seconds")
 
 
 def run_comparison(
@@ -154,7 +164,7 @@ def _run_all(
 def _in_parallel(
     jobs: list[_Job], workers: int, progress: Progress
 ) -> Iterator[tuple[_Job, dict[str, Any]]]:
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, usable_cores() // workers)
     failed: list[str] = []
     # Spawned, not forked: a forked copy of torch's thread pool hangs.
     context = get_context("spawn")
@@ -198,7 +208,7 @@ def default_workers() -> int:
     """Return how many runs to keep going: GPUs, or cores where there is none."""
     import torch
 
-    return torch.cuda.device_count() or os.cpu_count() or 1
+    return torch.cuda.device_count() or usable_cores()
 
 
 _place = 0  # of this process among the workers: decides its GPU
@@ -266,13 +276,13 @@ def _finished(job: _Job) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        result = dict(read_json(path))
-        same = _same(result, job)
-    except (ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{path} is damaged", "delete it: the run then goes on from its last checkpoint"
-        ) from None
-    if not same:
+        result = dict(read_record(path, RunResult))
+        if missing := {*RunResult.of_a_run(), "config", "steps"} - result.keys():
+            raise ValueError(f"it lacks {sorted(missing)[0]}")
+    except ValueError as error:
+        hint = "delete it: the run then goes on from its last checkpoint"
+        raise InputError(f"{path} is damaged: {error}", hint) from None
+    if not _same(result, job):
         raise InputError(
             f"{job.run_dir} holds the result of another config or other stories",
             "choose another --out, or delete that folder",
@@ -312,12 +322,13 @@ def _add_time_to_baseline(results: list[dict[str, Any]], baseline: str, out: Pat
 def _curve(out: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the validations of a finished run; the last one is at its last step."""
     path = out / _folder_name(result["arm"], result["seed"]) / "metrics.jsonl"
-    rows = [row for row in read_jsonl(path) if "val/loss" in row]
+    hint = "bring that file back, or delete its folder: the run is then repeated"
+    try:
+        rows = [check_record(row, ValidationRow) for row in read_jsonl(path) if "val/loss" in row]
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}", hint) from None
     if not rows or rows[-1]["step"] != result["steps"]:
-        raise InputError(
-            f"{path} lacks the validation at the run's end",
-            "bring that file back, or delete its folder: the run is then repeated",
-        )
+        raise InputError(f"{path} lacks the validation at the run's end", hint)
     return rows
 
 

@@ -1,7 +1,6 @@
 """What a comparison is: arms × seeds × budget, read from a file and the command line."""
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,14 @@ from typing import Any, Literal, get_args
 
 from tinyohem.config import RunConfig, reject_unknown_keys, validate_config
 from tinyohem.errors import InputError
-from tinyohem.recipe import assign, overlay, parse_literal, read_recipe, recipe_names
+from tinyohem.recipe import (
+    assign,
+    overlay,
+    parse_literal,
+    parse_toml,
+    read_recipe,
+    recipe_names,
+)
 
 Budget = Literal["equal-tokens", "equal-seconds", "equal-seconds-free-selection"]
 
@@ -85,14 +91,19 @@ def _parse_arm(text: str) -> Arm:
     return Arm(name, tree)
 
 
+_MAX_SEEDS = 1_000
+
+
 def _parse_seeds(seeds: Any) -> tuple[int, ...]:
     text = ",".join(map(str, seeds)) + "," if isinstance(seeds, list) else str(seeds)
     numbers = [number.strip() for number in text.split(",") if number.strip()]
     hint = "write how many (3), or which (0,4,7, or 7, for that one alone)"
-    if not numbers or not all(number.isdecimal() for number in numbers):
+    if not numbers or not all(re.fullmatch(r"\d{1,10}", number) for number in numbers):
         raise InputError(f"seeds {seeds!r} are no count and no list", hint)
     chosen = [int(number) for number in numbers]
     if "," not in text:
+        if chosen[0] > _MAX_SEEDS:
+            raise InputError(f"{chosen[0]:,} seeds are more than {_MAX_SEEDS:,}", hint)
         chosen = list(range(chosen[0]))
     if not chosen or len(set(chosen)) < len(chosen):
         raise InputError(f"seeds {seeds!r} name none, or one of them twice", hint)
@@ -102,13 +113,13 @@ def _parse_seeds(seeds: Any) -> tuple[int, ...]:
 def _read_file(path: Path) -> dict[str, Any]:
     hint = "the README's section on compare shows one"
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        tree = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read the comparison {path}: {error}", hint) from None
     unknown = set(tree) - {"seeds", "budget", "common", "arms"}
     if unknown:
         raise InputError(f"{path}: unknown key {sorted(unknown)[0]!r}", hint)
-    if tree.get("budget", "equal-tokens") not in get_args(Budget):
+    if tree.get("budget", "equal-tokens") not in list(get_args(Budget)):
         raise InputError(
             f"{path}: budget = {tree['budget']!r}", f"use {' or '.join(get_args(Budget))}"
         )

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.config import CurriculumConfig, TokenizerConfig, validate_config
+from tinyohem.config import CurriculumConfig, TokenizerConfig
 from tinyohem.data.prepare import prepare_data
 from tinyohem.difficulty.pacing import parse_weights
 from tinyohem.difficulty.table import ScoreTable, combined_difficulty, open_scores
@@ -24,7 +24,7 @@ from tinyohem.evaluation.diagnostics import (
     story_sums,
 )
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
-from tinyohem.evaluation.source import Evaluation, run_record
+from tinyohem.evaluation.source import Evaluation, run_config, trained_on
 from tinyohem.progress import SILENT, Progress
 from tinyohem.training.plan import score_table
 
@@ -142,15 +142,15 @@ def _fitting_scores(evaluation: Evaluation, scores: Path) -> ScoreTable:
 
 def _train_counts(evaluation: Evaluation, progress: Progress) -> NDArray[np.int64]:
     """Return how often each token type is a label in the run's own training split."""
-    record = run_record(evaluation.name)
-    if record is None:
+    config = run_config(evaluation.name)
+    if config is None:
         raise InputError(
             f"{evaluation.name} is no run, so no training split is known to count tokens in",
             "name the folder of a run, or leave out --by frequency",
         )
     own_tokenizer = TokenizerConfig(name=evaluation.name)
-    train = prepare_data(validate_config(record["config"]).data, own_tokenizer, progress).train
-    if train.manifest["ids_sha256"] != record["train"]["ids_sha256"]:
+    train = prepare_data(config.data, own_tokenizer, progress).train
+    if train.manifest["ids_sha256"] != trained_on(evaluation.name):
         raise InputError(
             f"the training stories of {evaluation.name} have changed since",
             "bring the old files back, or leave out --by frequency",

@@ -12,6 +12,7 @@ import torch
 
 from tinyohem.artifacts import atomic_file
 from tinyohem.data.prepare import Part
+from tinyohem.data.records import checked_text
 from tinyohem.data.tokenizer import tokenizer_hash
 from tinyohem.data.tokens import text_store
 from tinyohem.errors import InputError, RunError
@@ -197,10 +198,10 @@ def inspect_story(
         ratio: share of the tokens to keep, in (0, 1].
 
     Raises:
-        InputError: the text holds no token.
+        InputError: the text holds no token, or is none that UTF-8 can hold.
         RunError: a loss is not finite: the model's weights are broken.
     """
-    store, spans = text_store(text, source.tokenizer)
+    store, spans = text_store(checked_text(text, "the text"), source.tokenizer)
     if not spans:
         raise InputError("the text is empty", "give a story of at least one word")
     ((_, losses),) = story_token_losses(source.model, store, seq_len=source.max_seq_len)

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tinyohem.artifacts import read_json
-from tinyohem.config import validate_config
+from tinyohem.config import RunConfig, validate_config
 from tinyohem.data.prepare import Part, evaluation_part, part_store, validation_part
-from tinyohem.data.tokenizer import load_tokenizer, start_id
+from tinyohem.data.records import checked_text
+from tinyohem.data.tokenizer import foreign_files, load_tokenizer, start_id
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
 from tinyohem.folders import model_folder
 from tinyohem.progress import SILENT, Progress
+from tinyohem.record import Record, read_record
 from tinyohem.runtime import pick_device
 from tinyohem.training.model import context_length, load_causal_lm
 
@@ -33,15 +34,36 @@ class Source:
     max_seq_len: int  # tokens of context the model was made for
 
 
-def load_source(name: str, device: str = "auto") -> Source:
+def load_source(name: str, device: str = "auto", dtype: torch.dtype | None = None) -> Source:
     """Load a model by the name of its run folder, checkpoint, transformers folder or Hub id.
+
+    Args:
+        dtype: of the parameters; default: as they are saved.
 
     Raises:
         InputError: there is no such model, or it is a run that has not finished.
     """
-    model = load_causal_lm(model_folder(name)).to(pick_device(device)).eval()
+    from transformers import GenerationConfig
+
+    model = load_causal_lm(model_folder(name), dtype).to(pick_device(device)).eval()
+    tokenizer = load_tokenizer(name)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"the tokenizer of {name} has {len(tokenizer):,} tokens, its model only {rows:,}",
+            "a model and its tokenizer come from one folder: fetch or export both again",
+        )
     max_seq_len = context_length(model) or _UNBOUNDED_SEQ_LEN
-    return Source(model, load_tokenizer(name), max_seq_len)
+    if not isinstance(max_seq_len, int) or max_seq_len < 2:
+        raise InputError(
+            f"{name} has no length of context: max_position_embeddings is {max_seq_len!r}",
+            "mend its config.json",
+        )
+    # What ends a text comes with the model; how to search for one, which can take any amount of
+    # time and memory, does not.
+    ends = model.generation_config.eos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=ends)
+    return Source(model, tokenizer, max_seq_len)
 
 
 @dataclass(frozen=True)
@@ -100,17 +122,32 @@ def stories_of(name: str, dataset: str | None, text_field: str, progress: Progre
     """
     if dataset is not None:
         return evaluation_part(dataset, text_field, progress)
-    record = run_record(name)
-    if record is None:
+    config = run_config(name)
+    if config is None:
         raise InputError("no data set to score on", "add --dataset, for example --dataset sample")
-    return validation_part(validate_config(record["config"]).data, progress)
+    return validation_part(config.data, progress)
 
 
-def run_record(name: str) -> dict[str, Any] | None:
-    """Return what `config.json` of the run with this name says, None where it is no run."""
+def run_config(name: str) -> RunConfig | None:
+    """Return the config of the run with this name, None where it is no run.
+
+    Raises:
+        InputError: its `config.json` is damaged.
+    """
     path = Path(name) / "config.json"
-    record = read_json(path) if path.exists() else {}
-    return record if "config" in record else None  # a model's own config.json has no such key
+    try:
+        record = read_record(path, Record) if path.exists() else {}
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None
+    # A model's own config.json has no such key.
+    return validate_config(record["config"]) if "config" in record else None
+
+
+def trained_on(name: str) -> str | None:
+    """Return the hash of the tokens that a run says it was trained on."""
+    record = read_record(Path(name) / "config.json", Record)
+    train = record.get("train")
+    return train.get("ids_sha256") if isinstance(train, dict) else None
 
 
 def trained_seq_len(name: str) -> int | None:
@@ -118,8 +155,8 @@ def trained_seq_len(name: str) -> int | None:
 
     A run that began from another model may have been trained with less than that one's context.
     """
-    record = run_record(name)
-    return validate_config(record["config"]).training.seq_len if record else None
+    config = run_config(name)
+    return config.training.seq_len if config else None
 
 
 def generate(
@@ -145,6 +182,7 @@ def generate(
     stories = []
     start = start_id(source.tokenizer)
     for index, prompt in enumerate(prompts):
+        checked_text(prompt, f"prompt {index + 1}")
         torch.manual_seed(seed + index)
         ids = [start, *source.tokenizer(prompt, add_special_tokens=False)["input_ids"]]
         room = source.max_seq_len - len(ids)
@@ -163,12 +201,13 @@ def generate(
                 "top_p": top_p,
             }
         inputs = torch.tensor([ids], device=source.model.device)
-        output = source.model.generate(
-            inputs,
-            attention_mask=torch.ones_like(inputs),
-            max_new_tokens=min(max_new_tokens, room),
-            pad_token_id=source.tokenizer.pad_token_id or start,
-            **sampling,
-        )
+        with foreign_files("this model cannot continue a text", "check its generation_config.json"):
+            output = source.model.generate(
+                inputs,
+                attention_mask=torch.ones_like(inputs),
+                max_new_tokens=min(max_new_tokens, room),
+                pad_token_id=source.tokenizer.pad_token_id or start,
+                **sampling,
+            )
         stories.append(source.tokenizer.decode(output[0], skip_special_tokens=True))
     return stories

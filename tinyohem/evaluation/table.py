@@ -6,10 +6,36 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from tinyohem.artifacts import atomic_file
 from tinyohem.evaluation.statistics import Difference, mean_sd, paired_difference
+from tinyohem.record import Count, Figure, Record
 
 Result = dict[str, Any]
+
+
+class RunResult(Record):
+    """What is read of one run's result. Each key may be absent: other versions had others."""
+
+    arm: str = Field("", max_length=200)
+    seed: Count = 0
+    bits_per_byte: Figure = 0
+    perplexity: Figure | None = None
+    hardest_tenth: Figure = 0
+    easiest_half: Figure = 0
+    gini: Figure = 0
+    tokens_seen: int = Field(1, ge=1)
+    tokens_selected: Count = 0
+    train_seconds: Figure = 0
+    select_seconds: Figure = 0
+    steps_to_baseline: Figure | None = None
+    seconds_to_baseline: Figure | None = None
+
+    @classmethod
+    def of_a_run(cls) -> set[str]:
+        """Return the keys that a run leaves behind; the comparison adds the rest."""
+        return {name for name in cls.model_fields if not name.endswith("_to_baseline")}
 
 
 @dataclass(frozen=True)
@@ -43,7 +69,8 @@ def summarise(results: Sequence[Result]) -> list[Row]:
 
 def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
     def spread(name: str) -> tuple[float, float]:
-        return mean_sd([run[name] for run in runs])
+        # A perplexity too large for a float is None.
+        return mean_sd([math.nan if run[name] is None else run[name] for run in runs])
 
     reached = [run for run in runs if run["steps_to_baseline"] is not None]
 
@@ -130,7 +157,14 @@ def to_markdown(rows: Sequence[Row]) -> str:
     """Return the table for a README; the number of seeds stands below it."""
     lines = [CELLS, ["---"] * len(CELLS), *(cells(row) for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\nmean ± sd over {rows[0].seeds} seed(s); losses in nats per token.\n"
+    return f"{table}\n\n{footnote(rows)}.\n"
+
+
+def footnote(rows: Sequence[Row]) -> str:
+    """Say how to read the figures of a table."""
+    told = f"mean ± sd over {rows[0].seeds} seed(s); losses in nats per token"
+    compared = len(rows) - 1
+    return told if compared < 2 else f"{told}; p is not adjusted for {compared} comparisons"
 
 
 def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tinyohem.ohem.schedule import KeepSchedule, MixSchedule, parse_mix, parse_schedule
-from tinyohem.settings import Section, parse_tokens
+from tinyohem.settings import MAX_COUNT, Section, parse_tokens
 
 Score = Literal["loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "entropy", "focal"]
 Select = Literal["topk", "threshold", "band", "random", "importance", "stratified", "mixed"]
@@ -22,30 +22,32 @@ class OhemConfig(Section):
     weight: Literal["none", "focal", "ghm", "class_balanced"] = "none"
     schedule: str = "recover"
     backward: Literal["exact", "pruned"] = "exact"  # pruned: no gradient of unkept keys, values
-    interrupt: int | None = Field(None, ge=2)  # every so many steps one on all tokens
+    interrupt: int | None = Field(None, ge=2, le=MAX_COUNT)  # every so many steps one on all tokens
     scope: Literal["batch", "sequence"] = "batch"
-    min_kept: int = Field(1, ge=1)  # tokens, in each scope
+    min_kept: int = Field(1, ge=1, le=MAX_COUNT)  # tokens, in each scope
     denominator: Literal["kept", "all"] = "kept"  # `importance`, `stratified`, `ghm`: all
     loss_threshold: float | None = Field(None, gt=0)  # nats; `threshold`
     prob_threshold: float | None = Field(None, gt=0, lt=1)  # of the label; `threshold`
-    queue_steps: int = Field(0, ge=0)  # `threshold` from the scores of the last steps
+    queue_steps: int = Field(0, ge=0, le=2**20)  # `threshold` from the scores of the last steps
     noise_fraction: float = Field(0.02, ge=0, lt=1)  # of the tokens; `band` drops them
     floor: float = Field(0.1, ge=0, le=1)  # least chance of a token; `importance`
     variance: float = Field(0.1, gt=0)  # share of the gradient's energy; schedule `adaptive`
     random_share: float = Field(0.2, gt=0, lt=1)  # of the tokens that are not hardest; `stratified`
     mix: str = "topk=0.5,random=0.5"  # shares of k: topk, random, pool, or knots; `mixed`
     gamma: float = Field(1.0, gt=0)  # of focal weight and score
-    ghm_bins: int = Field(30, ge=1)
+    ghm_bins: int = Field(30, ge=1, le=2**20)
     ghm_momentum: float = Field(0.75, ge=0, lt=1)
     class_power: float = Field(0.25, ge=0, le=1)  # weight ∝ frequency^−power; `class_balanced`
     nms_key: Literal["none", "position", "bigram"] = "none"  # de-duplication
-    nms_window: int = Field(2, ge=1)  # tokens to either side; `position`
-    nms_max: int = Field(1, ge=1)  # kept of each pair of tokens in a step; `bigram`
+    nms_window: int = Field(2, ge=1, le=2**20)  # tokens to either side; `position`
+    nms_max: int = Field(1, ge=1, le=MAX_COUNT)  # kept of each pair of tokens in a step; `bigram`
     reference: str = "ema"  # a running mean of the model, or a pool's folder; `excess_loss`
     ema_decay: float = Field(0.999, gt=0, lt=1)  # of the running mean
     hard_windows: float = Field(0.0, ge=0, lt=1)  # of a batch: from the pool's hardest tenth
-    pool_refresh_every: int | None = Field(None, ge=1)  # steps; re-mines with the current weights
-    pool_max_age: int | None = Field(None, ge=1)  # tokens; an older pool is re-mined, or refused
+    # In steps: then the pool is mined again, with the current weights.
+    pool_refresh_every: int | None = Field(None, ge=1, le=MAX_COUNT)
+    # In tokens: an older pool is mined again, or refused.
+    pool_max_age: int | None = Field(None, ge=1, le=MAX_COUNT)
 
     @field_validator("pool_max_age", mode="before")
     @classmethod

@@ -65,6 +65,21 @@ class Mining:
             weight_BT = weight_BT * beta_BT
         return weight_BT * self.class_weight(labels_BT)
 
+    def restore(self, remembered: Mapping[str, Tensor], tokens: int, device: torch.device) -> None:
+        """Go on from what a checkpoint remembered.
+
+        Args:
+            tokens: of a step.
+
+        Raises:
+            ValueError: it remembers something else.
+        """
+        shapes = {"ghm_counts": (self.config.ghm_bins,), "queue": (self.config.queue_steps, tokens)}
+        for name, tensor in remembered.items():
+            if tensor.shape != shapes.get(name) or not tensor.is_floating_point():
+                raise ValueError(f"{name} has the shape {tuple(tensor.shape)}")
+        self.state = {name: tensor.to(device) for name, tensor in remembered.items()}
+
     def class_weight(self, labels_BT: Tensor) -> Tensor | float:
         """Return the weight (B, T) of each label's frequency, or 1 where none is asked for."""
         if self.config.weight != "class_balanced":

@@ -15,21 +15,16 @@ import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from tinyohem.artifacts import (
-    atomic_file,
-    compress,
-    data_dir,
-    decompress,
-    hash_json,
-    read_sealed,
-)
+from tinyohem.artifacts import atomic_file, compress, data_dir, decompress, hash_json
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
+from tinyohem.record import Count, Record, read_record
 
 POOL_FORMAT = 1
 SHARD_TOKENS = 1 << 20  # about: a shard holds whole windows
@@ -38,6 +33,27 @@ HARDEST_SHARE = 0.1  # of the windows
 MANIFEST_FILE = "manifest.json"
 _LARGEST = float(np.finfo(np.float16).max)  # nats
 _WINDOWS_PER_BLOCK = _STORIES_PER_BLOCK = 4_096  # in memory while means are taken
+
+
+class PoolContext(Record):
+    """What stood ahead of a token."""
+
+    rule: str
+    seq_len: int = Field(ge=2)
+
+
+class PoolManifest(Record):
+    """A pool's `manifest.json`."""
+
+    format: Literal[1]
+    tokenizer: str
+    ids_sha256: str
+    tokens: int = Field(ge=2)
+    context: PoolContext
+    weights_sha256: str
+    tokens_seen: Count | None
+    shard_windows: int = Field(ge=1)
+    shards: list[str] | None
 
 
 @dataclass(frozen=True)
@@ -121,7 +137,7 @@ def open_pool(folder: Path, store: TokenStore, seq_len: int) -> Pool:
     hashes = manifest["shards"]
     if hashes is None:
         raise InputError(f"the pool {folder} is unfinished", _AGAIN)
-    if not isinstance(hashes, list) or len(hashes) != len(shards):
+    if len(hashes) != len(shards):
         raise InputError(f"{folder / MANIFEST_FILE} does not list {len(shards)} shards", _AGAIN)
     data_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=data_dir()) as stream:
@@ -167,16 +183,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         InputError: it is no pool, or another version's.
     """
     try:
-        manifest = read_sealed(folder / MANIFEST_FILE)
-        if manifest["format"] != POOL_FORMAT:
-            raise ValueError(f"its format is {manifest['format']!r}, not {POOL_FORMAT}")
-        if not isinstance(manifest["shard_windows"], int) or manifest["shard_windows"] < 1:
-            raise ValueError("its shards hold no window")
-        if not isinstance(manifest["tokens_seen"], int | None):
-            raise ValueError("its tokens_seen is no number")
-        if not {"shards", "weights_sha256", *_FITS} <= manifest.keys():
-            raise ValueError("a key is missing")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        manifest = read_record(folder / MANIFEST_FILE, PoolManifest)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{folder} holds no pool that can be read: {error}",
             "`tinyohem mine RUN --out FOLDER` makes one in another folder",

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.artifacts import read_json, read_jsonl
+from tinyohem.artifacts import read_jsonl
 from tinyohem.errors import InputError
-from tinyohem.evaluation.table import Row, summarise
+from tinyohem.evaluation.table import Row, RunResult, summarise
+from tinyohem.record import Record, check_record, read_record
+from tinyohem.report.records import EvaluationRecord, MetricsRow, RunFolderRecord
 
 FloatArray = NDArray[np.float64]
 _RESULTS = "runs.parquet"
+_MAX_RUNS = 10_000
+_BYTES_PER_RUN = 4_096
 _ARM_FOLDER = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
 
 
@@ -180,52 +184,34 @@ def _read_arms(folder: Path, prefix: str, order: list[str]) -> list[RunGroup]:
 
 def _read_run(folder: Path, label: str) -> RunLog:
     record = _read(folder / "config.json")
-    if not _is_record(record):
+    try:
+        check_record(record, RunFolderRecord)
+    except ValueError as error:
         raise InputError(
-            f"{folder / 'config.json'} is no run's, or another version's",
+            f"{folder / 'config.json'} is no run's, or another version's: {error}",
             "name a folder that `train` or `compare` wrote with --out",
-        )
+        ) from None
     rows = read_jsonl(folder / "metrics.jsonl")
     if not rows:
         raise InputError(f"{folder} has no metrics yet", "wait for the run's first line of them")
     for number, row in enumerate(rows, 1):
-        if not isinstance(row.get("step"), int) or not _are_figures(row):
+        try:
+            check_record(row, MetricsRow)
+        except ValueError as error:
             raise InputError(
-                f"{folder / 'metrics.jsonl'}: line {number} is not a row of figures",
+                f"{folder / 'metrics.jsonl'}: line {number} is not a row of figures: {error}",
                 "delete that line, or mend it",
-            )
-    evaluation = _read(folder / "eval.json") if (folder / "eval.json").exists() else None
-    if evaluation is not None and not _are_figures(evaluation):
-        raise InputError(f"{folder / 'eval.json'} is damaged", "bring the run's own file back")
+            ) from None
+    path = folder / "eval.json"
+    evaluation = _read(path, EvaluationRecord) if path.exists() else None
     return RunLog(folder, label, record, rows, evaluation)
 
 
-def _are_figures(values: dict[str, Any]) -> bool:
-    return all(isinstance(value, int | float | None) for value in values.values())
-
-
-def _is_record(record: dict[str, Any]) -> bool:
-    """Whether a config.json has what the report reads of it."""
+def _read(path: Path, record: type[Record] = Record) -> dict[str, Any]:
     try:
-        training = record["config"]["training"]
-        return (
-            training["batch_size"] * training["seq_len"] > 0
-            and all(isinstance(section, dict) for section in record["config"].values())
-            and {"corpus", "tokenizer", "ids_sha256"} <= record["valid"].keys()
-            and {"ids_sha256"} <= record["train"].keys()
-        )
-    except (KeyError, TypeError, AttributeError):
-        return False
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = read_json(path)
+        return read_record(path, record)
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is damaged: no object", "bring the run's own file back")
-    return value
 
 
 def _read_results(folder: Path) -> list[dict[str, Any]]:
@@ -237,9 +223,19 @@ def _read_results(folder: Path) -> list[dict[str, Any]]:
     from pyarrow import parquet
 
     try:
-        results: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-        return [result for result in results if isinstance(result["arm"], str)]
-    except (pyarrow.ArrowInvalid, KeyError) as error:
+        metadata = parquet.read_metadata(path)
+        if "arm" not in (column.path for column in metadata.schema):
+            raise ValueError("it names no arms")
+        # A name stays one, however often it is repeated.
+        file = parquet.ParquetFile(path, metadata=metadata, read_dictionary=["arm"])
+        if not 1 <= file.metadata.num_rows <= _MAX_RUNS:
+            raise ValueError(f"it has {file.metadata.num_rows:,} rows")
+        known = [name for name in file.schema_arrow.names if name in RunResult.model_fields]
+        table = file.read(columns=known)
+        if table.nbytes > _BYTES_PER_RUN * file.metadata.num_rows:
+            raise ValueError("it holds more than figures")
+        return [check_record(result, RunResult) for result in table.to_pylist()]
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise _damaged_results(path, error) from None
 
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from tinyohem.artifacts import hash_file, hash_json, read_json, write_json
+from tinyohem.artifacts import hash_file, hash_json, write_json
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.diagnose import By, diagnose
 from tinyohem.evaluation.diagnostics import Group
@@ -19,6 +19,8 @@ from tinyohem.evaluation.inspection import (
 )
 from tinyohem.evaluation.source import Evaluation, open_evaluation
 from tinyohem.progress import Progress
+from tinyohem.record import read_record
+from tinyohem.report.records import KeptRecord
 from tinyohem.report.runs import RunLog
 
 CACHE_FILE = "breakdown.json"
@@ -100,10 +102,9 @@ def _identity(run: RunLog, model: Path) -> str:
 
 def _read(cache: Path) -> dict[str, Any]:
     try:
-        kept = read_json(cache)
+        return read_record(cache, KeptRecord)
     except (OSError, ValueError):
         return {}
-    return kept if isinstance(kept, dict) else {}
 
 
 def _group(part: dict[str, Any]) -> Group:

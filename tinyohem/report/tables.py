@@ -129,8 +129,8 @@ def _surroundings(record: dict[str, Any]) -> dict[str, Any]:
         name = f"{manifest.get('name')} ({manifest.get('split')})"
         size = f"{manifest.get('stories', 0):,} stories, {manifest.get('tokens', 0):,} tokens"
         data[f"{split} data"] = f"{name}: {size}, ids {str(manifest.get('ids_sha256'))[:16]}"
-    environment = dict(record.get("environment", {}))
-    packages = environment.pop("packages", {})
+    environment = dict(record.get("environment") or {})
+    packages = environment.pop("packages", None) or {}
     return {**data, **environment, **packages}
 
 

@@ -19,16 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tinyohem.artifacts import (
-    atomic_file,
-    atomic_folder,
-    hash_files,
-    read_sealed,
-    write_sealed,
-)
+from tinyohem.artifacts import atomic_file, atomic_folder, hash_files, write_sealed
 from tinyohem.errors import InputError
 from tinyohem.folders import STEP_NAME, follow, pointed_at, resolve_model_folder
 from tinyohem.progress import Progress
+from tinyohem.record import Count, Figure, Record, read_record
 from tinyohem.training.model import load_causal_lm
 
 _MINING = "mining:"  # ahead of the names of what mining remembers
@@ -49,6 +44,22 @@ class RunState:
     skipped_in_a_row: int = 0  # of them, since the last sound step
     validation_due: bool = False  # a stop came in the middle of it
     pool_step: int = 0  # ahead of which the pool in use was mined; 0: the one it began with
+
+
+class StateRecord(Record):
+    """A `state.json`."""
+
+    step: Count
+    tokens_seen: Count
+    tokens_selected: Count
+    train_seconds: Figure
+    select_seconds: Figure = 0.0
+    best_loss: Figure | None
+    skipped_steps: Count = 0
+    skipped_in_a_row: Count = 0
+    validation_due: bool = False
+    pool_step: Count = 0
+    sha256: dict[str, str]
 
 
 def save_checkpoint(
@@ -119,7 +130,22 @@ def load_checkpoint(
 
     Returns:
         the run's state, and what mining remembered.
+
+    Raises:
+        InputError: it is of another model or other optimizers, whole though it may be.
     """
+    from safetensors import SafetensorError
+
+    try:
+        return _load(path, model, optimizers)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        told = str(error).splitlines()[0]
+        raise InputError(f"{path} does not fit this run: {told}", "choose another --out") from None
+
+
+def _load(
+    path: Path, model: nn.Module, optimizers: Sequence[Optimizer]
+) -> tuple[RunState, dict[str, Tensor]]:
     from safetensors.torch import load_file
 
     # Through transformers, which saves some architectures under other names than it trains them.
@@ -131,8 +157,8 @@ def load_checkpoint(
     torch.set_rng_state(tensors.pop("rng.cpu"))
     for optimizer in optimizers:
         moments = {
-            index: _moments(tensors, name)
-            for index, name in enumerate(_optimizer_order(model, optimizer))
+            index: _moments(tensors, name, parameter.shape)
+            for index, (name, parameter) in enumerate(_numbered(model, optimizer))
         }
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
@@ -145,10 +171,13 @@ def load_checkpoint(
 
 
 def read_state(path: Path) -> RunState:
-    """Return the state that a checkpoint was written in."""
-    state = read_sealed(path / "state.json")
-    state.pop("sha256")
-    return RunState(**state)
+    """Return the state that a checkpoint was written in.
+
+    Raises:
+        ValueError: its file is damaged.
+    """
+    state = read_record(path / "state.json", StateRecord)
+    return RunState(**{key: state[key] for key in RunState.__annotations__ if key in state})
 
 
 def saved_states(run_dir: Path) -> list[RunState]:
@@ -157,7 +186,7 @@ def saved_states(run_dir: Path) -> list[RunState]:
     for path in _step_folders(run_dir):
         try:
             states.append(read_state(path))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             continue
     return states
 
@@ -191,41 +220,54 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
 
 
 def tokens_seen(path: Path) -> int | None:
-    """Return how many tokens the weights of a run or a checkpoint were trained on, if it is one."""
+    """Return how many tokens the weights of a run or a checkpoint were trained on, if it is one.
+
+    Raises:
+        InputError: what says so is damaged.
+    """
     folder = resolve_model_folder(path)
     if folder.name != "model":
         return None
     owner = folder.parent
     owner = owner if (owner / "state.json").exists() else latest_checkpoint(owner) or owner
-    state = owner / "state.json"
-    return read_state(owner).tokens_seen if state.exists() else None
+    if not (owner / "state.json").exists():
+        return None
+    try:
+        return read_state(owner).tokens_seen
+    except ValueError as error:
+        what = f"{owner / 'state.json'} is damaged: {error}"
+        raise InputError(what, "choose another one") from None
 
 
-def _optimizer_order(model: nn.Module, optimizer: Optimizer) -> list[str]:
-    """Return parameter names in the order in which the optimizer numbers them."""
+def _numbered(model: nn.Module, optimizer: Optimizer) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters, with their names, in the order in which the optimizer counts them."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [name_of[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    return [(name_of[id(p)], p) for group in optimizer.param_groups for p in group["params"]]
 
 
 def _optimizer_tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
     tensors = {"rng.cpu": torch.get_rng_state()}
     for optimizer in optimizers:
-        names = _optimizer_order(model, optimizer)
+        names = _numbered(model, optimizer)
         tensors |= {
-            f"{moment}:{names[index]}": tensor.detach().cpu().contiguous()
+            f"{moment}:{names[index][0]}": tensor.detach().cpu().contiguous()
             for index, moments in optimizer.state_dict()["state"].items()
             for moment, tensor in moments.items()
         }
     return tensors
 
 
-def _moments(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def _moments(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> dict[str, Tensor]:
     """Return one parameter's moments by their own names."""
-    return {
+    moments = {
         key.removesuffix(f":{name}"): tensor
         for key, tensor in tensors.items()
         if key.partition(":")[2] == name
     }
+    for moment, tensor in moments.items():
+        if tensor.shape not in (shape, torch.Size()):  # AdamW counts its steps in a scalar
+            raise ValueError(f"{moment} of {name} has the shape {tuple(tensor.shape)}")
+    return moments
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -235,8 +277,9 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _step_folders(run_dir: Path) -> list[Path]:
-    folders = (run_dir / "checkpoints").glob("step_*")
-    return sorted((path for path in folders if STEP_NAME.fullmatch(path.name)), key=_step)
+    found = (run_dir / "checkpoints").glob("step_*")
+    own = (path for path in found if STEP_NAME.fullmatch(path.name) and not path.is_symlink())
+    return sorted(own, key=_step)
 
 
 def _step(path: Path) -> int:
@@ -246,11 +289,12 @@ def _step(path: Path) -> int:
 def _fault(path: Path) -> str | None:
     """Say what is wrong with a checkpoint; None where every file is there and whole."""
     try:
-        listed, found = read_sealed(path / "state.json")["sha256"], hash_files(path)
+        listed = read_record(path / "state.json", StateRecord)["sha256"]
+        found = hash_files(path)
         for name in {*_TENSORS, *listed}:
             if name not in found:
                 return f"{name} is missing"
-            if found[name] != listed[name]:
+            if found[name] != listed.get(name):
                 return f"{name} was cut short or changed"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"state.json is missing or unreadable: {error}"

@@ -14,6 +14,7 @@ from tinyohem.data.batches import batch_windows, make_batch
 from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
+from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.locks import sole_writer
 from tinyohem.ohem.losses import SoftmaxStore
@@ -140,14 +141,17 @@ def _set_up(
 def _go_on_from(checkpoint: Path, run: Run) -> None:
     """Put back all that a checkpoint holds, and the pool that was in use."""
     run.state, remembered = load_checkpoint(checkpoint, run.model, run.optimizers)
-    if run.reference is not None:
-        run.reference.load(remembered)
-    run.mining.state = {
-        name: tensor.to(run.device)
-        for name, tensor in remembered.items()
-        if not name.startswith("ema")
-    }
+    mining = {name: t for name, t in remembered.items() if not name.startswith("ema")}
+    try:
+        if run.reference is not None:
+            run.reference.load(remembered)
+        run.mining.restore(mining, run.config.training.tokens_per_step, run.device)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(f"{checkpoint} does not fit this run: {error}", _OTHER_OUT) from None
     reopen_pool(run)
+
+
+_OTHER_OUT = "choose another --out"
 
 
 def _record(run: Run) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tinyohem.artifacts import hash_file, is_leftover, write_sealed
-from tinyohem.config import DataConfig, TokenizerConfig, validate_config
+from tinyohem.config import DataConfig, TokenizerConfig
 from tinyohem.data.batches import Batch, labelled, make_batch, plan_windows
 from tinyohem.data.prepare import prepare_data
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError, RunError
-from tinyohem.evaluation.source import load_source, run_record, trained_seq_len
+from tinyohem.evaluation.source import load_source, run_config, trained_seq_len
 from tinyohem.locks import sole_writer
 from tinyohem.ohem.pool import (
     MANIFEST_FILE,
@@ -98,10 +98,10 @@ def mine_run(
 
 def _data_config(run_dir: Path, given: Mapping[str, Any]) -> DataConfig:
     """Lay what the user gave over a run's own data section."""
-    record = run_record(str(run_dir))
-    if record is None and "dataset" not in given:
+    config = run_config(str(run_dir))
+    if config is None and "dataset" not in given:
         raise InputError("no data set to mine", "add --dataset, for example --dataset sample")
-    own = validate_config(record["config"]).data if record else DataConfig()
+    own = config.data if config else DataConfig()
     is_own = given.get("dataset", own.dataset) == own.dataset
     return (own if is_own else DataConfig()).model_copy(update=given)
 
@@ -208,8 +208,7 @@ def _finish(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 def _listed(manifest: dict[str, Any], num_shards: int) -> list[str | None]:
     """Return the SHA-256 of every shard as the manifest has it; None while it has none."""
     listed = manifest["shards"]
-    whole = isinstance(listed, list) and len(listed) == num_shards
-    return listed if whole else [None] * num_shards
+    return listed if listed and len(listed) == num_shards else [None] * num_shards
 
 
 def _sound_shard(folder: Path, shard: Shard, sha256: str | None) -> NDArray[np.float16] | None:

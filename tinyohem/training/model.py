@@ -1,20 +1,25 @@
 """Models built as transformers Llamas, or loaded; how to find trunk and head in one."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from tinyohem.config import ModelConfig
-from tinyohem.errors import InputError
+from tinyohem.data.tokenizer import foreign_files
 from tinyohem.folders import model_folder
 from tinyohem.shapes import Shape, model_shape
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
+
+
+_MAX_LAYERS = 1_000
+_PARAMETERS_PER_BYTE = 4  # quantized to two bits
+_FREE_PARAMETERS = 1_000_000
 
 
 def parameter_count(config: ModelConfig, vocab_size: int) -> int:
@@ -27,13 +32,11 @@ def parameter_count(config: ModelConfig, vocab_size: int) -> int:
         return model_shape(config).num_parameters(vocab_size)
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with _loading(config.init_from), torch.device("meta"):  # dimensions without memory
-        described = AutoConfig.from_pretrained(
-            model_folder(config.init_from), trust_remote_code=False
-        )
-        return int(
-            AutoModelForCausalLM.from_config(described, trust_remote_code=False).num_parameters()
-        )
+    folder = model_folder(config.init_from)
+    with _loading(folder), torch.device("meta"):  # dimensions without memory
+        described = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(described, trust_remote_code=False)
+        return int(model.num_parameters())
 
 
 def build_model(
@@ -91,8 +94,7 @@ def weights_hash(model: nn.Module) -> str:
 
 def context_length(model: Any) -> int | None:
     """Return the tokens of context that a causal LM was made for, None where nothing says it."""
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return None if longest is None else int(longest)
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def load_causal_lm(folder: str, dtype: torch.dtype | None = None) -> Any:
@@ -106,34 +108,57 @@ def load_causal_lm(folder: str, dtype: torch.dtype | None = None) -> Any:
     Raises:
         InputError: there is no such model, or its files are damaged or do not hold all of it.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     _silence_transformers()
     with _loading(folder):
-        model, found = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        _check_config(Path(folder), config)
+        # Pickled weights are left alone, even where they are the only ones.
+        model, report = AutoModelForCausalLM.from_pretrained(
             folder,
+            config=config,
             dtype=dtype or "auto",
-            use_safetensors=True,
             trust_remote_code=False,
+            use_safetensors=True,
             output_loading_info=True,
         )
-        if found["missing_keys"]:  # transformers fills them at random
-            raise ValueError(f"its files lack {min(found['missing_keys'])}")
+        if report["missing_keys"]:  # they would be random
+            raise ValueError(f"its files lack {sorted(report['missing_keys'])[0]}")
         return model
 
 
-@contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Turn what transformers raises over a model's files into one line."""
-    from safetensors import SafetensorError
+def _check_config(folder: Path, config: Any) -> None:
+    """Refuse what a config could make transformers fetch, run or allocate beyond its weights.
 
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"cannot load a language model from {name!r}: {str(error).strip().splitlines()[0]}",
-            "give a run folder, a checkpoint, a transformers folder with safetensors, or a Hub id",
-        ) from None
+    Raises:
+        ValueError: it names code or another model on the Hub, or declares far more parameters than
+            the folder's files can hold.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if "/" in str(config._attn_implementation):
+        raise ValueError(f"its attention {config._attn_implementation!r} is code from the Hub")
+    if (folder / "adapter_config.json").exists():
+        raise ValueError("it is an adapter to another model")
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        return  # on the Hub, or without weights: `from_pretrained` tells
+    stored = sum(file.stat().st_size for file in files)
+    if getattr(config, "num_hidden_layers", 0) > _MAX_LAYERS:
+        raise ValueError(f"it has {config.num_hidden_layers:,} layers")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    if model.num_parameters() > _PARAMETERS_PER_BYTE * stored + _FREE_PARAMETERS:
+        raise ValueError(
+            f"its config declares {model.num_parameters():,} parameters, its files hold only "
+            f"{stored:,} bytes"
+        )
+
+
+def _loading(folder: str) -> AbstractContextManager[None]:
+    hint = "give a run folder, a checkpoint, a transformers folder, or a Hub id"
+    return foreign_files(f"cannot load a language model from {folder!r}", hint)
 
 
 def _silence_transformers() -> None:

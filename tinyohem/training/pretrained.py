@@ -10,13 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tinyohem.config import RunConfig
-from tinyohem.data.tokenizer import load_tokenizer
 from tinyohem.errors import InputError
-from tinyohem.folders import model_folder
+from tinyohem.evaluation.source import load_source
 from tinyohem.ohem.losses import token_losses
 from tinyohem.progress import SILENT, Progress
 from tinyohem.training.attention import can_share_attention
-from tinyohem.training.model import context_length, head_weight, load_causal_lm, trunk
+from tinyohem.training.model import context_length, head_weight, trunk
 
 _CHECKED_TOKENS = 16  # of each of two sequences
 _LOUD = 50.0  # nats: what scales or caps logits shows at this size, not at that of random weights
@@ -34,7 +33,7 @@ def load_pretrained(config: RunConfig, progress: Progress = SILENT) -> Any:
     """
     name = config.model.init_from
     assert name is not None
-    model = load_causal_lm(model_folder(name), torch.float32).eval()
+    model = load_source(name, "cpu", torch.float32).model
     _check_fit(model, config)
     check_losses(model, name)
     torch.manual_seed(config.training.seed)
@@ -52,12 +51,6 @@ def _check_fit(model: Any, config: RunConfig) -> None:
         raise InputError(
             f"training.seq_len = {seq_len:,} is beyond the {longest:,} positions of {name}",
             f"use --set training.seq_len={longest} or less",
-        )
-    tokens, rows = len(load_tokenizer(str(name))), len(model.get_input_embeddings().weight)
-    if tokens > rows:
-        raise InputError(
-            f"{name} has a tokenizer of {tokens:,} tokens and embeddings for {rows:,} of them",
-            "start from a model that knows all of its tokens",
         )
     if config.ohem.backward == "pruned" and not can_share_attention(trunk(model)):
         raise InputError(
@@ -80,8 +73,9 @@ def check_losses(model: Any, name: str) -> None:
     """
     hint = "models that scale or cap their logits, or whose head has a bias, cannot be mined"
     head = model.get_output_embeddings()
-    if getattr(head, "bias", None) is not None:
-        raise InputError(f"the head of {name} ({type(model).__name__}) has a bias", hint)
+    if head is None or getattr(head, "bias", None) is not None:
+        fault = "no head" if head is None else "a head with a bias"
+        raise InputError(f"{name} ({type(model).__name__}) has {fault}", hint)
     weight_VD = head_weight(model)
     before_VD = weight_VD.clone()
     try:

@@ -4,13 +4,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from tinyohem.artifacts import hash_json, is_leftover, read_json
+from tinyohem.artifacts import hash_json, is_leftover
 from tinyohem.config import RESUME_MAY_CHANGE, RunConfig
 from tinyohem.errors import InputError
 from tinyohem.progress import Progress
+from tinyohem.record import Record, read_record
 from tinyohem.training.checkpoint import newest_sound_checkpoint
 
 Resume = Literal["never", "auto", "must"]
+
+
+class StoreOfRun(Record):
+    """What a run's `config.json` says of a token store."""
+
+    ids_sha256: str
+
+
+class RunRecord(Record):
+    """What going on with a run reads of its `config.json`."""
+
+    config: dict[str, Any]
+    train: StoreOfRun
+    valid: StoreOfRun
 
 
 def default_run_dir(config: RunConfig, name: str | None) -> Path:
@@ -45,6 +60,9 @@ def find_checkpoint(
         raise InputError(f"there is no run in {run_dir} to resume", "check --out")
     if not started:
         return None
+    for name in ("checkpoints", "pools"):  # folders in them will be deleted
+        if (run_dir / name).is_symlink():
+            raise InputError(f"{run_dir / name} is a link", "link the whole run folder instead")
     _check_same_config(run_dir, config)
     checkpoint = newest_sound_checkpoint(run_dir, progress)
     if checkpoint is None and resume == "must":
@@ -55,8 +73,8 @@ def find_checkpoint(
 def _check_same_config(run_dir: Path, config: RunConfig) -> None:
     path = run_dir / "config.json"
     try:
-        old = _flat(RunConfig.model_validate(read_json(path)["config"]))
-    except (ValueError, KeyError, TypeError):
+        old = _flat(RunConfig.model_validate(read_record(path, RunRecord)["config"]))
+    except ValueError:
         raise InputError(
             f"{path} is no run's, or another version's", "choose another --out"
         ) from None
@@ -79,7 +97,7 @@ def check_same_start(run_dir: Path, record: Mapping[str, Any]) -> None:
     Raises:
         InputError: what stands behind one of the same names has changed since.
     """
-    before = read_json(run_dir / "config.json")
+    before = read_record(run_dir / "config.json", RunRecord)
     for split in ("train", "valid"):
         if before[split]["ids_sha256"] != record[split]["ids_sha256"]:
             raise InputError(

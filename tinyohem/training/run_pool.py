@@ -3,6 +3,7 @@
 pools/step_000500/    in the run folder: what the run mined itself, ahead of its step 500
 """
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -144,4 +145,9 @@ def _folder(run: Run, step: int) -> Path:
 
 def _own_pools(run: Run) -> dict[int, Path]:
     folders = (run.run_dir / "pools").glob("step_*")
-    return {int(folder.name.removeprefix("step_")): folder for folder in folders}
+    found = [(folder.name.removeprefix("step_"), folder) for folder in folders]
+    return {
+        int(step): folder
+        for step, folder in found
+        if re.fullmatch(r"\d{6,18}", step) and not folder.is_symlink()
+    }

@@ -5,6 +5,14 @@ from typing import Any
 
 from tinyohem.artifacts import append_line, atomic_file, hash_json, read_jsonl
 from tinyohem.config import RunConfig
+from tinyohem.errors import InputError
+from tinyohem.record import Record, check_record
+
+
+class LoggedRow(Record):
+    """A row of the log."""
+
+    step: int
 
 
 class Tracker:
@@ -17,7 +25,12 @@ class Tracker:
             first_step: steps already done; rows of later steps are from a lost stretch.
         """
         path = run_dir / "metrics.jsonl"
-        rows = [row for row in read_jsonl(path) if row["step"] <= first_step]
+        try:
+            rows = [check_record(row, LoggedRow) for row in read_jsonl(path)]
+        except ValueError as error:
+            hint = "bring the run's own file back"
+            raise InputError(f"{path} is damaged: {error}", hint) from None
+        rows = [row for row in rows if row["step"] <= first_step]
         with atomic_file(path) as stream:
             for row in rows:
                 append_line(stream, row)
@@ -43,12 +56,16 @@ def _start_wandb(run_dir: Path, config: RunConfig) -> Any:
         return None
     import wandb
 
-    return wandb.init(
-        project=config.tracking.project,
-        name=run_dir.name,
-        id=hash_json(str(run_dir.resolve()))[:16],  # names of runs repeat, folders do not
-        dir=str(run_dir),
-        mode=config.tracking.wandb,
-        resume="allow",
-        config=config.model_dump(),
-    )
+    try:
+        return wandb.init(
+            project=config.tracking.project,
+            name=run_dir.name,
+            id=hash_json(str(run_dir.resolve()))[:16],  # names of runs repeat, folders do not
+            dir=str(run_dir),
+            mode=config.tracking.wandb,
+            resume="allow",
+            config=config.model_dump(),
+        )
+    except wandb.errors.Error as error:  # a project's name that it does not take, no login
+        told = str(error).partition("\n")[0]
+        raise InputError(f"wandb does not start: {told}", "use --wandb off or offline") from None

@@ -1,0 +1,120 @@
+"""What the report relies on in the files that it reads, which may be another version's."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tinyohem.record import Count, Figure, Record
+from tinyohem.settings import MAX_COUNT
+
+
+class StoreOfRun(Record):
+    """What a run's record says of a token store."""
+
+    name: str = ""
+    split: str = ""
+    stories: Count = 0
+    tokens: Count = 0
+    ids_sha256: str
+
+
+class ValidStore(StoreOfRun):
+    """Of its validation stories there is more to compare."""
+
+    corpus: str
+    tokenizer: str
+
+
+class TrainingRecord(Record):
+    """What turns steps into tokens."""
+
+    batch_size: int = Field(ge=1, le=MAX_COUNT)
+    seq_len: int = Field(ge=1, le=MAX_COUNT)
+
+
+class SectionsRecord(Record):
+    """A run's config, of any version."""
+
+    __pydantic_extra__: dict[str, dict[str, Any]]
+    training: TrainingRecord
+
+
+class EnvironmentRecord(Record):
+    """Where a run ran."""
+
+    packages: dict[str, Any] | None = None
+
+
+class RunFolderRecord(Record):
+    """What the report reads of a `config.json`."""
+
+    config: SectionsRecord
+    num_steps: Count | None = None
+    num_parameters: Count = 0
+    train: StoreOfRun
+    valid: ValidStore
+    environment: EnvironmentRecord | None = None
+
+
+class EvaluationRecord(Record):
+    """What the report reads of an `eval.json`."""
+
+    loss: Figure | None = None
+    perplexity: Figure | None = None
+    bits_per_byte: Figure | None = None
+
+
+class MetricsRow(Record):
+    """A row of `metrics.jsonl`."""
+
+    __pydantic_extra__: dict[str, Figure | None]
+    step: int = Field(ge=0, le=MAX_COUNT)
+
+
+class GroupRecord(Record):
+    """A `Group` as it is kept."""
+
+    name: str
+    tokens: Count
+    loss: Figure
+    share_of_loss: Figure
+
+
+class GroupsRecord(Record):
+    """The groups of each way to make them."""
+
+    loss: list[GroupRecord]
+    frequency: list[GroupRecord]
+    difficulty: list[GroupRecord]
+
+
+class TokenRecord(BaseModel):
+    """An `InspectedToken` as it is kept."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    text: str
+    loss: Figure
+    kept: bool
+
+
+class StoryRecord(BaseModel):
+    """An `InspectedStory` as it is kept."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    title: str
+    loss: Figure
+    perplexity: Figure | None
+    ratio: Figure
+    num_tokens: int = Field(ge=1)
+    num_kept: int = Field(ge=1)
+    threshold: Figure
+    kept_loss: Figure
+    tokens: list[TokenRecord] = Field(min_length=1)
+
+
+class KeptRecord(Record):
+    """What an earlier report found; anything else is found again."""
+
+    identity: str
+    by: GroupsRecord
+    story: StoryRecord
