@@ -57,7 +57,8 @@ Tokens = Annotated[
     str | None,
     typer.Option(
         "--tokens",
-        help="Budget in tokens (4M, 12.8M) or times the parameters (20x, 192x); default: 20x",
+        help="Budget in tokens (4M, 12.8M), times the parameters (20x, 192x) or the corpus "
+        "(1epoch); default: 20x",
     ),
 ]
 ScoredModel = Annotated[

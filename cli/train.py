@@ -25,6 +25,16 @@ def train(
     clean: options.Clean = None,
     tokenizer: options.Tokenizer = None,
     model: options.Model = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            "--init-from",
+            help="Start from a trained model, with its shape and tokenizer: run folder, "
+            "checkpoint, transformers folder or Hub id (safetensors only). Unless set, training "
+            "is then AdamW at 5e-5, as transformers' Trainer tunes (the rates for random weights "
+            "would wipe out what it knows), over one epoch; default: random weights",
+        ),
+    ] = None,
     tokens: options.Tokens = None,
     steps: Annotated[
         int | None,
@@ -242,6 +252,7 @@ def train(
         "data.clean": clean,
         "tokenizer.name": tokenizer,
         "model.preset": model,
+        "model.init_from": init_from,
         "training.tokens": tokens,
         "training.steps": steps,
         "training.seed": seed,

@@ -249,17 +249,19 @@ class TestTokens:
             ("192x", 384_000),
             ("0.5x", 1_000),
             (" 4M ", 4_000_000),
+            ("1epoch", 500),
+            ("2.5epochs", 1_250),
         ],
     )
     def test_budgets(self, text: str, tokens: int) -> None:
-        assert parse_tokens(text, num_parameters=2_000) == tokens
+        assert parse_tokens(text, num_parameters=2_000, num_tokens=500) == tokens
 
     @pytest.mark.parametrize(
         "text", ["", "0", "0M", "-4M", "4T", "M", "4 M", "1e6", "x20", "4MM", "nan", "inf", ".5M"]
     )
     def test_what_is_no_budget(self, text: str) -> None:
         with pytest.raises(InputError, match="is not a number of tokens"):
-            parse_tokens(text, num_parameters=2_000)
+            parse_tokens(text, num_parameters=2_000, num_tokens=500)
 
 
 class TestFrozen:

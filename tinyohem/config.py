@@ -32,17 +32,35 @@ class TokenizerConfig(Section):
 class ModelConfig(Section):
     """A preset by parameter count; the other keys override single dimensions of it."""
 
-    preset: Literal["260k", "0.5m", "1m", "2m", "5m", "15m"] = "2m"
+    preset: Literal["260k", "0.5m", "1m", "2m", "5m", "15m"] | None = "2m"
     hidden_size: int | None = Field(None, ge=8, le=2**16)
     num_layers: int | None = Field(None, ge=1, le=1_000)
     num_heads: int | None = Field(None, ge=1, le=2**16)
     intermediate_size: int | None = Field(None, ge=1, le=2**20)
+    init_from: str | None = None  # run, folder or Hub id to start from, in place of all the others
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_trained_model_has_its_shape(cls, tree: Any) -> Any:
+        if not isinstance(tree, Mapping) or tree.get("init_from") is None:
+            return tree
+        given = [key for key, value in tree.items() if key != "init_from" and value is not None]
+        if given:
+            raise ValueError(f"init_from brings its own shape: leave out {', '.join(given)}")
+        return {"preset": None, **tree}
+
+    @model_validator(mode="after")
+    def _there_is_a_shape(self) -> Self:
+        if self.preset is None and self.init_from is None:
+            raise ValueError("name a preset or init_from")
+        return self
 
 
 class TrainingConfig(Section):
     """Budget, batch, and how often things happen (in optimizer steps)."""
 
-    tokens: str = "20x"  # a count (`4M`) or a multiple of the model's parameters (`20x`)
+    # A count (`4M`), a multiple of the model's parameters (`20x`) or of the corpus (`1epoch`).
+    tokens: str = "20x"
     steps: int | None = Field(None, ge=1, le=MAX_COUNT)  # overrides `tokens`
     seconds: float | None = Field(None, gt=0)  # of training, overrides both; not repeatable
     free_selection: bool = False  # `seconds` leaves out what selection costs
@@ -65,7 +83,7 @@ class TrainingConfig(Section):
     @field_validator("tokens")
     @classmethod
     def _tokens_parse(cls, text: str) -> str:
-        parse_tokens(text, num_parameters=1)
+        parse_tokens(text, num_parameters=1, num_tokens=1)
         return text
 
     @model_validator(mode="after")
@@ -132,6 +150,15 @@ class TrackingConfig(Section):
     project: str = "tinyohem"
 
 
+# Defaults of a run with `model.init_from`, ahead of the sections' own. Optimizer and learning rate
+# are those of transformers' Trainer: the rates that serve random weights, a hundred times as high,
+# wipe out what a model has learned. Twenty tokens a parameter is a rule for training from scratch.
+FINE_TUNING: dict[str, dict[str, Any]] = {
+    "training": {"tokens": "1epoch"},
+    "optim": {"optimizer": "adamw", "lr": 5e-5},
+}
+
+
 class RunConfig(Section):
     """Everything that decides what a run does."""
 
@@ -143,6 +170,20 @@ class RunConfig(Section):
     ohem: OhemConfig = OhemConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_trained_model_is_tuned(cls, tree: Any) -> Any:
+        """Give a run that starts from a trained model its tokenizer and gentler defaults."""
+        model = tree.get("model") if isinstance(tree, Mapping) else None
+        init_from = model.get("init_from") if isinstance(model, Mapping) else None
+        if init_from is None:
+            return tree
+        tokenizer = tree.get("tokenizer", {})
+        if tokenizer.get("name") not in (None, init_from):
+            raise ValueError("model.init_from brings its own tokenizer: leave out tokenizer.name")
+        tuned = {section: {**own, **tree.get(section, {})} for section, own in FINE_TUNING.items()}
+        return {**tree, **tuned, "tokenizer": {**tokenizer, "name": init_from}}
 
     @model_validator(mode="after")
     def _a_plan_has_a_length(self) -> Self:

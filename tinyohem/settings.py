@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tinyohem.errors import InputError
 
-_TOKEN_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[xkKmMbB]?)")
+_TOKEN_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[xkmb]|epochs?|)", re.IGNORECASE)
 MAX_COUNT = 10**15  # of tokens or steps: beyond any run, within 64 bits whatever it is scaled by
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
@@ -22,16 +22,24 @@ class Section(BaseModel):
     )
 
 
-def parse_tokens(text: str, num_parameters: int, key: str = "training.tokens") -> int:
-    """Return how many tokens `text` names: `4M`, `12.8M`, `250000`, or `20x` a parameter."""
+def parse_tokens(
+    text: str, num_parameters: int, num_tokens: int, key: str = "training.tokens"
+) -> int:
+    """Return how many tokens `text` names: `4M`, `250000`, `20x` a parameter, `3epochs`.
+
+    Args:
+        num_parameters: of the model.
+        num_tokens: of the training corpus.
+    """
     parsed = _TOKEN_BUDGET.fullmatch(text.strip().replace("_", ""))
     number = float(parsed["number"]) if parsed else 0.0
     if not parsed or number <= 0:
         raise InputError(
             f"{key} = {text!r} is not a number of tokens",
-            "write a count such as 4M or 250k, or a multiple of the parameters such as 20x",
+            "write a count such as 4M or 250k, a multiple of the parameters such as 20x, or 1epoch",
         )
     if number > MAX_COUNT:
         raise InputError(f"{key} = {text[:40]!r} is too large", "write a count such as 4M")
     unit = parsed["unit"].lower()
-    return round(number * (num_parameters if unit == "x" else _UNITS[unit]))
+    units = {**_UNITS, "x": num_parameters, "epoch": num_tokens, "epochs": num_tokens}
+    return round(number * units[unit])

@@ -41,7 +41,8 @@ def model_shape(config: "ModelConfig") -> Shape:
     Raises:
         InputError: the hidden size does not divide into heads of an even size.
     """
-    own = config.model_dump(exclude={"preset"}, exclude_none=True)
+    assert config.preset is not None  # a model that a run starts from has its own shape
+    own = config.model_dump(exclude={"preset", "init_from"}, exclude_none=True)
     shape = replace(PRESETS[config.preset], **own)
     if shape.hidden_size % (2 * shape.num_heads):
         raise InputError(

@@ -234,7 +234,9 @@ def test_keeping_all_by_min_kept_is_the_plain_step(scope: str, backward: str) ->
     ],
 )
 def test_the_way_of_a_step(ratio: float, config: dict[str, Any], way: str) -> None:
-    assert choose_way(OhemConfig(**config), ratio) == way
+    for shares, expected in ((True, way), (False, "plain")):
+        parts = Trunk(None, shares, lambda: None, lambda: None)
+        assert choose_way(OhemConfig(**config), ratio, parts) == expected
 
 
 @pytest.mark.parametrize(

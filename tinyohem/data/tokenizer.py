@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tinyohem.errors import InputError, TinyohemError
+from tinyohem.folders import model_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -50,7 +51,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokeniz
 
 
 def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
-    """Load a fast tokenizer from a folder or a Hub id.
+    """Load a fast tokenizer from a folder, a run or a Hub id.
 
     Raises:
         InputError: it is not there, or it has no compiled (`tokenizers`) form.
@@ -59,7 +60,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
 
     hint = "give a folder that holds tokenizer.json, or a Hub id while the Hub can be reached"
     with foreign_files(f"cannot load the tokenizer {name!r}", hint):
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(model_folder(name), trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(
             f"the tokenizer {name!r} has no tokenizer.json",

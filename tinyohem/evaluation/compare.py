@@ -100,8 +100,7 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
         pick_device(config.training.device)
     data = prepare_data(configs[0].data, configs[0].tokenizer, progress)
     budgets = [
-        (budget_steps(config, len(data.tokenizer)) * config.training.tokens_per_step, config)
-        for config in configs
+        (budget_steps(config, data) * config.training.tokens_per_step, config) for config in configs
     ]
     first, _ = budgets[0]
     for arm, (tokens, config) in zip(comparison.arms, budgets, strict=True):

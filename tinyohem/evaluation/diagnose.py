@@ -26,7 +26,6 @@ from tinyohem.evaluation.diagnostics import (
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.evaluation.source import Evaluation, run_config, trained_on
 from tinyohem.progress import SILENT, Progress
-from tinyohem.training.checkpoint import resolve_model_folder
 from tinyohem.training.plan import score_table
 
 By = Literal["loss", "frequency", "difficulty"]
@@ -149,7 +148,7 @@ def _train_counts(evaluation: Evaluation, progress: Progress) -> NDArray[np.int6
             f"{evaluation.name} is no run, so no training split is known to count tokens in",
             "name the folder of a run, or leave out --by frequency",
         )
-    own_tokenizer = TokenizerConfig(name=str(resolve_model_folder(Path(evaluation.name))))
+    own_tokenizer = TokenizerConfig(name=evaluation.name)
     train = prepare_data(config.data, own_tokenizer, progress).train
     if train.manifest["ids_sha256"] != trained_on(evaluation.name):
         raise InputError(

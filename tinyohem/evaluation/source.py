@@ -12,11 +12,11 @@ from tinyohem.data.records import checked_text
 from tinyohem.data.tokenizer import foreign_files, load_tokenizer, start_id
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
+from tinyohem.folders import model_folder
 from tinyohem.progress import SILENT, Progress
 from tinyohem.record import Record, read_record
 from tinyohem.runtime import pick_device
-from tinyohem.training.checkpoint import resolve_model_folder
-from tinyohem.training.model import load_causal_lm
+from tinyohem.training.model import context_length, load_causal_lm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -34,24 +34,26 @@ class Source:
     max_seq_len: int  # tokens of context the model was made for
 
 
-def load_source(name: str, device: str = "auto") -> Source:
+def load_source(name: str, device: str = "auto", dtype: torch.dtype | None = None) -> Source:
     """Load a model by the name of its run folder, checkpoint, transformers folder or Hub id.
+
+    Args:
+        dtype: of the parameters; default: as they are saved.
 
     Raises:
         InputError: there is no such model, or it is a run that has not finished.
     """
     from transformers import GenerationConfig
 
-    folder = model_folder(name)
-    model = load_causal_lm(folder).to(pick_device(device)).eval()
-    tokenizer = load_tokenizer(folder)
+    model = load_causal_lm(model_folder(name), dtype).to(pick_device(device)).eval()
+    tokenizer = load_tokenizer(name)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise InputError(
             f"the tokenizer of {name} has {len(tokenizer):,} tokens, its model only {rows:,}",
             "a model and its tokenizer come from one folder: fetch or export both again",
         )
-    max_seq_len = getattr(model.config, "max_position_embeddings", None) or _UNBOUNDED_SEQ_LEN
+    max_seq_len = context_length(model) or _UNBOUNDED_SEQ_LEN
     if not isinstance(max_seq_len, int) or max_seq_len < 2:
         raise InputError(
             f"{name} has no length of context: max_position_embeddings is {max_seq_len!r}",
@@ -62,21 +64,6 @@ def load_source(name: str, device: str = "auto") -> Source:
     ends = model.generation_config.eos_token_id
     model.generation_config = GenerationConfig(eos_token_id=ends)
     return Source(model, tokenizer, max_seq_len)
-
-
-def model_folder(name: str) -> str:
-    """Return the folder that transformers loads for a name, or the Hub id that it is.
-
-    Raises:
-        InputError: it is a run that has not finished.
-    """
-    path = Path(name)
-    if (path / "checkpoints").is_dir() and not (path / "model").is_dir():
-        raise InputError(
-            f"the run {name} has not finished",
-            f"resume it, or name a checkpoint: {path / 'checkpoints' / 'latest'}",
-        )
-    return str(resolve_model_folder(path)) if path.exists() else name
 
 
 @dataclass(frozen=True)
@@ -105,13 +92,13 @@ def open_evaluation(
 
     Args:
         dataset: default: what the run was validated on.
-        seq_len: context in tokens; default: the model's own.
+        seq_len: context in tokens; default: what the run was trained with, else the model's own.
 
     Raises:
         InputError: `seq_len` is beyond the model's, or no data set is named or known.
     """
     source = load_source(name, device)
-    seq_len = seq_len or source.max_seq_len
+    seq_len = seq_len or trained_seq_len(name) or source.max_seq_len
     if seq_len > source.max_seq_len:
         raise InputError(
             f"a context of {seq_len:,} tokens is beyond the model's {source.max_seq_len:,}",
@@ -163,6 +150,15 @@ def trained_on(name: str) -> str | None:
     record = read_record(Path(name) / "config.json", Record)
     train = record.get("train")
     return train.get("ids_sha256") if isinstance(train, dict) else None
+
+
+def trained_seq_len(name: str) -> int | None:
+    """Return the sequence length that a run was trained with, None where it is no run.
+
+    A run that began from another model may have been trained with less than that one's context.
+    """
+    config = run_config(name)
+    return config.training.seq_len if config else None
 
 
 def generate(

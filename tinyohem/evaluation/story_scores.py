@@ -18,7 +18,7 @@ from tinyohem.difficulty.metrics import fertility
 from tinyohem.difficulty.table import Metric, ScoreTable
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.perplexity import story_token_losses
-from tinyohem.evaluation.source import Source, model_folder
+from tinyohem.evaluation.source import Source
 from tinyohem.progress import SILENT, Progress
 from tinyohem.training.checkpoint import tokens_seen
 from tinyohem.training.model import weights_hash
@@ -41,7 +41,7 @@ def load_tokenizer_of(name: str) -> "PreTrainedTokenizerFast":
     Raises:
         InputError: there is none.
     """
-    return load_tokenizer(model_folder(name))
+    return load_tokenizer(name)
 
 
 def add_fertility(

@@ -55,9 +55,9 @@ class OhemConfig(Section):
         """Take `1M` as well as 1000000."""
         if not isinstance(age, str):
             return age
-        if "x" in age.lower():
+        if age.strip().lower().endswith(("x", "epoch", "epochs")):
             raise ValueError("write a count of tokens such as 1M")
-        return parse_tokens(age, num_parameters=0, key="ohem.pool_max_age")
+        return parse_tokens(age, num_parameters=0, num_tokens=0, key="ohem.pool_max_age")
 
     @model_validator(mode="before")
     @classmethod

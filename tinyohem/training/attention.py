@@ -115,6 +115,17 @@ class Memory:
         return kept.splice(key, key_all), kept.splice(value, value_all)
 
 
+def can_share_attention(trunk: Any) -> bool:
+    """Whether `shared_attention` serves a trunk: a Llama whose positions are encoded one by one.
+
+    Some rotary encodings depend on the last position of the call, which not every call has.
+    """
+    from transformers import LlamaModel
+
+    varying = ("dynamic", "longrope")
+    return type(trunk) is LlamaModel and trunk.rotary_emb.rope_type not in varying
+
+
 @contextmanager
 def shared_attention(trunk: Any) -> Iterator[None]:
     """Let calls of `trunk`, a transformers Llama, take `memory` and `kept` inside the block.

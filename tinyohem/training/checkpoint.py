@@ -9,7 +9,6 @@ checkpoints/latest          name of the newest folder
 checkpoints/best            name of the folder with the lowest validation loss
 """
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,12 +21,13 @@ from torch.optim import Optimizer
 
 from tinyohem.artifacts import atomic_file, atomic_folder, hash_files, write_sealed
 from tinyohem.errors import InputError
+from tinyohem.folders import STEP_NAME, follow, pointed_at, resolve_model_folder
 from tinyohem.progress import Progress
 from tinyohem.record import Count, Figure, Record, read_record
+from tinyohem.training.model import load_causal_lm
 
 _MINING = "mining:"  # ahead of the names of what mining remembers
 _TENSORS = ("model/model.safetensors", "optimizer.safetensors")
-_STEP_NAME = re.compile(r"step_[0-9]{6,12}")
 
 
 @dataclass
@@ -90,7 +90,7 @@ def save_checkpoint(
         _write_pointer(folder / pointer, path.name)
     # Later steps are damaged ones that a resumption passed over.
     whole = [p for p in _step_folders(run_dir) if _step(p) <= state.step]
-    keep = {_pointed(folder / "best"), *whole[-keep_last:]}
+    keep = {pointed_at(folder / "best"), *whole[-keep_last:]}
     for old in _step_folders(run_dir):
         if old not in keep:
             shutil.rmtree(old)
@@ -148,10 +148,10 @@ def _load(
 ) -> tuple[RunState, dict[str, Tensor]]:
     from safetensors.torch import load_file
 
-    weights = load_file(path / "model" / "model.safetensors")
+    # Through transformers, which saves some architectures under other names than it trains them.
+    weights = load_causal_lm(str(path / "model"), torch.float32).state_dict()
     loaded = model.load_state_dict(weights, strict=False)
-    # A tied head is stored once, under the embedding's name.
-    if loaded.unexpected_keys or set(loaded.missing_keys) - {"lm_head.weight"}:
+    if loaded.unexpected_keys or loaded.missing_keys:
         raise InputError(f"{path} holds another model's weights", "choose another --out")
     tensors = load_file(path / "optimizer.safetensors")
     torch.set_rng_state(tensors.pop("rng.cpu"))
@@ -194,7 +194,7 @@ def saved_states(run_dir: Path) -> list[RunState]:
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """Return the checkpoint that `latest` names, or the newest one where that is lost."""
     newest = _step_folders(run_dir)[-1:]
-    return _pointed(run_dir / "checkpoints" / "latest") or (newest[0] if newest else None)
+    return pointed_at(run_dir / "checkpoints" / "latest") or (newest[0] if newest else None)
 
 
 def checkpoint_of(path: Path, progress: Progress) -> Path | None:
@@ -205,7 +205,7 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
     Raises:
         InputError: it is damaged, or a run that has none yet.
     """
-    path = _follow(path)
+    path = follow(path)
     if (path / "checkpoints").is_dir():
         newest = newest_sound_checkpoint(path, progress)
         if newest is None:
@@ -217,12 +217,6 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
     if fault is not None:
         raise InputError(f"checkpoint {path} is damaged ({fault})", "choose another one")
     return path
-
-
-def resolve_model_folder(path: Path) -> Path:
-    """Return the folder that transformers can load: of a run, a checkpoint, or `path` itself."""
-    path = _follow(path)
-    return path / "model" if (path / "model" / "config.json").exists() else path
 
 
 def tokens_seen(path: Path) -> int | None:
@@ -284,7 +278,7 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _step_folders(run_dir: Path) -> list[Path]:
     found = (run_dir / "checkpoints").glob("step_*")
-    own = (path for path in found if _STEP_NAME.fullmatch(path.name) and not path.is_symlink())
+    own = (path for path in found if STEP_NAME.fullmatch(path.name) and not path.is_symlink())
     return sorted(own, key=_step)
 
 
@@ -310,27 +304,3 @@ def _fault(path: Path) -> str | None:
 def _write_pointer(path: Path, name: str) -> None:
     with atomic_file(path) as stream:
         stream.write(f"{name}\n".encode())
-
-
-def _pointed(pointer: Path) -> Path | None:
-    """Return the checkpoint that `latest` or `best` names; None where that is lost or damaged.
-
-    A name is a folder's beside the pointer: it cannot lead elsewhere.
-    """
-    try:
-        name = pointer.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return None
-    folder = pointer.parent / name
-    own = _STEP_NAME.fullmatch(name) and folder.is_dir() and not folder.is_symlink()
-    return folder if own else None
-
-
-def _follow(path: Path) -> Path:
-    """Return the checkpoint that a path stands for if it is `latest` or `best`, else the path."""
-    if path.name not in ("latest", "best") or not path.is_file():
-        return path
-    folder = _pointed(path)
-    if folder is None:
-        raise InputError(f"{path} names no checkpoint", "give one of the folders beside it")
-    return folder

@@ -8,8 +8,9 @@ from tinyohem.config import RunConfig
 from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.progress import SILENT, Progress
-from tinyohem.shapes import model_shape
+from tinyohem.training.model import parameter_count
 from tinyohem.training.plan import Plan, budget_steps, make_plan
+from tinyohem.training.pretrained import load_pretrained
 from tinyohem.training.run_pool import open_run_pool
 
 _SHOWN_WINDOWS = 3
@@ -35,16 +36,18 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
     Raises:
         InputError: whatever would stop the run itself before its first step.
     """
+    if config.model.init_from is not None:
+        load_pretrained(config)
     data = prepare_data(config.data, config.tokenizer, progress)
-    training, vocab_size = config.training, len(data.tokenizer)
-    num_steps = budget_steps(config, vocab_size)
+    training = config.training
+    num_steps = budget_steps(config, data)
     pool = open_run_pool(config, data.train, num_steps)
     plan = make_plan(config, data, num_steps, pool, progress)
     schedule = config.ohem.keep_schedule()
     num_draws = num_steps * training.batch_size
     shown = min(_SHOWN_WINDOWS, num_draws)
     return DryRun(
-        num_parameters=model_shape(config.model).num_parameters(vocab_size),
+        num_parameters=parameter_count(config.model, len(data.tokenizer)),
         num_steps=num_steps,
         num_tokens=num_steps * training.tokens_per_step,
         epochs=num_steps * training.tokens_per_step / data.train.num_tokens,

@@ -33,14 +33,15 @@ from tinyohem.shapes import model_shape
 from tinyohem.training.checkpoint import RunState, export_model, load_checkpoint
 from tinyohem.training.events import due, log, require_finite, save, skip, validate
 from tinyohem.training.meter import Meter, is_sound
-from tinyohem.training.model import build_model, head_weight, trunk
+from tinyohem.training.model import build_model, head_weight, trunk, weights_hash
 from tinyohem.training.optim import build_optimizers, learning_rate, update
 from tinyohem.training.passes import Trunk
 from tinyohem.training.plan import budget_steps, keep_plan, make_plan
+from tinyohem.training.pretrained import load_pretrained
 from tinyohem.training.ranks import ALONE, Ranks
 from tinyohem.training.reference import build_reference
 from tinyohem.training.run import Budget, Run
-from tinyohem.training.run_folder import Resume, check_same_data, find_checkpoint
+from tinyohem.training.run_folder import Resume, check_same_start, find_checkpoint
 from tinyohem.training.run_pool import open_run_pool, pool_is_due, refresh_pool, reopen_pool
 from tinyohem.training.step import training_step
 from tinyohem.training.tracking import Tracker
@@ -73,14 +74,15 @@ def _train(
     device = ranks.pick_device(config.training.device)
     num_passes = ranks.num_passes(config.training)
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
+    pretrained = load_pretrained(config, progress) if config.model.init_from else None
     with ranks.lead_first():
         if ranks.leads:
             drop_leftovers(run_dir, run_dir / "checkpoints")
         data = prepare_data(config.data, config.tokenizer, progress)
-        run = _set_up(config, run_dir, device, data, ranks, progress)
+        run = _set_up(config, run_dir, device, data, pretrained, ranks, progress)
     record = _record(run)
     if checkpoint is not None:
-        check_same_data(run_dir, data, run.pool)
+        check_same_start(run_dir, record)
         _go_on_from(checkpoint, run)
         progress.note(f"resuming from {checkpoint}")
     ranks.require_same({**record, "environment": None, "step": run.state.step}, run.model)
@@ -107,16 +109,18 @@ def _set_up(
     run_dir: Path,
     device: torch.device,
     data: Prepared,
+    model: Any,
     ranks: Ranks,
     progress: Progress,
 ) -> Run:
-    training = config.training
-    shape, vocab_size = model_shape(config.model), len(data.tokenizer)
-    num_steps = budget_steps(config, vocab_size)
+    """Lay out a run of a pretrained model, or of a new one where there is none."""
+    training, vocab_size = config.training, len(data.tokenizer)
+    num_steps = budget_steps(config, data)
     pool = open_run_pool(config, data.train, num_steps)
-    model = build_model(
-        shape, vocab_size, training.seq_len, start_id(data.tokenizer), training.seed
-    ).to(device)
+    if model is None:
+        shape, start = model_shape(config.model), start_id(data.tokenizer)
+        model = build_model(shape, vocab_size, training.seq_len, start, training.seed)
+    model = model.to(device)
     return Run(
         config=config,
         run_dir=run_dir,
@@ -160,6 +164,7 @@ def _record(run: Run) -> dict[str, Any]:
         "valid": run.data.valid.manifest,
         "plan": run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
         "pool": run.pool.hash if run.pool else None,
+        "init_sha256": weights_hash(run.model) if run.config.model.init_from else None,
         "environment": environment(run.device) | {"ranks": run.ranks.size},
     }
 

@@ -16,7 +16,7 @@ from tinyohem.data.batches import Batch, labelled, make_batch, plan_windows
 from tinyohem.data.prepare import prepare_data
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError, RunError
-from tinyohem.evaluation.source import load_source, model_folder, run_config
+from tinyohem.evaluation.source import load_source, run_config, trained_seq_len
 from tinyohem.locks import sole_writer
 from tinyohem.ohem.pool import (
     MANIFEST_FILE,
@@ -32,6 +32,7 @@ from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import StopRequest
 from tinyohem.training.checkpoint import checkpoint_of, tokens_seen
 from tinyohem.training.model import weights_hash
+from tinyohem.training.pretrained import check_losses
 from tinyohem.training.reference import model_losses
 
 _CPU_PASS_TOKENS = 1 << 13
@@ -63,8 +64,8 @@ def mine_run(
         name: a run (its newest checkpoint), one checkpoint, a transformers folder or a Hub id.
         data: keys of `DataConfig` that the user gave. The others are the run's own, unless
             another data set is named.
-        seq_len: tokens of a window; default: the model's longest context, which is the sequence
-            length that a run was trained with.
+        seq_len: tokens of a window; default: what the run was trained with, else the model's
+            longest context.
 
     Raises:
         InputError: there is no such model or data set, or `out` holds something else.
@@ -73,14 +74,15 @@ def mine_run(
     checkpoint = checkpoint_of(Path(name), progress)
     folder = str(checkpoint or name)
     source = load_source(folder, device)
-    seq_len = seq_len or source.max_seq_len
+    check_losses(source.model, name)
+    run_dir = checkpoint.parents[1] if checkpoint else Path(name)
+    seq_len = seq_len or trained_seq_len(str(run_dir)) or source.max_seq_len
     if not 2 <= seq_len <= source.max_seq_len:
         raise InputError(
             f"windows of {seq_len:,} tokens do not fit the model's context",
             f"use --seq-len {source.max_seq_len} or less, at least 2",
         )
-    run_dir = checkpoint.parents[1] if checkpoint else Path(name)
-    tokenizer = TokenizerConfig(name=model_folder(folder))
+    tokenizer = TokenizerConfig(name=folder)
     store = prepare_data(_data_config(run_dir, data), tokenizer, progress).train
     plan_windows(store, seq_len, seed=0)  # refuses what is shorter than one
     with sole_writer(out, progress=progress):

@@ -1,14 +1,17 @@
 """Models built as transformers Llamas, or loaded; how to find trunk and head in one."""
 
 import hashlib
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from tinyohem.config import ModelConfig
 from tinyohem.data.tokenizer import foreign_files
-from tinyohem.shapes import Shape
+from tinyohem.folders import model_folder
+from tinyohem.shapes import Shape, model_shape
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -17,6 +20,23 @@ if TYPE_CHECKING:
 _MAX_LAYERS = 1_000
 _PARAMETERS_PER_BYTE = 4  # quantized to two bits
 _FREE_PARAMETERS = 1_000_000
+
+
+def parameter_count(config: ModelConfig, vocab_size: int) -> int:
+    """Return how many parameters a run's model has, without building it.
+
+    Raises:
+        InputError: there is no such shape, or no model to start from.
+    """
+    if config.init_from is None:
+        return model_shape(config).num_parameters(vocab_size)
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = model_folder(config.init_from)
+    with _loading(folder), torch.device("meta"):  # dimensions without memory
+        described = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(described, trust_remote_code=False)
+        return int(model.num_parameters())
 
 
 def build_model(
@@ -72,23 +92,33 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_causal_lm(folder: str) -> Any:
-    """Load any causal LM from a folder or the Hub; never runs code that comes with it.
+def context_length(model: Any) -> int | None:
+    """Return the tokens of context that a causal LM was made for, None where nothing says it."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def load_causal_lm(folder: str, dtype: torch.dtype | None = None) -> Any:
+    """Load any causal LM from a folder or the Hub.
+
+    Never runs code that comes with it, and reads no pickled weights.
+
+    Args:
+        dtype: of its parameters; default: as they are saved.
 
     Raises:
-        InputError: there is no such model, or its files are damaged.
+        InputError: there is no such model, or its files are damaged or do not hold all of it.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     _silence_transformers()
-    hint = "give a run folder, a checkpoint, a transformers folder, or a Hub id"
-    with foreign_files(f"cannot load a language model from {folder!r}", hint):
+    with _loading(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _check_config(Path(folder), config)
         # Pickled weights are left alone, even where they are the only ones.
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
+            dtype=dtype or "auto",
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
@@ -124,6 +154,11 @@ def _check_config(folder: Path, config: Any) -> None:
             f"its config declares {model.num_parameters():,} parameters, its files hold only "
             f"{stored:,} bytes"
         )
+
+
+def _loading(folder: str) -> AbstractContextManager[None]:
+    hint = "give a run folder, a checkpoint, a transformers folder, or a Hub id"
+    return foreign_files(f"cannot load a language model from {folder!r}", hint)
 
 
 def _silence_transformers() -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tinyohem.data.batches import Batch
 from tinyohem.ohem.config import OhemConfig
-from tinyohem.training.attention import Kept, Memory, shared_attention
+from tinyohem.training.attention import Kept, Memory, can_share_attention, shared_attention
 
 Way = Literal["plain", "below", "pruned"]
 
@@ -33,8 +33,10 @@ _BELOW_PAYS_UNTIL = 0.65
 _PRUNED_PAYS_UNTIL = 0.65
 
 
-def choose_way(config: OhemConfig, keep_ratio: float) -> Way:
-    """Return the cheapest way that the recipe allows at this keep ratio."""
+def choose_way(config: OhemConfig, keep_ratio: float, trunk: "Trunk") -> Way:
+    """Return the cheapest way that trunk and recipe allow at this keep ratio."""
+    if not trunk.shares_attention:
+        return "plain"
     if config.backward == "pruned" and keep_ratio <= _PRUNED_PAYS_UNTIL:
         return "pruned"
     # Under `adaptive` the ratio is a lower bound only.
@@ -43,11 +45,12 @@ def choose_way(config: OhemConfig, keep_ratio: float) -> Way:
 
 @dataclass(frozen=True)
 class Trunk:
-    """A transformers Llama without its head, and what runs it, compiled or not."""
+    """A causal LM of transformers without its head, and what runs it, compiled or not."""
 
     module: Any
+    shares_attention: bool  # whether it can run other ways than `plain`
     run: Callable[..., Any]
-    run_last: Callable[..., Tensor]  # the last layer and the norm behind it
+    run_last: Callable[..., Tensor]  # the last layer and the norm behind it; unless `plain`
 
     @classmethod
     def of(cls, module: Any, *, compiled: bool = False) -> Self:
@@ -56,9 +59,10 @@ class Trunk:
         def run_last(hidden: Tensor, **options: Any) -> Tensor:
             return module.norm(module.layers[-1](hidden, **options))
 
+        shares = can_share_attention(module)
         if compiled:
-            return cls(module, torch.compile(module), torch.compile(run_last))
-        return cls(module, module, run_last)
+            return cls(module, shares, torch.compile(module), torch.compile(run_last))
+        return cls(module, shares, module, run_last)
 
 
 class Passes:

@@ -19,18 +19,18 @@ from tinyohem.locks import sole_writer
 from tinyohem.ohem.pool import Pool
 from tinyohem.progress import Progress
 from tinyohem.settings import parse_tokens
-from tinyohem.shapes import model_shape
+from tinyohem.training.model import parameter_count
 
 PLAN_FOLDER = "plan"
 
 Plan = WindowPlan | HardWindowPlan | CurriculumPlan
 
 
-def budget_steps(config: RunConfig, vocab_size: int) -> int:
+def budget_steps(config: RunConfig, data: Prepared) -> int:
     """Return the optimizer steps that the token budget buys, at least one."""
     training = config.training
-    parameters = model_shape(config.model).num_parameters(vocab_size)
-    tokens = parse_tokens(training.tokens, parameters)
+    parameters = parameter_count(config.model, len(data.tokenizer))
+    tokens = parse_tokens(training.tokens, parameters, data.train.num_tokens)
     return training.steps or max(1, tokens // training.tokens_per_step)
 
 

@@ -42,7 +42,7 @@ class Run:
     device: torch.device
     data: Prepared
     plan: Plan
-    model: Any  # transformers' LlamaForCausalLM
+    model: Any  # a causal LM of transformers
     optimizers: list[torch.optim.Optimizer]
     mining: Mining
     pool: Pool | None

@@ -1,13 +1,12 @@
 """The run folder: who may write into it, and what a resumed run may change."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from tinyohem.artifacts import hash_json, is_leftover
 from tinyohem.config import RESUME_MAY_CHANGE, RunConfig
-from tinyohem.data.prepare import Prepared
 from tinyohem.errors import InputError
-from tinyohem.ohem.pool import Pool
 from tinyohem.progress import Progress
 from tinyohem.record import Record, read_record
 from tinyohem.training.checkpoint import newest_sound_checkpoint
@@ -32,7 +31,8 @@ class RunRecord(Record):
 def default_run_dir(config: RunConfig, name: str | None) -> Path:
     """Return `runs/<recipe or model>-<hash>`: the same command finds its own run again."""
     deciding = {k: v for k, v in _flat(config).items() if k not in RESUME_MAY_CHANGE}
-    label = Path(name).stem if name else f"{config.model.preset}-ohem{config.ohem.ratio:g}"
+    model = config.model.preset or Path(config.model.init_from or "").name
+    label = Path(name).stem if name else f"{model}-ohem{config.ohem.ratio:g}"
     return Path("runs") / f"{label}-{hash_json(deciding)[:8]}"
 
 
@@ -88,22 +88,29 @@ def _check_same_config(run_dir: Path, config: RunConfig) -> None:
         )
 
 
-def check_same_data(run_dir: Path, data: Prepared, pool: Pool | None) -> None:
-    """Refuse to go on with other tokens or another pool than those that the run began with.
+def check_same_start(run_dir: Path, record: Mapping[str, Any]) -> None:
+    """Refuse to go on from other tokens, weights or another pool than those a run began with.
+
+    Args:
+        record: what `config.json` would say of the run as it is now.
 
     Raises:
-        InputError: the files, the tokenizer or the pool behind the same names have changed since.
+        InputError: what stands behind one of the same names has changed since.
     """
-    record = read_record(run_dir / "config.json", RunRecord)
-    for split, store in (("train", data.train), ("valid", data.valid)):
-        then, now = record[split]["ids_sha256"], store.manifest["ids_sha256"]
-        if then != now:
+    before = read_record(run_dir / "config.json", RunRecord)
+    for split in ("train", "valid"):
+        if before[split]["ids_sha256"] != record[split]["ids_sha256"]:
             raise InputError(
                 f"{run_dir} was made with other stories or another tokenizer: "
                 f"the {split} split has changed",
                 "bring the old files back, or choose another --out",
             )
-    if pool is not None and record.get("pool") != pool.hash:
+    if before.get("init_sha256") != record["init_sha256"]:
+        raise InputError(
+            f"{run_dir} began from other weights: those of model.init_from have changed",
+            "bring the old ones back, or choose another --out",
+        )
+    if record["pool"] and before.get("pool") != record["pool"]:
         raise InputError(
             f"{run_dir} was made with another pool: the one in its place has changed",
             "bring the old one back, or choose another --out",

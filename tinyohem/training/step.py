@@ -77,7 +77,7 @@ def training_step(
     labels_BT = ranks.gather(torch.cat([batch.labels for batch in micro_batches]))
     valid_BT = labels_BT != IGNORE_INDEX
     reads_first = mining.reads_first(keep_ratio)
-    way = choose_way(config, keep_ratio) if reads_first else "plain"
+    way = choose_way(config, keep_ratio, trunk) if reads_first else "plain"
     with timers.get("trunk", _UNTIMED):
         passes = Passes(way, trunk, micro_batches, precision)
 
