@@ -147,6 +147,7 @@ class TestHelp:
         keys = KEY_OF_OPTION | {
             "--valid": "data.valid",
             "--tokenizer": "tokenizer.name",
+            "--init-from": "model.init_from",
             "--steps": "training.steps",
             "--ohem-score": "ohem.score",
             "--ohem-weight": "ohem.weight",
@@ -164,6 +165,7 @@ class TestHelp:
             "--clean": True,
             "--tokenizer": "folder",
             "--model": "5m",
+            "--init-from": "folder",
             "--tokens": "4M",
             "--steps": 7,
             "--seed": 3,

@@ -167,7 +167,7 @@ class TestCheckpoints:
         assert tiny.snapshot(run_dir) == before
         return result.err
 
-    @pytest.mark.parametrize("what", ["weight", "moment", "rng", "queue", "extra", "missing"])
+    @pytest.mark.parametrize("what", ["weight", "moment", "rng", "queue", "missing"])
     def test_tensors_that_do_not_fit(
         self, corpus: Path, finished_run: Path, tmp_path: Path, tinyohem: tiny.Command, what: str
     ) -> None:
@@ -180,7 +180,7 @@ class TestCheckpoints:
 
     def spoil(self, checkpoint: Path, what: str) -> None:
         weights = checkpoint / "model" / "model.safetensors"
-        path = weights if what in ("weight", "extra") else checkpoint / "optimizer.safetensors"
+        path = weights if what == "weight" else checkpoint / "optimizer.safetensors"
         tensors = load_file(path)
         first = next(name for name in sorted(tensors) if tensors[name].dim() == 2 or what == "rng")
         match what:
@@ -190,8 +190,6 @@ class TestCheckpoints:
                 tensors["rng.cpu"] = tensors["rng.cpu"][:-8].contiguous()
             case "queue":
                 tensors["mining:queue"] = tensors[first].clone()
-            case "extra":
-                tensors["lm_head.bias"] = tensors[first].clone()
             case "missing":
                 del tensors["rng.cpu"]
         save_file(tensors, path, metadata={"format": "pt"})

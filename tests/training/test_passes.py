@@ -271,6 +271,7 @@ def test_a_compiled_trunk_gives_the_same_gradients(run: Run) -> None:
     whole = Trunk.of(trunk(model))
     compiled = Trunk(
         whole.module,
+        whole.shares_attention,
         torch.compile(whole.run, backend="aot_eager"),
         torch.compile(whole.run_last, backend="aot_eager"),
     )

@@ -149,7 +149,10 @@ def _load(
     from safetensors.torch import load_file
 
     # Through transformers, which saves some architectures under other names than it trains them.
-    weights = load_causal_lm(str(path / "model"), torch.float32).state_dict()
+    try:
+        weights = load_causal_lm(str(path / "model"), torch.float32).state_dict()
+    except InputError as error:
+        raise InputError(f"{path} does not fit this run: {error}", "choose another --out") from None
     loaded = model.load_state_dict(weights, strict=False)
     if loaded.unexpected_keys or loaded.missing_keys:
         raise InputError(f"{path} holds another model's weights", "choose another --out")
