@@ -151,6 +151,16 @@ class TestCurves:
         assert curve_plot(groups, CURVES["keep-ratio"]) is None
         assert selection_plot(groups) is None
 
+    def test_a_log_that_lacks_one_bucket_once(
+        self, single: Material, make_run, tmp_path: Path
+    ) -> None:
+        whole = [row for row in single.runs[0].rows if "train/kept_1_to_3" in row]
+        lacking = [dict(row) for row in whole]
+        del lacking[3]["train/kept_1_to_3"]
+        for rows, drawn in ((whole, True), (lacking, False)):
+            groups = read_material([make_run(tmp_path / str(drawn), rows=rows)]).groups
+            assert (selection_plot(groups) is not None) == drawn
+
     def test_the_caption_ends_with_the_last_values(self, single: Material) -> None:
         plot = curve_plot(single.groups, CURVES["validation-loss-by-tokens"])
         last = single.runs[0].last("val/loss")

@@ -44,8 +44,9 @@ def selection_plot(groups: Sequence[RunGroup]) -> Plot | None:
             [thin(*run.series(key)) for run in group.runs if run.last(key) is not None]
             for key in BUCKETS
         ]
-        if all(per_bucket):
-            bands[group.name] = [mean_curve(lines) for lines in per_bucket]
+        means = [mean_curve(lines) for lines in per_bucket] if all(per_bucket) else []
+        if len({len(y) for _, y in means}) == 1:  # a damaged log may lack one here and there
+            bands[group.name] = means
     if not bands:
         return None
     height = max(2.9, 0.9 + 1.35 * len(bands))
