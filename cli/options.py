@@ -95,7 +95,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any recipe key; repeatable"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")]
 
 
 def given(overrides: dict[str, Any]) -> dict[str, Any]:
