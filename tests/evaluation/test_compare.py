@@ -266,7 +266,7 @@ def test_ctrl_c_ends_the_run_it_meets_and_begins_no_other(corpus: Path, tmp_path
 
 @pytest.mark.parametrize(
     ("budget", "expected"),
-    [("equal-seconds", [10, 11]), ("equal-seconds-free-selection", [8, 9])],
+    [("equal-seconds", [10, 11, 12]), ("equal-seconds-free-selection", [8, 9, 10])],
 )
 def test_each_seed_gets_the_seconds_of_its_own_baseline(
     corpus: Path,
@@ -276,20 +276,26 @@ def test_each_seed_gets_the_seconds_of_its_own_baseline(
     expected: list[float],
 ) -> None:
     """A baseline that selects too is given no more than what it spent on the rest."""
-    given: list[float | None] = []
+    given: list[tuple[str, int, float | None]] = []
 
     def run_all(jobs: list[Any], *_: Any, **__: Any) -> list[dict[str, Any]]:
-        given.extend(job.config.training.seconds for job in jobs)
+        given.extend((job.arm, job.seed, job.config.training.seconds) for job in jobs)
         return [
-            {"seed": job.seed, "train_seconds": 10.0 + job.seed, "select_seconds": 2.0}
+            {"arm": job.arm, "seed": job.seed, "train_seconds": 10.0 + job.seed,
+             "select_seconds": 2.0}
             for job in jobs
-        ]
+        ]  # fmt: skip
 
     monkeypatch.setattr(compare, "_run_all", run_all)
     monkeypatch.setattr(compare, "_add_milestones", lambda *_: None)
     listener = tiny.Listener()
-    run_comparison(comparison(corpus, budget), tmp_path, 2, listener)
-    assert given == [None, None, *expected]
+    results = run_comparison(comparison(corpus, budget, seeds=3), tmp_path, 2, listener)
+    first, second, third = ((arm, s, None) for arm, s in (("full", 0), ("full", 1), ("full", 2)))
+    timed = [("random", seed, seconds) for seed, seconds in enumerate(expected)]
+    assert given == [first, second, *timed[:2], third, timed[2]]  # as close as workers allow
+    assert [(r["arm"], r["seed"]) for r in results] == [
+        (arm, seed) for arm in ("full", "random") for seed in range(3)
+    ]
     assert any("--workers 1" in warning for warning in listener.warnings)
 
 

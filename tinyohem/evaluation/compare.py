@@ -57,24 +57,40 @@ def run_comparison(
 def _run_comparison(
     comparison: Comparison, out: Path, workers: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    baseline, others = comparison.arms[:1], comparison.arms[1:]
-    prepared = _prepare(comparison, progress)
+    tokens = _prepare(comparison, progress)
     progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
     if comparison.budget == "equal-tokens":
-        jobs = _jobs(comparison, comparison.arms, out, prepared, {})
+        jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, tokens)
         results = _run_all(jobs, workers, progress)
     else:
-        jobs = _jobs(comparison, baseline, out, prepared, {})
-        results = _run_all(jobs, workers, progress)
-        free = comparison.budget == "equal-seconds-free-selection"
-        seconds = {
-            r["seed"]: r["train_seconds"] - (r["select_seconds"] if free else 0) for r in results
-        }
-        timed = _jobs(comparison, others, out, prepared, seconds)
-        results += _run_all(timed, workers, progress, done=len(results))
+        results = _run_timed(comparison, out, tokens, workers, progress)
     progress.finish()
-    _add_milestones(results, baseline[0].name, out)
+    _add_milestones(results, comparison.arms[0].name, out)
     return results
+
+
+def _run_timed(
+    comparison: Comparison, out: Path, tokens: str, workers: int, progress: Progress
+) -> list[dict[str, Any]]:
+    """Run the baseline, then the others for its seconds: some seeds at a time.
+
+    A machine's speed drifts over hours, so the runs of a seed stay close together.
+    """
+    baseline, others = comparison.arms[:1], comparison.arms[1:]
+    free = comparison.budget == "equal-seconds-free-selection"
+    results: list[dict[str, Any]] = []
+    for first in range(0, len(comparison.seeds), workers):
+        seeds = comparison.seeds[first : first + workers]
+        jobs = _jobs(comparison, baseline, seeds, out, tokens)
+        own = _run_all(jobs, workers, progress, done=len(results))
+        results += own
+        seconds = {
+            r["seed"]: r["train_seconds"] - (r["select_seconds"] if free else 0) for r in own
+        }
+        jobs = _jobs(comparison, others, seeds, out, tokens, seconds)
+        results += _run_all(jobs, workers, progress, done=len(results))
+    names = [arm.name for arm in comparison.arms]
+    return sorted(results, key=lambda result: names.index(result["arm"]))  # seeds stay in order
 
 
 def _prepare(comparison: Comparison, progress: Progress) -> str:
@@ -118,20 +134,21 @@ class _Job:
 def _jobs(
     comparison: Comparison,
     arms: Sequence[Arm],
+    seeds: Sequence[int],
     out: Path,
     tokens: str,
-    seconds: Mapping[int, float],
+    seconds: Mapping[int, float] | None = None,
 ) -> list[_Job]:
     return [
         _Job(
             arm.name,
             seed,
-            comparison.config(arm, seed, seconds.get(seed)),
+            comparison.config(arm, seed, seconds[seed] if seconds else None),
             tokens,
             out / _folder_name(arm.name, seed),
         )
         for arm in arms
-        for seed in comparison.seeds
+        for seed in seeds
     ]
 
 
