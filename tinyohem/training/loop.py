@@ -17,8 +17,8 @@ from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.locks import sole_writer
-from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import build_mining
+from tinyohem.ohem.stores import SoftmaxStore
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
     DeviceTimer,
@@ -174,7 +174,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
     config, state, ranks = run.config.training, run.state, run.ranks
     mix_schedule = run.config.ohem.mix_schedule()
     precision = autocast(run.device, config.precision)
-    parts, store = Trunk.of(trunk(run.model), compiled=config.compile), SoftmaxStore()
+    parts, memory = Trunk.of(trunk(run.model), compiled=config.compile), SoftmaxStore()
     tracker = Tracker(run.run_dir, run.config, state.step) if ranks.leads else None
     if tracker is not None and state.validation_due:
         save(run, is_best=validate(run, stop, tracker, progress))
@@ -210,7 +210,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
             references=references,
             generator=step_generator(config.seed, state.step, run.device),
             precision=precision,
-            store=store,
+            memory=memory,
             timers={"read": selecting, "select": selecting},
             ranks=ranks,
         )
