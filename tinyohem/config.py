@@ -72,7 +72,7 @@ class TrainingConfig(Section):
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
-    log_every: int = Field(10, ge=1, le=MAX_COUNT)
+    log_every: int = Field(10, ge=1, le=MAX_COUNT)  # more where that made over 20,000 rows
     eval_every: int | None = Field(None, ge=1, le=MAX_COUNT)  # default: ten times a run
     eval_tokens: int = Field(100_000, ge=1, le=MAX_COUNT)  # of the validation split, while training
     save_every: int | None = Field(None, ge=1, le=MAX_COUNT)  # default: ten times a run

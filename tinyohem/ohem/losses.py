@@ -180,7 +180,7 @@ def head_gradients(
     rows = _chunk_rows(hidden_ND, head_VD)
     grad_head_VD = None if head_VD is None else torch.zeros_like(head_VD, dtype=sum_dtype(head_VD))
     grads_hidden, losses = [], []
-    for first in range(0, len(hidden_ND), rows):
+    for first in range(0, max(1, len(hidden_ND)), rows):  # once for no tokens at all: their types
         at = slice(first, first + rows)
         hidden_CD, labels_C = hidden_ND[at], labels_N[at]
         found = softmax_of(at) if softmax_of else softmax(hidden_CD, head_VD, labels_C)
@@ -188,8 +188,7 @@ def head_gradients(
         grads_hidden.append(
             add_gradient_(grad_head_VD, found, hidden_CD, head_VD, labels_C, weight_N[at], gamma)
         )
-    loss_N = torch.cat(losses) if losses else weight_N.new_zeros(0)
-    return loss_N, torch.cat(grads_hidden) if grads_hidden else hidden_ND, grad_head_VD
+    return torch.cat(losses), torch.cat(grads_hidden), grad_head_VD
 
 
 def add_gradient_(

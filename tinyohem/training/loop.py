@@ -179,7 +179,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
     if tracker is not None and state.validation_due:
         save(run, is_best=validate(run, stop, tracker, progress))
     meter = Meter(run.device, state.train_seconds)
-    clock = Stopwatch(run.device, state.train_seconds)
+    clock = Stopwatch(run.device, state.train_seconds, state.pause_seconds)
     selecting = DeviceTimer(run.device, state.select_seconds)
     progress.start("train", run.budget.known_steps, "steps")
 
@@ -235,7 +235,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
             state.train_seconds, state.select_seconds = ranks.of_lead(seconds, selecting.seconds())
         # Asked once a step: a signal that comes later than this ends, and saves, the next one.
         ending = ranks.any(run.finished or run.paused or stop.requested)
-        logs = ending or state.step % config.log_every == 0
+        logs = ending or state.step % run.log_every == 0
         evaluates = run.finished or due(run, config.eval_every, before)
         saves = ending or due(run, config.save_every, before) or pool_is_due(run)
         if not (logs or evaluates or saves):
@@ -251,6 +251,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
                 if saves or improved or ending:
                     save(run, is_best=improved)
             ending = ranks.any(ending)
+        state.pause_seconds = clock.pause_seconds
     if tracker is not None:
         tracker.close()
     progress.finish()
