@@ -62,6 +62,7 @@ class ConsoleProgress:
         self._fields = ""
         self._done = 0
         self._last_line = 0.0
+        self._line = ""
 
     def note(self, text: str) -> None:
         """Show a line."""
@@ -75,7 +76,7 @@ class ConsoleProgress:
         """Open a bar, or remember the stage for plain lines."""
         self.finish()
         self._stage, self._total, self._unit = stage, total, unit
-        self._fields, self._done, self._last_line = "", 0, time.monotonic()
+        self._fields, self._done, self._last_line, self._line = "", 0, time.monotonic(), ""
         if err.is_terminal:
             self._bar = _new_bar()
             self._bar.add_task(stage, total=total, unit=unit, fields="")
@@ -103,7 +104,10 @@ class ConsoleProgress:
 
     def _print_line(self) -> None:
         of_total = f"/{self._total:,}" if self._total else ""
-        err.print(f"{self._stage}: {self._done:,}{of_total} {self._unit}  {self._fields}".rstrip())
+        line = f"{self._stage}: {self._done:,}{of_total} {self._unit}  {self._fields}".rstrip()
+        if line != self._line:  # the last one may have been due just before the end
+            err.print(line)
+        self._line = line
 
 
 def _new_bar() -> Progress:

@@ -38,6 +38,14 @@ const look = (frame) => {{
   return {{
     scroll_width: root.scrollWidth,
     client_width: root.clientWidth,
+    heads: [...root.querySelectorAll("thead tr")].map((row) => [...row.children].map(
+      (head) => [head.textContent, Math.round(head.getBoundingClientRect().right)])),
+    lines: Object.fromEntries([...root.querySelectorAll("tbody th")].map((head) => {{
+      const text = frame.contentDocument.createRange();
+      text.selectNodeContents(head);
+      const line = parseFloat(view.getComputedStyle(head).lineHeight);
+      return [head.textContent.trim(), Math.round(text.getBoundingClientRect().height / line)];
+    }})),
     outside: outside.map((text) => text.textContent),
     background: view.getComputedStyle(frame.contentDocument.body).backgroundColor,
     ink: ink ? view.getComputedStyle(ink).fill : "",

@@ -14,6 +14,7 @@ import typer
 
 from tinyohem.config import RunConfig, validate_config
 from tinyohem.recipe import load_config, recipe_names
+from tinyohem_cli import console
 from tinyohem_cli.console import harmless
 from tinyohem_cli.main import app
 
@@ -408,3 +409,18 @@ class TestWrongUsage:
         monkeypatch.setattr("tinyohem.recipe.recipe_names", bug)
         with pytest.raises(ZeroDivisionError):
             tinyohem("recipes", "list")
+
+
+def test_the_last_line_of_a_stage_is_printed_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line may be due just before the end, which prints one of its own."""
+    monkeypatch.setattr(console, "_PLAIN_LINE_SECONDS", 0.0)
+    progress = console.ConsoleProgress()
+    for _ in range(2):
+        progress.start("draw", 2, "figures")
+        progress.advance(1)
+        progress.advance(2)
+        progress.finish()
+    lines = ["draw: 1/2 figures", "draw: 2/2 figures"]
+    assert capsys.readouterr().err.splitlines() == lines * 2

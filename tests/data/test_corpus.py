@@ -14,6 +14,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny
 
 from tinyohem.data import corpus
 from tinyohem.data.corpus import Corpus, MissingSplitError, Story, open_corpus
@@ -124,6 +125,40 @@ class TestNames:
         error = failure(tmp_path / "a.csv")
         assert error.message == f"{tmp_path}/a.csv is no story file"
         assert ".parquet" in str(error.hint)
+
+
+class TestFingerprint:
+    @pytest.fixture(autouse=True)
+    def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(corpus, "_hashed", {})
+        monkeypatch.setattr(corpus, "_SETTLED_NS", -1)
+
+    def test_a_file_is_read_once_and_told_once(self, tmp_path: Path) -> None:
+        path = write_lines(tmp_path / "a.jsonl", ["One."])
+        listener = tiny.Listener()
+        first, second = (open_corpus(str(path), progress=listener) for _ in range(2))
+        assert first.fingerprint == second.fingerprint
+        assert listener.stages == ["fingerprint"]
+
+    def test_another_content_of_the_same_size_and_date_is_noticed(self, tmp_path: Path) -> None:
+        path = write_lines(tmp_path / "a.jsonl", ["One."])
+        before, stat = open_corpus(str(path)).fingerprint, path.stat()
+        time.sleep(0.02)  # a tick of the file system's clock
+        write_lines(path, ["Two."])
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert path.stat().st_size == stat.st_size
+        assert open_corpus(str(path)).fingerprint != before
+
+    def test_a_file_that_has_just_changed_is_not_relied_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Within a tick of the clock a second change would leave no trace."""
+        monkeypatch.setattr(corpus, "_SETTLED_NS", 3_000_000_000)
+        path = write_lines(tmp_path / "a.jsonl", ["One."])
+        listener = tiny.Listener()
+        for _ in range(2):
+            open_corpus(str(path), progress=listener)
+        assert listener.stages == ["fingerprint"] * 2
 
 
 class TestSplits:

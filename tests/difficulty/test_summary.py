@@ -1,5 +1,7 @@
+import re
 from pathlib import Path
 
+import browser
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -90,9 +92,28 @@ def test_the_page_is_one_file_with_everything_escaped(fake_corpus, tmp_path: Pat
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "&lt;b&gt;bold" in page
-    assert "data:image/png;base64," in page
+    assert page.count("<svg") == 4  # a histogram of each metric
     assert "://" not in page
     assert (table.folder / "histograms.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_fits_a_phone_and_turns_dark(fake_corpus, tmp_path: Path, dark: bool) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    name = f"/data/{'unbreakable' * 9}.jsonl"
+    corpus = fake_corpus(("A cat sat. " * 20, "A dog ran. " * 20, "x" * 300), name=name)
+    table = score_corpus(corpus, tmp_path / "s", workers=1)
+    write_page(summarise(table), table.folder)
+    visit = browser.visit(table.folder / "report.html", tmp_path / "visit", 390, 1440, dark=dark)
+    for look, width in zip(visit.looks, (390, 1440), strict=True):
+        assert look["scroll_width"] == look["client_width"] == width
+        assert look["outside"] == []
+        assert f"Difficulty of {name}\n" in look["text"]  # no split: it is a file
+    background = [int(part) for part in re.findall(r"\d+", visit.looks[0]["background"])]
+    assert (max(background) < 60) == dark
+    assert visit.console == visit.requests == []
 
 
 def test_one_story_and_no_words_at_all_are_summarised(fake_corpus, tmp_path: Path) -> None:

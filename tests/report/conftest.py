@@ -62,6 +62,12 @@ def evaluation(level: float = 0.0) -> dict[str, float]:
 
 
 @pytest.fixture(scope="session")
+def make_log() -> Callable[..., list[dict[str, Any]]]:
+    """Give `metrics`, for the rows of a run that stopped early."""
+    return metrics
+
+
+@pytest.fixture(scope="session")
 def make_run() -> MakeRun:
     """Write a run folder without a model; keyword arguments change its parts."""
 

@@ -26,7 +26,7 @@ from tinyohem.report.figures import (
     selection_plot,
     shares_plot,
 )
-from tinyohem.report.runs import Material, read_material
+from tinyohem.report.runs import Material, RunGroup, read_material
 from tinyohem.report.style import (
     COLOURS,
     SERIES,
@@ -189,20 +189,94 @@ class TestCurves:
             assert y[index] == pytest.approx(expected)
 
 
-def test_the_mean_goes_as_far_as_every_seed() -> None:
+def test_the_mean_is_where_every_seed_has_a_value_and_nowhere_else() -> None:
     x, y = mean_curve(
-        [(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 3, 4])), (np.array([2.0, 3]), np.zeros(2))]
+        [
+            (np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 3, 4])),
+            (np.array([0.0, 2, 3]), np.array([9.0, 0, 1])),
+        ]
     )
     assert x.tolist() == [2, 3]
-    assert y.tolist() == [1, 1.5]
+    assert y.tolist() == [1, 2]
+    x, y = mean_curve([(np.array([1.0]), np.array([1.0])), (np.empty(0), np.empty(0))])
+    assert len(x) == len(y) == 0
 
 
-def test_seeds_of_one_length_are_averaged_step_by_step() -> None:
-    x, y = mean_curve(
-        [(np.array([1.0, 2]), np.array([5.0, 4])), (np.array([3.0, 6]), np.array([7.0, 6]))]
-    )
-    assert x.tolist() == [2, 4]
-    assert y.tolist() == [6, 5]
+def test_by_seconds_the_mean_spans_what_all_seeds_ran() -> None:
+    """One seed took thrice the other's time: both values are known from 3 s to 4 s alone."""
+    quick = (np.array([1.0, 2, 3, 4]), np.array([8.0, 6, 4, 2]))
+    slow = (np.array([3.0, 6, 9, 12]), np.array([8.0, 5, 2, 1]))
+    x, y = mean_curve([quick, slow], "seconds")
+    assert x.tolist() == [3, 4]
+    np.testing.assert_allclose(y, [(4 + 8) / 2, (2 + 7) / 2])
+
+
+class TestUnfinished:
+    """Three seeds: one has finished, one is half-way, one has just begun."""
+
+    @pytest.fixture
+    def groups(self, make_run, make_log, tmp_path: Path) -> list[RunGroup]:
+        for seed, rows in enumerate((25, 13, 6)):
+            log = make_log(level=seed, keep=0.5)[:rows]
+            make_run(tmp_path / "c" / f"ohem-seed{seed}", rows=log, finished=seed == 0)
+        return read_material([tmp_path / "c"]).groups
+
+    def test_the_mean_and_its_caption_end_where_the_last_seed_is(
+        self, groups: list[RunGroup]
+    ) -> None:
+        plot = curve_plot(groups, CURVES["validation-loss-by-tokens"])
+        *_, (x, y, thick) = lines_of(plot)
+        assert thick > 1
+        assert x.tolist() == [40 * 128]
+        logged = [run.series("val/loss")[1][0] for run in groups[0].runs]
+        np.testing.assert_allclose(y, [np.mean(logged)])
+        assert plot is not None
+        assert f"So far, at 5.12k tokens: ohem {np.mean(logged):.4g}." in plot.caption
+        assert "A mean goes as far as all of its seeds have come." in plot.caption
+        assert "At the end" not in plot.caption
+
+    def test_arms_that_are_not_as_far_are_told_with_their_places(
+        self, groups: list[RunGroup], make_run, tmp_path: Path
+    ) -> None:
+        full = read_material([make_run(tmp_path / "full")]).groups
+        plot = curve_plot([*full, *groups], CURVES["training-loss-by-tokens"])
+        assert plot is not None
+        assert re.search(
+            r"So far: full 3\.\d+ at 25\.6k tokens, ohem [\d.]+ at 6\.4k tokens\.", plot.caption
+        )
+        plot = curve_plot([*full, *groups], CURVES["training-loss-by-seconds"])
+        assert plot is not None
+        assert re.search(r"full 3\.\d+ at 100 s, ohem [\d.]+ at 25 s\.", plot.caption)
+
+    def test_a_seed_without_a_value_leaves_no_mean(
+        self, groups: list[RunGroup], make_run, make_log, tmp_path: Path
+    ) -> None:
+        assert len(groups[0].runs) == 3
+        make_run(tmp_path / "c" / "ohem-seed3", rows=make_log()[:2], finished=False)
+        plot = curve_plot(
+            read_material([tmp_path / "c"]).groups, CURVES["validation-loss-by-tokens"]
+        )
+        assert plot is not None
+        assert "So far" not in plot.caption
+        widths = [width for x, _, width in lines_of(plot) if len(x)]
+        assert len(widths) == 3
+        assert max(widths) < 1
+
+    def test_one_point_is_no_area(self, make_run, make_log, tmp_path: Path) -> None:
+        folder = make_run(tmp_path / "a", rows=make_log(keep=0.5)[:1], finished=False)
+        assert selection_plot(read_material([folder]).groups) is None
+
+
+def test_runs_of_unequal_length_end_where_each_ended(make_run, make_log, tmp_path: Path) -> None:
+    """Equal seconds: all have finished, after more steps or fewer."""
+    for seed, rows in enumerate((25, 15)):
+        make_run(tmp_path / "c" / f"ohem-seed{seed}", rows=make_log(level=seed)[:rows])
+    groups = read_material([tmp_path / "c"]).groups
+    for by in ("tokens", "seconds"):
+        plot = curve_plot(groups, CURVES[f"validation-loss-by-{by}"])
+        lasts = [run.series("val/loss")[1][-1] for run in groups[0].runs]
+        assert plot is not None
+        assert f"At the end: ohem {np.mean(lasts):.4g}." in plot.caption
 
 
 def test_thinning_keeps_the_mean_of_the_line() -> None:

@@ -107,6 +107,22 @@ class TestPage:
         assert "at step 200 of 200" in html
         assert "validated on different stories" in html  # the real corpus and a made-up one
 
+    def test_an_unfinished_comparison_says_so_where_it_would_stand(
+        self, comparison: Path, tmp_path: Path
+    ) -> None:
+        ignored = shutil.ignore_patterns("runs.parquet", "random-seed2")
+        shutil.copytree(comparison, tmp_path / "c", ignore=ignored)
+        write_report([tmp_path / "c"], tmp_path / "page.html")
+        html = (tmp_path / "page.html").read_text()
+        told = html.index("The comparison c is not finished: 8 of 9 runs are. Missing: random-seed")
+        assert told < html.index("<section")
+
+    def test_the_comparison_bears_the_tables_footnote(self, written: Path) -> None:
+        html = written.read_text()
+        assert "half-way: to the loss that the baseline has at half of its steps" in html
+        assert "p is not adjusted for 2 comparisons" in html
+        assert "crosses zero leaves the difference open" in html
+
     def test_a_heading_names_no_more_than_fits(self, make_run, tmp_path: Path) -> None:
         rows = [{"step": 1, "train/lr": 0.1}]
         folders = [make_run(tmp_path / f"{letter * 37}", rows=rows) for letter in "abc"]
@@ -133,6 +149,18 @@ class TestBrowser:
         for look in looks:
             assert look["elements"]["svg"] > 15
             assert look["outside"] == []  # no letter of a figure lies beyond its frame
+
+    def test_a_phone_shows_the_verdict_and_whole_names(
+        self, seen: tuple[bool, browser.Visit]
+    ) -> None:
+        phone, desk = seen[1].looks
+        (verdicts,) = [dict(row) for row in phone["heads"] if "verdict" in dict(row)]
+        assert verdicts["verdict"] < 390
+        assert verdicts["p"] > 390  # the rest scrolls
+        (details,) = [dict(row) for row in desk["heads"] if "measure" in dict(row)]
+        assert list(details) == ["measure", "full", "random", "ohem"]
+        assert max(details.values()) < 1440
+        assert phone["lines"]["compared/random-seed0"] == 1
 
     def test_it_is_silent_and_asks_for_nothing(self, seen: tuple[bool, browser.Visit]) -> None:
         assert seen[1].console == []

@@ -99,6 +99,34 @@ class TestComparison:
             "random": 2,
         }
 
+    def test_it_is_said_which_runs_are_missing(self, comparison: Path, tmp_path: Path) -> None:
+        assert read_material([comparison]).warnings == []
+        folder = tmp_path / "c"
+        shutil.copytree(comparison, folder)
+        table = parquet.read_table(folder / "runs.parquet")
+        (folder / "runs.parquet").unlink()
+        (warning,) = read_material([folder]).warnings
+        assert warning.startswith("All 9 runs of c that have begun are finished, but its table")
+        (folder / "ohem-seed1" / "eval.json").unlink()
+        (folder / "ohem-seed1" / "metrics.jsonl").unlink()
+        shutil.rmtree(folder / "random-seed2")
+        (warning,) = read_material([folder]).warnings
+        assert warning == (
+            "The comparison c is not finished: 7 of 9 runs are. Missing: ohem-seed1, random-seed2; "
+            "arms that have not begun are not counted."
+        )
+        # The table of an earlier command, which the folder has outgrown.
+        parquet.write_table(table.slice(0, 6), folder / "runs.parquet")
+        (warning,) = read_material([folder]).warnings
+        assert "8 of 9 runs are. Missing: ohem-seed1;" in warning
+
+    def test_a_table_whose_runs_were_deleted_is_whole(
+        self, comparison: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(comparison, tmp_path / "c")
+        shutil.rmtree(tmp_path / "c" / "ohem-seed1")
+        assert read_material([tmp_path / "c"]).warnings == []
+
     def test_a_table_of_another_version_is_left_out_its_runs_are_not(
         self, comparison: Path, tmp_path: Path
     ) -> None:

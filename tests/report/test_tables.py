@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tinyohem.config import validate_config
+from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells
 from tinyohem.report.runs import read_material
 from tinyohem.report.tables import (
     comparison_tables,
@@ -100,6 +101,24 @@ def test_the_table_of_a_comparison_has_the_colours_of_its_runs(
     material = read_material([make_run(tmp_path / "mine"), comparison])
     verdicts, details = comparison_tables(material.comparisons[0])
     assert [row[0] for row in verdicts.rows] == ["full", "random", "ohem"]
-    assert [row[-1] for row in verdicts.rows] == ["baseline", "worse", "no difference shown"]
-    assert verdicts.colours == details.colours == [1, 2, 3]
-    assert details.head[0] == "arm"
+    assert verdicts.head == ["arm", "verdict", "bits per byte", "difference", "95 % interval", "p"]
+    assert [row[1] for row in verdicts.rows] == ["baseline", "worse", "no difference shown"]
+    assert verdicts.colours == [1, 2, 3]
+    assert details.head == ["measure", "full", "random", "ohem"]
+    rows = material.comparisons[0].rows
+    assert [row[0] for row in details.rows] == list(CELLS[NUM_VERDICT_CELLS:])
+    for number, row in enumerate(rows, 1):
+        assert [line[number] for line in details.rows] == cells(row)[NUM_VERDICT_CELLS:]
+
+
+def test_a_file_is_named_without_a_split(make_run, tmp_path: Path) -> None:
+    """A single file counts as `train`, even where it is what a run is validated on."""
+    for name, told in (
+        ("valid.jsonl", "valid.jsonl: "),
+        ("data/stories.jsonl.zst", "data/stories.jsonl.zst: "),
+        ("data/*.jsonl", "data/*.jsonl (train): "),
+        ("roneneldan/TinyStories", "roneneldan/TinyStories (train): "),
+    ):
+        folder = make_run(tmp_path / name.replace("*", "x"), valid={"name": name, "split": "train"})
+        rows = dict(environment_table(read_material([folder]).runs).rows)
+        assert rows["valid data"].startswith(told)

@@ -7,6 +7,7 @@ like a story file is local; the rest is a Hub id.
 import glob
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,17 +207,7 @@ def _counted_corpus(
 def _open_files(
     name: str, files: list[Path], split: Split, text_field: str, progress: Progress
 ) -> Corpus:
-    progress.start("fingerprint", len(files), "files")
-    hashes = []
-    for path in files:
-        try:
-            # Not the name: a file that was moved still holds the same stories.
-            hashes.append([file_format(path), hash_file(path)])
-        except OSError as error:
-            what = f"{path} cannot be read: {error.strerror}"
-            raise InputError(what, "check its permissions") from error
-        progress.advance(len(hashes))
-    progress.finish()
+    hashes = _hash_all(files, progress)
 
     def texts() -> Iterator[str]:
         for path in files:
@@ -230,6 +221,45 @@ def _open_files(
             before += path.stat().st_size
 
     return Corpus(name, split, hash_json([_FORMAT, text_field, hashes]), texts, blocks)
+
+
+# What this process hashed, by what the file system says of the file: a report opens the same corpus
+# again for each of its runs.
+_hashed: dict[tuple[Path, int, int, int, int, int], str] = {}
+# A file may change twice within one tick of its clock; one that has just changed is hashed again.
+_SETTLED_NS = 3_000_000_000
+
+
+def _hash_all(files: list[Path], progress: Progress) -> list[list[str | None]]:
+    """Return format and hash of each file; the name is left out: a moved file is the same."""
+    hashes: list[list[str | None]] = []
+    told = False
+    for path in files:
+        try:
+            stat = path.stat()
+            key = (
+                path.absolute(),
+                stat.st_dev,
+                stat.st_ino,
+                stat.st_size,
+                stat.st_mtime_ns,
+                stat.st_ctime_ns,
+            )
+            if key not in _hashed and not told:
+                progress.start("fingerprint", len(files), "files")
+                told = True
+            sha256 = _hashed.get(key) or hash_file(path)
+        except OSError as error:
+            what = f"{path} cannot be read: {error.strerror}"
+            raise InputError(what, "check its permissions") from error
+        if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
+            _hashed[key] = sha256
+        hashes.append([file_format(path), sha256])
+        if told:
+            progress.advance(len(hashes))
+    if told:
+        progress.finish()
+    return hashes
 
 
 def _files_of_split(files: list[Path], name: str, split: Split) -> list[Path]:

@@ -53,6 +53,16 @@ def file_format(path: Path) -> str | None:
     return suffix if suffix in _FORMATS else None
 
 
+def name_with_split(name: str, split: str) -> str:
+    """Tell a data set with its split, but a single file without: that one always counts as train.
+
+    Args:
+        name: as the user typed it.
+    """
+    a_file = file_format(Path(name)) is not None and not any(c in name for c in "*?[")
+    return name if a_file else f"{name} ({split})"
+
+
 def read_texts(path: Path, text_field: str = DEFAULT_TEXT_FIELD) -> Iterator[str]:
     """Stream the text of every row of one story file, as it stands there.
 

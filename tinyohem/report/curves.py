@@ -6,6 +6,7 @@ mean a thick one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,34 +48,44 @@ class Plot:
         return str(self.figure.get_suptitle())
 
 
+@dataclass(frozen=True)
+class _GroupCurve:
+    """The lines of a group's seeds, and their mean as far as all of them have come."""
+
+    index: int  # of the group
+    name: str
+    finished: bool
+    seeds: list[Curve]
+    mean: Curve
+
+
 def curve_plot(groups: Sequence[RunGroup], spec: CurveSpec) -> Plot | None:
     """Draw one figure over training; None where no run has the series."""
-    curves: list[tuple[int, str, list[Curve]]] = []
-    for index, group in enumerate(groups):
-        lines = [(x, y) for x, y in (_curve(r, spec) for r in group.runs) if np.isfinite(y).any()]
-        if lines:
-            curves.append((index, group.name, lines))
+    curves = [_group_curve(i, group, spec) for i, group in enumerate(groups)]
+    curves = [curve for curve in curves if any(np.isfinite(y).any() for _, y in curve.seeds)]
     if not curves:
         return None
+    lines = [line for curve in curves for line in curve.seeds if np.isfinite(line[1]).any()]
     figure, (axis,) = new_figure(spec.title)
-    unit = lay_out_x(axis, spec.by, max(x[-1] for *_, lines in curves for x, _ in lines))
+    unit = lay_out_x(axis, spec.by, max(x[-1] for x, _ in lines))
     handles: dict[str, Any] = {}
-    means: list[Curve] = []
     dashed = False
-    for index, name, lines in curves:
-        scaled = [(x / unit, y) for x, y in lines]
-        means.append(mean_curve(scaled))
-        below = sum(_coincide(means[-1], other) for other in means[:-1])
+    for place, curve in enumerate(curves):
+        below = sum(_coincide(curve.mean, other.mean) for other in curves[:place])
         dashed |= below > 0
-        handles[name] = draw_lines(axis, scaled, index, below=below, marked=spec.marked)
+        mean, *seeds = [(x / unit, y) for x, y in (curve.mean, *curve.seeds)]
+        handles[curve.name] = draw_lines(
+            axis, seeds, mean, curve.index, below=below, marked=spec.marked
+        )
     axis.set_ylabel(spec.label)
-    cut = _lay_out_y(axis, spec, [line for *_, lines in curves for line in lines])
+    cut = _lay_out_y(axis, spec, [(x / unit, y) for x, y in lines])
     if len(handles) > 1:
         add_legend(figure, list(handles.values()), list(handles))
     caption = spec.says
     if spec.ends and len(handles) <= _ENDS_NAMED:
-        ends = [f"{shorten(n)} {y[-1]:.4g}" for n, (_, y) in zip(handles, means, strict=True)]
-        caption += f" At the end: {', '.join(ends)}."
+        caption += _ends(curves, spec.by)
+    if any(not c.finished and len(x) > len(c.mean[0]) for c in curves for x, _ in c.seeds):
+        caption += " A mean goes as far as all of its seeds have come."
     if dashed:
         caption += " Lines that coincide take turns, as dashes."
     if cut:
@@ -82,9 +93,43 @@ def curve_plot(groups: Sequence[RunGroup], spec: CurveSpec) -> Plot | None:
     return Plot(spec.name, caption, figure)
 
 
+def _group_curve(index: int, group: RunGroup, spec: CurveSpec) -> _GroupCurve:
+    seeds = [_curve(run, spec) for run in group.runs]
+    finished = all(run.evaluation is not None for run in group.runs)
+    return _GroupCurve(index, group.name, finished, seeds, mean_curve(seeds, spec.by))
+
+
+def _ends(curves: Sequence[_GroupCurve], by: str) -> str:
+    """Name the last values: those of finished runs, else those where all seeds have one."""
+    if all(curve.finished for curve in curves):
+        lasts = [(c.name, [y[-1] for _, y in c.seeds if len(y)]) for c in curves]
+        ends = [f"{shorten(name)} {np.mean(values):.4g}" for name, values in lasts]
+        return f" At the end: {', '.join(ends)}."
+    reached = [
+        (f"{shorten(c.name)} {c.mean[1][-1]:.4g}", _place(c.mean[0][-1], by))
+        for c in curves
+        if len(c.mean[0])
+    ]
+    places = {place for _, place in reached}
+    if len(places) == 1:
+        return f" So far, at {places.pop()}: {', '.join(end for end, _ in reached)}."
+    ends = [f"{end} at {place}" for end, place in reached]
+    return f" So far: {', '.join(ends)}." if ends else ""
+
+
+def _place(x: float, by: str) -> str:
+    """Tell a place on the horizontal axis to three digits."""
+    from matplotlib.ticker import EngFormatter
+
+    if by == "tokens":
+        return f"{EngFormatter(sep='')(float(f'{x:.3g}'))} tokens"
+    unit, name = _time_unit(x)
+    return f"{x / unit:.3g} {name}"
+
+
 def _coincide(a: Curve, b: Curve) -> bool:
     """Whether one line hides the other: closer on average than a line of the figure is thick."""
-    if len(a[0]) != len(b[0]) or not np.allclose(a[0], b[0]):
+    if not len(a[0]) or len(a[0]) != len(b[0]) or not np.allclose(a[0], b[0]):
         return False
     late = a[0] >= _BEGINNING * a[0][-1]
     both = np.concatenate([a[1][late], b[1][late]])
@@ -100,7 +145,7 @@ def _curve(run: RunLog, spec: CurveSpec) -> Curve:
         _, kept = run.series("train/keep_ratio", spec.by)
         y = np.where(kept < FULL, y, np.nan) if len(kept) == len(y) else y
     y = y * spec.scale
-    return thin(x, _smoothed(y) if spec.smooth else y)
+    return x, _smoothed(y) if spec.smooth else y
 
 
 def _smoothed(y: FloatArray) -> FloatArray:
@@ -124,16 +169,38 @@ def thin(x: FloatArray, y: FloatArray) -> Curve:
     return array[:, 0], array[:, 1]
 
 
-def mean_curve(lines: Sequence[Curve]) -> Curve:
-    """Average over seeds: point by point where they have as many, else as far as all have got."""
-    if len({len(x) for x, _ in lines}) == 1:  # the same steps, whatever the seconds they took
-        return np.mean([x for x, _ in lines], axis=0), np.mean([y for _, y in lines], axis=0)
+def mean_curve(lines: Sequence[Curve], by: str = "tokens") -> Curve:
+    """Average over seeds where every one of them has a value, and nowhere else: (N,), (N,).
+
+    By tokens at the points that all have; by seconds, which no two runs share, in between the
+    latest beginning and the earliest end.
+    """
+    if len(lines) == 1:
+        return lines[0]
+    if by == "tokens":
+        common = reduce(np.intersect1d, [x for x, _ in lines])
+        return common, np.mean([_at(common, x, y) for x, y in lines], axis=0)
+    if any(len(x) == 0 for x, _ in lines):
+        return np.empty(0), np.empty(0)
     shortest, _ = min(lines, key=lambda line: line[0][-1])
-    return shortest, np.mean([np.interp(shortest, x, y) for x, y in lines], axis=0)
+    common = shortest[shortest >= max(x[0] for x, _ in lines)]
+    return common, np.mean([np.interp(common, x, y) for x, y in lines], axis=0)
+
+
+def _at(common: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return the values at some of a line's points, the first where a point stands twice."""
+    places, first = np.unique(x, return_index=True)
+    return y[first[np.isin(places, common)]]
 
 
 def draw_lines(
-    axis: "Axes", lines: Sequence[Curve], index: int, *, below: int = 0, marked: bool = False
+    axis: "Axes",
+    seeds: Sequence[Curve],
+    mean: Curve,
+    index: int,
+    *,
+    below: int = 0,
+    marked: bool = False,
 ) -> Any:
     """Draw a group's seeds thin and their mean thick; return the handle of the mean.
 
@@ -144,15 +211,16 @@ def draw_lines(
     from matplotlib.lines import Line2D
 
     style = series_style(index)
-    if len(lines) > 1:
-        for x, y in lines:
-            axis.plot(x, y, **style, linewidth=0.8, alpha=0.45)
+    if len(seeds) > 1:
+        for x, y in seeds:
+            dot = {"marker": ".", "markersize": 4} if len(x) == 1 else {}
+            axis.plot(*thin(x, y), **style, **dot, linewidth=0.8, alpha=0.45)
     marks: dict[str, Any] = {}
-    if marked or len(lines[0][0]) == 1:
+    if marked or len(mean[0]) == 1:
         marks = {"marker": MARKERS[index % len(MARKERS)], "markersize": 4.2}
         marks |= {"markeredgecolor": colour("surface"), "markeredgewidth": 0.6}
     dashes = {"linestyle": (3 * below, (3, 6))} if below else {}
-    axis.plot(*mean_curve(lines), **style | dashes, **marks)
+    axis.plot(*thin(*mean), **style | dashes, **marks)
     return Line2D([], [], **style, **marks)
 
 
@@ -164,9 +232,13 @@ def lay_out_x(axis: "Axes", by: str, last: float) -> float:
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.set_xlabel("tokens seen")
         return 1.0
-    unit, name = (1, "s") if last < 180 else (60, "min") if last < 3 * 3600 else (3600, "h")
+    unit, name = _time_unit(last)
     axis.set_xlabel(f"training time ({name})")
     return unit
+
+
+def _time_unit(seconds: float) -> tuple[float, str]:
+    return (1, "s") if seconds < 180 else (60, "min") if seconds < 3 * 3600 else (3600, "h")
 
 
 def _lay_out_y(axis: "Axes", spec: CurveSpec, lines: Sequence[Curve]) -> bool:

@@ -40,13 +40,10 @@ def selection_plot(groups: Sequence[RunGroup]) -> Plot | None:
     """Draw which losses the kept tokens had, over training: one panel a group, seeds averaged."""
     bands = {}
     for group in groups:
-        per_bucket = [
-            [thin(*run.series(key)) for run in group.runs if run.last(key) is not None]
-            for key in BUCKETS
-        ]
-        means = [mean_curve(lines) for lines in per_bucket] if all(per_bucket) else []
-        if len({len(y) for _, y in means}) == 1:  # a damaged log may lack one here and there
-            bands[group.name] = means
+        means = [mean_curve([run.series(key) for run in group.runs]) for key in BUCKETS]
+        lengths = {len(y) for _, y in means}  # a damaged log may lack one here and there
+        if len(lengths) == 1 and min(lengths) > 1:  # one point has no area
+            bands[group.name] = [thin(*mean) for mean in means]
     if not bands:
         return None
     height = max(2.9, 0.9 + 1.35 * len(bands))
@@ -97,7 +94,7 @@ def forest_plot(result: ComparisonResult, suffix: str = "") -> Plot | None:
     axis.set_xlabel("bits per byte, arm minus baseline (left is better)")
     says = (
         f"Paired differences to {baseline} in bits per byte: means over the seeds with 95 % "
-        "intervals of Student's t-test. An interval that crosses zero shows no difference."
+        "intervals of Student's t-test. An interval that crosses zero leaves the difference open."
     )
     return Plot(f"paired-differences{suffix}", says, figure)
 
@@ -115,7 +112,7 @@ def groups_plot(
         if group.name in losses:
             at = np.arange(len(parts), dtype=np.float64)
             lines = [(at, np.exp(row)) for row in losses[group.name]]
-            handles[group.name] = draw_lines(axis, lines, index, marked=True)
+            handles[group.name] = draw_lines(axis, lines, mean_curve(lines), index, marked=True)
     plain_log_scale(axis)
     axis.set_xticks(range(len(parts)), [_tick(part) for part in parts])
     axis.set(xlabel=label, ylabel="perplexity per token (log scale)")

@@ -8,6 +8,7 @@ from tinyohem import __version__
 from tinyohem.artifacts import atomic_file
 from tinyohem.errors import InputError
 from tinyohem.evaluation.inspection import PALETTES, InspectedStory
+from tinyohem.evaluation.table import footnote
 from tinyohem.pages import render, require_plots
 from tinyohem.progress import SILENT, Progress
 from tinyohem.report.curve_specs import (
@@ -156,8 +157,7 @@ def _comparisons(material: Material) -> list[Section]:
             Section(
                 f"comparison-{number}",
                 f"Comparison {result.label}" if several else "Comparison",
-                f"Means ± standard deviations over {result.rows[0].seeds} seeds; differences are "
-                "paired, seed by seed; losses in nats per token.",
+                f"Differences are paired, seed by seed; {footnote(result.rows)}.",
                 comparison_tables(result),
                 [plot] if plot else [],
             )
@@ -188,7 +188,7 @@ def _selection(groups: Sequence[RunGroup]) -> Section:
     if plot is not None:
         section.plots.append(plot)
     else:
-        section.missing.append("What was selected, by loss: no run has recorded it.")
+        section.missing.append("What was selected, by loss: no run has recorded it twice.")
     return section
 
 

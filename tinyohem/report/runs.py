@@ -1,7 +1,6 @@
 """What a report is about: run folders with their logs, and the comparisons they belong to."""
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,13 @@ from tinyohem.artifacts import read_jsonl
 from tinyohem.errors import InputError
 from tinyohem.evaluation.table import Row, RunResult, summarise
 from tinyohem.record import Record, check_record, read_record
+from tinyohem.report.arms import ArmFolders, arm_folders, what_is_missing
 from tinyohem.report.records import EvaluationRecord, MetricsRow, RunFolderRecord
 
 FloatArray = NDArray[np.float64]
 _RESULTS = "runs.parquet"
 _MAX_RUNS = 10_000
 _BYTES_PER_RUN = 4_096
-_ARM_FOLDER = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,10 @@ def read_material(folders: Sequence[Path]) -> Material:
             continue
         prefix = f"{label}/" if len(folders) > 1 else ""
         results = _read_results(folder)
-        own = _read_arms(folder, prefix, list(dict.fromkeys(r["arm"] for r in results)))
+        arms = arm_folders(folder, list(dict.fromkeys(r["arm"] for r in results)))
+        own = _read_arms(folder, prefix, arms)
+        if missing := what_is_missing(label, arms, results):
+            warnings.append(missing)
         if results:
             try:
                 comparisons.append(_comparison(label, prefix, results, [*groups, *own]))
@@ -158,22 +160,14 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _read_arms(folder: Path, prefix: str, order: list[str]) -> list[RunGroup]:
-    """Read the runs of a comparison, finished or not; those that wait for their turn are absent."""
-    arms: dict[str, dict[int, Path]] = {arm: {} for arm in order}
-    for path in sorted(folder.glob("*/config.json")) if folder.is_dir() else ():
-        if (match := _ARM_FOLDER.fullmatch(path.parent.name)) and (
-            path.parent / "metrics.jsonl"
-        ).exists():
-            arms.setdefault(match["arm"], {})[int(match["seed"])] = path.parent
-    groups = [
-        RunGroup(
-            prefix + arm,
-            tuple(_read_run(path, prefix + path.name) for _, path in sorted(seeds.items())),
-        )
-        for arm, seeds in arms.items()
-        if seeds
-    ]
+def _read_arms(folder: Path, prefix: str, arms: ArmFolders) -> list[RunGroup]:
+    """Read the runs of a comparison, finished or not, but those without a line of metrics yet."""
+    groups = []
+    for arm, seeds in arms.items():
+        paths = [path for path in seeds.values() if (path / "metrics.jsonl").exists()]
+        if paths:
+            runs = tuple(_read_run(path, prefix + path.name) for path in paths)
+            groups.append(RunGroup(prefix + arm, runs))
     if not groups:
         raise InputError(
             f"{folder} is neither a run folder nor the folder of a comparison",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyohem.config import validate_config
+from tinyohem.data.files import name_with_split
 from tinyohem.evaluation.perplexity import exp_or_inf
 from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells
 from tinyohem.report.runs import ComparisonResult, RunGroup, RunLog
@@ -73,11 +74,23 @@ def _duration(seconds: float) -> str:
 
 
 def comparison_tables(result: ComparisonResult) -> list[Table]:
-    """Return the table of `compare` in two parts: the verdicts, and what lies behind them."""
+    """Return the table of `compare` in two: a row an arm, and what lies behind it, a row a measure.
+
+    The verdict stands right beside the arm: a phone shows no more columns than those.
+    """
     lines = [list(CELLS), *(cells(row) for row in result.rows)]
-    verdicts = [line[:NUM_VERDICT_CELLS] for line in lines]
-    details = [[line[0], *line[NUM_VERDICT_CELLS:]] for line in lines]
-    return [Table(head, rows, result.groups) for head, *rows in (verdicts, details)]
+    verdict = CELLS.index("verdict")
+    verdicts = [
+        [line[0], line[verdict], *line[1:verdict], *line[verdict + 1 : NUM_VERDICT_CELLS]]
+        for line in lines
+    ]
+    columns = list(zip(*lines, strict=True))
+    details = [list(column) for column in (columns[0], *columns[NUM_VERDICT_CELLS:])]
+    details[0][0] = "measure"
+    return [
+        Table(verdicts[0], verdicts[1:], result.groups),
+        Table(details[0], details[1:], [None] * (len(details) - 1)),
+    ]
 
 
 def settings_table(groups: Sequence[RunGroup]) -> Table:
@@ -132,7 +145,7 @@ def _surroundings(record: dict[str, Any]) -> dict[str, Any]:
     data = {}
     for split in ("train", "valid"):
         manifest = record.get(split, {})
-        name = f"{manifest.get('name')} ({manifest.get('split')})"
+        name = name_with_split(str(manifest.get("name")), str(manifest.get("split")))
         size = f"{manifest.get('stories', 0):,} stories, {manifest.get('tokens', 0):,} tokens"
         data[f"{split} data"] = f"{name}: {size}, ids {str(manifest.get('ids_sha256'))[:16]}"
     environment = dict(record.get("environment") or {})

@@ -1,0 +1,54 @@
+"""The folder of a comparison: which runs have begun in it, and what it still lacks."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_ARM_FOLDER = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
+_RUNS_NAMED = 12  # in a sentence
+
+ArmFolders = dict[str, dict[int, Path]]  # of each arm, by seed
+
+
+def arm_folders(folder: Path, order: Sequence[str]) -> ArmFolders:
+    """Find the runs that have begun; arms not in `order` follow those that are."""
+    arms: ArmFolders = {arm: {} for arm in order}
+    for path in sorted(folder.glob("*/config.json")) if folder.is_dir() else ():
+        if match := _ARM_FOLDER.fullmatch(path.parent.name):
+            arms.setdefault(match["arm"], {})[int(match["seed"])] = path.parent
+    return {arm: dict(sorted(seeds.items())) for arm, seeds in arms.items()}
+
+
+def what_is_missing(
+    label: str, arms: ArmFolders, results: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Say how many runs of a comparison are finished and which are not; None where all are.
+
+    Which arms wait for their turn is written nowhere: those that have begun are known, and every
+    arm has the seeds of the others.
+    """
+    tabled = {(result["arm"], result["seed"]) for result in results}
+    done = tabled | {
+        (arm, seed)
+        for arm, seeds in arms.items()
+        for seed, path in seeds.items()
+        if (path / "eval.json").exists()
+    }
+    seeds = sorted({seed for _, seed in done} | {seed for begun in arms.values() for seed in begun})
+    names = list(dict.fromkeys([*arms, *(arm for arm, _ in tabled)]))
+    runs = [(arm, seed) for arm in names for seed in seeds]
+    missing = [f"{arm}-seed{seed}" for arm, seed in runs if (arm, seed) not in done]
+    if missing:
+        more = len(missing) - _RUNS_NAMED
+        named = ", ".join(missing[:_RUNS_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return (
+            f"The comparison {label} is not finished: {len(done)} of {len(runs)} runs are. "
+            f"Missing: {named}; arms that have not begun are not counted."
+        )
+    if done - tabled:
+        return (
+            f"All {len(runs)} runs of {label} that have begun are finished, but its table does not "
+            "hold them yet: the same compare command makes it."
+        )
+    return None
