@@ -174,9 +174,9 @@ def train(
         str | None,
         typer.Option(
             "--curriculum-metric",
-            help="compression_ratio, mtld, flesch, length, or several with weights "
+            help="flesch, mtld, compression_ratio, length, or several with weights "
             "(mtld=2,flesch=1); fertility or model_loss where --set curriculum.scores=FOLDER "
-            "holds them; default: compression_ratio",
+            "holds them; default: flesch",
             rich_help_panel=_CURRICULUM,
         ),
     ] = None,

@@ -128,7 +128,9 @@ class CurriculumConfig(Section):
     """In which order training visits its windows."""
 
     enabled: bool = False
-    metric: str = "compression_ratio"  # or several with weights: `mtld=2,flesch=1`
+    # The one that knows best what a trained model finds hard (LOG.md), or several with weights:
+    # `mtld=2,flesch=1`.
+    metric: str = "flesch"
     pacing: Pacing = "warmup"
     fraction: float | None = Field(None, gt=0, le=1)  # default: 0.2 for `warmup`, else 1
     initial_competence: float = Field(0.01, gt=0, le=1)
