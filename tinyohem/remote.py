@@ -115,6 +115,7 @@ class RemoteFolder:
         self.url = url
         self._system, path = _file_system(url)
         self._root = path.rstrip("/")
+        self._made: set[str] = set()
 
     def fetch(self, name: str, to: Path) -> bool:
         """Copy a file from there; False if there is none."""
@@ -130,7 +131,10 @@ class RemoteFolder:
         """Copy a file there, over what stands under that name."""
         with _reaching(self.url):
             target = f"{self._root}/{name}"
-            self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
+            folder = target.rpartition("/")[0]
+            if folder not in self._made:  # object stores need none, and would look each time
+                self._system.makedirs(folder, exist_ok=True)
+                self._made.add(folder)
             self._system.put_file(str(path), target)
 
     def names(self, folder: str) -> list[str]:
@@ -149,6 +153,7 @@ class RemoteFolder:
             self._system.invalidate_cache()
             if self._system.exists(f"{self._root}/{folder}"):
                 self._system.rm(f"{self._root}/{folder}", recursive=True)
+            self._made.clear()
 
 
 def _file_system(url: str) -> tuple["AbstractFileSystem", str]:

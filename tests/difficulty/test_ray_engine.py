@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import fsspec
@@ -21,7 +22,7 @@ from tinyohem.data.corpus import Corpus, open_corpus
 from tinyohem.difficulty import ray_engine
 from tinyohem.difficulty.ray_engine import each_on_ray, ray_cluster, score_on_ray
 from tinyohem.difficulty.scoring import UNFINISHED, score_corpus
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, RunError
 
 ROWS = 19_000  # in six shards of at most 4,096
 
@@ -37,7 +38,14 @@ def cluster() -> Iterator[None]:
     """Two cores of this machine; nothing is left of it."""
     pytest.importorskip("ray")
     handler = signal.getsignal(signal.SIGTERM)
-    with ray_cluster(2):
+    with ExitStack() as stack:
+        for attempt in range(3):
+            try:
+                stack.enter_context(ray_cluster(2))
+                break
+            except RunError:  # Ray gives a busy machine half a minute
+                if attempt == 2:
+                    raise
         assert signal.getsignal(signal.SIGTERM) is handler
         started = ray_processes()
         yield

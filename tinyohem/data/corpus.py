@@ -245,7 +245,7 @@ def _open_files(
         total, before = max(1, sum(path.stat().st_size for path in files)), 0
         for path in files:
             for block, read in read_blocks(path, text_field):
-                yield block, (before + read) / total
+                yield block, min(1.0, (before + read) / total)  # a URL may not know its size
             before += path.stat().st_size
 
     fingerprint = hash_json([_FORMAT, text_field, hashes])

@@ -83,6 +83,7 @@ def ray_cluster(workers: int) -> Iterator[None]:
 
     Raises:
         InputError: Ray is not installed, or no cluster answers at that address.
+        RunError: none could be started here.
     """
     # Without them it would call home, and draw bars of its own.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -96,17 +97,27 @@ def ray_cluster(workers: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
+    try:
+        _connect(workers)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(workers: int) -> None:
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")  # Ray looks there by itself
     local = {"address": "local", "num_cpus": workers, "include_dashboard": False}
+    local |= {"_system_config": {"worker_niceness": 0}}  # by default they wait for all others
     try:
         with _own_sigterm():
             ray.init(**({} if address else local), logging_level="error", log_to_driver=False)
-        yield
     except ConnectionError as error:
         what = f"no Ray cluster answers at {address}: {error}"
         raise InputError(what, "check $RAY_ADDRESS, or unset it to use this machine") from None
-    finally:
-        ray.shutdown()
+    except Exception as error:  # of no kind of its own
+        raise RunError(f"Ray did not start: {error}", "Run the same command again") from error
 
 
 @contextmanager
