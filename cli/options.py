@@ -47,7 +47,8 @@ Clean = Annotated[
 Tokenizer = Annotated[
     str | None,
     typer.Option(
-        "--tokenizer", help="Hub id or folder; default: a byte-level BPE of 4,096 is trained"
+        "--tokenizer",
+        help="Hub id or folder; default: a byte-level BPE of 4,096 (on `sample` 2,048) is trained",
     ),
 ]
 Model = Annotated[

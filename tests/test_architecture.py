@@ -225,3 +225,36 @@ def test_the_library_prints_nothing() -> None:
         and ast.unparse(node.func) in {"print", "sys.stdout.write", "sys.stderr.write"}
     }
     assert printing == set()
+
+
+def test_hints_begin_alike() -> None:
+    """They follow "hint: " in the middle of a line: no capital."""
+    beginnings = set()
+    for tree in trees().values():
+        named = {
+            ast.unparse(node.targets[0]): node.value
+            for node, _ in walk(tree)
+            if isinstance(node, ast.Assign)
+        }
+        for call in (node for node, _ in walk(tree) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) in {"InputError", "RunError", "MissingSplitError"}:
+                given = [*call.args[1:2], *(k.value for k in call.keywords if k.arg == "hint")]
+                beginnings |= {text for hint in given for text in leading_words(hint, named)}
+    assert "check the path" in beginnings
+    assert "score the corpus again, into another folder" in beginnings  # through a name
+    assert [text for text in beginnings if text[:1].isupper()] == []
+
+
+def leading_words(node: ast.expr, named: dict[str, ast.expr]) -> list[str]:
+    """Return how a string begins, as far as the code shows it."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return [text]
+        case ast.JoinedStr(values=[first, *_]):
+            return leading_words(first, named)
+        case ast.IfExp():
+            return leading_words(node.body, named) + leading_words(node.orelse, named)
+        case ast.Name(id=name) if name in named:
+            return leading_words(named[name], {})
+        case _:
+            return []

@@ -104,7 +104,7 @@ class TestScoresThatDoNotFit:
             stream.write('{"text": "One more."}\n')
         error = self.refused(tinyohem, *by_model_loss(other, scores))
         assert f"error: {scores} holds scores of another corpus, {corpus} (train)" in error
-        assert "hint: Score the corpus again, into another folder" in error
+        assert "hint: score the corpus again, into another folder" in error
 
     def test_with_missing_rows(
         self, corpus: Path, tmp_path: Path, scores: Path, tinyohem: tiny.Command

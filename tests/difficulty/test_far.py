@@ -93,9 +93,31 @@ def test_shards_of_another_corpus_are_thrown_away(
         with pytest.raises(ZeroDivisionError):
             score_far(fake_corpus(tuple(made_up)))
     other = fake_corpus(tuple(made_up[200:]), fingerprint="0" * 64)
+    with (  # this one is lost before its first shard
+        pytest.raises(ZeroDivisionError),
+        scores_at(URL, lambda *_: 1 / 0, SILENT) as (folder, engine),
+    ):
+        score_corpus(other, folder, engine=engine, workers=1)
+    assert [name for name in files_at(memory) if "shard" in name] == []
     score_far(other)
     score_corpus(other, tmp_path / "here", workers=1)
     assert files_at(memory) == files_in(tmp_path / "here")
+
+
+def test_a_shard_that_cannot_be_kept_ends_the_pass(
+    made_up: list[str], fake_corpus, memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = memory.put_file
+
+    def refuse(path: str, to: str) -> None:
+        if "shard_0000003" in to:
+            raise PermissionError("access denied")
+        put(path, to)
+
+    monkeypatch.setattr(memory, "put_file", refuse)
+    with pytest.raises(InputError, match="memory://far/scores cannot be reached: Permission"):
+        score_far(fake_corpus(tuple(made_up)))
+    assert not memory.exists("/far/scores/manifest.json")
 
 
 def test_finished_scores_are_reused_or_refused(made_up: list[str], fake_corpus, memory) -> None:

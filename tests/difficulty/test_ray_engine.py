@@ -24,6 +24,9 @@ from tinyohem.difficulty.ray_engine import each_on_ray, ray_cluster, score_on_ra
 from tinyohem.difficulty.scoring import UNFINISHED, score_corpus
 from tinyohem.errors import InputError, RunError
 
+# Ray's own, about its own.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+
 ROWS = 19_000  # in six shards of at most 4,096
 
 

@@ -15,7 +15,7 @@ from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.pacing import Curriculum, order_draws
 from tinyohem.difficulty.table import ScoreTable, combined_difficulty
 from tinyohem.difficulty.text import IntArray
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, plainly
 from tinyohem.record import Record, read_record
 
 _ORDER_FILE = "order.safetensors"
@@ -50,7 +50,7 @@ class CurriculumPlan:
         if first + count > len(self.order):
             raise InputError(
                 f"the curriculum plans {len(self.order):,} windows, training wants more",
-                "Start a new run for another number of steps",
+                "start a new run for another number of steps",
             )
         return self.order[first : first + count]
 
@@ -148,8 +148,8 @@ def load_plan(folder: Path) -> CurriculumPlan:
         plan = CurriculumPlan(load_file(folder / _ORDER_FILE)["order"], saved["origin"])
         intact = plan.hash == saved["hash"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        what = f"{folder} holds no curriculum plan that can be read: {error}"
-        raise InputError(what, "Start a new run") from None
+        what = f"{folder} holds no curriculum plan that can be read: {plainly(error)}"
+        raise InputError(what, "start a new run") from None
     if not intact:
-        raise InputError(f"the curriculum plan in {folder} was changed", "Start a new run")
+        raise InputError(f"the curriculum plan in {folder} was changed", "start a new run")
     return plan

@@ -65,18 +65,18 @@ class Curriculum:
     def __post_init__(self) -> None:
         if self.pacing not in get_args(Pacing):
             raise InputError(
-                f"pacing is {self.pacing!r}", f"Choose from {', '.join(get_args(Pacing))}"
+                f"pacing is {self.pacing!r}", f"choose from {', '.join(get_args(Pacing))}"
             )
         if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise InputError(f"curriculum fraction is {self.fraction}", "Choose one in (0, 1]")
+            raise InputError(f"curriculum fraction is {self.fraction}", "choose one in (0, 1]")
         if not 0 < self.initial_competence <= 1:
             raise InputError(
-                f"initial competence is {self.initial_competence}", "Choose one in (0, 1]"
+                f"initial competence is {self.initial_competence}", "choose one in (0, 1]"
             )
         if self.layers < 1 or self.jitter_window < 0:
             raise InputError(
                 f"layers is {self.layers}, jitter window {self.jitter_window}",
-                "Choose at least 1 layer and a jitter window of 0 or more draws",
+                "choose at least 1 layer and a jitter window of 0 or more draws",
             )
 
 
@@ -94,7 +94,7 @@ def parse_weights(text: str) -> dict[str, float]:
         except ValueError:
             value = np.nan
         if not name or name in weights or not 0 < value < np.inf:
-            raise InputError(f"cannot read the metrics {text!r}", "Write them as mtld=2,flesch=1")
+            raise InputError(f"cannot read the metrics {text!r}", "write them as mtld=2,flesch=1")
         weights[name] = value
     return weights
 

@@ -117,7 +117,7 @@ def _connect(workers: int) -> None:
         what = f"no Ray cluster answers at {address}: {error}"
         raise InputError(what, "check $RAY_ADDRESS, or unset it to use this machine") from None
     except Exception as error:  # of no kind of its own
-        raise RunError(f"Ray did not start: {error}", "Run the same command again") from error
+        raise RunError(f"Ray did not start: {error}", "run the same command again") from error
 
 
 @contextmanager
@@ -260,7 +260,7 @@ def _scatter(work: _Work, items: Sequence[Any]) -> _Answers:
         raise  # a mistake in this program
     except ray.exceptions.RayError as error:
         what = f"the Ray cluster failed: {error}"
-        raise RunError(what, "Run the same command again: finished shards are kept") from error
+        raise RunError(what, "run the same command again: finished shards are kept") from error
 
 
 def _in_order(answers: Iterator[tuple[int, bytes]]) -> Iterator[bytes]:

@@ -63,7 +63,7 @@ def score_corpus(
     """
     workers = usable_cores() if workers is None else workers
     if workers < 1:
-        raise InputError(f"workers is {workers}", "Choose at least 1")
+        raise InputError(f"workers is {workers}", "choose at least 1")
     rules = rules or ScoringRules()
     description = _describe(corpus, rules)
     unfinished = out / UNFINISHED
@@ -100,7 +100,7 @@ def _describe(corpus: "Corpus", rules: ScoringRules) -> dict[str, Any]:
 def _reuse(out: Path, description: dict[str, Any], progress: Progress) -> ScoreTable:
     table = open_scores(out, description["corpus"]["fingerprint"])
     if table.manifest["rules"] != description["rules"]:
-        raise InputError(f"{out} holds scores under other rules", "Choose another folder")
+        raise InputError(f"{out} holds scores under other rules", "choose another folder")
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)  # a kill can come just before that
     progress.note(f"reusing the scores in {out}")
     return table
@@ -111,7 +111,7 @@ def _begin_or_resume(unfinished: Path, description: dict[str, Any], progress: Pr
     described = unfinished / DESCRIPTION_FILE
     begun = unfinished.exists() and not all(map(is_leftover, unfinished.iterdir()))
     if begun and not described.exists():  # someone's own folder of that name
-        raise InputError(f"{unfinished} holds no pass that was begun here", "Choose another --out")
+        raise InputError(f"{unfinished} holds no pass that was begun here", "choose another --out")
     try:
         same = read_json(described) == description
     except (OSError, ValueError):  # none, or damaged
@@ -138,5 +138,5 @@ def _watch(corpus: "Corpus", unfinished: Path, scoring: Scoring, progress: Progr
     progress.finish()
     if not shards:
         what = f"the corpus {corpus.name} ({corpus.split}) holds no stories"
-        raise InputError(what, "Check the file and --text-field")
+        raise InputError(what, "check the file and --text-field")
     return [shard_path(unfinished, index) for index in range(shards)]

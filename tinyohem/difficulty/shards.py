@@ -132,7 +132,7 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
                 raise pa.ArrowInvalid("its columns are others")
             return file.read(columns)
     except (OSError, pa.ArrowException) as error:
-        hint = f"Delete {path} and run the same command again"
+        hint = f"delete {path} and run the same command again"
         raise RunError(f"the scores in {path} are damaged: {error}", hint) from None
 
 
@@ -168,7 +168,7 @@ def score_missing_shards(
     except BrokenProcessPool as error:
         raise RunError(
             "a scoring process died, perhaps for want of memory",
-            "Run the same command again, with fewer --workers: finished shards are kept",
+            "run the same command again, with fewer --workers: finished shards are kept",
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
