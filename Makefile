@@ -18,7 +18,7 @@ $(VENV)/.installed-plots: $(VENV)/.installed
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) --editable '.[dev,plots]'
+	$(INSTALL) --editable '.[dev,plots,ray]'
 	touch $@
 
 quickstart: $(VENV)/.installed

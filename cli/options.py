@@ -22,7 +22,7 @@ Dataset = Annotated[
     typer.Option(
         "--dataset",
         help="Hub id, `sample` (built in, synthetic), file, folder or glob of .txt .jsonl .json "
-        ".parquet, also .gz or .zst; default: roneneldan/TinyStories",
+        ".parquet, also .gz or .zst, here or by URL (s3://…); default: roneneldan/TinyStories",
     ),
 ]
 Valid = Annotated[
