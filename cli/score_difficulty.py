@@ -211,7 +211,7 @@ def _quantiles(summary: "ScoreSummary") -> "Table":
 
     stories = f"{summary.manifest['stories']:,} stories"
     title = f"{stories}: values from the easiest (0 %) to the hardest (100 %)"
-    table = Table("", *summary.metrics, title=title)
+    table = Table("", *map(summary.label, summary.metrics), title=title)
     for percent, *values in zip(QUANTILES, *summary.quantiles.values(), strict=True):
         table.add_row(f"{percent} %", *(f"{value:.4g}" for value in values))
     undefined = (metric["undefined"] for metric in summary.manifest["metrics"].values())
@@ -250,8 +250,9 @@ def _examples(summary: "ScoreSummary") -> list["Table"]:
 
     tables = []
     for metric, ends in summary.examples.items():
-        title = f"By {metric}: row (value) and opening"
-        table = Table("easiest", "hardest", title=title, show_lines=True)
+        table = Table(title=f"By {summary.label(metric)}: row (value) and opening")
+        for end in ("easiest", "hardest"):  # a line each: ten of every metric are to be looked over
+            table.add_column(end, no_wrap=True, overflow="ellipsis")
         for easy, hard in zip(ends["easiest"], ends["hardest"], strict=True):
             table.add_row(cell(easy), cell(hard))
         tables.append(table)

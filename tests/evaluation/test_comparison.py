@@ -105,6 +105,14 @@ def test_what_to_write_for_an_arm(arm: str, message: str, hint: str) -> None:
     assert hint in str(caught.value.hint)
 
 
+def test_settings_and_recipes_in_any_order() -> None:
+    arm = "x:ohem.ratio=0.25,optim.beta1=0.8, random, training.seq_len=64"
+    (parsed,) = plan_comparison(None, [arm], None, None, {}).arms
+    assert parsed.tree["optim"] == {"beta1": 0.8}
+    assert parsed.tree["training"] == {"seq_len": 64}
+    assert parsed.tree["ohem"]["select"] == "random"
+
+
 def test_a_folder_or_nothing_in_place_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder, not the TOML file") as caught:
         plan_comparison(tmp_path, [], None, None, {})

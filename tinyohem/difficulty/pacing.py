@@ -114,8 +114,7 @@ def order_draws(drawn: IntArray, difficulty: FloatArray, curriculum: Curriculum)
     rng = np.random.default_rng([curriculum.seed, _DRAWS])
     match curriculum.pacing:
         case "warmup":
-            share = WARMUP_FRACTION if curriculum.fraction is None else curriculum.fraction
-            easy, rest = np.split(ranked, [round(share * len(ranked))])
+            easy, rest = np.split(ranked, [round(_warmup_share(curriculum) * len(ranked))])
             return np.concatenate([rng.permutation(easy), rng.permutation(rest)])
         case "sorted" | "by_length":
             return ranked
@@ -127,6 +126,50 @@ def order_draws(drawn: IntArray, difficulty: FloatArray, curriculum: Curriculum)
             return _in_layers(ranked, curriculum.layers, reverse_odd=True)
         case _:
             return _draw_from_available(ranked, _available(len(ranked), curriculum), rng)
+
+
+def describe(
+    order: IntArray, difficulty: FloatArray, curriculum: Curriculum, num_steps: int
+) -> str:
+    """Say in a line what an order does over a run of `num_steps` steps.
+
+    Args:
+        order: (draws,) what `order_draws` made of `difficulty` and `curriculum`.
+        difficulty: (windows,) as percentiles.
+    """
+    match curriculum.pacing:
+        case "shuffled":
+            return "every window at random, whatever its difficulty"
+        case "warmup":
+            share = _warmup_share(curriculum)
+            easy = difficulty[order[: round(share * len(order))]]
+            limit = np.max(easy, initial=0.0, where=~np.isnan(easy))
+            told = (
+                f"the easiest {share:.0%} of windows (difficulty up to {limit:.1f} of 100) until "
+                f"step {round(share * num_steps):,}, then the others"
+            )
+        case "sorted":
+            told = "easiest first"
+        case "reverse":
+            told = "hardest first"
+        case "by_length":
+            told = "shortest first"
+        case "interleaved":
+            told = f"{curriculum.layers} passes from easy to hard"
+        case "zigzag":
+            told = f"{curriculum.layers} passes, from easy to hard and back in turn"
+        case _:
+            told = (
+                f"any of the easiest {curriculum.initial_competence:.0%} of windows at first, of "
+                f"all from step {round((curriculum.fraction or 1) * num_steps):,} on"
+            )
+    if curriculum.jitter_window < 2:
+        return told
+    return f"{told}; shuffled over {curriculum.jitter_window:,} windows at a time"
+
+
+def _warmup_share(curriculum: Curriculum) -> float:
+    return WARMUP_FRACTION if curriculum.fraction is None else curriculum.fraction
 
 
 def _easiest_first(drawn: IntArray, difficulty: FloatArray) -> IntArray:

@@ -42,5 +42,5 @@ def _draw(summary: ScoreSummary) -> "Figure":
         axis = figure.add_subplot(rows, 2, number)
         axis.stairs(histogram.counts, histogram.edges, fill=True)
         metric = summary.manifest["metrics"][name]
-        axis.set(xlabel=f"{name} ({metric['harder']} is harder)", ylabel="stories")
+        axis.set(xlabel=f"{summary.label(name)} ({metric['harder']} is harder)", ylabel="stories")
     return figure

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from tinyohem.artifacts import MAX_EXPANSION, hash_file
-from tinyohem.difficulty.metrics import FloatArray
+from tinyohem.difficulty.metrics import FloatArray, LengthControl
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError, plainly
 from tinyohem.record import Count, Figure, Record, check_record, read_record
@@ -71,13 +71,25 @@ class MetricRecord(Record):
     undefined: Count
 
 
+class CompressionRecord(Record):
+    """How the compression ratio became a difficulty."""
+
+    length_control: LengthControl
+
+
+class RulesRecord(Record):
+    """What the scores followed."""
+
+    compression: CompressionRecord
+
+
 class ScoreManifest(Record):
     """The manifest of a score table."""
 
     format: Literal[1]
     corpus: CorpusRecord
     stories: int = Field(ge=1)
-    rules: dict[str, Any]
+    rules: RulesRecord
     metrics: dict[Word, MetricRecord]
     flags: dict[Word, Count]
     columns: list[str]
@@ -205,7 +217,7 @@ class ExampleRecord(Record):
     """One story in `examples.json`."""
 
     row: Count
-    value: Figure
+    difficulty: Figure
     opening: str
 
 

@@ -95,13 +95,13 @@ def _parse_arm(text: str) -> Arm:
 def _refuse_split_values(parts: list[str], settings: str) -> None:
     """Refuse a part that can only be the rest of a value with a comma."""
     setting = ""
-    for part in parts:
+    for part in map(str.strip, parts):
         key = part.partition("=")[0].strip()
-        if re.fullmatch(r"[a-z_]+\.[a-z_]+", key):
+        if re.fullmatch(r"[a-z_]+\.\w+", key):
             setting = key
-        elif setting and (rest := part.strip()) not in recipe_names() and rest[-5:] != ".toml":
+        elif setting and part not in recipe_names() and not part.endswith(".toml"):
             raise InputError(
-                f"{rest!r} in {settings!r} is neither section.key=value nor a recipe",
+                f"{part!r} in {settings!r} is neither section.key=value nor a recipe",
                 f"a value with commas needs quotes: --arm 'name:{setting}=\"…,…\"'",
             )
 
