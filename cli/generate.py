@@ -6,6 +6,8 @@ import typer
 
 from tinyohem_cli import options
 
+_BETWEEN_STORIES = "─" * 40
+
 
 def generate(
     model: Annotated[
@@ -49,6 +51,9 @@ def generate(
     if as_json:
         print_json({"stories": stories})
         return
-    for story in stories:
+    for number, story in enumerate(stories):
+        if number:  # a blank line also stands between the paragraphs of a story
+            out.print(_BETWEEN_STORIES, style="dim")
+            out.print()
         out.print(harmless(story), markup=False)
         out.print()

@@ -47,9 +47,9 @@ def inspect(
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show a story with every token coloured by its loss and marked where top-k keeps it.
+    r"""Show a story with every token coloured by its loss and marked where top-k keeps it.
 
-    The hardest tokens of the story are kept, underlined on a terminal and in [brackets] elsewhere.
+    The hardest tokens of the story are kept, underlined on a terminal and in \[brackets] elsewhere.
     """
     from tinyohem.errors import InputError
     from tinyohem.evaluation.inspection import (
@@ -61,8 +61,10 @@ def inspect(
     from tinyohem.evaluation.source import load_source, stories_of
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
-    if (text is None) == (story is None):
-        raise InputError("inspect needs one story", "add either --text or --story")
+    if text is None and story is None:
+        raise InputError("inspect needs a story", "add either --text or --story")
+    if text is not None and story is not None:
+        raise InputError("--text and --story are two stories", "leave one out")
     if text is not None and (dataset or text_field):
         raise InputError(
             "--text is a story of its own, with no data set", "leave out --dataset and --text-field"
@@ -71,12 +73,12 @@ def inspect(
         raise InputError(f"--ratio {ratio:g} is no share to keep", "choose one above 0, at most 1")
     progress = ConsoleProgress()
     title = f"{model} against {compare}" if compare else model
+    source = load_source(model, device or "auto")
     if story is not None:
         part = stories_of(model, dataset, text_field or "text", progress)
         text = nth_story(part, story, progress)
         title += f", story {story:,} of {part.corpus.name}"
     told = (text or "").strip()
-    source = load_source(model, device or "auto")
     if compare is None:
         found = inspect_story(source, told, ratio=ratio, title=title)
     else:
@@ -94,8 +96,10 @@ def inspect(
     # A terminal breaks lines between words; in a file the text stays as it is.
     out.print(_coloured(found, brackets=in_file), soft_wrap=in_file)
     out.print()
-    for line in found.summary:
+    *ahead, kept = found.summary
+    for line in ahead:
         out.print(line)
+    out.print(f"{kept}; [ ] = kept" if in_file else kept, markup=False)
     for heading, tokens in found.differences(_NUM_WIDEST):
         out.print(_widest_table(heading, tokens, brackets=in_file))
 

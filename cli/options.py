@@ -1,5 +1,6 @@
 """Options that several commands share, each with its unit and default in the help."""
 
+from itertools import pairwise, starmap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +22,7 @@ Dataset = Annotated[
     typer.Option(
         "--dataset",
         help="Hub id, `sample` (built in, synthetic), file, folder or glob of .txt .jsonl .json "
-        ".parquet, also .gz or .zst; default: roneneldan/TinyStories",
+        ".parquet, also .gz or .zst, here or by URL (s3://…); default: roneneldan/TinyStories",
     ),
 ]
 Valid = Annotated[
@@ -46,7 +47,8 @@ Clean = Annotated[
 Tokenizer = Annotated[
     str | None,
     typer.Option(
-        "--tokenizer", help="Hub id or folder; default: a byte-level BPE of 4,096 is trained"
+        "--tokenizer",
+        help="Hub id or folder; default: a byte-level BPE of 4,096 (on `sample` 2,048) is trained",
     ),
 ]
 Model = Annotated[
@@ -127,16 +129,17 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
 
 
 def comparison_tables(rows: "list[Row]") -> "list[Table]":
-    """Lay out a comparison for a person: the verdicts, then what lies behind them."""
+    """Lay out a comparison for a person: the verdicts, where the loss sits, how long it took."""
     from rich.table import Table
 
-    from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells, footnote
+    from tinyohem.evaluation.table import CELLS, NUM_LOSS_CELLS, NUM_VERDICT_CELLS, cells, footnote
 
-    verdicts = Table(*CELLS[:NUM_VERDICT_CELLS])
-    details = Table(CELLS[0], *CELLS[NUM_VERDICT_CELLS:])
-    details.caption = footnote(rows)
-    for row in rows:
-        line = cells(row)
-        verdicts.add_row(*line[:NUM_VERDICT_CELLS])
-        details.add_row(line[0], *line[NUM_VERDICT_CELLS:])
-    return [verdicts, details]
+    ends = (1, NUM_VERDICT_CELLS, NUM_VERDICT_CELLS + NUM_LOSS_CELLS, len(CELLS))
+    tables = []
+    for part in starmap(slice, pairwise(ends)):
+        tables.append(Table(CELLS[0], *CELLS[part]))
+        for row in rows:
+            arm, *_ = line = cells(row)
+            tables[-1].add_row(arm, *line[part])
+    tables[-1].caption = footnote(rows)
+    return tables

@@ -1,6 +1,8 @@
 """`tinyohem score-difficulty`: how hard every story of a corpus is."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,16 +13,27 @@ from tinyohem_cli import options
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tinyohem.data.fingerprint import EachFile
+    from tinyohem.difficulty.scoring import Engine
     from tinyohem.difficulty.summary import ScoreSummary
     from tinyohem.difficulty.table import ScoreTable
 
 _SHOWN_CHARACTERS = 160
 
 Out = Annotated[
-    Path, typer.Option("--out", help="Folder of scores.parquet, its manifest and report")
+    str,
+    typer.Option("--out", help="Folder of scores.parquet, its manifest and report, or its URL"),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Processes; default: one for each core")
+]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="local: this machine; ray: the cluster that $RAY_ADDRESS names, else one started "
+        "here (needs the extra `ray`). The scores are the same",
+    ),
 ]
 Tokenizer = Annotated[
     str | None,
@@ -65,8 +78,9 @@ Show = Annotated[
 
 def score_difficulty(
     dataset: options.Dataset = None,
-    out: Out = Path("scores"),
+    out: Out = "scores",
     workers: Workers = None,
+    engine: EngineName = "local",
     text_field: options.TextField = None,
     tokenizer: Tokenizer = None,
     model: Model = None,
@@ -87,15 +101,17 @@ def score_difficulty(
     from tinyohem.config import DataConfig
     from tinyohem.data.corpus import open_corpus
     from tinyohem.difficulty.batch import ScoringRules
+    from tinyohem.difficulty.far import scores_at
     from tinyohem.difficulty.metrics import CompressionRule
     from tinyohem.difficulty.mtld import MtldRule
     from tinyohem.difficulty.scoring import is_started, score_corpus
     from tinyohem.difficulty.table import open_scores
     from tinyohem.locks import sole_writer
+    from tinyohem.remote import is_url
     from tinyohem_cli.console import ConsoleProgress
 
     if show is not None:
-        _report(open_scores(show), None, as_json)
+        _report(open_scores(show), str(show), None, as_json)
         return
     # The rules themselves refuse any other word.
     compression: Any = {"length_control": length_control}
@@ -107,15 +123,37 @@ def score_difficulty(
     rules = ScoringRules(CompressionRule(**compression), MtldRule(**mtld))
     progress = ConsoleProgress()
     data = DataConfig(**options.given({"dataset": dataset, "text_field": text_field}))
-    corpus = open_corpus(data.dataset, text_field=data.text_field, progress=progress)
-    add = _additions(tokenizer, model, device or "auto")
-    with sole_writer(out, progress=progress):
-        began, anew = time.perf_counter(), not is_started(out)
-        table = score_corpus(corpus, out, rules=rules, workers=workers, progress=progress)
-        seconds = time.perf_counter() - began
-        for metric in add:
-            table = metric(table, corpus, progress=progress)
-        _report(table, table.stories / seconds if anew else None, as_json)
+    with _engine(engine, workers) as (score, each):
+        corpus = open_corpus(data.dataset, text_field=data.text_field, progress=progress, each=each)
+        add = _additions(tokenizer, model, device or "auto")
+        far = scores_at(out, score, progress) if is_url(out) else nullcontext((Path(out), score))
+        with far as (folder, score), sole_writer(folder, progress=progress):
+            began, anew = time.perf_counter(), not is_started(folder)
+            table = score_corpus(
+                corpus, folder, rules=rules, engine=score, workers=workers, progress=progress
+            )
+            seconds = time.perf_counter() - began
+            for metric in add:
+                table = metric(table, corpus, progress=progress)
+            _report(table, out, table.stories / seconds if anew else None, as_json)
+
+
+@contextmanager
+def _engine(name: str, workers: int | None) -> Iterator[tuple["Engine", "EachFile"]]:
+    """Yield what scores a corpus, and what hashes its files."""
+    from tinyohem.difficulty.scoring import score_here
+    from tinyohem.errors import InputError
+    from tinyohem.processes import usable_cores
+
+    if name == "local":
+        yield score_here, map
+    elif name == "ray":
+        from tinyohem.difficulty.ray_engine import each_on_ray, ray_cluster, score_on_ray
+
+        with ray_cluster(usable_cores() if workers is None else workers):
+            yield score_on_ray, each_on_ray
+    else:
+        raise InputError(f"there is no engine {name}", "--engine local or --engine ray")
 
 
 def _additions(tokenizer: str | None, model: str | None, device: str) -> list[Any]:
@@ -136,8 +174,10 @@ def _additions(tokenizer: str | None, model: str | None, device: str) -> list[An
     return add
 
 
-def _report(table: "ScoreTable", stories_per_second: float | None, as_json: bool) -> None:
-    """Print what the table says, and write it as a page beside it."""
+def _report(
+    table: "ScoreTable", place: str, stories_per_second: float | None, as_json: bool
+) -> None:
+    """Print what the table says, and write it as a page beside it; `place` is the user's word."""
     from tinyohem.difficulty.page import write_page
     from tinyohem.difficulty.summary import summarise
     from tinyohem.difficulty.table import MANIFEST_FILE, SCORES_FILE
@@ -155,13 +195,13 @@ def _report(table: "ScoreTable", stories_per_second: float | None, as_json: bool
         progress.note(f"no HTML report: {error.message}; {error.hint}")
     if as_json:
         speed = {"stories_per_second": stories_per_second}  # null where no whole pass was made
-        files = (table.folder / SCORES_FILE, table.folder / MANIFEST_FILE, *pages)
-        print_json(summary.to_json() | speed | {"files": [str(path) for path in files]})
+        names = (SCORES_FILE, MANIFEST_FILE, *(page.name for page in pages))
+        print_json(summary.to_json() | speed | {"files": [f"{place}/{name}" for name in names]})
         return
     for part in (_quantiles(summary), _correlations(summary), _flags(summary), *_examples(summary)):
         out.print(part)
     for path in pages:
-        progress.note(f"wrote {path}")
+        progress.note(f"wrote {place}/{path.name}")
 
 
 def _quantiles(summary: "ScoreSummary") -> "Table":
@@ -171,7 +211,7 @@ def _quantiles(summary: "ScoreSummary") -> "Table":
 
     stories = f"{summary.manifest['stories']:,} stories"
     title = f"{stories}: values from the easiest (0 %) to the hardest (100 %)"
-    table = Table("", *summary.metrics, title=title)
+    table = Table("", *map(summary.label, summary.metrics), title=title)
     for percent, *values in zip(QUANTILES, *summary.quantiles.values(), strict=True):
         table.add_row(f"{percent} %", *(f"{value:.4g}" for value in values))
     undefined = (metric["undefined"] for metric in summary.manifest["metrics"].values())
@@ -210,8 +250,9 @@ def _examples(summary: "ScoreSummary") -> list["Table"]:
 
     tables = []
     for metric, ends in summary.examples.items():
-        title = f"By {metric}: row (value) and opening"
-        table = Table("easiest", "hardest", title=title, show_lines=True)
+        table = Table(title=f"By {summary.label(metric)}: row (value) and opening")
+        for end in ("easiest", "hardest"):  # a line each: ten of every metric are to be looked over
+            table.add_column(end, no_wrap=True, overflow="ellipsis")
         for easy, hard in zip(ends["easiest"], ends["hardest"], strict=True):
             table.add_row(cell(easy), cell(hard))
         tables.append(table)

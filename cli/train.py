@@ -1,20 +1,20 @@
 """`tinyohem train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from tinyohem_cli import options
 
-if TYPE_CHECKING:
-    from tinyohem.evaluation.perplexity import Perplexity
-    from tinyohem.training.dry_run import DryRun
-    from tinyohem.training.run import Run
-
 _MINING = "Hard-token mining"
 _CURRICULUM = "Curriculum"
-_SHOWN_CHARACTERS = 200  # of a window, in --dry-run
+
+# `2m`, 4M tokens of the real sample, keep ratio 0.5, one seed: LOG.md, 2026-11-22.
+BIAS_WARNING = (
+    "top-k is still on when training ends; at ratio 0.5 that raised perplexity on all tokens from "
+    "12.5 to 16.6 (anneal) and 24.4 (constant), against 13.2 with recover"
+)
 
 
 def train(
@@ -174,9 +174,9 @@ def train(
         str | None,
         typer.Option(
             "--curriculum-metric",
-            help="compression_ratio, mtld, flesch, length, or several with weights "
+            help="flesch, mtld, compression_ratio, length, or several with weights "
             "(mtld=2,flesch=1); fertility or model_loss where --set curriculum.scores=FOLDER "
-            "holds them; default: compression_ratio",
+            "holds them; default: flesch",
             rich_help_panel=_CURRICULUM,
         ),
     ] = None,
@@ -244,6 +244,7 @@ def train(
     from tinyohem.training.ranks import join_ranks
     from tinyohem.training.run_folder import default_run_dir
     from tinyohem_cli.console import ConsoleProgress
+    from tinyohem_cli.train_output import print_outline, print_result
 
     overrides = {
         "data.dataset": dataset,
@@ -284,84 +285,8 @@ def train(
         progress.warn(BIAS_WARNING)
     if dry_run:
         if ranks.leads:
-            _print_outline(outline(config, progress), as_json)
+            print_outline(outline(config, progress), as_json)
         return
     run, perplexity = train_model(config, run_dir, resume=resume, progress=progress, ranks=ranks)
     if ranks.leads:
-        _print_result(run, perplexity, as_json)
-
-
-# `2m`, 4M tokens of the real sample, keep ratio 0.5, one seed: LOG.md, 2026-11-22.
-BIAS_WARNING = (
-    "top-k is still on when training ends; at ratio 0.5 that raised perplexity on all tokens from "
-    "12.5 to 16.6 (anneal) and 24.4 (constant), against 13.2 with recover"
-)
-
-
-def _print_result(run: "Run", perplexity: "Perplexity | None", as_json: bool) -> None:
-    from tinyohem_cli.console import err, out, print_json, quote
-
-    summary = {
-        "run": str(run.run_dir),
-        "finished": run.finished,
-        "steps": run.state.step,
-        "tokens_seen": run.state.tokens_seen,
-        "tokens_selected": run.state.tokens_selected,
-        "skipped_steps": run.state.skipped_steps,
-        "train_seconds": run.state.train_seconds,
-        "pause_seconds": run.state.pause_seconds,
-    }
-    if as_json:
-        print_json(summary | (perplexity.to_json() if perplexity else {}))
-    elif perplexity is None:
-        out.print(
-            f"stopped at step {run.state.step:,} of {run.budget.steps:,}; everything is saved"
-        )
-        out.print(f"go on with: {_resume_command()}", markup=False)
-    else:
-        out.print(options.perplexity_table(perplexity, str(run.run_dir)))
-        seconds, pauses = run.state.train_seconds, run.state.pause_seconds
-        err.print(
-            f"trained for {seconds:,.0f} s; {pauses / (seconds + pauses):.1%} of the whole went to "
-            "evaluation, checkpoints and the log"
-        )
-        err.print(f"try: tinyohem generate {quote(run.run_dir)} --prompt 'Once upon a time'")
-
-
-def _print_outline(outline: "DryRun", as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from rich.table import Table
-
-    from tinyohem_cli.console import harmless, out, print_json
-
-    if as_json:
-        print_json(asdict(outline))
-        return
-    out.print(
-        f"{outline.num_parameters:,} parameters, {outline.num_steps:,} steps, "
-        f"{outline.num_tokens:,} tokens, {outline.epochs:.2f} epochs"
-    )
-    keep = Table("training", "tokens kept", "")
-    for tenth, ratio in enumerate(outline.keep_ratios):
-        keep.add_row(f"{tenth * 10} %", f"{ratio:.0%}", "█" * round(40 * ratio))
-    out.print(keep)
-    if outline.plan_hash:
-        out.print(f"curriculum plan {outline.plan_hash}")
-    for title, windows in (("first", outline.first_windows), ("last", outline.last_windows)):
-        for text in windows:
-            shown = harmless(" ".join(text.split()))[:_SHOWN_CHARACTERS]
-            out.print(f"{title}: {shown}", markup=False)
-
-
-def _resume_command() -> str:
-    """Return the command line that was typed, with --resume auto."""
-    import shlex
-    import sys
-
-    arguments = sys.argv[1:]
-    if "--resume" in arguments:
-        at = arguments.index("--resume")
-        del arguments[at : at + 2]
-    kept = [a for a in arguments if not a.startswith("--resume=")]
-    return shlex.join(["tinyohem", *kept, "--resume", "auto"])
+        print_result(run, perplexity, as_json)

@@ -18,6 +18,7 @@ PACKAGES = {"tinyohem": ROOT / "tinyohem", "tinyohem_cli": ROOT / "cli"}
 # Where a dependency may be imported; a folder ends in a dot.
 HOMES = {
     "datasets": ("tinyohem.data.hub",),
+    "fsspec": ("tinyohem.remote",),
     "ftfy": ("tinyohem.data.clean", "tinyohem.difficulty.flags"),
     "jinja2": ("tinyohem.pages",),
     "lm_eval": (),
@@ -33,6 +34,7 @@ HOMES = {
         "tinyohem.report.records",
         "tinyohem.settings",
     ),
+    "ray": ("tinyohem.difficulty.ray_engine",),
     "rich": ("tinyohem_cli.",),
     "safetensors": ("tinyohem.training.", "tinyohem.difficulty.curriculum"),
     "tokenizers": ("tinyohem.data.tokenizer",),
@@ -47,7 +49,17 @@ HOMES = {
     "zstandard": ("tinyohem.artifacts", "tinyohem.difficulty."),
 }
 # Too slow to load before they are needed: imported inside functions.
-LAZY = {"datasets", "ftfy", "jinja2", "matplotlib", "pyarrow", "safetensors", "tokenizers"} | {
+LAZY = {
+    "datasets",
+    "fsspec",
+    "ftfy",
+    "jinja2",
+    "matplotlib",
+    "pyarrow",
+    "safetensors",
+    "tokenizers",
+} | {
+    "ray",
     "transformers",
     "wandb",
 }
@@ -162,7 +174,8 @@ def test_a_dependency_has_one_home(package: str) -> None:
 def test_every_import_is_a_declared_dependency() -> None:
     """What the `dev` extra happens to bring along hides here what a user would lack."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["plots"]]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *extras["plots"], *extras["ray"]]
     names = {re.match(r"[\w-]+", line)[0].replace("-", "_").lower() for line in declared}  # type: ignore[index]
     through = {"huggingface_hub", *PACKAGES}  # the first comes with transformers and datasets
     third_party = {i.target.partition(".")[0] for i in imports()} - set(sys.stdlib_module_names)
@@ -212,3 +225,36 @@ def test_the_library_prints_nothing() -> None:
         and ast.unparse(node.func) in {"print", "sys.stdout.write", "sys.stderr.write"}
     }
     assert printing == set()
+
+
+def test_hints_begin_alike() -> None:
+    """They follow "hint: " in the middle of a line: no capital."""
+    beginnings = set()
+    for tree in trees().values():
+        named = {
+            ast.unparse(node.targets[0]): node.value
+            for node, _ in walk(tree)
+            if isinstance(node, ast.Assign)
+        }
+        for call in (node for node, _ in walk(tree) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) in {"InputError", "RunError", "MissingSplitError"}:
+                given = [*call.args[1:2], *(k.value for k in call.keywords if k.arg == "hint")]
+                beginnings |= {text for hint in given for text in leading_words(hint, named)}
+    assert "check the path" in beginnings
+    assert "score the corpus again, into another folder" in beginnings  # through a name
+    assert [text for text in beginnings if text[:1].isupper()] == []
+
+
+def leading_words(node: ast.expr, named: dict[str, ast.expr]) -> list[str]:
+    """Return how a string begins, as far as the code shows it."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return [text]
+        case ast.JoinedStr(values=[first, *_]):
+            return leading_words(first, named)
+        case ast.IfExp():
+            return leading_words(node.body, named) + leading_words(node.orelse, named)
+        case ast.Name(id=name) if name in named:
+            return leading_words(named[name], {})
+        case _:
+            return []

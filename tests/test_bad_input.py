@@ -143,13 +143,27 @@ class TestCorpus:
 
     def test_no_such_tokenizer(self, reject: Reject, corpus: Path) -> None:
         error = reject(*train(corpus, "--tokenizer", "no/such"), hint="tokenizer.json")
-        assert error.startswith("cannot load the tokenizer 'no/such'")
+        assert error.startswith("no/such is no file or folder, and the Hub cannot be reached")
+
+    def test_validation_on_the_training_stories(
+        self, reject: Reject, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
+    ) -> None:
+        stories = corpus / "train.jsonl"
+        error = reject(*train(stories, "--valid", stories), hint="name held-out stories")
+        assert error == f"the validation stories {stories} are the training stories"
+        for name in ("train.jsonl", "valid.jsonl"):
+            (tmp_path / "twice").mkdir(exist_ok=True)
+            shutil.copy(stories, tmp_path / "twice" / name)
+        assert reject(*train(stories, "--valid", "twice/valid.jsonl"), hint="leave it out")
+        assert reject(*train(Path("twice")), hint="name held-out stories")
+        # One file with every 50th story held out is something else.
+        assert tinyohem("prepare-data", *tiny.flags(stories)).code == 0
 
 
 class TestRecipe:
     @pytest.mark.parametrize("ratio", ["0", "-0.5", "1.01", "nan", "inf"])
     def test_ratio_outside_its_range(self, reject: Reject, corpus: Path, ratio: str) -> None:
-        error = reject(*train(corpus, f"--ohem-ratio={ratio}"), hint="train --help")
+        error = reject(*train(corpus, f"--ohem-ratio={ratio}"), hint="in (0, 1]: 0.5 keeps half")
         assert error.startswith("ohem.ratio = ")
 
     @pytest.mark.parametrize(
@@ -199,7 +213,7 @@ class TestRecipe:
         ("arguments", "told"),
         [
             ("--recipe=omen", "no recipe 'omen'; did you mean ohem?"),
-            ("--recipe=gone.toml", "cannot read the recipe gone.toml"),
+            ("--recipe=gone.toml", "cannot read the recipe gone.toml: No such file or directory"),
             ("--recipe=broken.toml", "recipe 'broken.toml' is not TOML"),
             ("--recipe=flat.toml", "[ohem] is 0.5, not a table"),
             ("--recipe=flat.toml --ohem-ratio=0.5", "[ohem] is 0.5, not a table"),
@@ -299,10 +313,10 @@ class TestPools:
         return [*train(corpus, **overrides), *mining, *more]
 
     def test_no_pool(self, reject: Reject, corpus: Path, tmp_path: Path) -> None:
-        told = "pool holds no pool that can be read: "
-        assert reject(*self.excess(corpus), hint="tinyohem mine RUN").startswith(told)
+        told = "pool holds no pool that can be read: No such file or directory"
+        assert reject(*self.excess(corpus), hint="tinyohem mine RUN") == told
         (tmp_path / "pool").mkdir()
-        assert reject(*self.excess(corpus, "--dry-run"), hint="mine RUN").startswith(told)
+        assert reject(*self.excess(corpus, "--dry-run"), hint="mine RUN") == told
 
     @pytest.mark.usefixtures("pool")
     def test_of_other_stories_windows_or_tokens(
@@ -319,7 +333,7 @@ class TestPools:
             (reject(*self.excess(corpus, **tokenizer), hint="tokenizer"), "with other tokens"),
             (reject(*self.excess(corpus, **windows), hint="--seq-len 16"), "on other windows"),
         ):
-            assert found == f"the pool pool was mined {told} than those of this run"
+            assert found == f"the pool in pool was mined {told} than those of this run"
 
     @pytest.mark.parametrize("damage", ["flip", "cut"])
     def test_a_damaged_shard(self, reject: Reject, corpus: Path, pool: Path, damage: str) -> None:
@@ -335,8 +349,8 @@ class TestPools:
         arguments = self.excess(corpus, "--pool-max-age=2k", training__steps=40)
         error = reject(*arguments, hint="--pool-refresh-every")
         assert error == (
-            "the pool pool was mined after 2,560 training tokens; at the end of this run it would "
-            "be 2,560 tokens old, beyond ohem.pool_max_age = 2,000"
+            "the pool in pool was mined after 2,560 training tokens; at the end of this run it "
+            "would be 2,560 tokens old, beyond ohem.pool_max_age = 2,000"
         )
 
     @pytest.mark.usefixtures("pool")
@@ -348,7 +362,7 @@ class TestPools:
         other = reject(*mine, "pool", "--seq-len=16", hint="choose another --out")
         assert other == "pool holds another pool: its context differs"
         error = reject("mine", "nowhere", "--out=new", hint="run folder")
-        assert error.startswith("cannot load a language model from 'nowhere'")
+        assert error.startswith("nowhere is no file or folder, and the Hub cannot be reached")
         error = reject(*mine, "new", "--dataset=nowhere.jsonl", hint="check the path")
         assert error == "there is no file or folder nowhere.jsonl"
         assert reject(*mine, "new", "--seq-len=99", hint="--seq-len 32 or less")
@@ -356,10 +370,27 @@ class TestPools:
 
 
 class TestModels:
-    @pytest.mark.parametrize("command", ["eval-perplexity", "generate"])
-    def test_no_such_model(self, reject: Reject, corpus: Path, command: str) -> None:
-        error = reject(command, "runs/nowhere", hint="run folder")
-        assert error.startswith("cannot load a language model from 'runs/nowhere'")
+    @pytest.mark.parametrize("command", ["eval-perplexity", "generate", "mine", "inspect"])
+    def test_no_such_model(
+        self, reject: Reject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        more = ["--story", 0] if command == "inspect" else []
+        error = reject(command, "runs/nowhere", *more, hint="run folder")
+        assert error.startswith("runs/nowhere is no file or folder, and the Hub cannot be reached")
+        # What stands below a folder that is here is no Hub id.
+        monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: 1 / 0)
+        (tmp_path / "runs").mkdir()
+        for name in ("runs/nowhere", "./nowhere", "runs/no/where"):
+            error = reject(command, name, *more, hint="run folder")
+            assert error == f"there is no file or folder {name}"
+
+    def test_a_folder_of_runs(self, reject: Reject, finished_run: Path, tmp_path: Path) -> None:
+        for name in ("topk-seed0", "full-seed0"):
+            (tmp_path / "cmp" / name).mkdir(parents=True)
+            shutil.copy(finished_run / "metrics.jsonl", tmp_path / "cmp" / name)
+        for command in (["eval-perplexity"], ["mine"], ["generate"], ["inspect", "--story=0"]):
+            error = reject(*command, "cmp", hint="one run inside, such as cmp/full-seed0")
+            assert error == "cmp is a folder of 2 run(s)"
 
     def test_sequence_length_beyond_the_models(self, reject: Reject, finished_run: Path) -> None:
         before = tiny.snapshot(finished_run)

@@ -104,6 +104,19 @@ class TestHelp:
             told = "default:" in option.help or "repeatable" in option.help
             assert shown or is_switch or told, name
 
+    @pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    def test_it_shows_every_word_in_brackets(
+        self, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        """The help is markup: a word in brackets vanishes unless they are escaped."""
+        monkeypatch.setenv("COLUMNS", "200")
+        shown = tinyohem(command, "--help").out
+        found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+        texts = [found.help, *(p.help for p in found.params if getattr(p, "help", None))]
+        words = [word for text in texts for word in re.findall(r"\[[^\]]*\]", text or "")]
+        assert [word for word in words if word not in shown] == []
+        assert words or command != "inspect"
+
     def test_options_state_their_unit(self) -> None:
         for (command, name), unit in UNITS.items():
             assert unit in options_of(command)[name].help.lower(), (command, name)
@@ -291,7 +304,9 @@ class TestPipeline:
         assert first.startswith("One day")
         assert second.startswith("Tom")
         plain = tinyohem(*write).out  # an untrained model writes control characters, too
-        assert visible(plain) == visible(harmless(first + second))
+        line = "─" * 40
+        assert visible(plain) == visible(harmless(first + line + second))
+        assert f"\n\n{line}\n\n" in plain
 
     def test_progress_goes_to_stderr_and_the_result_to_stdout(
         self, corpus: Path, tmp_path: Path, tinyohem: tiny.Command

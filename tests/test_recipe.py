@@ -48,6 +48,18 @@ class TestPrecedence:
         assert load_config() == validate_config({})
         assert load_config().ohem.ratio == 1.0
 
+    def test_the_sample_has_a_vocabulary_that_it_supports_unless_one_is_chosen(self) -> None:
+        sample = {"data.dataset": "sample"}
+        assert load_config(overrides=sample).tokenizer == load_config("quickstart").tokenizer
+        for chosen in (
+            {"tokenizer.vocab_size": 4096},
+            {"tokenizer.name": "folder"},
+            {"model.init_from": "folder"},
+        ):
+            assert load_config(overrides=sample | chosen).tokenizer.vocab_size == 4096
+        stored = load_config(overrides=sample)
+        assert validate_config(stored.model_dump()) == stored
+
     @pytest.mark.parametrize(
         ("assignment", "section", "key", "value"),
         [

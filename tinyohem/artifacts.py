@@ -232,7 +232,8 @@ def open_measured(path: Path) -> Iterator[tuple["io.BufferedReader[Any]", Callab
     # Not the zstandard package: its reader ends without a word where a frame is cut short. A frame
     # that asks for a window of more than 128 MiB is refused by libzstd.
     with (
-        pyarrow.OSFile(str(path)) as raw,
+        path.open("rb") as plain,
+        pyarrow.PythonFile(plain, "r") as raw,
         pyarrow.CompressedInputStream(raw, codec) as stream,
         io.BufferedReader(_Bounded(stream, raw.tell), _BUFFER_BYTES) as buffered,
     ):

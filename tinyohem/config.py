@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from tinyohem.difficulty.pacing import Pacing, parse_weights
 from tinyohem.errors import InputError
@@ -26,7 +27,7 @@ class TokenizerConfig(Section):
     """The vocabulary: trained on the corpus, or loaded from `name`."""
 
     name: str | None = None  # Hub id or folder
-    vocab_size: int = Field(4096, ge=257, le=2**24)
+    vocab_size: int = Field(4096, ge=257, le=2**24)  # default on `sample`: 2,048
 
 
 class ModelConfig(Section):
@@ -128,7 +129,9 @@ class CurriculumConfig(Section):
     """In which order training visits its windows."""
 
     enabled: bool = False
-    metric: str = "compression_ratio"  # or several with weights: `mtld=2,flesch=1`
+    # The one that knows best what a trained model finds hard (LOG.md), or several with weights:
+    # `mtld=2,flesch=1`.
+    metric: str = "flesch"
     pacing: Pacing = "warmup"
     fraction: float | None = Field(None, gt=0, le=1)  # default: 0.2 for `warmup`, else 1
     initial_competence: float = Field(0.01, gt=0, le=1)
@@ -159,6 +162,11 @@ FINE_TUNING: dict[str, dict[str, Any]] = {
 }
 
 
+# The built-in stories hold too few distinct words for the default vocabulary. As the recipe
+# `quickstart` has it, so that both share what is prepared.
+SAMPLE_VOCABULARY = 2_048
+
+
 class RunConfig(Section):
     """Everything that decides what a run does."""
 
@@ -170,6 +178,21 @@ class RunConfig(Section):
     ohem: OhemConfig = OhemConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_sample_has_its_vocabulary(cls, tree: Any) -> Any:
+        """Give the built-in stories a vocabulary that they support, where nobody chose one.
+
+        Runs after the next one (pydantic goes upwards), which may name a tokenizer.
+        """
+        data = tree.get("data") if isinstance(tree, Mapping) else None
+        if not isinstance(data, Mapping) or data.get("dataset") != "sample":
+            return tree
+        tokenizer = tree.get("tokenizer", {})
+        if tokenizer.get("name") is not None:
+            return tree
+        return {**tree, "tokenizer": {"vocab_size": SAMPLE_VOCABULARY, **tokenizer}}
 
     @model_validator(mode="before")
     @classmethod
@@ -251,12 +274,25 @@ def validate_config(tree: Any) -> RunConfig:
             f"{field} = {repr(first['input'])[:200]}: {rule}"
             if not isinstance(first["input"], dict)
             else f"[{field}]: {rule}",
-            "`tinyohem train --help` lists every option with its unit and default",
+            _advice(first["loc"]),
         ) from None
     if config.optim.lr is not None:
         return config
     lr = suitable_lr(model_shape(config.model).hidden_size)
     return config.model_copy(update={"optim": config.optim.model_copy(update={"lr": lr})})
+
+
+def _advice(field: tuple[int | str, ...]) -> str:
+    """Return what to do about a refused value: what its field says, or where to look."""
+    keys: dict[str, FieldInfo] = RunConfig.model_fields
+    for name in field:
+        known = keys.get(str(name))
+        if known is None:
+            break
+        if known.description:
+            return known.description
+        keys = getattr(known.annotation, "model_fields", {})
+    return "`tinyohem train --help` lists every option with its unit and default"
 
 
 def reject_unknown_keys(tree: Mapping[str, Any]) -> None:

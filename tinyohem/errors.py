@@ -12,6 +12,11 @@ class TinyohemError(Exception):
         self.hint = hint
 
 
+def plainly(error: BaseException) -> str:
+    """Return what an exception says, without the number and the path that an OSError adds."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 class InputError(TinyohemError):
     """Wrong usage or input: the user can fix it. Exit code 2."""
 

@@ -16,7 +16,7 @@ def model_folder(name: str) -> str:
             or a Hub id.
 
     Raises:
-        InputError: it is a run that has not finished.
+        InputError: it is a run that has not finished, or a folder of runs.
     """
     path = Path(name)
     if (path / "checkpoints").is_dir() and not (path / "model").is_dir():
@@ -24,6 +24,13 @@ def model_folder(name: str) -> str:
             f"the run {name} has not finished",
             f"resume it, or name a checkpoint: {path / 'checkpoints' / 'latest'}",
         )
+    if path.is_dir() and not (path / "config.json").exists():
+        runs = sorted(log.parent for log in path.glob("*/metrics.jsonl"))
+        if runs:
+            raise InputError(
+                f"{name} is a folder of {len(runs)} run(s)",
+                f"name one run inside, such as {runs[0]}",
+            )
     return str(resolve_model_folder(path)) if path.exists() else name
 
 

@@ -24,7 +24,7 @@ def _plots_extra(what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        hint = 'Install them in the clone: pip install -c constraints.txt -e ".[plots]"'
+        hint = 'install them in the clone: pip install -c constraints.txt -e ".[plots]"'
         raise InputError(f"{what} needs matplotlib and jinja2: {error}", hint) from None
 
 

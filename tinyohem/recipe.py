@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyohem.config import RunConfig, nearest, reject_unknown_keys, validate_config
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, plainly
 
 
 def load_config(
@@ -56,7 +56,9 @@ def recipe_text(name: str) -> str:
         try:
             return Path(name).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:  # not UTF-8, or a name with a null byte
-            raise InputError(f"cannot read the recipe {name}: {error}", "check the path") from None
+            raise InputError(
+                f"cannot read the recipe {name}: {plainly(error)}", "check the path"
+            ) from None
     if name not in recipe_names():
         raise InputError(
             f"there is no recipe {name!r}{nearest(name, recipe_names())}",

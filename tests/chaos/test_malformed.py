@@ -26,7 +26,7 @@ from tinyohem.artifacts import hash_file, read_json, write_json
 from tinyohem.data.sample import sample_stories
 
 Arguments = list[object]
-GENERATED = 330  # in all; a sample of them is in the ordinary suite
+GENERATED = 450  # in all; a sample of them is in the ordinary suite
 SAMPLE = 12
 
 COMPARISON = """
@@ -285,7 +285,7 @@ def test_generated(
         refused, valid = counts[name, "refused"], counts[name, "valid"]
         print(f"  {name}: {refused} refused, {valid} still valid")
     assert counts.total() == GENERATED
-    assert sum(n for (_, outcome), n in counts.items() if outcome == "refused") > GENERATED // 2
+    assert sum(n for (_, outcome), n in counts.items() if outcome == "refused") >= 300
 
 
 def test_a_sample_of_the_generated(

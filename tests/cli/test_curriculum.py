@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from tinyohem.artifacts import hash_file, read_json, read_sealed, write_json
+from tinyohem.data.batches import plan_windows
 from tinyohem.data.corpus import open_corpus
 from tinyohem.data.prepare import prepare_data
 from tinyohem.difficulty.curriculum import load_plan
@@ -57,9 +58,30 @@ def test_a_run_goes_from_what_a_model_finds_easy_to_what_it_finds_hard(
     assert difficulty[0] == min(mean[texts.index(text)] for text in shown)
 
     printed = tinyohem(*by_model_loss(corpus, scores, "--dry-run"))
+    assert outline["curriculum"] == "sorted by model_loss: easiest first"
+    assert f"curriculum: {outline['curriculum']}\n" in printed.out
     assert f"curriculum plan {outline['plan_hash']}" in printed.out
+    assert "tokens kept" not in printed.out  # where it is all of them throughout
     first = " ".join(outline["first_windows"][0].split())[:50]
     assert f"first: {first}" in printed.out
+
+
+def test_a_warmup_is_outlined_with_its_limit_and_its_last_step(
+    corpus: Path, scores: Path, tinyohem: tiny.Command
+) -> None:
+    recipe = by_model_loss(corpus, scores, "--pacing=warmup", "--ohem-ratio=0.5", "--dry-run")
+    outline = json.loads(tinyohem(*recipe, "--json").out)
+    config = tiny.config(corpus)
+    data = prepare_data(config.data, config.tokenizer)
+    percentile = open_scores(scores).percentile("model_loss")
+    of_token = np.repeat(percentile[data.train.rows], np.diff(data.train.offsets))
+    drawn = plan_windows(data.train, 32, seed=0).windows(0, 20 * 4)
+    difficulty = np.sort([of_token[w * 32 : w * 32 + 32].mean() for w in drawn])
+    assert outline["curriculum"] == (
+        f"warmup by model_loss: the easiest 20% of windows (difficulty up to {difficulty[15]:.1f} "
+        "of 100) until step 4, then the others"
+    )
+    assert "tokens kept" in tinyohem(*recipe).out
 
 
 def test_the_plan_is_saved_and_resumed_and_a_replaced_table_is_refused(
@@ -104,7 +126,7 @@ class TestScoresThatDoNotFit:
             stream.write('{"text": "One more."}\n')
         error = self.refused(tinyohem, *by_model_loss(other, scores))
         assert f"error: {scores} holds scores of another corpus, {corpus} (train)" in error
-        assert "hint: Score the corpus again, into another folder" in error
+        assert "hint: score the corpus again, into another folder" in error
 
     def test_with_missing_rows(
         self, corpus: Path, tmp_path: Path, scores: Path, tinyohem: tiny.Command
@@ -122,7 +144,7 @@ class TestScoresThatDoNotFit:
         command = [*by_model_loss(corpus, scores), "--curriculum-metric", "fertility"]
         error = self.refused(tinyohem, *command)
         assert "error: the score table has no metric 'fertility'" in error
-        assert "hint: It has compression_ratio, mtld, flesch, length, model_loss;" in error
+        assert "hint: it has compression_ratio, mtld, flesch, length, model_loss;" in error
 
     def test_a_metric_that_scoring_on_the_way_cannot_yield(
         self, corpus: Path, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch

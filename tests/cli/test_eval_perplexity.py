@@ -60,5 +60,5 @@ def test_scores_without_difficulty_are_a_mistake(
 def test_another_grouping_is_refused(tinyohem: tiny.Command, finished_run: Path) -> None:
     result = tinyohem("eval-perplexity", finished_run, "--by", "loss,colour")
     assert (result.code, result.out) == (2, "")
-    assert "error: no way to group tokens is 'colour'" in result.err
+    assert "error: tokens cannot be grouped by 'colour'" in result.err
     assert "hint: use loss, frequency, difficulty" in result.err

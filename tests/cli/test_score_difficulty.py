@@ -40,6 +40,9 @@ def test_scores_and_shows_the_same_report(stories: Path, tmp_path: Path) -> None
     assert manifest["rules"]["compression"]["length_control"] == "prefix"
     assert manifest["rules"]["mtld"]["min_segment"] == 10
     assert "[bold]He ran[/bold]" in scored.stdout
+    assert "compression_ratio, of the first bytes" in scored.stdout
+    listed = scored.stdout.partition("By mtld: row (value) and opening")[2].partition("By ")[0]
+    assert len([line for line in listed.splitlines() if line.startswith("│")]) == 10
     shown = run("--show", out)
     assert shown.exit_code == 0
     assert shown.stdout == scored.stdout

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from tinyohem.data import corpus
+from tinyohem.data import corpus, fingerprint
 from tinyohem.data.corpus import Corpus, MissingSplitError, Story, open_corpus
 from tinyohem.errors import InputError, RunError
 
@@ -130,8 +130,8 @@ class TestNames:
 class TestFingerprint:
     @pytest.fixture(autouse=True)
     def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(corpus, "_hashed", {})
-        monkeypatch.setattr(corpus, "_SETTLED_NS", -1)
+        monkeypatch.setattr(fingerprint, "_hashed", {})
+        monkeypatch.setattr(fingerprint, "_SETTLED_NS", -1)
 
     def test_a_file_is_read_once_and_told_once(self, tmp_path: Path) -> None:
         path = write_lines(tmp_path / "a.jsonl", ["One."])
@@ -153,7 +153,7 @@ class TestFingerprint:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Within a tick of the clock a second change would leave no trace."""
-        monkeypatch.setattr(corpus, "_SETTLED_NS", 3_000_000_000)
+        monkeypatch.setattr(fingerprint, "_SETTLED_NS", 3_000_000_000)
         path = write_lines(tmp_path / "a.jsonl", ["One."])
         listener = tiny.Listener()
         for _ in range(2):

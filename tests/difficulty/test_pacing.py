@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyohem.difficulty.pacing import Curriculum, Pacing, order_draws
+from tinyohem.difficulty.pacing import Curriculum, Pacing, describe, order_draws
 from tinyohem.errors import InputError
 
 COMPETENCE = {
@@ -42,6 +42,38 @@ curricula = st.builds(
     jitter_window=st.sampled_from([0, 1, 3, 10]),
     seed=st.integers(0, 3),
 )
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "told"),
+    [
+        # 40 windows of difficulty 0, 2, … 78; ten steps of four.
+        (Curriculum(), "the easiest 20% of windows (difficulty up to 14.0 of 100) until step 2, "),
+        (Curriculum(fraction=0.5), "the easiest 50% of windows (difficulty up to 38.0 of 100)"),
+        (Curriculum("sorted"), "easiest first"),
+        (Curriculum("reverse"), "hardest first"),
+        (Curriculum("by_length"), "shortest first"),
+        (Curriculum("shuffled"), "every window at random"),
+        (Curriculum("interleaved", layers=3), "3 passes from easy to hard"),
+        (Curriculum("zigzag", layers=3), "3 passes, from easy to hard and back"),
+        (Curriculum("linear"), "any of the easiest 1% of windows at first, of all from step 10 on"),
+        (Curriculum("root", fraction=0.5, initial_competence=0.3), "any of the easiest 30% of "),
+        (Curriculum("sorted", jitter_window=8), "easiest first; shuffled over 8 windows at a time"),
+    ],
+)
+def test_an_order_is_told_in_a_line(curriculum: Curriculum, told: str) -> None:
+    drawn, difficulty = np.random.default_rng(0).permutation(40), np.arange(0, 80, 2.0)
+    order = order_draws(drawn, difficulty, curriculum)
+    assert describe(order, difficulty, curriculum, 10).startswith(told)
+
+
+@settings(deadline=None)
+@given(runs(), curricula)
+def test_every_rule_is_told_of_any_run(run, curriculum: Curriculum) -> None:
+    drawn, difficulty = run
+    told = describe(order_draws(drawn, difficulty, curriculum), difficulty, curriculum, len(drawn))
+    assert "nan" not in told
+    assert "inf" not in told
 
 
 @settings(deadline=None)

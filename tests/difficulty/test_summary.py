@@ -81,6 +81,24 @@ def test_examples_are_the_ends_of_the_order(table: ScoreTable, made_up: list[str
     assert all(made_up[story["row"]].startswith(story["opening"]) for story in hardest)
 
 
+def test_examples_show_the_values_of_the_quantiles(
+    made_up: list[str], fake_corpus, tmp_path: Path
+) -> None:
+    """Those by which they are ranked, and not the raw ratio that goes with length."""
+    summary = summarise(score_corpus(fake_corpus(tuple(made_up)), tmp_path / "s", workers=1))
+    assert summary.label("compression_ratio") == "compression_ratio, with length taken out"
+    assert summary.label("flesch") == "flesch"
+    for name, rising in (("compression_ratio", True), ("flesch", False)):
+        ends = summary.examples[name]
+        easiest, hardest = ([story["value"] for story in ends[e]] for e in ("easiest", "hardest"))
+        assert easiest == sorted(easiest, reverse=not rising)
+        assert hardest == sorted(hardest, reverse=rising)
+        assert (easiest[0], hardest[0]) == (
+            summary.quantiles[name][0],
+            summary.quantiles[name][-1],
+        )
+
+
 def test_the_page_is_one_file_with_everything_escaped(fake_corpus, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")

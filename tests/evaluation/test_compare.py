@@ -207,12 +207,14 @@ def test_a_key_that_a_result_does_not_know_counts_as_its_default(
     for path in out.glob("*/result.json"):
         result = read_json(path)
         del result["config"]["ohem"]["variance"]
+        result["config"]["curriculum"]["metric"] = "length"  # of a curriculum that is off
         write_json(path, result)
     assert figures(run_comparison(comparison(corpus), out, workers=1)) == figures(finished[1])
-    result["config"]["ohem"]["floor"] = 0.3
-    write_json(path, result)
-    with pytest.raises(InputError, match="another config"):
-        run_comparison(comparison(corpus), out, workers=1)
+    ohem, curriculum = (dict(result["config"][name]) for name in ("ohem", "curriculum"))
+    for change in ({"ohem": ohem | {"floor": 0.3}}, {"curriculum": curriculum | {"enabled": True}}):
+        write_json(path, result | {"config": result["config"] | change})
+        with pytest.raises(InputError, match="another config"):
+            run_comparison(comparison(corpus), out, workers=1)
 
 
 def test_a_comparison_killed_by_a_signal_goes_on(
@@ -359,3 +361,5 @@ def test_the_command_writes_the_tables(
     again = tinyohem(*command)
     assert again.code == 0
     assert "one seed: no test" in again.out
+    assert "of it selection" in " ".join(again.out.split())
+    assert "…" not in again.out  # nothing is cut at 80 columns

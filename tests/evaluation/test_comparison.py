@@ -88,6 +88,40 @@ def test_bad_arms(arms: list[str], seeds: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arm", "message", "hint"),
+    [
+        ("full", "there is no recipe 'full'", "such as full:ohem.ratio=1.0"),
+        ("omen", "there is no recipe 'omen'; did you mean ohem?", "an arm is a recipe"),
+        ("x:ohem.schedule=0:1,0.5:0.5,1:1", "'0.5:0.5' in ", """'name:ohem.schedule="…,…"'"""),
+        ("x:ohem.ratio=1,curriculum.metric=mtld,flesch", "'flesch' in ", "name:curriculum.metric"),
+        ("x:ohem.mix=topk=0.5,random=0.5", "'random=0.5' in ", "name:ohem.mix"),
+        ("x:ohem.ratio=0.5,gone.toml", "cannot read the recipe gone.toml", "check the path"),
+    ],
+)
+def test_what_to_write_for_an_arm(arm: str, message: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        plan_comparison(None, [arm], None, None, {})
+    assert caught.value.message.startswith(message)
+    assert hint in str(caught.value.hint)
+
+
+def test_settings_and_recipes_in_any_order() -> None:
+    arm = "x:ohem.ratio=0.25,optim.beta1=0.8, random, training.seq_len=64"
+    (parsed,) = plan_comparison(None, [arm], None, None, {}).arms
+    assert parsed.tree["optim"] == {"beta1": 0.8}
+    assert parsed.tree["training"] == {"seq_len": 64}
+    assert parsed.tree["ohem"]["select"] == "random"
+
+
+def test_a_folder_or_nothing_in_place_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder, not the TOML file") as caught:
+        plan_comparison(tmp_path, [], None, None, {})
+    assert "--out" in str(caught.value.hint)
+    with pytest.raises(InputError, match=r"gone.toml: No such file or directory$"):
+        plan_comparison(tmp_path / "gone.toml", [], None, None, {})
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("seeds = ", "cannot read"),

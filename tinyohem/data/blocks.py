@@ -19,8 +19,8 @@ BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
 
 
-class Block(Protocol):
-    """Consecutive rows of a corpus, empty ones included."""
+class Measured(Protocol):
+    """What can be said of consecutive rows without parsing them, empty ones included."""
 
     @property
     def rows(self) -> int:
@@ -29,6 +29,10 @@ class Block(Protocol):
     @property
     def size(self) -> int:
         """Return how much there is to read, in bytes or characters."""
+
+
+class Block(Measured, Protocol):
+    """Consecutive rows of a corpus, empty ones included."""
 
     def texts(self) -> Iterator[str]:
         """Yield the text of every row; raises what `files.read_texts` raises."""

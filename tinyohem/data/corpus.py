@@ -1,19 +1,18 @@
 """Where stories come from: the built-in sample, files, a data set on the Hub. One stream of Story.
 
-Which one a name means: `sample` is the built-in corpus; what exists here, looks like a path or ends
-like a story file is local; the rest is a Hub id.
+Which one a name means: `sample` is the built-in corpus; what begins like a URL is read from there;
+what exists here, looks like a path or ends like a story file is local; the rest is a Hub id.
 """
 
 import glob
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from tinyohem.artifacts import hash_file, hash_json
+from tinyohem.artifacts import hash_json
 from tinyohem.data.blocks import Block, blocks_of, read_blocks
 from tinyohem.data.files import (
     DEFAULT_TEXT_FIELD,
@@ -22,6 +21,7 @@ from tinyohem.data.files import (
     read_texts,
     unknown_format,
 )
+from tinyohem.data.fingerprint import EachFile, hash_story_files
 from tinyohem.data.hub import (
     hub_builder,
     hub_fingerprint,
@@ -32,6 +32,7 @@ from tinyohem.data.hub import (
 )
 from tinyohem.errors import InputError
 from tinyohem.progress import SILENT, Progress
+from tinyohem.remote import find_files, is_url
 
 Split = Literal["train", "validation"]
 
@@ -71,6 +72,8 @@ class Corpus:
         name: what the user typed.
         split: "train" or "validation".
         fingerprint: SHA-256 in hex that changes whenever the stories could.
+        files: what it consists of, in order; none for the sample and the Hub.
+        text_field: of those files.
     """
 
     name: str
@@ -80,6 +83,8 @@ class Corpus:
     _blocks: Callable[[], Iterator[tuple[Block, float]]] | None = field(
         default=None, repr=False, compare=False
     )
+    files: tuple[Path, ...] = field(default=(), repr=False, compare=False)
+    text_field: str = field(default=DEFAULT_TEXT_FIELD, compare=False)
 
     def stories(self) -> Iterator[Story]:
         """Stream every story that is not empty, in order; each call begins anew.
@@ -118,6 +123,7 @@ def open_corpus(
     *,
     text_field: str = DEFAULT_TEXT_FIELD,
     progress: Progress = SILENT,
+    each: EachFile = map,
 ) -> Corpus:
     """Find a corpus and fingerprint it; the stories themselves are read later.
 
@@ -126,15 +132,39 @@ def open_corpus(
     split, whatever its name.
 
     Args:
-        name: `sample`, a file, a folder, a glob or a Hub id such as `roneneldan/TinyStories`.
+        name: `sample`, a file, a folder, a glob, each also by its URL, or a Hub id such as
+            `roneneldan/TinyStories`.
         text_field: the field of JSON, Parquet and Hub rows that holds the story.
+        each: hashes every file, in order, here or on other machines.
 
     Raises:
         MissingSplitError: the corpus exists but has no such split.
-        InputError: there is no such corpus, or the Hub cannot be reached.
+        InputError: there is no such corpus, or the Hub or a URL cannot be reached.
     """
     if name == SAMPLE:
         return _open_sample(split)
+    match = find_files(name) if is_url(name) else _find_here(name)
+    if match is None:
+        return _open_hub(name, split, text_field, progress)
+    single, found = match
+    if single:
+        if file_format(found[0]) is None:
+            raise unknown_format(found[0])
+        if split != "train":
+            raise _missing_split(name, split, ["train"])
+        return _open_files(name, found, split, text_field, progress, each)
+    files = sorted((file for file in found if file_format(file) and file.is_file()), key=_pure)
+    if not files:
+        raise InputError(f"{name} holds no story file", KNOWN_SUFFIXES)
+    chosen = _files_of_split(files, name, split)
+    if len(chosen) < len(files):
+        first = f"{len(chosen)} of {len(files)} files, {chosen[0].name} first"
+        progress.note(f"{name}: the {split} split is {first}")
+    return _open_files(name, chosen, split, text_field, progress, each)
+
+
+def _find_here(name: str) -> tuple[bool, list[Path]] | None:
+    """Return whether a name is one file, and what it stands for; None for a Hub id."""
     try:
         path = Path(name).expanduser()
         if "\0" in name:
@@ -142,27 +172,14 @@ def open_corpus(
     except (RuntimeError, ValueError) as error:  # `~somebody`
         raise InputError(f"there is no file or folder {name}: {error}", "check the path") from None
     if path.is_file():
-        if file_format(path) is None:
-            raise unknown_format(path)
-        if split != "train":
-            raise _missing_split(name, split, ["train"])
-        return _open_files(name, [path], split, text_field, progress)
+        return True, [path]
     if path.is_dir():
-        found = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
-    elif any(character in name for character in "*?["):
-        found = [Path(file) for file in glob.glob(str(path), recursive=True)]
-    elif name.startswith((".", "/", "~")) or file_format(path) or name.count("/") > 1:
+        return False, [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
+    if any(character in name for character in "*?["):
+        return False, [Path(file) for file in glob.glob(str(path), recursive=True)]
+    if name.startswith((".", "/", "~")) or file_format(path) or name.count("/") > 1:
         raise InputError(f"there is no file or folder {name}", "check the path")
-    else:
-        return _open_hub(name, split, text_field, progress)
-    files = sorted(file for file in found if file_format(file) and file.is_file())
-    if not files:
-        raise InputError(f"{name} holds no story file", KNOWN_SUFFIXES)
-    chosen = _files_of_split(files, name, split)
-    if len(chosen) < len(files):
-        first = f"{len(chosen)} of {len(files)} files, {chosen[0].name} first"
-        progress.note(f"{name}: the {split} split is {first}")
-    return _open_files(name, chosen, split, text_field, progress)
+    return None
 
 
 def _open_sample(split: Split) -> Corpus:
@@ -205,9 +222,16 @@ def _counted_corpus(
 
 
 def _open_files(
-    name: str, files: list[Path], split: Split, text_field: str, progress: Progress
+    name: str,
+    files: list[Path],
+    split: Split,
+    text_field: str,
+    progress: Progress,
+    each: EachFile,
 ) -> Corpus:
-    hashes = _hash_all(files, progress)
+    # Not the name: a file that was moved still holds the same stories.
+    shas = hash_story_files(files, each, progress)
+    hashes = [[file_format(path), sha] for path, sha in zip(files, shas, strict=True)]
 
     def texts() -> Iterator[str]:
         for path in files:
@@ -217,57 +241,19 @@ def _open_files(
         total, before = max(1, sum(path.stat().st_size for path in files)), 0
         for path in files:
             for block, read in read_blocks(path, text_field):
-                yield block, (before + read) / total
+                yield block, min(1.0, (before + read) / total)  # a URL may not know its size
             before += path.stat().st_size
 
-    return Corpus(name, split, hash_json([_FORMAT, text_field, hashes]), texts, blocks)
-
-
-# What this process hashed, by what the file system says of the file: a report opens the same corpus
-# again for each of its runs.
-_hashed: dict[tuple[Path, int, int, int, int, int], str] = {}
-# A file may change twice within one tick of its clock; one that has just changed is hashed again.
-_SETTLED_NS = 3_000_000_000
-
-
-def _hash_all(files: list[Path], progress: Progress) -> list[list[str | None]]:
-    """Return format and hash of each file; the name is left out: a moved file is the same."""
-    hashes: list[list[str | None]] = []
-    told = False
-    for path in files:
-        try:
-            stat = path.stat()
-            key = (
-                path.absolute(),
-                stat.st_dev,
-                stat.st_ino,
-                stat.st_size,
-                stat.st_mtime_ns,
-                stat.st_ctime_ns,
-            )
-            if key not in _hashed and not told:
-                progress.start("fingerprint", len(files), "files")
-                told = True
-            sha256 = _hashed.get(key) or hash_file(path)
-        except OSError as error:
-            what = f"{path} cannot be read: {error.strerror}"
-            raise InputError(what, "check its permissions") from error
-        if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
-            _hashed[key] = sha256
-        hashes.append([file_format(path), sha256])
-        if told:
-            progress.advance(len(hashes))
-    if told:
-        progress.finish()
-    return hashes
+    fingerprint = hash_json([_FORMAT, text_field, hashes])
+    return Corpus(name, split, fingerprint, texts, blocks, tuple(files), text_field)
 
 
 def _files_of_split(files: list[Path], name: str, split: Split) -> list[Path]:
     """Pick the files of one split, if their names tell more than one kind apart."""
-    base = os.path.commonpath([file.parent for file in files])
+    base = os.path.commonpath([_pure(file).parent for file in files])
     groups: dict[str | None, list[Path]] = {}
     for file in files:
-        words = _SPLIT_WORD.findall(file.relative_to(base).as_posix().lower())
+        words = _SPLIT_WORD.findall(_pure(file).relative_to(base).as_posix().lower())
         # The last word: the file's own name says more than its folders' names.
         groups.setdefault(_SPLIT_WORDS[words[-1]] if words else None, []).append(file)
     if len(groups) == 1:
@@ -277,6 +263,11 @@ def _files_of_split(files: list[Path], name: str, split: Split) -> list[Path]:
     if split not in groups:
         raise _missing_split(name, split, [group for group in groups if group])
     return groups[split]
+
+
+def _pure(path: Path) -> PurePosixPath:
+    """Return the parts of a path or a URL."""
+    return PurePosixPath(path.as_posix())
 
 
 def _hidden(path: Path) -> bool:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tinyohem.artifacts import hash_json
+from tinyohem.data.hub_names import TIMEOUT_SECONDS, asking, first_line, network_errors
 from tinyohem.data.records import story_text
 from tinyohem.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder
 
-_TIMEOUT_SECONDS = 10.0
 # Those of `datasets` that parse text or columns. It knows dozens more, one of which unpickles.
 _READERS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 
@@ -26,21 +26,10 @@ def latest_commit(name: str) -> str:
     """
     import datasets
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     hub = HfApi(endpoint=datasets.config.HF_ENDPOINT)
-    try:
-        return str(hub.dataset_info(name, timeout=_TIMEOUT_SECONDS).sha)
-    except (RepositoryNotFoundError, HFValidationError):
-        raise InputError(
-            f"{name} is no file or folder here, and no public data set on the Hub",
-            "check the spelling; a gated or private data set needs `hf auth login`",
-        ) from None
-    except _network_errors() as error:
-        raise InputError(
-            f"{name} is no file or folder, and the Hub cannot be reached: {_first_line(error)}",
-            "use a local file, or --dataset sample",
-        ) from None
+    with asking(name, "data set", "use a local file, or --dataset sample"):
+        return str(hub.dataset_info(name, timeout=TIMEOUT_SECONDS).sha)
 
 
 def hub_builder(name: str, commit: str) -> "DatasetBuilder":
@@ -56,7 +45,7 @@ def hub_builder(name: str, commit: str) -> "DatasetBuilder":
         builder = datasets.load_dataset_builder(name, revision=commit)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{name} cannot be opened from the Hub: {_first_line(error)}",
+            f"{name} cannot be opened from the Hub: {first_line(error)}",
             "download its files and pass one of them",
         ) from error
     reader = type(builder).__module__.rpartition(".")[2]
@@ -99,18 +88,7 @@ def hub_texts(builder: "DatasetBuilder", name: str, split: str, text_field: str)
     try:
         for row, record in enumerate(builder.as_streaming_dataset(split=split)):
             yield story_text(record, text_field, f"{name} ({split}): row {row}")
-    except (*_network_errors(), *damage) as error:
+    except (*network_errors(), *damage) as error:
         raise RunError(
-            f"reading {name} from the Hub failed: {_first_line(error)}", "run the command again"
+            f"reading {name} from the Hub failed: {first_line(error)}", "run the command again"
         ) from error
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    # The base class of httpx or of httpx2, whichever the installed Hub client is built on.
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
-    return HTTPError, OSError
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

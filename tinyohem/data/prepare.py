@@ -100,9 +100,15 @@ def prepare_data(
         every_byte: see `open_store`.
 
     Raises:
-        InputError: the data cannot be read, or no story is left for validation.
+        InputError: the data cannot be read, no story is left for validation, or what is named for
+            it is the training stories.
     """
     train, valid = _parts(data, progress)
+    if train.corpus.fingerprint == valid.corpus.fingerprint and valid.keep is None:
+        raise InputError(
+            f"the validation stories {valid.corpus.name} are the training stories",
+            "name held-out stories with --valid, or leave it out",
+        )
     tokenizer = _tokenizer(train, tokenizer_config, progress)
     return Prepared(
         tokenizer,

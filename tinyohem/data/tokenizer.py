@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tinyohem.data.hub_names import require_model
 from tinyohem.errors import InputError, TinyohemError
 from tinyohem.folders import model_folder
 
@@ -59,8 +60,10 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer
 
     hint = "give a folder that holds tokenizer.json, or a Hub id while the Hub can be reached"
+    folder = model_folder(name)
+    require_model(folder, hint)
     with foreign_files(f"cannot load the tokenizer {name!r}", hint):
-        tokenizer = AutoTokenizer.from_pretrained(model_folder(name), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(
             f"the tokenizer {name!r} has no tokenizer.json",

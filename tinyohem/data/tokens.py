@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tinyohem.artifacts import atomic_folder, checksum_file, hash_file, write_sealed
 from tinyohem.data.corpus import Story
 from tinyohem.data.tokenizer import start_id
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, plainly
 from tinyohem.progress import SILENT, Progress
 from tinyohem.record import Count, Record, read_record
 
@@ -170,7 +170,7 @@ def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
         )
         ids = np.memmap(folder / "ids.bin", dtype=np.dtype(manifest["dtype"]), mode="r")
     except (OSError, EOFError, ValueError, RecursionError, MemoryError) as error:
-        raise InputError(f"{folder} is not a token store: {error}", hint) from None
+        raise InputError(f"{folder} is not a token store: {plainly(error)}", hint) from None
     tokens, stories = manifest["tokens"], manifest["stories"]
     lengths = (len(ids), len(offsets) - 1, len(rows), len(sizes), len(words))
     if lengths != (tokens, stories, stories, stories, stories):

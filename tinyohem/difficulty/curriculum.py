@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from safetensors.numpy import load_file, save_file
 
 from tinyohem.artifacts import atomic_folder, hash_json, write_json
 from tinyohem.difficulty.metrics import FloatArray
-from tinyohem.difficulty.pacing import Curriculum, order_draws
+from tinyohem.difficulty.pacing import Curriculum, describe, order_draws
 from tinyohem.difficulty.table import ScoreTable, combined_difficulty
 from tinyohem.difficulty.text import IntArray
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, plainly
 from tinyohem.record import Record, read_record
 
 _ORDER_FILE = "order.safetensors"
@@ -29,10 +29,12 @@ class CurriculumPlan:
     Attributes:
         order: (draws,) windows, in the order of training.
         origin: everything that the order was made from.
+        difficulty: (windows,) the percentiles it goes by; None where the plan was read back.
     """
 
     order: IntArray
     origin: dict[str, Any]
+    difficulty: FloatArray | None = field(default=None, repr=False, compare=False)
 
     @property
     def hash(self) -> str:
@@ -40,6 +42,15 @@ class CurriculumPlan:
         digest = hashlib.sha256(self.order.astype("<i8").tobytes())
         digest.update(hash_json(self.origin).encode())
         return digest.hexdigest()
+
+    def describe(self, num_steps: int) -> str:
+        """Say in a line what the order does over a run of `num_steps` steps."""
+        curriculum = Curriculum(**self.origin["curriculum"])
+        weights = self.origin["weights"].items()
+        metric = " and ".join(f"{name}={w:g}" if w != 1 else name for name, w in weights)
+        assert self.difficulty is not None
+        told = describe(self.order, self.difficulty, curriculum, num_steps)
+        return f"{curriculum.pacing} by {metric}: {told}"
 
     def windows(self, first: int, count: int) -> IntArray:
         """Return the windows of draws first .. first + count - 1.
@@ -50,7 +61,7 @@ class CurriculumPlan:
         if first + count > len(self.order):
             raise InputError(
                 f"the curriculum plans {len(self.order):,} windows, training wants more",
-                "Start a new run for another number of steps",
+                "start a new run for another number of steps",
             )
         return self.order[first : first + count]
 
@@ -96,7 +107,7 @@ def build_plan(
         "corpus": table.manifest["corpus"],
         "scores_sha256": table.manifest["scores_sha256"],
     }
-    return CurriculumPlan(order_draws(drawn, difficulty, curriculum), origin)
+    return CurriculumPlan(order_draws(drawn, difficulty, curriculum), origin, difficulty)
 
 
 def window_difficulty(
@@ -148,8 +159,8 @@ def load_plan(folder: Path) -> CurriculumPlan:
         plan = CurriculumPlan(load_file(folder / _ORDER_FILE)["order"], saved["origin"])
         intact = plan.hash == saved["hash"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        what = f"{folder} holds no curriculum plan that can be read: {error}"
-        raise InputError(what, "Start a new run") from None
+        what = f"{folder} holds no curriculum plan that can be read: {plainly(error)}"
+        raise InputError(what, "start a new run") from None
     if not intact:
-        raise InputError(f"the curriculum plan in {folder} was changed", "Start a new run")
+        raise InputError(f"the curriculum plan in {folder} was changed", "start a new run")
     return plan

@@ -65,7 +65,7 @@ def add_metric(
     if taken:
         raise InputError(
             f"{table.folder} has {', '.join(sorted(taken))} already",
-            "Choose another name, or score the corpus again",
+            "choose another name, or score the corpus again",
         )
     raw = np.full(table.stories, np.nan)
     raw[table.positions(rows)] = values

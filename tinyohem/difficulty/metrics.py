@@ -40,10 +40,10 @@ class CompressionRule:
     def __post_init__(self) -> None:
         if self.length_control not in get_args(LengthControl):
             allowed = ", ".join(get_args(LengthControl))
-            raise InputError(f"length control is {self.length_control!r}", f"Choose from {allowed}")
+            raise InputError(f"length control is {self.length_control!r}", f"choose from {allowed}")
         if min(self.prefix_bytes, self.window_bytes) < 1:
             raise InputError(
-                "a compression prefix or window has no bytes", "Choose at least 1 byte"
+                "a compression prefix or window has no bytes", "choose at least 1 byte"
             )
 
 

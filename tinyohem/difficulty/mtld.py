@@ -44,11 +44,11 @@ class MtldRule:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
-            raise InputError(f"mtld threshold is {self.threshold}", "Choose one between 0 and 1")
+            raise InputError(f"mtld threshold is {self.threshold}", "choose one between 0 and 1")
         if self.closing not in ("at_or_below", "below"):
-            raise InputError(f"mtld closing is {self.closing!r}", "Choose at_or_below or below")
+            raise InputError(f"mtld closing is {self.closing!r}", "choose at_or_below or below")
         if self.min_segment < 1:
-            raise InputError(f"mtld min_segment is {self.min_segment}", "Choose at least 1 word")
+            raise InputError(f"mtld min_segment is {self.min_segment}", "choose at least 1 word")
 
 
 def mtld(words: Sequence[str], rule: MtldRule | None = None) -> float | None:

@@ -65,18 +65,18 @@ class Curriculum:
     def __post_init__(self) -> None:
         if self.pacing not in get_args(Pacing):
             raise InputError(
-                f"pacing is {self.pacing!r}", f"Choose from {', '.join(get_args(Pacing))}"
+                f"pacing is {self.pacing!r}", f"choose from {', '.join(get_args(Pacing))}"
             )
         if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise InputError(f"curriculum fraction is {self.fraction}", "Choose one in (0, 1]")
+            raise InputError(f"curriculum fraction is {self.fraction}", "choose one in (0, 1]")
         if not 0 < self.initial_competence <= 1:
             raise InputError(
-                f"initial competence is {self.initial_competence}", "Choose one in (0, 1]"
+                f"initial competence is {self.initial_competence}", "choose one in (0, 1]"
             )
         if self.layers < 1 or self.jitter_window < 0:
             raise InputError(
                 f"layers is {self.layers}, jitter window {self.jitter_window}",
-                "Choose at least 1 layer and a jitter window of 0 or more draws",
+                "choose at least 1 layer and a jitter window of 0 or more draws",
             )
 
 
@@ -94,7 +94,7 @@ def parse_weights(text: str) -> dict[str, float]:
         except ValueError:
             value = np.nan
         if not name or name in weights or not 0 < value < np.inf:
-            raise InputError(f"cannot read the metrics {text!r}", "Write them as mtld=2,flesch=1")
+            raise InputError(f"cannot read the metrics {text!r}", "write them as mtld=2,flesch=1")
         weights[name] = value
     return weights
 
@@ -114,8 +114,7 @@ def order_draws(drawn: IntArray, difficulty: FloatArray, curriculum: Curriculum)
     rng = np.random.default_rng([curriculum.seed, _DRAWS])
     match curriculum.pacing:
         case "warmup":
-            share = WARMUP_FRACTION if curriculum.fraction is None else curriculum.fraction
-            easy, rest = np.split(ranked, [round(share * len(ranked))])
+            easy, rest = np.split(ranked, [round(_warmup_share(curriculum) * len(ranked))])
             return np.concatenate([rng.permutation(easy), rng.permutation(rest)])
         case "sorted" | "by_length":
             return ranked
@@ -127,6 +126,50 @@ def order_draws(drawn: IntArray, difficulty: FloatArray, curriculum: Curriculum)
             return _in_layers(ranked, curriculum.layers, reverse_odd=True)
         case _:
             return _draw_from_available(ranked, _available(len(ranked), curriculum), rng)
+
+
+def describe(
+    order: IntArray, difficulty: FloatArray, curriculum: Curriculum, num_steps: int
+) -> str:
+    """Say in a line what an order does over a run of `num_steps` steps.
+
+    Args:
+        order: (draws,) what `order_draws` made of `difficulty` and `curriculum`.
+        difficulty: (windows,) as percentiles.
+    """
+    match curriculum.pacing:
+        case "shuffled":
+            return "every window at random, whatever its difficulty"
+        case "warmup":
+            share = _warmup_share(curriculum)
+            easy = difficulty[order[: round(share * len(order))]]
+            limit = np.max(easy, initial=0.0, where=~np.isnan(easy))
+            told = (
+                f"the easiest {share:.0%} of windows (difficulty up to {limit:.1f} of 100) until "
+                f"step {round(share * num_steps):,}, then the others"
+            )
+        case "sorted":
+            told = "easiest first"
+        case "reverse":
+            told = "hardest first"
+        case "by_length":
+            told = "shortest first"
+        case "interleaved":
+            told = f"{curriculum.layers} passes from easy to hard"
+        case "zigzag":
+            told = f"{curriculum.layers} passes, from easy to hard and back in turn"
+        case _:
+            told = (
+                f"any of the easiest {curriculum.initial_competence:.0%} of windows at first, of "
+                f"all from step {round((curriculum.fraction or 1) * num_steps):,} on"
+            )
+    if curriculum.jitter_window < 2:
+        return told
+    return f"{told}; shuffled over {curriculum.jitter_window:,} windows at a time"
+
+
+def _warmup_share(curriculum: Curriculum) -> float:
+    return WARMUP_FRACTION if curriculum.fraction is None else curriculum.fraction
 
 
 def _easiest_first(drawn: IntArray, difficulty: FloatArray) -> IntArray:

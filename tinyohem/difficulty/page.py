@@ -66,7 +66,7 @@ def _draw_all(summary: ScoreSummary) -> "Figure":
 
 def _picture(summary: ScoreSummary, name: str, prefix: str) -> str:
     """Draw one histogram as markup: the page lays them out, and its text stays legible."""
-    figure, (axis,) = new_figure(name)
+    figure, (axis,) = new_figure(summary.label(name))
     _draw(summary, name, axis)
     return inline_svg(to_svg(figure), prefix)
 
@@ -74,4 +74,4 @@ def _picture(summary: ScoreSummary, name: str, prefix: str) -> str:
 def _draw(summary: ScoreSummary, name: str, axis: "Axes") -> None:
     histogram, metric = summary.histograms[name], summary.manifest["metrics"][name]
     axis.stairs(histogram.counts, histogram.edges, fill=True, color=colour(SERIES[0]))
-    axis.set(xlabel=f"{name} ({metric['harder']} is harder)", ylabel="stories")
+    axis.set(xlabel=f"{summary.label(name)} ({metric['harder']} is harder)", ylabel="stories")

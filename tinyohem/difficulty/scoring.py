@@ -2,6 +2,8 @@
 
 import shutil
 import time
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tinyohem.artifacts import drop_leftovers, is_leftover, read_json, write_json
 from tinyohem.difficulty.batch import ScoringRules
 from tinyohem.difficulty.finish import write_scores
-from tinyohem.difficulty.shards import score_missing_shards, shard_path, shards_of
+from tinyohem.difficulty.shards import Shard, score_missing_shards, shard_path, shards_of
 from tinyohem.difficulty.table import MANIFEST_FILE, ScoreTable, library_versions, open_scores
 from tinyohem.errors import InputError
 from tinyohem.locks import sole_writer
@@ -20,7 +22,18 @@ if TYPE_CHECKING:
     from tinyohem.data.corpus import Corpus
 
 UNFINISHED = "unfinished"
-_DESCRIPTION_FILE = "description.json"
+DESCRIPTION_FILE = "description.json"
+# Scores the shards of a corpus that a folder lacks; yields every shard once it is there, and
+# whether it was scored now. It may look at the whole corpus before it returns the iterator.
+Scoring = Generator[tuple[Shard[Any], bool], None, None]
+Engine = Callable[["Corpus", Path, ScoringRules, int, Progress], Scoring]
+
+
+def score_here(
+    corpus: "Corpus", folder: Path, rules: ScoringRules, workers: int, _progress: Progress
+) -> Scoring:
+    """Score with processes of this machine; see `Engine`."""
+    return score_missing_shards(shards_of(corpus.blocks()), folder, rules, workers)
 
 
 def score_corpus(
@@ -28,6 +41,7 @@ def score_corpus(
     out: Path,
     *,
     rules: ScoringRules | None = None,
+    engine: Engine = score_here,
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> ScoreTable:
@@ -37,6 +51,7 @@ def score_corpus(
         corpus: what to score.
         out: the score folder.
         rules: the metrics' parameters.
+        engine: what runs the pass over the text. The files are the same for any.
         workers: processes; by default one for each core that this process may use. The files are
             the same for any number.
         progress: who hears about it.
@@ -48,7 +63,7 @@ def score_corpus(
     """
     workers = usable_cores() if workers is None else workers
     if workers < 1:
-        raise InputError(f"workers is {workers}", "Choose at least 1")
+        raise InputError(f"workers is {workers}", "choose at least 1")
     rules = rules or ScoringRules()
     description = _describe(corpus, rules)
     unfinished = out / UNFINISHED
@@ -57,7 +72,8 @@ def score_corpus(
         if (out / MANIFEST_FILE).exists():
             return _reuse(out, description, progress)
         _begin_or_resume(unfinished, description, progress)
-        shards = _score_shards(corpus, unfinished, rules, workers, progress)
+        scoring = engine(corpus, unfinished, rules, workers, progress)
+        shards = _watch(corpus, unfinished, scoring, progress)
         write_scores(shards, out, description, workers, progress)
         shutil.rmtree(unfinished)
         return open_scores(out, corpus.fingerprint)
@@ -84,7 +100,7 @@ def _describe(corpus: "Corpus", rules: ScoringRules) -> dict[str, Any]:
 def _reuse(out: Path, description: dict[str, Any], progress: Progress) -> ScoreTable:
     table = open_scores(out, description["corpus"]["fingerprint"])
     if table.manifest["rules"] != description["rules"]:
-        raise InputError(f"{out} holds scores under other rules", "Choose another folder")
+        raise InputError(f"{out} holds scores under other rules", "choose another folder")
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)  # a kill can come just before that
     progress.note(f"reusing the scores in {out}")
     return table
@@ -92,10 +108,10 @@ def _reuse(out: Path, description: dict[str, Any], progress: Progress) -> ScoreT
 
 def _begin_or_resume(unfinished: Path, description: dict[str, Any], progress: Progress) -> None:
     """Keep the shards of an earlier pass only if it scored the same corpus in the same way."""
-    described = unfinished / _DESCRIPTION_FILE
+    described = unfinished / DESCRIPTION_FILE
     begun = unfinished.exists() and not all(map(is_leftover, unfinished.iterdir()))
     if begun and not described.exists():  # someone's own folder of that name
-        raise InputError(f"{unfinished} holds no pass that was begun here", "Choose another --out")
+        raise InputError(f"{unfinished} holds no pass that was begun here", "choose another --out")
     try:
         same = read_json(described) == description
     except (OSError, ValueError):  # none, or damaged
@@ -107,25 +123,20 @@ def _begin_or_resume(unfinished: Path, description: dict[str, Any], progress: Pr
     write_json(described, description)
 
 
-def _score_shards(
-    corpus: "Corpus",
-    unfinished: Path,
-    rules: ScoringRules,
-    workers: int,
-    progress: Progress,
-) -> list[Path]:
+def _watch(corpus: "Corpus", unfinished: Path, scoring: Scoring, progress: Progress) -> list[Path]:
+    """Report on the pass over the text; return the shards in the order of the corpus."""
     # In percent: how many stories there are is known once they have been read.
     progress.start("scoring", 100, "%")
-    paths, rows, scored, began = [], 0, 0, time.perf_counter()
-    shards = shards_of(corpus.blocks())
-    for shard, scored_now in score_missing_shards(shards, unfinished, rules, workers):
-        paths.append(shard_path(unfinished, shard.index))
-        rows += shard.rows
-        scored += shard.rows if scored_now else 0
-        rate = scored / (time.perf_counter() - began)
-        progress.advance(int(100 * shard.share), {"stories": rows, "stories/s": rate})
+    shards, rows, scored, began = 0, 0, 0, time.perf_counter()
+    with closing(scoring):  # or an interrupted engine would go on
+        for shard, scored_now in scoring:
+            shards += 1
+            rows += shard.rows
+            scored += shard.rows if scored_now else 0
+            rate = scored / (time.perf_counter() - began)
+            progress.advance(int(100 * shard.share), {"stories": rows, "stories/s": rate})
     progress.finish()
-    if not paths:
+    if not shards:
         what = f"the corpus {corpus.name} ({corpus.split}) holds no stories"
-        raise InputError(what, "Check the file and --text-field")
-    return paths
+        raise InputError(what, "check the file and --text-field")
+    return [shard_path(unfinished, index) for index in range(shards)]

@@ -5,19 +5,21 @@ appears whole or not at all. So any number of workers leaves the same files, and
 killed goes on with the shards that are missing.
 """
 
+import io
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinyohem.artifacts import atomic_file
-from tinyohem.data.blocks import Block
+from tinyohem.data.blocks import Block, Measured
 from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.text import encode
 from tinyohem.errors import RunError
@@ -46,8 +48,11 @@ SHARD_SCHEMA = pa.schema(
 )
 
 
+B = TypeVar("B", bound=Measured)
+
+
 @dataclass(frozen=True)
-class Shard:
+class Shard(Generic[B]):
     """Consecutive rows of a corpus.
 
     Attributes:
@@ -59,7 +64,7 @@ class Shard:
 
     index: int
     first_row: int
-    blocks: list[Block]
+    blocks: list[B]
     share: float
 
     @property
@@ -68,10 +73,10 @@ class Shard:
         return sum(block.rows for block in self.blocks)
 
 
-def shards_of(blocks: Iterable[tuple[Block, float]]) -> Iterator[Shard]:
+def shards_of(blocks: Iterable[tuple[B, float]]) -> Iterator[Shard[B]]:
     """Put blocks together to shards of at most 4,096 rows, fewer where they are long."""
     index = first_row = rows = size = 0
-    held: list[Block] = []
+    held: list[B] = []
     reached = 0.0
     for block, share in blocks:
         if held and (rows + block.rows > SHARD_ROWS or size + block.size > SHARD_BYTES):
@@ -88,8 +93,8 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard_{index:07d}.parquet"
 
 
-def score_shard(shard: Shard, folder: Path, rules: ScoringRules) -> None:
-    """Parse, score and store one shard."""
+def scores_of(shard: Shard[Block], rules: ScoringRules) -> bytes:
+    """Parse and score one shard: the bytes of its file."""
     texts = [text.strip() for block in shard.blocks for text in block.texts()]
     assert len(texts) == shard.rows, "all later rows would be those of other stories"
     columns = score_batch(texts, rules)
@@ -99,9 +104,20 @@ def score_shard(shard: Shard, folder: Path, rules: ScoringRules) -> None:
         pa.array(columns[field.name], field.type, from_pandas=True)  # NaN becomes null
         for field in SHARD_SCHEMA
     ]
-    with atomic_file(shard_path(folder, shard.index)) as stream:
-        table = pa.table(arrays, schema=SHARD_SCHEMA)
-        pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
+    stream, table = io.BytesIO(), pa.table(arrays, schema=SHARD_SCHEMA)
+    pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
+    return stream.getvalue()
+
+
+def store_shard(content: bytes, folder: Path, index: int) -> None:
+    """Write what `scores_of` returned."""
+    with atomic_file(shard_path(folder, index)) as stream:
+        stream.write(content)
+
+
+def score_shard(shard: Shard[Block], folder: Path, rules: ScoringRules) -> None:
+    """Parse, score and store one shard."""
+    store_shard(scores_of(shard, rules), folder, shard.index)
 
 
 def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -116,13 +132,13 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
                 raise pa.ArrowInvalid("its columns are others")
             return file.read(columns)
     except (OSError, pa.ArrowException) as error:
-        hint = f"Delete {path} and run the same command again"
+        hint = f"delete {path} and run the same command again"
         raise RunError(f"the scores in {path} are damaged: {error}", hint) from None
 
 
 def score_missing_shards(
-    shards: Iterable[Shard], folder: Path, rules: ScoringRules, workers: int
-) -> Iterator[tuple[Shard, bool]]:
+    shards: Iterable[Shard[Block]], folder: Path, rules: ScoringRules, workers: int
+) -> Generator[tuple[Shard[Block], bool], None, None]:
     """Score the shards that have no file yet; yield each in order, and whether it was scored now.
 
     Raises:
@@ -140,7 +156,7 @@ def score_missing_shards(
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
     try:
         # Enough to keep every worker busy, few enough to bound the text held in memory.
-        waiting: deque[tuple[Shard, Future[None] | None]] = deque()
+        waiting: deque[tuple[Shard[Block], Future[None] | None]] = deque()
         for shard in shards:
             missing = not shard_path(folder, shard.index).exists()
             scoring = pool.submit(score_shard, shard, folder, rules) if missing else None
@@ -152,13 +168,13 @@ def score_missing_shards(
     except BrokenProcessPool as error:
         raise RunError(
             "a scoring process died, perhaps for want of memory",
-            "Run the same command again, with fewer --workers: finished shards are kept",
+            "run the same command again, with fewer --workers: finished shards are kept",
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _finish(shard: Shard, scoring: Future[None] | None) -> tuple[Shard, bool]:
+def _finish(shard: Shard[Block], scoring: Future[None] | None) -> tuple[Shard[Block], bool]:
     if scoring is not None:
         scoring.result()
     return shard, scoring is not None

@@ -15,6 +15,12 @@ QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
 _HISTOGRAM_BINS = 60
 _HISTOGRAM_ENDS = (0.5, 99.5)  # percentiles; a few outliers would leave the rest one bin
 _CHUNK_ROWS = 1 << 16
+_LENGTH_CONTROLS = {
+    "raw": "",
+    "prefix": ", of the first bytes",
+    "windows": ", mean over windows",
+    "residual": ", with length taken out",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class ScoreSummary:
         correlations: Spearman's rho of the difficulties of each pair of metrics.
         confounded: the metrics that go with length more closely than `LENGTH_CONFOUND`.
         histograms: of the same values as `quantiles`.
-        examples: for each metric the `easiest` and `hardest` stories.
+        examples: for each metric the `easiest` and `hardest` stories, with such a `value` each.
     """
 
     manifest: dict[str, Any]
@@ -51,6 +57,12 @@ class ScoreSummary:
     def metrics(self) -> list[str]:
         """Return the names of the metrics."""
         return list(self.manifest["metrics"])
+
+    def label(self, metric: str) -> str:
+        """Return the name of a metric, with what keeps its values from going with length."""
+        if metric != "compression_ratio":
+            return metric
+        return metric + _LENGTH_CONTROLS[self.manifest["rules"]["compression"]["length_control"]]
 
     def to_json(self) -> dict[str, Any]:
         """Return counts and figures; None where a figure is undefined: JSON knows no NaN."""
@@ -102,8 +114,17 @@ def summarise(table: ScoreTable) -> ScoreSummary:
         correlations,
         confounded,
         _histograms(table, {name: nearest.values for name, nearest in ends.items()}),
-        read_examples(table),
+        _examples(table),
     )
+
+
+def _examples(table: ScoreTable) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Read the examples; show of each the value that the quantiles show, not the raw one."""
+    examples: dict[str, dict[str, list[dict[str, Any]]]] = read_examples(table)
+    for name, metric in table.metrics.items():
+        for story in (*examples[name]["easiest"], *examples[name]["hardest"]):
+            story["value"] = metric.sign * story["difficulty"]
+    return examples
 
 
 def _or_none(value: float) -> float | None:

@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from tinyohem.artifacts import MAX_EXPANSION, hash_file
-from tinyohem.difficulty.metrics import FloatArray
+from tinyohem.difficulty.metrics import FloatArray, LengthControl
 from tinyohem.difficulty.text import IntArray
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, plainly
 from tinyohem.record import Count, Figure, Record, check_record, read_record
 
 SCORES_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
 EXAMPLES_FILE = "examples.json"
 FORMAT = 1
-_AGAIN = "Score the corpus again, into another folder"
+_AGAIN = "score the corpus again, into another folder"
 _ROW_BYTES = 8  # of a column in memory
 
 
@@ -71,13 +71,25 @@ class MetricRecord(Record):
     undefined: Count
 
 
+class CompressionRecord(Record):
+    """How the compression ratio became a difficulty."""
+
+    length_control: LengthControl
+
+
+class RulesRecord(Record):
+    """What the scores followed."""
+
+    compression: CompressionRecord
+
+
 class ScoreManifest(Record):
     """The manifest of a score table."""
 
     format: Literal[1]
     corpus: CorpusRecord
     stories: int = Field(ge=1)
-    rules: dict[str, Any]
+    rules: RulesRecord
     metrics: dict[Word, MetricRecord]
     flags: dict[Word, Count]
     columns: list[str]
@@ -150,7 +162,7 @@ class ScoreTable:
         if metric not in self.metrics:
             raise InputError(
                 f"the score table has no metric {metric!r}",
-                f"It has {', '.join(self.metrics)}; `score-difficulty` adds fertility with "
+                f"it has {', '.join(self.metrics)}; `score-difficulty` adds fertility with "
                 "--tokenizer, model_loss with --model",
             )
         return metric
@@ -168,10 +180,10 @@ def open_scores(folder: Path, fingerprint: str | None = None) -> ScoreTable:
         rows = _rows(folder / SCORES_FILE, manifest)
     except FileNotFoundError as error:
         missing = Path(error.filename).name
-        hint = "Make one with `tinyohem score-difficulty`"
+        hint = "make one with `tinyohem score-difficulty`"
         raise InputError(f"{folder} is no score folder: it has no {missing}", hint) from None
     except (ValueError, OSError, pa.ArrowException) as error:
-        raise InputError(f"{folder} cannot be read: {error}", _AGAIN) from None
+        raise InputError(f"{folder} cannot be read: {plainly(error)}", _AGAIN) from None
     if scores_sha != manifest["scores_sha256"] or rows != manifest["stories"]:
         raise InputError(
             f"{folder}/{SCORES_FILE} is not the file that its manifest describes", _AGAIN
@@ -205,7 +217,7 @@ class ExampleRecord(Record):
     """One story in `examples.json`."""
 
     row: Count
-    value: Figure
+    difficulty: Figure
     opening: str
 
 
@@ -230,7 +242,7 @@ def read_examples(table: ScoreTable) -> dict[str, Any]:
             if len(ends["easiest"]) != len(ends["hardest"]):
                 raise ValueError(f"{metric}: one end holds more stories than the other")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}", _AGAIN) from None
+        raise InputError(f"{path} cannot be read: {plainly(error)}", _AGAIN) from None
     return {metric: examples[metric] for metric in table.metrics}
 
 

@@ -233,13 +233,19 @@ def _finished(job: _Job) -> dict[str, Any] | None:
 
 
 def _same(result: Mapping[str, Any], job: _Job) -> bool:
-    """Whether a result is this job's. Keys that came into the config since count as defaults."""
+    """Whether a result is this job's.
+
+    Keys that came into the config since count as defaults; a curriculum that is off does not count.
+    """
     if (result.get("format"), result.get("tokens_sha256")) != (_RESULT_FORMAT, job.tokens):
         return False
     try:
-        return validate_config(result["config"]) == job.config
+        found = validate_config(result["config"])
     except InputError:
         return False
+    if not found.curriculum.enabled and not job.config.curriculum.enabled:
+        found = found.model_copy(update={"curriculum": job.config.curriculum})
+    return found == job.config
 
 
 def _add_milestones(results: list[dict[str, Any]], baseline: str, out: Path) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tinyohem.config import RunConfig, reject_unknown_keys, validate_config
-from tinyohem.errors import InputError
+from tinyohem.config import RunConfig, nearest, reject_unknown_keys, validate_config
+from tinyohem.errors import InputError, plainly
 from tinyohem.recipe import (
     assign,
     overlay,
@@ -79,6 +79,7 @@ def _parse_arm(text: str) -> Arm:
     name, _, settings = text.partition(":")
     # Commas inside quotes belong to a value: ohem.schedule="0:1,0.5:0.5,1:1".
     parts = re.findall(r'(?:[^,"]|"[^"]*")+', settings)
+    _refuse_split_values(parts, settings)
     if not parts or (name in recipe_names() and all("=" in part for part in parts)):
         parts.insert(0, name)  # an arm that bears a recipe's name begins as that recipe
     tree: dict[str, Any] = {}
@@ -87,8 +88,32 @@ def _parse_arm(text: str) -> Arm:
         if equals:
             assign(tree, key.strip(), parse_literal(literal.strip()))
         else:
-            tree = overlay(tree, read_recipe(key.strip()))
+            tree = overlay(tree, _recipe_of_arm(key.strip()))
     return Arm(name, tree)
+
+
+def _refuse_split_values(parts: list[str], settings: str) -> None:
+    """Refuse a part that can only be the rest of a value with a comma."""
+    setting = ""
+    for part in map(str.strip, parts):
+        key = part.partition("=")[0].strip()
+        if re.fullmatch(r"[a-z_]+\.\w+", key):
+            setting = key
+        elif setting and part not in recipe_names() and not part.endswith(".toml"):
+            raise InputError(
+                f"{part!r} in {settings!r} is neither section.key=value nor a recipe",
+                f"a value with commas needs quotes: --arm 'name:{setting}=\"…,…\"'",
+            )
+
+
+def _recipe_of_arm(name: str) -> dict[str, Any]:
+    if name.endswith(".toml") or name in recipe_names():
+        return read_recipe(name)
+    raise InputError(
+        f"there is no recipe {name!r}{nearest(name, recipe_names())}",
+        "an arm is a recipe (baseline is plain training) or name:key=value, such as "
+        "full:ohem.ratio=1.0",
+    )
 
 
 _MAX_SEEDS = 1_000
@@ -112,10 +137,15 @@ def _parse_seeds(seeds: Any) -> tuple[int, ...]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     hint = "the README's section on compare shows one"
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder, not the TOML file of a comparison",
+            "name the file, or the arms with --arm; a folder of runs goes with --out",
+        )
     try:
         tree = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the comparison {path}: {error}", hint) from None
+        raise InputError(f"cannot read the comparison {path}: {plainly(error)}", hint) from None
     unknown = set(tree) - {"seeds", "budget", "common", "arms"}
     if unknown:
         raise InputError(f"{path}: unknown key {sorted(unknown)[0]!r}", hint)

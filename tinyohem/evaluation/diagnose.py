@@ -60,7 +60,9 @@ def parse_ways(text: str | None) -> tuple[By, ...]:
     ways = [way.strip() for way in text.split(",")] if text else []
     for way in ways:
         if way not in get_args(By):
-            raise InputError(f"no way to group tokens is {way!r}", f"use {', '.join(get_args(By))}")
+            raise InputError(
+                f"tokens cannot be grouped by {way!r}", f"use {', '.join(get_args(By))}"
+            )
     return cast(tuple[By, ...], tuple(ways))
 
 

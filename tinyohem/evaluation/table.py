@@ -143,7 +143,8 @@ CELLS = (
     "train s",
     "of it selection",
 )
-NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail
+NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail:
+NUM_LOSS_CELLS = 5  # where the loss sits; and then how long it took
 
 
 def cells(row: Row) -> list[str]:

@@ -39,13 +39,16 @@ def in_parallel(
         InputError: jobs failed, each for its input. The others are finished by then.
         RunError: jobs failed for whatever reason. The others are finished by then.
     """
+    import torch
+
     failed: dict[str, Exception] = {}
     # Spawned, not forked: a forked copy of torch's thread pool hangs.
     context = get_context("spawn")
     places = context.SimpleQueue()
     for place in range(workers):
         places.put(place)
-    threads = max(1, usable_cores() // workers)
+    # What OMP_NUM_THREADS allows at most; torch has read it.
+    threads = max(1, min(torch.get_num_threads(), usable_cores() // workers))
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(places, threads))
     waiting = iter(jobs)
     running: dict[Future[Result], Job] = {}

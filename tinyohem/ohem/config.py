@@ -16,7 +16,10 @@ Select = Literal["topk", "threshold", "band", "random", "importance", "stratifie
 class OhemConfig(Section):
     """Which tokens teach, how many of them, and when. Ratio 1.0 is plain cross entropy."""
 
-    ratio: float = Field(1.0, gt=0, le=1)
+    # A description is the hint at a value that is refused.
+    ratio: float = Field(
+        1.0, gt=0, le=1, description="name a share of the tokens in (0, 1]: 0.5 keeps half"
+    )
     score: Score = "loss"  # `importance`: gradnorm
     select: Select = "topk"  # with the schedule `adaptive`: importance
     weight: Literal["none", "focal", "ghm", "class_balanced"] = "none"

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from tinyohem.artifacts import atomic_file, compress, data_dir, decompress, hash_json
 from tinyohem.data.tokens import TokenStore
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, plainly
 from tinyohem.record import Count, Record, read_record
 
 POOL_FORMAT = 1
@@ -136,7 +136,7 @@ def open_pool(folder: Path, store: TokenStore, seq_len: int) -> Pool:
     shards = shards_of(manifest)
     hashes = manifest["shards"]
     if hashes is None:
-        raise InputError(f"the pool {folder} is unfinished", _AGAIN)
+        raise InputError(f"the pool in {folder} is unfinished", _AGAIN)
     if len(hashes) != len(shards):
         raise InputError(f"{folder / MANIFEST_FILE} does not list {len(shards)} shards", _AGAIN)
     data_dir().mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def open_pool(folder: Path, store: TokenStore, seq_len: int) -> Pool:
             try:
                 stream.write(read_shard(folder, shard, sha256).tobytes())
             except (OSError, ValueError) as error:
-                what = f"the pool's shard {shard.path(folder)} is damaged: {error}"
+                what = f"the pool's shard {shard.path(folder)} is damaged: {plainly(error)}"
                 raise InputError(what, _AGAIN) from None
         stream.flush()
         return Pool(np.memmap(stream, dtype=np.float16, mode="r"), seq_len, manifest)
@@ -186,7 +186,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = read_record(folder / MANIFEST_FILE, PoolManifest)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{folder} holds no pool that can be read: {error}",
+            f"{folder} holds no pool that can be read: {plainly(error)}",
             "`tinyohem mine RUN --out FOLDER` makes one in another folder",
         ) from None
     return manifest
@@ -204,7 +204,7 @@ def _check_fits(folder: Path, manifest: dict[str, Any], store: TokenStore, seq_l
     for key, wanted in _of_store(store, seq_len).items():
         if manifest[key] != wanted:
             raise InputError(
-                f"the pool {folder} was mined {_FITS[key]} than those of this run",
+                f"the pool in {folder} was mined {_FITS[key]} than those of this run",
                 "mine one with this run's --dataset, --valid and tokenizer, and with "
                 f"--seq-len {seq_len}",
             )

@@ -25,6 +25,7 @@ class DryRun:
     num_tokens: int
     epochs: float
     keep_ratios: list[float]  # at 0, 1/10, ... 1 of training
+    curriculum: str | None  # what its plan does, in a line
     plan_hash: str | None  # None without a curriculum
     first_windows: list[str]  # text
     last_windows: list[str]
@@ -44,6 +45,7 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
     pool = open_run_pool(config, data.train, num_steps)
     plan = make_plan(config, data, num_steps, pool, progress)
     schedule = config.ohem.keep_schedule()
+    curriculum = plan if isinstance(plan, CurriculumPlan) else None
     num_draws = num_steps * training.batch_size
     shown = min(_SHOWN_WINDOWS, num_draws)
     return DryRun(
@@ -52,7 +54,8 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
         num_tokens=num_steps * training.tokens_per_step,
         epochs=num_steps * training.tokens_per_step / data.train.num_tokens,
         keep_ratios=[schedule.keep_ratio(tenth / 10) for tenth in range(11)],
-        plan_hash=plan.hash if isinstance(plan, CurriculumPlan) else None,
+        curriculum=curriculum.describe(num_steps) if curriculum else None,
+        plan_hash=curriculum.hash if curriculum else None,
         first_windows=_texts(data, plan, 0, shown, training.seq_len),
         last_windows=_texts(data, plan, num_draws - shown, shown, training.seq_len),
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyohem.config import ModelConfig
+from tinyohem.data.hub_names import require_model
 from tinyohem.data.tokenizer import foreign_files
 from tinyohem.folders import model_folder
 from tinyohem.shapes import Shape, model_shape
@@ -111,6 +112,7 @@ def load_causal_lm(folder: str, dtype: torch.dtype | None = None) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     _silence_transformers()
+    require_model(folder, _KINDS)
     with _loading(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _check_config(Path(folder), config)
@@ -156,9 +158,11 @@ def _check_config(folder: Path, config: Any) -> None:
         )
 
 
+_KINDS = "give a run folder, a checkpoint, a transformers folder, or a Hub id"
+
+
 def _loading(folder: str) -> AbstractContextManager[None]:
-    hint = "give a run folder, a checkpoint, a transformers folder, or a Hub id"
-    return foreign_files(f"cannot load a language model from {folder!r}", hint)
+    return foreign_files(f"cannot load a language model from {folder!r}", _KINDS)
 
 
 def _silence_transformers() -> None:

@@ -44,14 +44,14 @@ def _check_age(pool: Pool, config: RunConfig, num_steps: int) -> None:
         return
     if pool.tokens_seen is None:
         raise InputError(
-            f"the pool {ohem.pool} does not say on how many tokens its model was trained, so "
+            f"the pool in {ohem.pool} does not say on how many tokens its model was trained, so "
             "ohem.pool_max_age cannot be kept",
             "mine a run's checkpoint, or leave --pool-max-age out",
         )
     age = num_steps * config.training.tokens_per_step - pool.tokens_seen
     if ohem.pool_refresh_every is None and age > ohem.pool_max_age:
         raise InputError(
-            f"the pool {ohem.pool} was mined after {pool.tokens_seen:,} training tokens; at the "
+            f"the pool in {ohem.pool} was mined after {pool.tokens_seen:,} training tokens; at the "
             f"end of this run it would be {age:,} tokens old, beyond ohem.pool_max_age = "
             f"{ohem.pool_max_age:,}",
             "mine a later checkpoint, or re-mine on the way with --pool-refresh-every",

@@ -1,0 +1,80 @@
+"""What `tinyohem train` prints at its end, and with --dry-run instead of training."""
+
+import shlex
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from tinyohem_cli import options
+from tinyohem_cli.console import err, harmless, out, print_json, quote
+
+if TYPE_CHECKING:
+    from tinyohem.evaluation.perplexity import Perplexity
+    from tinyohem.training.dry_run import DryRun
+    from tinyohem.training.run import Run
+
+_SHOWN_CHARACTERS = 200  # of a window, in --dry-run
+
+
+def print_result(run: "Run", perplexity: "Perplexity | None", as_json: bool) -> None:
+    """Print what a run came to: its evaluation, or how to go on where it was stopped."""
+    summary = {
+        "run": str(run.run_dir),
+        "finished": run.finished,
+        "steps": run.state.step,
+        "tokens_seen": run.state.tokens_seen,
+        "tokens_selected": run.state.tokens_selected,
+        "skipped_steps": run.state.skipped_steps,
+        "train_seconds": run.state.train_seconds,
+        "pause_seconds": run.state.pause_seconds,
+    }
+    if as_json:
+        print_json(summary | (perplexity.to_json() if perplexity else {}))
+    elif perplexity is None:
+        out.print(
+            f"stopped at step {run.state.step:,} of {run.budget.steps:,}; everything is saved"
+        )
+        out.print(f"go on with: {_resume_command()}", markup=False)
+    else:
+        out.print(options.perplexity_table(perplexity, str(run.run_dir)))
+        seconds, pauses = run.state.train_seconds, run.state.pause_seconds
+        err.print(
+            f"trained for {seconds:,.0f} s; {pauses / (seconds + pauses):.1%} of the whole went to "
+            "evaluation, checkpoints and the log"
+        )
+        err.print(f"try: tinyohem generate {quote(run.run_dir)} --prompt 'Once upon a time'")
+
+
+def print_outline(outline: "DryRun", as_json: bool) -> None:
+    """Print what a run would do: budget, keep ratio, curriculum, first and last windows."""
+    if as_json:
+        print_json(asdict(outline))
+        return
+    out.print(
+        f"{outline.num_parameters:,} parameters, {outline.num_steps:,} steps, "
+        f"{outline.num_tokens:,} tokens, {outline.epochs:.2f} epochs"
+    )
+    if min(outline.keep_ratios) < 1:
+        keep = Table("training", "tokens kept", "")
+        for tenth, ratio in enumerate(outline.keep_ratios):
+            keep.add_row(f"{tenth * 10} %", f"{ratio:.0%}", "█" * round(40 * ratio))
+        out.print(keep)
+    if outline.curriculum:
+        out.print(f"curriculum: {outline.curriculum}", markup=False)
+        out.print(f"curriculum plan {outline.plan_hash}")
+    for title, windows in (("first", outline.first_windows), ("last", outline.last_windows)):
+        for text in windows:
+            shown = harmless(" ".join(text.split()))[:_SHOWN_CHARACTERS]
+            out.print(f"{title}: {shown}", markup=False)
+
+
+def _resume_command() -> str:
+    """Return the command line that was typed, with --resume auto."""
+    arguments = sys.argv[1:]
+    if "--resume" in arguments:
+        at = arguments.index("--resume")
+        del arguments[at : at + 2]
+    kept = [a for a in arguments if not a.startswith("--resume=")]
+    return shlex.join(["tinyohem", *kept, "--resume", "auto"])

@@ -1,0 +1,137 @@
+"""Corpora behind a URL: the same stories and the same fingerprint as on this machine's disk."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tinyohem.artifacts import compress
+from tinyohem.data.corpus import MissingSplitError, open_corpus
+from tinyohem.errors import InputError
+from tinyohem.remote import RemoteFolder, is_url
+
+LINES = "".join(json.dumps({"text": f"Story {n}. Zoë ran."}) + "\n" for n in range(30)).encode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a file of each kind, and one that no corpus should hold."""
+    stories = tmp_path / "stories"
+    (stories / "a").mkdir(parents=True)
+    (stories / ".hidden").mkdir()
+    (stories / ".hidden/x.jsonl").write_bytes(LINES)
+    (stories / "notes.md").write_text("no story")
+    (stories / "a/z.jsonl").write_bytes(b"\xef\xbb\xbf" + LINES)
+    (stories / "a.jsonl.zst").write_bytes(compress(LINES))
+    (stories / "b.jsonl.gz").write_bytes(gzip.compress(LINES))
+    (stories / "c.txt").write_text("One.<|endoftext|>\nTwo.<|endoftext|>")
+    (stories / "d.json").write_text(json.dumps([{"text": "Three."}]))
+    pq.write_table(pa.table({"text": ["Four.", "Five."]}), stories / "e.parquet")
+    (stories / "f.parquet.zst").write_bytes(compress((stories / "e.parquet").read_bytes()))
+    return stories
+
+
+@pytest.fixture
+def bucket(folder: Path) -> Iterator[str]:
+    """The same folder in a file system that is none."""
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{folder}/", "/bucket/stories/", recursive=True)
+    yield "memory://bucket/stories"
+    memory.rm("/bucket", recursive=True)
+
+
+def test_what_is_a_url() -> None:
+    assert [
+        name for name in ("s3://b/k", "hf://x", "a/b", "C:\\x", "./s3://b") if is_url(name)
+    ] == [
+        "s3://b/k",
+        "hf://x",
+    ]
+
+
+def test_a_folder_elsewhere_holds_the_stories_that_it_holds_here(folder: Path, bucket: str) -> None:
+    here, there = open_corpus(str(folder)), open_corpus(bucket)
+    assert there.fingerprint == here.fingerprint
+    assert list(there.stories()) == list(here.stories())
+    assert len(list(here.stories())) == 30 * 3 + 2 + 1 + 2 + 2
+    blocks = [[*block.texts()] for block, _ in there.blocks()]
+    assert blocks == [[*block.texts()] for block, _ in here.blocks()]
+    assert [share for _, share in there.blocks()] == [share for _, share in here.blocks()]
+
+
+@pytest.mark.parametrize(
+    "name", ["a/z.jsonl", "a.jsonl.zst", "b.jsonl.gz", "c.txt", "d.json", "e.parquet", "*.jsonl.*"]
+)
+def test_a_file_or_a_glob_elsewhere(folder: Path, bucket: str, name: str) -> None:
+    here, there = open_corpus(f"{folder}/{name}"), open_corpus(f"{bucket}/{name}")
+    assert there.fingerprint == here.fingerprint
+    assert list(there.stories()) == list(here.stories())
+
+
+def test_splits_are_told_apart_by_the_names_below_the_folder(folder: Path, bucket: str) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.mv("/bucket/stories/c.txt", "/bucket/training/stories/valid.txt")
+    memory.mv("/bucket/stories/e.parquet", "/bucket/training/stories/rest.parquet")
+    found = open_corpus("memory://bucket/training", "validation")
+    assert [story.text for story in found.stories()] == ["One.", "Two."]
+    assert [s.text for s in open_corpus("memory://bucket/training").stories()] == ["Four.", "Five."]
+    with pytest.raises(MissingSplitError):
+        open_corpus("memory://bucket/stories/a/z.jsonl", "validation")
+
+
+def test_what_is_broken_elsewhere_is_named_by_its_url(bucket: str) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/bucket/stories/a/z.jsonl", LINES + b'{"text": 3}\n')
+    with pytest.raises(InputError, match=r"^memory://\S*a/z\.jsonl:31: the story is of type int"):
+        list(open_corpus(f"{bucket}/a").stories())
+    memory.pipe("/bucket/stories/a/z.jsonl.gz", gzip.compress(LINES)[:-9])
+    with pytest.raises(InputError, match=r"^memory://\S*z\.jsonl\.gz cannot be read"):
+        list(open_corpus(f"{bucket}/a/z.jsonl.gz").stories())
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://nowhere", "holds no story file"),
+        ("memory://nowhere/a.jsonl", "holds no story file"),
+        ("nonsense://bucket", "nonsense"),
+        ("zip://a.jsonl::memory://bucket/stories.zip", "chains"),
+        ("ftp://127.0.0.1:9/a.jsonl", "cannot be reached: ConnectionRefusedError"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_an_input_error(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        open_corpus(url)
+    assert caught.value.hint
+
+
+def test_a_file_system_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = import_module("fsspec.registry").known_implementations
+    missing = {"class": "no_such_package.FileSystem", "err": "Install no_such_package"}
+    monkeypatch.setitem(known, "far", missing)
+    with pytest.raises(InputError, match="Install no_such_package"):
+        open_corpus("far://bucket/a.jsonl")
+
+
+def test_a_folder_that_is_written_elsewhere(tmp_path: Path) -> None:
+    far = RemoteFolder("memory://written/scores/")
+    (tmp_path / "one").write_text("1")
+    assert far.names("part") == []
+    assert not far.fetch("part/one", tmp_path / "two")
+    far.remove("part")
+    far.put(tmp_path / "one", "part/one")
+    (tmp_path / "one").write_text("2")
+    far.put(tmp_path / "one", "part/one")
+    assert far.names("part") == ["one"]
+    assert far.fetch("part/one", tmp_path / "new/two")
+    assert (tmp_path / "new/two").read_text() == "2"
+    far.remove("part")
+    assert far.names("part") == []
+    assert not far.fetch("part/one", tmp_path / "two")
+    assert not (tmp_path / "two").exists()

@@ -1,0 +1,298 @@
+"""The pass over a corpus on a Ray cluster: its machines read, parse and score; this one writes.
+
+Shards must be those of a pass on one machine, so they are planned before: the workers cut each file
+into blocks and tell only how large those are; from that it is known where every shard begins. A
+task is then a run of shards that begin in one file. What it returns are the bytes of their files,
+which this process alone stores: a task that Ray repeats, because its worker died, does no harm.
+"""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from tinyohem.data.blocks import read_blocks
+from tinyohem.difficulty.batch import ScoringRules
+from tinyohem.difficulty.shards import Shard, scores_of, shard_path, shards_of, store_shard
+from tinyohem.difficulty.table import library_versions
+from tinyohem.errors import InputError, RunError
+from tinyohem.progress import Progress
+
+if TYPE_CHECKING:
+    from tinyohem.data.corpus import Corpus
+    from tinyohem.difficulty.scoring import Scoring
+
+# A task cuts its way through the file to its first shard: few enough tasks a file to make that
+# cheap, enough to give one large file to many cores.
+SHARDS_PER_RUN = 16
+RUNS_PER_FILE = 16
+
+_ANSWER = pa.schema(
+    [("key", pa.int64()), ("content", pa.binary()), ("error", pa.string()), ("hint", pa.string())]
+)
+_Answers = Generator[tuple[int, bytes], None, None]
+# What a task does: the number and value of an item to pairs of a key and bytes.
+_Work = Callable[[int, Any], Iterator[tuple[int, bytes]]]
+
+
+class _Cut(NamedTuple):
+    """A block as it is known before it is read; see `Measured`."""
+
+    rows: int
+    size: int
+    file: int
+    number: int  # in its file
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Consecutive shards that begin in one file.
+
+    Attributes:
+        files: from the one that they begin in to the one that they end in.
+        skip: blocks of the first file that come before.
+        blocks: how many there are.
+        index: of the first shard.
+        first_row: of the first shard.
+        missing: indices of those that have no file yet.
+    """
+
+    files: tuple[Path, ...]
+    skip: int
+    blocks: int
+    index: int
+    first_row: int
+    missing: frozenset[int]
+
+
+@contextmanager
+def ray_cluster(workers: int) -> Iterator[None]:
+    """Connect to the cluster that $RAY_ADDRESS names, else start one on this machine.
+
+    Args:
+        workers: cores of a cluster that is started here.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster answers at that address.
+        RunError: none could be started here.
+    """
+    # Without them it would call home, and draw bars of its own.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    try:
+        import ray
+        import ray.data  # Ray itself can be there without it
+    except ImportError:
+        hint = "pip install 'tinyohem[ray]'"
+        raise InputError("--engine ray needs Ray, which is not installed", hint) from None
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        _connect(workers)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(workers: int) -> None:
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")  # Ray looks there by itself
+    local = {"address": "local", "num_cpus": workers, "include_dashboard": False}
+    local |= {"_system_config": {"worker_niceness": 0}}  # by default they wait for all others
+    try:
+        with _own_sigterm():
+            ray.init(**({} if address else local), logging_level="error", log_to_driver=False)
+    except ConnectionError as error:
+        what = f"no Ray cluster answers at {address}: {error}"
+        raise InputError(what, "check $RAY_ADDRESS, or unset it to use this machine") from None
+    except Exception as error:  # of no kind of its own
+        raise RunError(f"Ray did not start: {error}", "run the same command again") from error
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this program's handler of SIGTERM, which Ray replaces by one that exits."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
+def score_on_ray(
+    corpus: "Corpus", folder: Path, rules: ScoringRules, _workers: int, progress: Progress
+) -> "Scoring":
+    """Score with the cluster that is connected; see `scoring.Engine`.
+
+    Shards come as they get ready. Their `share` is of the rows that are done by then.
+
+    Raises:
+        InputError: a corpus that is not of files, a row that cannot be parsed, or a worker with
+            other libraries than here.
+        RunError: the cluster failed.
+    """
+    if not corpus.files:
+        what = f"--engine ray reads story files, and {corpus.name} is none"
+        raise InputError(what, "name files, also by URL (hf://datasets/…), or use --engine local")
+    cuts = _survey(corpus, progress)
+    shards = list(shards_of((cut, 0.0) for cut in cuts))
+    missing = {shard.index for shard in shards if not shard_path(folder, shard.index).exists()}
+    runs = list(_runs(shards, missing, corpus.files))
+    work = partial(_score, text_field=corpus.text_field, rules=rules)
+    return _collect(shards, missing, _scatter(work, runs), folder)
+
+
+def each_on_ray(function: Callable[[Path], str], files: Iterable[Path]) -> Iterator[str]:
+    """Apply a function to every file on the cluster: `map`, for `open_corpus`."""
+
+    def work(number: int, path: Path) -> Iterator[tuple[int, bytes]]:
+        yield number, function(path).encode()
+
+    answers = _in_order(_scatter(work, list(files)))
+    return (answer.decode() for answer in answers)
+
+
+def _survey(corpus: "Corpus", progress: Progress) -> list[_Cut]:
+    """Return every block of the corpus, unread."""
+    progress.start("cutting", len(corpus.files), "files")
+    cuts: list[_Cut] = []
+    answers = _scatter(partial(_cut, text_field=corpus.text_field), corpus.files)
+    for file, answer in enumerate(_in_order(answers)):
+        sizes = json.loads(answer)
+        cuts += [_Cut(rows, size, file, number) for number, (rows, size) in enumerate(sizes)]
+        progress.advance(file + 1)
+    progress.finish()
+    return cuts
+
+
+def _cut(number: int, path: Path, text_field: str) -> Iterator[tuple[int, bytes]]:
+    sizes = [(block.rows, block.size) for block, _ in read_blocks(path, text_field)]
+    yield number, json.dumps(sizes).encode()
+
+
+def _runs(
+    shards: Sequence[Shard[_Cut]], missing: set[int], files: Sequence[Path]
+) -> Iterator[_Run]:
+    """Put shards together to tasks; those that would find nothing missing are left out."""
+    for _, group in groupby(shards, key=lambda shard: shard.blocks[0].file):
+        of_file = list(group)
+        length = max(SHARDS_PER_RUN, -(-len(of_file) // RUNS_PER_FILE))
+        for at in range(0, len(of_file), length):
+            run = of_file[at : at + length]
+            first, last = run[0].blocks[0], run[-1].blocks[-1]
+            wanted = missing.intersection(shard.index for shard in run)
+            if wanted:
+                yield _Run(
+                    files=tuple(files[first.file : last.file + 1]),
+                    skip=first.number,
+                    blocks=sum(len(shard.blocks) for shard in run),
+                    index=run[0].index,
+                    first_row=run[0].first_row,
+                    missing=frozenset(wanted),
+                )
+
+
+def _score(
+    _number: int, run: _Run, text_field: str, rules: ScoringRules
+) -> Iterator[tuple[int, bytes]]:
+    """Read the files of a run from the start; yield its missing shards."""
+    read = chain.from_iterable(read_blocks(path, text_field) for path in run.files)
+    # Cut from where a shard begins, the rest falls into the same shards as in the whole corpus.
+    for shard in shards_of(islice(read, run.skip, run.skip + run.blocks)):
+        index, first_row = run.index + shard.index, run.first_row + shard.first_row
+        if index in run.missing:
+            yield index, scores_of(replace(shard, index=index, first_row=first_row), rules)
+
+
+def _collect(
+    shards: Sequence[Shard[_Cut]],
+    missing: set[int],
+    answers: _Answers,
+    folder: Path,
+) -> "Scoring":
+    total, done = max(1, sum(shard.rows for shard in shards)), 0
+    for shard in shards:
+        if shard.index not in missing:
+            done += shard.rows
+            yield replace(shard, share=done / total), False
+    with closing(answers):
+        for index, content in answers:
+            store_shard(content, folder, index)
+            done += shards[index].rows
+            yield replace(shards[index], share=done / total), True
+
+
+def _scatter(work: _Work, items: Sequence[Any]) -> _Answers:
+    """Do work on every item, on any machine of the cluster, and yield its answers as they come."""
+    import ray
+
+    if not items:
+        return
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = 1  # hand over each answer at once, and hold few
+    try:
+        with ray.data.DataContext.current(context):
+            rows = [{"number": number, "item": item} for number, item in enumerate(items)]
+            answered = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                _answer,
+                batch_size=1,
+                batch_format="numpy",
+                fn_kwargs={"work": work, "versions": library_versions()},
+            )
+        for table in answered.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for answer in table.to_pylist():
+                if answer["error"] is not None:
+                    raise InputError(answer["error"], answer["hint"])
+                yield answer["key"], answer["content"]
+    except ray.exceptions.RayTaskError:
+        raise  # a mistake in this program
+    except ray.exceptions.RayError as error:
+        what = f"the Ray cluster failed: {error}"
+        raise RunError(what, "run the same command again: finished shards are kept") from error
+
+
+def _in_order(answers: Iterator[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Yield answers whose keys are 0, 1, 2, … in the order of these."""
+    early: dict[int, bytes] = {}
+    following = 0
+    for key, content in answers:
+        early[key] = content
+        while following in early:
+            yield early.pop(following)
+            following += 1
+
+
+def _answer(batch: Mapping[str, Any], work: _Work, versions: dict[str, str]) -> Iterator[pa.Table]:
+    """Do the work on a worker. What the user can mend is an answer, not an exception."""
+    try:
+        _check_versions(versions)
+        for number, item in zip(batch["number"], batch["item"], strict=True):
+            for key, content in work(int(number), item):
+                yield _row(key=key, content=content)
+    except InputError as error:
+        yield _row(error=error.message, hint=error.hint)
+
+
+def _check_versions(wanted: dict[str, str]) -> None:
+    """Refuse to score with libraries that the manifest does not name."""
+    here = library_versions()
+    for name, version in wanted.items():
+        if here[name] != version:
+            what = f"a worker has {name} {here[name]}, the machine that asks has {version}"
+            raise InputError(what, "install the same versions on every machine of the cluster")
+
+
+def _row(**values: Any) -> pa.Table:
+    return pa.Table.from_pylist([values], schema=_ANSWER)
