@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -194,9 +195,9 @@ def _stats(
 ) -> StepStats:
     """Summarise a step from the losses of all tokens (0 where ignored) and of the kept."""
     num_valid, num_kept = valid_BT.sum().clamp(min=1), max(1, len(loss_K))
-    edges = loss_K.new_tensor(LOSS_BUCKETS)
-    buckets = torch.arange(len(LOSS_BUCKETS) + 1, device=loss_K.device)
-    in_bucket = torch.bucketize(loss_K, edges, right=True)[:, None] == buckets
+    # Compared with numbers of the host: a tensor of them would have to be copied to the device.
+    above = [(loss_K >= edge).sum() for edge in LOSS_BUCKETS]
+    in_bucket = torch.stack([a - b for a, b in pairwise((len(loss_K), *above, 0))])
     total, selected = losses.sum(), loss_K.sum()
     squares = weight_BT.square().sum()
     return StepStats(
@@ -204,7 +205,7 @@ def _stats(
         loss_selected=selected / num_kept,
         loss_threshold=loss_K.min() if len(loss_K) else selected,
         kept_loss_share=selected / torch.where(total > 0, total, 1),
-        kept_by_bucket=in_bucket.sum(dim=0) / num_kept,
+        kept_by_bucket=in_bucket / num_kept,
         effective_sample_size=weight_BT.sum() ** 2
         / (torch.where(squares > 0, squares, 1) * num_valid),
         finite=finite,
