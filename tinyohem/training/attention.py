@@ -170,23 +170,23 @@ def _attend(
     """Serve as transformers' attention function: q (B, H, T, E) to output (B, T, H, E)."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    mask = attention_mask
+    if kept is not None:
+        assert memory is not None
+        key, value = memory.recall(module.layer_idx, key, value, kept)
+        query = kept.by_sequence(query)
+        mask = None if kept.mask_B1MT is None else kept.mask_B1MT.to(query.dtype)
+    elif memory is not None:
+        memory.record(module.layer_idx, key, value)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
 
-    if memory is None or kept is None:
-        if memory is not None:
-            memory.record(module.layer_idx, key, value)
-        return _exactly(attend, query, key, value, attention_mask), None
-    key_all, value_all = memory.recall(module.layer_idx, key, value, kept)
-    mask_B1MT = None if kept.mask_B1MT is None else kept.mask_B1MT.to(query.dtype)
-    out_BMHE = _exactly(attend, kept.by_sequence(query), key_all, value_all, mask_B1MT)
-    return kept.pack(out_BMHE), None
+    out_BMHE = _exactly(attend, query, key, value)
+    return out_BMHE if kept is None else kept.pack(out_BMHE), None
 
 
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-
-
-def _exactly(attend: Attend, *inputs: Any) -> Tensor:
+def _exactly(attend: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Attend with exact products, whatever the step's are; see `runtime.product_precision`.
 
     torch's attention for CPUs multiplies tiles so small that rounding them first costs more than
@@ -204,8 +204,8 @@ class _Exactly(Function):
     """Attention whose forward and backward pass both run with exact products."""
 
     @staticmethod
-    def forward(ctx: Any, attend: Attend, *inputs: Tensor | None) -> Tensor:
-        own = [None if x is None else x.detach() for x in inputs]
+    def forward(ctx: Any, attend: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        own = [x.detach() for x in inputs]
         wanted = [x for x, n in zip(own, ctx.needs_input_grad[1:], strict=True) if n]
         with product_precision("float32"), torch.enable_grad():
             for x in wanted:
@@ -217,6 +217,7 @@ class _Exactly(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        out, wanted = ctx.graph
         with product_precision("float32"):
-            found = iter(torch.autograd.grad(*ctx.graph, grad_out))
+            found = iter(torch.autograd.grad([out], wanted, [grad_out]))
         return None, *(next(found) if n else None for n in ctx.needs_input_grad[1:])

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tinyohem.data.batches import IGNORE_INDEX, Batch
 from tinyohem.ohem.config import OhemConfig
@@ -196,8 +196,8 @@ def _stats(
     """Summarise a step from the losses of all tokens (0 where ignored) and of the kept."""
     num_valid, num_kept = valid_BT.sum().clamp(min=1), max(1, len(loss_K))
     # Compared with numbers of the host: a tensor of them would have to be copied to the device.
-    above = [(loss_K >= edge).sum() for edge in LOSS_BUCKETS]
-    in_bucket = torch.stack([a - b for a, b in pairwise((len(loss_K), *above, 0))])
+    above = torch.stack([(loss_K >= edge).sum() for edge in LOSS_BUCKETS])
+    in_bucket = F.pad(above, (1, 0), value=len(loss_K)) - F.pad(above, (0, 1))
     total, selected = losses.sum(), loss_K.sum()
     squares = weight_BT.square().sum()
     return StepStats(
