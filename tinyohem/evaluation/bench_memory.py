@@ -20,7 +20,7 @@ from tinyohem.processes import end_with_parent
 from tinyohem.progress import Progress
 from tinyohem.runtime import DeviceTimer, pick_device, product_precision, step_generator
 
-_STEPS = 3  # the optimizer's moments come with the first
+_STEPS = 2  # the optimizer's moments come with the first
 
 
 def peak_memory(
