@@ -47,7 +47,7 @@ def eval_perplexity(
         typer.Option(
             "--metric",
             help="Difficulty for --by difficulty, as --curriculum-metric of `train`; "
-            "default: compression_ratio",
+            "default: flesch",
         ),
     ] = None,
     calibration: Annotated[

@@ -63,6 +63,10 @@ def inspect(
 
     if (text is None) == (story is None):
         raise InputError("inspect needs one story", "add either --text or --story")
+    if text is not None and (dataset or text_field):
+        raise InputError(
+            "--text is a story of its own, with no data set", "leave out --dataset and --text-field"
+        )
     if not 0 < ratio <= 1:
         raise InputError(f"--ratio {ratio:g} is no share to keep", "choose one above 0, at most 1")
     progress = ConsoleProgress()

@@ -1,5 +1,6 @@
 """Options that several commands share, each with its unit and default in the help."""
 
+from itertools import pairwise, starmap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -95,7 +96,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any recipe key; repeatable"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")]
 
 
 def given(overrides: dict[str, Any]) -> dict[str, Any]:
@@ -127,16 +128,17 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
 
 
 def comparison_tables(rows: "list[Row]") -> "list[Table]":
-    """Lay out a comparison for a person: the verdicts, then what lies behind them."""
+    """Lay out a comparison for a person: the verdicts, where the loss sits, how long it took."""
     from rich.table import Table
 
-    from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells, footnote
+    from tinyohem.evaluation.table import CELLS, NUM_LOSS_CELLS, NUM_VERDICT_CELLS, cells, footnote
 
-    verdicts = Table(*CELLS[:NUM_VERDICT_CELLS])
-    details = Table(CELLS[0], *CELLS[NUM_VERDICT_CELLS:])
-    details.caption = footnote(rows)
-    for row in rows:
-        line = cells(row)
-        verdicts.add_row(*line[:NUM_VERDICT_CELLS])
-        details.add_row(line[0], *line[NUM_VERDICT_CELLS:])
-    return [verdicts, details]
+    ends = (1, NUM_VERDICT_CELLS, NUM_VERDICT_CELLS + NUM_LOSS_CELLS, len(CELLS))
+    tables = []
+    for part in starmap(slice, pairwise(ends)):
+        tables.append(Table(CELLS[0], *CELLS[part]))
+        for row in rows:
+            arm, *_ = line = cells(row)
+            tables[-1].add_row(arm, *line[part])
+    tables[-1].caption = footnote(rows)
+    return tables

@@ -174,9 +174,9 @@ def train(
         str | None,
         typer.Option(
             "--curriculum-metric",
-            help="compression_ratio, mtld, flesch, length, or several with weights "
+            help="flesch, mtld, compression_ratio, length, or several with weights "
             "(mtld=2,flesch=1); fertility or model_loss where --set curriculum.scores=FOLDER "
-            "holds them; default: compression_ratio",
+            "holds them; default: flesch",
             rich_help_panel=_CURRICULUM,
         ),
     ] = None,
@@ -309,6 +309,7 @@ def _print_result(run: "Run", perplexity: "Perplexity | None", as_json: bool) ->
         "tokens_selected": run.state.tokens_selected,
         "skipped_steps": run.state.skipped_steps,
         "train_seconds": run.state.train_seconds,
+        "pause_seconds": run.state.pause_seconds,
     }
     if as_json:
         print_json(summary | (perplexity.to_json() if perplexity else {}))
@@ -319,6 +320,11 @@ def _print_result(run: "Run", perplexity: "Perplexity | None", as_json: bool) ->
         out.print(f"go on with: {_resume_command()}", markup=False)
     else:
         out.print(options.perplexity_table(perplexity, str(run.run_dir)))
+        seconds, pauses = run.state.train_seconds, run.state.pause_seconds
+        err.print(
+            f"trained for {seconds:,.0f} s; {pauses / (seconds + pauses):.1%} of the whole went to "
+            "evaluation, checkpoints and the log"
+        )
         err.print(f"try: tinyohem generate {quote(run.run_dir)} --prompt 'Once upon a time'")
 
 

@@ -3,13 +3,18 @@
 Same stories, tokenizer, model size, context and sequences a step; trained for so many seconds and
 scored by `eval-perplexity`'s own code. Give the same seconds to
 `tinyohem train --set training.seconds=…`, at the same time on another core or right after it.
-Needs `pip install accelerate`, as the Trainer does.
+Needs `pip install accelerate`, as the Trainer does. Of the 256 tokens of a sequence the Trainer
+learns from 255: transformers shifts the labels within the window, `tinyohem` reads one token on.
 """
 
+import sys
 import time
 from typing import Annotated, Any
 
 import typer
+
+from tinyohem.errors import TinyohemError
+from tinyohem_cli.console import print_error
 
 _PACE_STEPS = 20  # steps timed first, to lay the Trainer's own schedule over the seconds
 
@@ -98,4 +103,8 @@ def _train(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except TinyohemError as error:
+        print_error(error)
+        sys.exit(error.exit_code)

@@ -25,7 +25,7 @@ HOMES = {
     "pydantic": (  # a reader's records stand beside the reader
         "tinyohem.config",
         "tinyohem.difficulty.table",
-        "tinyohem.evaluation.compare",
+        "tinyohem.evaluation.milestones",
         "tinyohem.evaluation.table",
         "tinyohem.ohem.config",
         "tinyohem.ohem.pool",

@@ -265,6 +265,7 @@ class TestPipeline:
             "tokens_seen",
             "tokens_selected",
             "skipped_steps",
+            "pause_seconds",
             "train_seconds",
         }
         assert (summary["run"], summary["finished"], summary["steps"]) == (str(run_dir), True, 20)

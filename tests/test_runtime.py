@@ -158,7 +158,7 @@ class TestGracefulStop:
 def test_the_stopwatch_counts_all_but_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     now = SimpleNamespace(seconds=100.0)
     monkeypatch.setattr(runtime, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
-    watch = Stopwatch(CPU, seconds=7.0)
+    watch = Stopwatch(CPU, seconds=7.0, pause_seconds=0.5)
     now.seconds += 2
     with watch.paused() as counted:
         assert counted == 9.0
@@ -167,6 +167,8 @@ def test_the_stopwatch_counts_all_but_its_pauses(monkeypatch: pytest.MonkeyPatch
     assert watch.seconds() == 12.0
     with watch.paused() as counted:
         assert counted == 12.0
+        now.seconds += 4
+    assert watch.pause_seconds == 54.5
 
 
 def test_the_environment_is_json_and_names_the_versions() -> None:

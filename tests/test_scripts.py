@@ -16,7 +16,7 @@ from tinyohem.evaluation.comparison import check, plan_comparison
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-@pytest.mark.parametrize("name", ["table.toml", "sweep-0.5m.toml"])
+@pytest.mark.parametrize("name", ["table.toml", "methods.toml", "sweep-0.5m.toml", "sweep-2m.toml"])
 def test_a_comparison_file_is_one(name: str) -> None:
     check(plan_comparison(SCRIPTS / name, [], None, None, {}))
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from tinyohem.data.batches import IGNORE_INDEX, Batch
 from tinyohem.ohem.config import OhemConfig
-from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining
+from tinyohem.ohem.stores import SoftmaxStore
 from tinyohem.ohem.weights import class_weights
 from tinyohem.shapes import Shape
 from tinyohem.training.model import build_model, head_weight, trunk
@@ -80,7 +80,7 @@ def step(
     number: int = 1,
     reference: Tensor | None = None,
     seed: int = 0,
-    store: SoftmaxStore | None = None,
+    memory: SoftmaxStore | None = None,
     ranks: Ranks = ALONE,
 ) -> StepStats:
     """Take the gradients of one step over `number` micro-batches."""
@@ -94,7 +94,7 @@ def step(
         references=None if reference is None else reference.chunk(number),
         generator=torch.Generator().manual_seed(seed),
         precision=nullcontext(),
-        store=store,
+        memory=memory,
         ranks=ranks,
     )
 

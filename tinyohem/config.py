@@ -75,7 +75,7 @@ class TrainingConfig(Section):
     # auto: bfloat16 on CUDA, else float32; medium: float32, the factors of its products rounded.
     precision: Precision = "auto"
     compile: bool = False
-    log_every: int = Field(10, ge=1, le=MAX_COUNT)
+    log_every: int = Field(10, ge=1, le=MAX_COUNT)  # more where that made over 20,000 rows
     eval_every: int | None = Field(None, ge=1, le=MAX_COUNT)  # default: ten times a run
     eval_tokens: int = Field(100_000, ge=1, le=MAX_COUNT)  # of the validation split, while training
     save_every: int | None = Field(None, ge=1, le=MAX_COUNT)  # default: ten times a run
@@ -131,7 +131,9 @@ class CurriculumConfig(Section):
     """In which order training visits its windows."""
 
     enabled: bool = False
-    metric: str = "compression_ratio"  # or several with weights: `mtld=2,flesch=1`
+    # The one that knows best what a trained model finds hard (LOG.md), or several with weights:
+    # `mtld=2,flesch=1`.
+    metric: str = "flesch"
     pacing: Pacing = "warmup"
     fraction: float | None = Field(None, gt=0, le=1)  # default: 0.2 for `warmup`, else 1
     initial_competence: float = Field(0.01, gt=0, le=1)

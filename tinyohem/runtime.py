@@ -109,9 +109,12 @@ def graceful_stop() -> Iterator[StopRequest]:
 class Stopwatch:
     """Counts the seconds spent training; paused while the loop evaluates or saves."""
 
-    def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
+    def __init__(
+        self, device: torch.device, seconds: float = 0.0, pause_seconds: float = 0.0
+    ) -> None:
         self._device = device
         self._before = seconds
+        self.pause_seconds = pause_seconds  # of all pauses that have ended
         self._started = time.perf_counter()
         self._last: torch.cuda.Event | None = None
 
@@ -140,9 +143,11 @@ class Stopwatch:
     def paused(self) -> Iterator[float]:
         """Stop counting inside the block; gives the seconds counted so far."""
         self._before = self.seconds()
+        began = time.perf_counter()
         yield self._before
         synchronize(self._device)
         self._started = time.perf_counter()
+        self.pause_seconds += self._started - began
 
 
 class DeviceTimer:

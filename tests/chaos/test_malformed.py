@@ -157,6 +157,7 @@ def _write_comparison(folder: Path, run: Path) -> None:
     figures = {"bits_per_byte": 1.0, "perplexity": 9.0, "hardest_tenth": 7.0, "easiest_half": 0.6}
     figures |= {"gini": 0.5, "tokens_seen": 100, "tokens_selected": 50, "train_seconds": 1.0}
     figures |= {"select_seconds": 0.1, "steps_to_baseline": 3, "seconds_to_baseline": 0.5}
+    figures |= {"steps_to_halfway": 2, "seconds_to_halfway": 0.3}
     results = []
     for arm in ("full", "random"):
         for seed in (0, 1):

@@ -122,3 +122,11 @@ def test_only_a_run_knows_its_stories(tinyohem: tiny.Command, finished_run: Path
     result = tinyohem("inspect", finished_run / "model", "--story", 0)
     assert result.code == 2
     assert "no data set to score on" in result.err
+
+
+def test_a_text_of_ones_own_comes_from_no_data_set(
+    tinyohem: tiny.Command, finished_run: Path, corpus: Path
+) -> None:
+    result = tinyohem("inspect", finished_run, "--text", "Tom ran.", "--dataset", corpus)
+    assert result.code == 2
+    assert "leave out --dataset" in result.err

@@ -15,7 +15,7 @@ import pytest
 import tiny
 
 from tinyohem.artifacts import read_json, write_json
-from tinyohem.errors import InputError, RunError
+from tinyohem.errors import InputError
 from tinyohem.evaluation import compare
 from tinyohem.evaluation.compare import run_comparison
 from tinyohem.evaluation.comparison import Arm, Budget, Comparison
@@ -40,6 +40,8 @@ def comparison(corpus: Path, budget: Budget = "equal-tokens", seeds: int = 2) ->
 def figures(results: list[dict[str, Any]]) -> list[Any]:
     """What a repetition must give again: all but seconds."""
     rows = to_json(summarise(results))
+    for row in rows:
+        del row["halfway"]["seconds"], row["baseline"]["seconds"]
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
 
 
@@ -100,7 +102,7 @@ def test_the_tail_and_the_easy_half_are_of_all_tokens_but_the_starts(
     assert result["easiest_half"] == pytest.approx(ranked[:half].mean(), rel=1e-5)
 
 
-def test_the_baselines_loss_is_reached_where_a_run_first_gets_there(tmp_path: Path) -> None:
+def test_each_run_is_held_against_the_baseline_of_its_own_seed(tmp_path: Path) -> None:
     curves = {("full", 0): (4, 2, 3), ("full", 1): (5, 4.5, 4), ("x", 0): (4, 3, 2.9)}
     curves[("x", 1)] = (9, 8, 7)
     for (arm, seed), losses in curves.items():
@@ -112,9 +114,9 @@ def test_the_baselines_loss_is_reached_where_a_run_first_gets_there(tmp_path: Pa
         text = "".join(json.dumps(row) + "\n" for row in ({"step": 1, "train/loss": 0}, *rows))
         (tmp_path / f"{arm}-seed{seed}" / "metrics.jsonl").write_text(text)
     results = [{"arm": arm, "seed": seed, "steps": 30} for arm, seed in curves]
-    compare._add_time_to_baseline(results, "full", tmp_path)
+    compare._add_milestones(results, "full", tmp_path)
     found = [(r["steps_to_baseline"], r["seconds_to_baseline"]) for r in results]
-    assert found == [(20, 3.0), (30, 4.5), (20, 3.0), (None, None)]
+    assert found == [(15, 2.25), (30, 4.5), (20, 3.0), (None, None)]
 
 
 @pytest.mark.parametrize("lost", ["all", "last line", "end of the last line"])
@@ -164,7 +166,7 @@ def test_one_runs_trouble_does_not_cost_the_others(
     (out / "full-seed1").mkdir()
     (out / "full-seed1" / "notes.txt").write_text("mine")
     (out / "random-seed1" / "result.json").unlink()
-    with pytest.raises(RunError, match=r"^1 run\(s\) failed, the first was full-seed1: .* no run$"):
+    with pytest.raises(InputError, match=r"^1 run\(s\) failed, .* full-seed1: .* no run$"):
         run_comparison(comparison(corpus), out, workers=1)
     assert (out / "random-seed1" / "result.json").exists()
     assert (out / "full-seed1" / "notes.txt").read_text() == "mine"
@@ -205,12 +207,14 @@ def test_a_key_that_a_result_does_not_know_counts_as_its_default(
     for path in out.glob("*/result.json"):
         result = read_json(path)
         del result["config"]["ohem"]["variance"]
+        result["config"]["curriculum"]["metric"] = "length"  # of a curriculum that is off
         write_json(path, result)
     assert figures(run_comparison(comparison(corpus), out, workers=1)) == figures(finished[1])
-    result["config"]["ohem"]["floor"] = 0.3
-    write_json(path, result)
-    with pytest.raises(InputError, match="another config"):
-        run_comparison(comparison(corpus), out, workers=1)
+    ohem, curriculum = (dict(result["config"][name]) for name in ("ohem", "curriculum"))
+    for change in ({"ohem": ohem | {"floor": 0.3}}, {"curriculum": curriculum | {"enabled": True}}):
+        write_json(path, result | {"config": result["config"] | change})
+        with pytest.raises(InputError, match="another config"):
+            run_comparison(comparison(corpus), out, workers=1)
 
 
 def test_a_comparison_killed_by_a_signal_goes_on(
@@ -264,7 +268,7 @@ def test_ctrl_c_ends_the_run_it_meets_and_begins_no_other(corpus: Path, tmp_path
 
 @pytest.mark.parametrize(
     ("budget", "expected"),
-    [("equal-seconds", [10, 11]), ("equal-seconds-free-selection", [8, 9])],
+    [("equal-seconds", [10, 11, 12]), ("equal-seconds-free-selection", [8, 9, 10])],
 )
 def test_each_seed_gets_the_seconds_of_its_own_baseline(
     corpus: Path,
@@ -274,20 +278,26 @@ def test_each_seed_gets_the_seconds_of_its_own_baseline(
     expected: list[float],
 ) -> None:
     """A baseline that selects too is given no more than what it spent on the rest."""
-    given: list[float | None] = []
+    given: list[tuple[str, int, float | None]] = []
 
     def run_all(jobs: list[Any], *_: Any, **__: Any) -> list[dict[str, Any]]:
-        given.extend(job.config.training.seconds for job in jobs)
+        given.extend((job.arm, job.seed, job.config.training.seconds) for job in jobs)
         return [
-            {"seed": job.seed, "train_seconds": 10.0 + job.seed, "select_seconds": 2.0}
+            {"arm": job.arm, "seed": job.seed, "train_seconds": 10.0 + job.seed,
+             "select_seconds": 2.0}
             for job in jobs
-        ]
+        ]  # fmt: skip
 
     monkeypatch.setattr(compare, "_run_all", run_all)
-    monkeypatch.setattr(compare, "_add_time_to_baseline", lambda *_: None)
+    monkeypatch.setattr(compare, "_add_milestones", lambda *_: None)
     listener = tiny.Listener()
-    run_comparison(comparison(corpus, budget), tmp_path, 2, listener)
-    assert given == [None, None, *expected]
+    results = run_comparison(comparison(corpus, budget, seeds=3), tmp_path, 2, listener)
+    first, second, third = ((arm, s, None) for arm, s in (("full", 0), ("full", 1), ("full", 2)))
+    timed = [("random", seed, seconds) for seed, seconds in enumerate(expected)]
+    assert given == [first, second, *timed[:2], third, timed[2]]  # as close as workers allow
+    assert [(r["arm"], r["seed"]) for r in results] == [
+        (arm, seed) for arm in ("full", "random") for seed in range(3)
+    ]
     assert any("--workers 1" in warning for warning in listener.warnings)
 
 
@@ -351,3 +361,5 @@ def test_the_command_writes_the_tables(
     again = tinyohem(*command)
     assert again.code == 0
     assert "one seed: no test" in again.out
+    assert "of it selection" in " ".join(again.out.split())
+    assert "…" not in again.out  # nothing is cut at 80 columns

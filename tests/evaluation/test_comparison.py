@@ -111,7 +111,12 @@ def test_it_warns_of_few_seeds_and_of_a_missing_control() -> None:
     few, control = check(plan_comparison(None, ["baseline", "ohem"], "2", None, {}))
     assert "2 seed(s)" in few
     assert "random" in control
-    assert not check(plan_comparison(None, ["baseline", "ohem", "random"], "3", None, {}))
+    arms = ["baseline", "ohem", "random", "a:ohem.ratio=0.5,ohem.schedule=adaptive"]
+    assert not check(plan_comparison(None, arms, "3", None, {}))
+    for setting in ("ohem.ratio=0.25", "ohem.schedule=anneal"):
+        arms = ["baseline", f"odd:ohem,{setting}", "random"]
+        (control,) = check(plan_comparison(None, arms, "3", None, {}))
+        assert "no arm selects at random as many tokens as 'odd'" in control
     assert not check(plan_comparison(None, ["baseline", "b:optim.lr=0.1"], "3", None, {}))
     by_schedule = plan_comparison(
         None, ["baseline", "b:ohem.schedule=anneal-quarter"], "3", None, {}

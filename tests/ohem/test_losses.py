@@ -8,60 +8,19 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_head import (
+    TOLERANCE,
+    VOCAB,
+    example,
+    gradients,
+    kept_loss,
+    reference_losses,
+    set_chunk_rows,
+)
 from torch import Tensor
 
 from tinyohem.data.batches import IGNORE_INDEX
-from tinyohem.ohem import losses
-from tinyohem.ohem.losses import SoftmaxStore, kept_rows, softmax_chunks, token_losses
-
-VOCAB = 11
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
-
-
-def example(
-    seed: int = 0, shape: tuple[int, int] = (3, 7), dtype: torch.dtype = torch.float64
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return hidden states, head, labels with some ignored, weights with some zero."""
-    rng = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(*shape, 5, generator=rng, dtype=torch.float64).to(dtype)
-    head = torch.randn(VOCAB, 5, generator=rng, dtype=torch.float64).to(dtype)
-    labels = torch.randint(0, VOCAB, shape, generator=rng)
-    labels[torch.rand(shape, generator=rng) < 0.3] = IGNORE_INDEX
-    weight = torch.rand(shape, generator=rng).to(dtype)
-    weight[(torch.rand(shape, generator=rng) < 0.4) | (labels == IGNORE_INDEX)] = 0
-    return hidden.requires_grad_(), head.requires_grad_(), labels, weight
-
-
-def kept_loss(
-    hidden: Tensor,
-    head: Tensor,
-    labels: Tensor,
-    weight: Tensor,
-    count: int | None = None,
-    gamma: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """Gather the kept rows and take their loss."""
-    rows = kept_rows(weight.flatten(), count)
-    hidden, labels, weight = (
-        x.flatten(0, 1).index_select(0, rows) for x in (hidden, labels, weight)
-    )
-    return losses.kept_loss(hidden, head, labels, weight, gamma)
-
-
-def reference_losses(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
-    logits = (hidden @ head.T).flatten(0, 1)
-    return F.cross_entropy(
-        logits, labels.flatten(), reduction="none", ignore_index=IGNORE_INDEX
-    ).view(labels.shape)
-
-
-def gradients(loss: Tensor, hidden: Tensor, head: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(loss, (hidden, head))
-
-
-def set_chunk_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(losses, "_CPU_CHUNK_ELEMENTS", rows * VOCAB)
-    monkeypatch.setattr(losses, "_MIN_CHUNK_ROWS", 1)
+from tinyohem.ohem.losses import kept_rows, token_losses
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -256,71 +215,3 @@ class TestFocal:
         assert total.item() == 0
         for gradient in gradients(total, hidden, head):
             assert gradient.abs().max().item() == 0
-
-
-def stored_loss(
-    store: SoftmaxStore, hidden: Tensor, head: Tensor, labels: Tensor, weight: Tensor, parts: int
-) -> tuple[Tensor, Tensor]:
-    """Read all tokens, a few rows of the batch at a time, then take the kept ones' loss."""
-    opened = store.opened(labels.numel(), head, keep_ratio=1.0)
-    assert opened is store
-    with torch.no_grad():
-        for h, y in zip(hidden.chunk(parts), labels.chunk(parts), strict=True):
-            for _ in softmax_chunks(h, head, y, store):
-                pass
-    rows = kept_rows(weight.flatten())
-    hidden, labels, weight = (x.flatten(0, 1)[rows] for x in (hidden, labels, weight))
-    return losses.kept_loss(hidden, head, labels, weight, stored=(store, rows))
-
-
-@pytest.mark.parametrize("rows", [1, 4, 7, 1000])
-@pytest.mark.parametrize("parts", [1, 3])
-@pytest.mark.parametrize("dtype", TOLERANCE)
-def test_a_stored_softmax_gives_the_gradients_of_autograd_in_every_step(
-    monkeypatch: pytest.MonkeyPatch, rows: int, parts: int, dtype: torch.dtype
-) -> None:
-    set_chunk_rows(monkeypatch, rows)
-    store = SoftmaxStore()
-    tolerance = {"rtol": 1e-5, "atol": TOLERANCE[dtype] * 10}
-    for seed in (0, 1):  # the second step lies where the first one lay
-        hidden, head, labels, weight = example(seed, dtype=dtype)
-        total, kept = stored_loss(store, hidden, head, labels, weight, parts)
-        every = reference_losses(hidden, head, labels)
-        torch.testing.assert_close(kept, every[weight > 0].detach(), **tolerance)
-        expected = gradients((every * weight).sum(), hidden, head)
-        for mine, theirs in zip(gradients(total, hidden, head), expected, strict=True):
-            torch.testing.assert_close(mine, theirs, **tolerance)
-
-
-def test_a_stored_softmax_saves_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden, head, labels, weight = example()
-    made, logits = [], losses._logits
-
-    def counted(hidden_CD: Tensor, *others: Tensor) -> Tensor:
-        made.append(len(hidden_CD))
-        return logits(hidden_CD, *others)
-
-    monkeypatch.setattr(losses, "_logits", counted)
-    stored_loss(SoftmaxStore(), hidden, head, labels, weight, 1)
-    assert sum(made) == labels.numel()
-
-
-def test_a_store_declines_what_does_not_fit_or_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, head, _, _ = example()
-    store = SoftmaxStore()
-    monkeypatch.setattr(losses, "_CPU_STORE_BYTES", 21 * VOCAB * head.itemsize)
-    assert store.opened(21, head, 0.5) is store
-    assert store.opened(22, head, 0.5) is None
-    assert store.opened(21, head, 0.49) is None
-
-
-def test_a_store_under_bfloat16_autocast_holds_what_is_computed_without_it() -> None:
-    hidden, head, labels, weight = example(dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        total, _ = stored_loss(SoftmaxStore(), hidden, head, labels, weight, 1)
-        plain, _ = kept_loss(hidden, head, labels, weight)
-    for mine, theirs in zip(
-        gradients(total, hidden, head), gradients(plain, hidden, head), strict=True
-    ):
-        assert mine.dtype == torch.float32
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)

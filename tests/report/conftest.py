@@ -122,6 +122,8 @@ def result(arm: str, seed: int, bits: float) -> dict[str, Any]:
         "select_seconds": 5.0,
         "steps_to_baseline": None,
         "seconds_to_baseline": None,
+        "steps_to_halfway": None,
+        "seconds_to_halfway": None,
     }
 
 

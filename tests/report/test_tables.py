@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tinyohem.config import validate_config
 from tinyohem.report.runs import read_material
 from tinyohem.report.tables import (
     comparison_tables,
@@ -44,6 +45,14 @@ def test_one_run_is_held_against_the_defaults(make_run, tmp_path: Path) -> None:
     rows = {row[0]: row[1:] for row in table.rows}
     assert set(rows) == {"ohem.ratio", "data.dataset", "training.batch_size", "training.seq_len"}
     assert rows["ohem.ratio"] == ["1.0", "0.25"]
+
+
+def test_a_models_own_default_rate_is_no_difference(make_run, tmp_path: Path) -> None:
+    config = validate_config({"model": {"preset": "0.5m"}}).model_dump()
+    assert config["optim"]["lr"] != validate_config({}).optim.lr
+    folder = make_run(tmp_path / "a", **config)
+    rows = {row[0]: row[1:] for row in settings_table(read_material([folder]).groups).rows}
+    assert rows == {"model.preset": ["2m", "0.5m"]}
 
 
 def test_a_setting_that_an_older_run_did_not_know(make_run, tmp_path: Path) -> None:

@@ -32,7 +32,12 @@ SHORT = {
 }
 HALF = {"ohem.ratio": 0.5, "ohem.schedule": "constant"}
 TOPK = {**HALF, "training.micro_batch_size": 1}
-CLOCK = {"train/tokens_per_second", "train/seconds", "train/select_seconds"}
+CLOCK = {
+    "train/tokens_per_second",
+    "train/seconds",
+    "train/select_seconds",
+    "train/pause_seconds",
+}
 PATIENCE = 1800  # seconds, where many share the cores
 
 

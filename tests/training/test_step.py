@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tinyohem.data.batches import IGNORE_INDEX, Batch
 from tinyohem.ohem.config import OhemConfig
-from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.selection import select
+from tinyohem.ohem.stores import SoftmaxStore
 from tinyohem.shapes import Shape
 from tinyohem.training.model import build_model, head_weight, trunk
 from tinyohem.training.passes import Trunk, choose_way
@@ -51,7 +51,7 @@ def step(
     *,
     seed: int = 0,
     precision: Any = None,
-    store: SoftmaxStore | None = None,
+    memory: SoftmaxStore | None = None,
     **config: Any,
 ) -> StepStats:
     return training_step(
@@ -62,7 +62,7 @@ def step(
         Mining(OhemConfig(**config)),
         generator=torch.Generator().manual_seed(seed),
         precision=precision or nullcontext(),
-        store=store,
+        memory=memory,
     )
 
 
@@ -144,14 +144,14 @@ def test_topk_gradients_equal_the_masked_loss(
 def test_a_softmax_store_changes_no_gradient(
     ratio: float, scope: str, ignored: bool, number: int
 ) -> None:
-    model, store = tiny_llama(), SoftmaxStore()
+    model, memory = tiny_llama(), SoftmaxStore()
     input_ids, labels = tokens(ignored)
     losses = reference_losses(model, input_ids, labels)
     kept = hardest(losses, labels, ratio, scope)
     expected = masked_gradients(losses, kept, int(kept.sum()), model)
     for _ in range(2):
         batches = micro_batches(input_ids, labels, number)
-        step(model, batches, ratio, scope=scope, store=store)
+        step(model, batches, ratio, scope=scope, memory=memory)
         assert_same(gradients(model), expected)
 
 
@@ -186,7 +186,7 @@ def test_pruned_gradients_lack_what_unselected_keys_and_values_learn(
         scope=scope,
         denominator=denominator,
         backward="pruned",
-        store=SoftmaxStore(),
+        memory=SoftmaxStore(),
     )
     found = gradients(model)
     kept = hardest(reference_losses(model, input_ids, labels), labels, ratio, scope)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from tinyohem.data.batches import IGNORE_INDEX
 from tinyohem.ohem import sampling
-from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.sampling import inclusion
 from tinyohem.ohem.scores import read_tokens
+from tinyohem.ohem.stores import SoftmaxStore
 from tinyohem.training.model import head_weight, trunk
 
 
@@ -60,7 +60,7 @@ def test_micro_batches_keep_the_same_tokens_and_give_the_same_gradient(
 
     The parts take their softmax from a store, which no score may spoil.
     """
-    reference, store = tiny_step.references(), SoftmaxStore()
+    reference, memory = tiny_step.references(), SoftmaxStore()
     ways = [way for way in tiny_step.every_way() if way["select"] == select]
     assert len(ways) == 6 * 4 * 2
     for way in ways:
@@ -78,7 +78,7 @@ def test_micro_batches_keep_the_same_tokens_and_give_the_same_gradient(
                     number=number,
                     reference=reference,
                     seed=seed,
-                    store=store if number > 1 else None,
+                    memory=memory if number > 1 else None,
                 )
             found.append((stats, weighed[-1], tiny_step.gradient(built)))
         (whole, kept, expected), (parts, kept_by_parts, gradient) = found

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from tinyohem.data.batches import Batch
-from tinyohem.ohem.losses import SoftmaxStore
+from tinyohem.ohem.stores import SoftmaxStore
 from tinyohem.training.meter import Meter
 from tinyohem.training.model import head_weight, trunk
 from tinyohem.training.passes import Trunk, choose_way
@@ -56,7 +56,7 @@ class TestWaits:
                 shares={"topk": 0.5, "random": 0.5},
                 generator=None,
                 precision=nullcontext(),
-                store=SoftmaxStore(),
+                memory=SoftmaxStore(),
             )
             meter.add(0, stats, stats.loss)
         assert all(p.grad is not None for p in model.parameters())

@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from tinyohem.training.loop import train
+from tinyohem.training.run import Budget, Run
 from tinyohem.training.tracking import Tracker
 
 TRAIN_NAMES = {
@@ -31,9 +32,15 @@ TRAIN_NAMES = {
     "train/tokens_per_second",
     "train/seconds",
     "train/select_seconds",
+    "train/pause_seconds",
 }
 VAL_NAMES = {"val/loss", "val/ppl", "val/bpb", "train/seconds"}
-CLOCK = {"train/tokens_per_second", "train/seconds", "train/select_seconds"}
+CLOCK = {
+    "train/tokens_per_second",
+    "train/seconds",
+    "train/select_seconds",
+    "train/pause_seconds",
+}
 
 
 def of_kind(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -48,6 +55,20 @@ def test_names_and_steps(finished_run: Path) -> None:
     assert {frozenset(row) for row in val_rows} == {frozenset({"step", *VAL_NAMES})}
     assert [row["step"] for row in train_rows] == list(range(2, 21, 2))
     assert [row["step"] for row in val_rows] == [10, 20]
+
+
+def test_a_long_run_logs_more_rarely() -> None:
+    def every(steps: int, seconds: float | None = None, log_every: int = 10) -> int:
+        config = SimpleNamespace(training=SimpleNamespace(log_every=log_every))
+        return Run.log_every.fget(  # type: ignore[attr-defined]
+            SimpleNamespace(config=config, budget=Budget(steps, seconds))
+        )
+
+    assert every(200_000) == every(1) == 10
+    assert every(200_001) == 11
+    assert every(10**9) == 50_000
+    assert every(10**9, log_every=60_000) == 60_000
+    assert every(10**9, seconds=5.0) == 10
 
 
 def test_the_last_step_is_logged_whatever_the_rhythm(corpus: Path, tmp_path: Path) -> None:

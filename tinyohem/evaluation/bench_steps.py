@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from tinyohem.config import RunConfig
 from tinyohem.data.batches import Batch
-from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.ranking import top_k
+from tinyohem.ohem.stores import SoftmaxStore
 from tinyohem.runtime import DeviceTimer, autocast, step_generator
 from tinyohem.shapes import model_shape
 from tinyohem.training import step as training
@@ -71,7 +71,7 @@ def _ours(
     *,
     compiled: bool,
 ) -> dict[str, Step]:
-    parts, store = Trunk.of(trunk(model), compiled=compiled), SoftmaxStore()
+    parts, memory = Trunk.of(trunk(model), compiled=compiled), SoftmaxStore()
     precision = autocast(device, config.training.precision)
     generator = step_generator(config.training.seed, 1, device)
 
@@ -88,7 +88,7 @@ def _ours(
                 shares=config.ohem.mix_schedule().shares(0.0),
                 generator=generator,
                 precision=precision,
-                store=store,
+                memory=memory,
                 timers=timers,
             )
             with timers["update"]:

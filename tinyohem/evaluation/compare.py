@@ -5,17 +5,12 @@ arm itself sets differs. A finished run leaves `result.json` and is never repeat
 one goes on from its last checkpoint.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from tinyohem.artifacts import drop_leftovers, hash_json, read_jsonl, write_json
 from tinyohem.config import RunConfig, validate_config
@@ -23,25 +18,18 @@ from tinyohem.data.prepare import prepare_data
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.breakdown import break_down, scored_labels
 from tinyohem.evaluation.comparison import Arm, Comparison
+from tinyohem.evaluation.milestones import ValidationRow, time_to_milestones
 from tinyohem.evaluation.perplexity import story_token_losses
 from tinyohem.evaluation.table import RunResult
+from tinyohem.evaluation.workers import default_workers, in_parallel, own_device
 from tinyohem.locks import sole_writer
-from tinyohem.processes import end_with_parent, usable_cores
 from tinyohem.progress import SILENT, Progress
-from tinyohem.record import Count, Figure, Record, check_record, read_record
+from tinyohem.record import check_record, read_record
 from tinyohem.runtime import environment, pick_device
 from tinyohem.training.plan import budget_steps, score_table
 
 _RESULT_FORMAT = 2
 _SECONDS_TO_END = 20.0
-
-
-class ValidationRow(Record):
-    """A row of `metrics.jsonl` with a validation loss."""
-
-    step: Count
-    loss: Figure = Field(alias="val/loss")
-    seconds: Figure = Field(alias="train/seconds")
 
 
 def run_comparison(
@@ -55,7 +43,8 @@ def run_comparison(
     Raises:
         InputError: `out` is a file, or holds a damaged result, or one of another config, under one
             of these names, or another process is writing there.
-        RunError: a run failed; the others are finished and kept.
+        RunError: a run failed; the others are finished and kept. (Where every failure was one of
+            input, an InputError.)
     """
     workers = workers or default_workers()
     if comparison.budget != "equal-tokens" and workers > 1:
@@ -68,24 +57,40 @@ def run_comparison(
 def _run_comparison(
     comparison: Comparison, out: Path, workers: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    baseline, others = comparison.arms[:1], comparison.arms[1:]
-    prepared = _prepare(comparison, progress)
+    tokens = _prepare(comparison, progress)
     progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
     if comparison.budget == "equal-tokens":
-        jobs = _jobs(comparison, comparison.arms, out, prepared, {})
+        jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, tokens)
         results = _run_all(jobs, workers, progress)
     else:
-        jobs = _jobs(comparison, baseline, out, prepared, {})
-        results = _run_all(jobs, workers, progress)
-        free = comparison.budget == "equal-seconds-free-selection"
-        seconds = {
-            r["seed"]: r["train_seconds"] - (r["select_seconds"] if free else 0) for r in results
-        }
-        timed = _jobs(comparison, others, out, prepared, seconds)
-        results += _run_all(timed, workers, progress, done=len(results))
+        results = _run_timed(comparison, out, tokens, workers, progress)
     progress.finish()
-    _add_time_to_baseline(results, baseline[0].name, out)
+    _add_milestones(results, comparison.arms[0].name, out)
     return results
+
+
+def _run_timed(
+    comparison: Comparison, out: Path, tokens: str, workers: int, progress: Progress
+) -> list[dict[str, Any]]:
+    """Run the baseline, then the others for its seconds: some seeds at a time.
+
+    A machine's speed drifts over hours, so the runs of a seed stay close together.
+    """
+    baseline, others = comparison.arms[:1], comparison.arms[1:]
+    free = comparison.budget == "equal-seconds-free-selection"
+    results: list[dict[str, Any]] = []
+    for first in range(0, len(comparison.seeds), workers):
+        seeds = comparison.seeds[first : first + workers]
+        jobs = _jobs(comparison, baseline, seeds, out, tokens)
+        own = _run_all(jobs, workers, progress, done=len(results))
+        results += own
+        seconds = {
+            r["seed"]: r["train_seconds"] - (r["select_seconds"] if free else 0) for r in own
+        }
+        jobs = _jobs(comparison, others, seeds, out, tokens, seconds)
+        results += _run_all(jobs, workers, progress, done=len(results))
+    names = [arm.name for arm in comparison.arms]
+    return sorted(results, key=lambda result: names.index(result["arm"]))  # seeds stay in order
 
 
 def _prepare(comparison: Comparison, progress: Progress) -> str:
@@ -129,20 +134,21 @@ class _Job:
 def _jobs(
     comparison: Comparison,
     arms: Sequence[Arm],
+    seeds: Sequence[int],
     out: Path,
     tokens: str,
-    seconds: Mapping[int, float],
+    seconds: Mapping[int, float] | None = None,
 ) -> list[_Job]:
     return [
         _Job(
             arm.name,
             seed,
-            comparison.config(arm, seed, seconds.get(seed)),
+            comparison.config(arm, seed, seconds[seed] if seconds else None),
             tokens,
             out / _folder_name(arm.name, seed),
         )
         for arm in arms
-        for seed in comparison.seeds
+        for seed in seeds
     ]
 
 
@@ -154,91 +160,27 @@ def _run_all(
     todo = [job for job, result in results.items() if result is None]
     done += len(jobs) - len(todo)
     progress.advance(done)
-    for job, result in _in_parallel(todo, workers, progress):
+    ended = in_parallel(todo, _run_job, workers, lambda job: job.run_dir.name, progress)
+    for job, result in ended:
         results[job] = result
         done += 1
         progress.advance(done, {"bits per byte": result["bits_per_byte"]})
     return [result for result in results.values() if result is not None]
 
 
-def _in_parallel(
-    jobs: list[_Job], workers: int, progress: Progress
-) -> Iterator[tuple[_Job, dict[str, Any]]]:
-    threads = max(1, usable_cores() // workers)
-    failed: list[str] = []
-    # Spawned, not forked: a forked copy of torch's thread pool hangs.
-    context = get_context("spawn")
-    places = context.SimpleQueue()
-    for place in range(workers):
-        places.put(place)
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(places,))
-    waiting = iter(jobs)
-    running: dict[Future[dict[str, Any]], _Job] = {}
-    try:
-        while True:
-            # No job waits inside the pool: it could not be called back, and would begin after
-            # Ctrl-C had ended the run before it.
-            for job in islice(waiting, workers - len(running)):
-                running[pool.submit(_run_job, job, threads)] = job
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                try:
-                    yield job, future.result()
-                except Exception as error:  # one run's trouble must not cost the others
-                    failed.append(f"{job.run_dir.name}: {str(error) or type(error).__name__}")
-                    progress.warn(failed[-1])
-                    if isinstance(error, BrokenProcessPool):  # it takes no more jobs
-                        waiting = iter(())
-    except KeyboardInterrupt:
-        for worker in active_children():  # a scheduler may have told this process alone
-            worker.terminate()  # SIGTERM: a run in training saves first
-        raise
-    finally:
-        pool.shutdown()
-    if failed:
-        raise RunError(
-            f"{len(failed)} run(s) failed, the first was {failed[0]}",
-            "the finished runs are kept; mend the cause and repeat the command",
-        )
-
-
-def default_workers() -> int:
-    """Return how many runs to keep going: GPUs, or cores where there is none."""
-    import torch
-
-    return torch.cuda.device_count() or usable_cores()
-
-
-_place = 0  # of this process among the workers: decides its GPU
-
-
-def _start_worker(places: Any) -> None:
-    global _place
-    _place = places.get()
-    end_with_parent()
-
-
-def _run_job(job: _Job, threads: int) -> dict[str, Any]:
+def _run_job(job: _Job) -> dict[str, Any]:
     """Train and measure one run in a worker process; leave `result.json` behind."""
-    import torch
-
     # The worker of a comparison that was just killed needs a moment to notice.
     with sole_writer(job.run_dir, patience=_SECONDS_TO_END):
-        torch.set_num_threads(threads)
         return _train_and_measure(job)
 
 
 def _train_and_measure(job: _Job) -> dict[str, Any]:
-    import torch
-
     from tinyohem.training.loop import train
 
     config = job.config
-    if config.training.device == "auto" and torch.cuda.is_available():
-        device = f"cuda:{_place % torch.cuda.device_count()}"
-        training = config.training.model_copy(update={"device": device})
+    if config.training.device == "auto":
+        training = config.training.model_copy(update={"device": own_device()})
         config = config.model_copy(update={"training": training})
     run, perplexity = train(config, job.run_dir, resume="auto")
     if perplexity is None:
@@ -291,32 +233,27 @@ def _finished(job: _Job) -> dict[str, Any] | None:
 
 
 def _same(result: Mapping[str, Any], job: _Job) -> bool:
-    """Whether a result is this job's. Keys that came into the config since count as defaults."""
+    """Whether a result is this job's.
+
+    Keys that came into the config since count as defaults; a curriculum that is off does not count.
+    """
     if (result.get("format"), result.get("tokens_sha256")) != (_RESULT_FORMAT, job.tokens):
         return False
     try:
-        return validate_config(result["config"]) == job.config
+        found = validate_config(result["config"])
     except InputError:
         return False
+    if not found.curriculum.enabled and not job.config.curriculum.enabled:
+        found = found.model_copy(update={"curriculum": job.config.curriculum})
+    return found == job.config
 
 
-def _add_time_to_baseline(results: list[dict[str, Any]], baseline: str, out: Path) -> None:
-    """Add the steps and seconds at which each run first reached its baseline's final loss.
-
-    Measured on the head of the validation split that is scored during training, so the figures are
-    as coarse as `training.eval_every`; null where a run never got there.
-    """
-    final = {
-        result["seed"]: _curve(out, result)[-1]["val/loss"]
-        for result in results
-        if result["arm"] == baseline
-    }
+def _add_milestones(results: list[dict[str, Any]], baseline: str, out: Path) -> None:
+    """Add how soon each run had its baseline's losses."""
+    curves = {(result["arm"], result["seed"]): _curve(out, result) for result in results}
     for result in results:
-        reached = next(
-            (row for row in _curve(out, result) if row["val/loss"] <= final[result["seed"]]), None
-        )
-        result["steps_to_baseline"] = reached["step"] if reached else None
-        result["seconds_to_baseline"] = reached["train/seconds"] if reached else None
+        own, theirs = (curves[arm, result["seed"]] for arm in (result["arm"], baseline))
+        result |= time_to_milestones(own, theirs)
 
 
 def _curve(out: Path, result: dict[str, Any]) -> list[dict[str, Any]]:

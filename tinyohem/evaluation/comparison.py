@@ -189,10 +189,28 @@ def _warnings(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
         warnings.append(
             f"{len(comparison.seeds)} seed(s) cannot tell a difference from luck; use --seeds 3"
         )
-    mining = [config.ohem for config in configs if config.ohem.keep_schedule().lowest < 1]
-    if mining and not any(ohem.select == "random" for ohem in mining):
-        warnings.append(
+    return warnings + _missing_controls(comparison, configs)
+
+
+def _missing_controls(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
+    """Warn of arms that mine beside no arm which keeps as many tokens at random.
+
+    How many `adaptive` keeps is known only afterwards: any random arm is its control.
+    """
+    mining = {
+        arm.name: config.ohem
+        for arm, config in zip(comparison.arms, configs, strict=True)
+        if config.ohem.keep_schedule().lowest < 1
+    }
+    at_random = [ohem.keep_schedule() for ohem in mining.values() if ohem.select == "random"]
+    if mining and not at_random:
+        return [
             "no arm selects at random: without that control a gain cannot be told from "
             "training on fewer tokens"
-        )
-    return warnings
+        ]
+    return [
+        f"no arm selects at random as many tokens as {name!r}, so its gain or loss cannot be told "
+        "from that of training on fewer tokens"
+        for name, ohem in mining.items()
+        if not ohem.adaptive and ohem.keep_schedule() not in at_random
+    ]

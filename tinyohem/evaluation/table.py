@@ -31,11 +31,22 @@ class RunResult(Record):
     select_seconds: Figure = 0
     steps_to_baseline: Figure | None = None
     seconds_to_baseline: Figure | None = None
+    steps_to_halfway: Figure | None = None
+    seconds_to_halfway: Figure | None = None
 
     @classmethod
     def of_a_run(cls) -> set[str]:
         """Return the keys that a run leaves behind; the comparison adds the rest."""
-        return {name for name in cls.model_fields if not name.endswith("_to_baseline")}
+        return {name for name in cls.model_fields if "_to_" not in name}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How many seeds reached a loss of the baseline, and after how long, on average over those."""
+
+    seeds: int
+    steps: float | None  # None where no seed did
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -52,9 +63,8 @@ class Row:
     kept: float  # share of the tokens seen that got a gradient
     train_seconds: tuple[float, float]
     select_seconds: tuple[float, float]
-    reached_baseline: int  # seeds that reached the baseline's final loss
-    steps_to_baseline: float | None  # mean over those seeds; None if there is none
-    seconds_to_baseline: float | None
+    halfway: Reached  # the baseline's loss at half of its steps
+    baseline: Reached  # its final loss
     difference: Difference | None  # of bits per byte, to the baseline; None for itself
 
 
@@ -72,11 +82,6 @@ def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
         # A perplexity too large for a float is None.
         return mean_sd([math.nan if run[name] is None else run[name] for run in runs])
 
-    reached = [run for run in runs if run["steps_to_baseline"] is not None]
-
-    def mean_of_reached(name: str) -> float | None:
-        return mean_sd([run[name] for run in reached])[0] if reached else None
-
     seeds = sorted({run["seed"] for run in runs} & {run["seed"] for run in baseline})
     ours = {run["seed"]: run["bits_per_byte"] for run in runs}
     theirs = {run["seed"]: run["bits_per_byte"] for run in baseline}
@@ -91,13 +96,22 @@ def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
         kept=sum(r["tokens_selected"] for r in runs) / sum(r["tokens_seen"] for r in runs),
         train_seconds=spread("train_seconds"),
         select_seconds=spread("select_seconds"),
-        reached_baseline=len(reached),
-        steps_to_baseline=mean_of_reached("steps_to_baseline"),
-        seconds_to_baseline=mean_of_reached("seconds_to_baseline"),
+        halfway=_reached(runs, "halfway"),
+        baseline=_reached(runs, "baseline"),
         difference=None
         if runs is baseline
         else paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds]),
     )
+
+
+def _reached(runs: list[Result], milestone: str) -> Reached:
+    steps, seconds = (
+        [t for run in runs if (t := run[f"{unit}_to_{milestone}"]) is not None]
+        for unit in ("steps", "seconds")
+    )
+    if not steps:
+        return Reached(0, None, None)
+    return Reached(len(steps), mean_sd(steps)[0], mean_sd(seconds)[0])
 
 
 def verdict(row: Row) -> str:
@@ -123,12 +137,14 @@ CELLS = (
     "hardest tenth",
     "easiest half",
     "Gini",
+    "steps to half-way",
     "steps to baseline",
     "s to baseline",
     "train s",
     "of it selection",
 )
-NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail
+NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail:
+NUM_LOSS_CELLS = 5  # where the loss sits; and then how long it took
 
 
 def cells(row: Row) -> list[str]:
@@ -147,7 +163,9 @@ def cells(row: Row) -> list[str]:
         _spread(row.hardest_tenth, 3),
         _spread(row.easiest_half, 3),
         _spread(row.gini, 3),
-        *_reaching(row),
+        _when(row.halfway.steps, row.halfway, row.seeds),
+        _when(row.baseline.steps, row.baseline, row.seeds),
+        _when(row.baseline.seconds, row.baseline, row.seeds),
         _spread(row.train_seconds, 0),
         _spread(row.select_seconds, 0),
     ]
@@ -162,7 +180,10 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 def footnote(rows: Sequence[Row]) -> str:
     """Say how to read the figures of a table."""
-    told = f"mean ± sd over {rows[0].seeds} seed(s); losses in nats per token"
+    told = (
+        f"mean ± sd over {rows[0].seeds} seed(s); losses in nats per token; half-way: to the loss "
+        "that the baseline has at half of its steps"
+    )
     compared = len(rows) - 1
     return told if compared < 2 else f"{told}; p is not adjusted for {compared} comparisons"
 
@@ -189,11 +210,10 @@ def write_parquet(path: Path, results: Sequence[Result]) -> None:
         parquet.write_table(pyarrow.Table.from_pylist(flat), stream)
 
 
-def _reaching(row: Row) -> tuple[str, str]:
-    if row.steps_to_baseline is None or row.seconds_to_baseline is None:
-        return "never", "never"
-    some = "" if row.reached_baseline == row.seeds else f" ({row.reached_baseline} of {row.seeds})"
-    return f"{row.steps_to_baseline:,.0f}{some}", f"{row.seconds_to_baseline:,.0f}{some}"
+def _when(value: float | None, reached: Reached, seeds: int) -> str:
+    if value is None:
+        return "never"
+    return f"{value:,.0f}" + ("" if reached.seeds == seeds else f" ({reached.seeds} of {seeds})")
 
 
 def _spread(value: tuple[float, float], digits: int) -> str:

@@ -4,10 +4,9 @@ Shape suffixes: B sequences, T tokens of one, N rows (tokens), C rows of a chunk
 V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,15 +21,29 @@ _CPU_CHUNK_ELEMENTS = 1 << 19
 _GPU_CHUNK_ELEMENTS = 1 << 28
 _MIN_CHUNK_ROWS = 128  # each chunk adds to the whole (V, D) gradient: few rows would drown in that
 
-# How much a `SoftmaxStore` may hold, and the keep ratio from which it pays on a CPU, where it
-# pushes the chunks out of the cache.
-_CPU_STORE_BYTES = 1 << 28
-_GPU_STORE_BYTES = 1 << 31
-_CPU_STORE_PAYS_FROM = 0.5
-
-
 # Losses (C,) in nats, numerators (C, V), denominators (C, 1).
 Softmax = tuple[Tensor, Tensor, Tensor]
+
+# Losses (N,), and the gradient of their weighted sum: in the states (N, D), in the head (V, D).
+Gradients = tuple[Tensor, Tensor, Tensor | None]
+
+
+class Store(Protocol):
+    """What the read-only pass leaves for the gradient pass."""
+
+    def write(self, hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
+        """Return the softmax of the tokens that come next, which nobody else may change."""
+
+    def gradients(
+        self,
+        rows_K: Tensor,
+        hidden_KD: Tensor,
+        head_VD: Tensor | None,
+        labels_K: Tensor,
+        weight_K: Tensor,
+        gamma: float,
+    ) -> Gradients:
+        """Return `head_gradients` of the tokens at these places of the step, rising; int64 (K,)."""
 
 
 @dataclass(frozen=True)
@@ -44,62 +57,23 @@ class SoftmaxChunk:
     sum_C1: Tensor  # denominators
 
 
-class SoftmaxStore:
-    """The softmax of all tokens of a step, so that the kept ones' gradient needs no logits again.
-
-    Its memory serves step after step: on a CPU fresh pages cost more than the logits they hold.
-    """
-
-    def __init__(self) -> None:
-        self._loss_N, self._exp_NV, self._sum_N1 = (torch.empty(0) for _ in range(3))
-        self._used = 0  # rows
-
-    def opened(self, num_tokens: int, head_VD: Tensor, keep_ratio: float) -> "SoftmaxStore | None":
-        """Return the store, emptied, or None where it does not fit or does not pay."""
-        dtype = torch.promote_types(head_VD.dtype, torch.float32)
-        size = num_tokens * len(head_VD) * dtype.itemsize
-        on_cpu = head_VD.device.type == "cpu"
-        if size > (_CPU_STORE_BYTES if on_cpu else _GPU_STORE_BYTES):
-            return None
-        if on_cpu and keep_ratio < _CPU_STORE_PAYS_FROM:
-            return None
-        if self._exp_NV.shape != (num_tokens, len(head_VD)):
-            new = partial(torch.empty, dtype=dtype, device=head_VD.device)
-            self._exp_NV = new(num_tokens, len(head_VD))
-            self._loss_N, self._sum_N1 = new(num_tokens), new(num_tokens, 1)
-        self._used = 0
-        return self
-
-    def write(self, hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
-        """Compute the softmax of the tokens that come next."""
-        at = slice(self._used, self._used + len(labels_C))
-        self._used = at.stop
-        logits_CV = _logits(hidden_CD, head_VD, self._exp_NV[at])
-        self._loss_N[at], _, self._sum_N1[at] = softmax = _softmax_(logits_CV, labels_C)
-        return softmax
-
-    def read(self, rows_C: Tensor) -> Softmax:
-        """Return a copy of the softmax of the tokens at these places of the step."""
-        loss_C, sum_C1 = self._loss_N[rows_C], self._sum_N1[rows_C]
-        return loss_C, self._exp_NV.index_select(0, rows_C), sum_C1
-
-
 def softmax_chunks(
     hidden_BTD: Tensor,
     head_VD: Tensor | None,
     labels_BT: Tensor,
-    store: SoftmaxStore | None = None,
+    store: Store | None = None,
 ) -> Iterator[SoftmaxChunk]:
     """Yield the softmax of all tokens in order, a chunk at a time; call it without a graph.
 
-    Without a head the states are the logits. With a `store` the softmax is kept there, so nobody
-    may overwrite it.
+    Without a head the states are the logits. A softmax that a `store` keeps nobody may overwrite;
+    any other's memory is the next chunk's.
     """
     hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_BT.flatten().clamp(min=0)
-    rows, softmax = _chunk_rows(hidden_ND, head_VD), store.write if store else _softmax
+    rows = _chunk_rows(hidden_ND, head_VD)
+    softmax_of = store.write if store else ChunkMemory().softmax
     for hidden_CD, labels_C in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True):
         states_CD = None if head_VD is None else hidden_CD
-        yield SoftmaxChunk(states_CD, labels_C, *softmax(hidden_CD, head_VD, labels_C))
+        yield SoftmaxChunk(states_CD, labels_C, *softmax_of(hidden_CD, head_VD, labels_C))
 
 
 @torch.no_grad()
@@ -136,7 +110,7 @@ def kept_loss(
     labels_K: Tensor,
     weight_K: Tensor,
     gamma: float = 0.0,
-    stored: tuple[SoftmaxStore, Tensor] | None = None,
+    stored: tuple[Store, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return Σ w·f(ℓ) over the kept tokens, differentiable, and their losses.
 
@@ -149,7 +123,7 @@ def kept_loss(
         labels_K: int64 (K,) token ids.
         weight_K: (K,) weights; no gradient flows into them.
         gamma: γ ≥ 0.
-        stored: a store that holds their softmax, and their places (K,) in it.
+        stored: a store that the read-only pass wrote, and their places (K,) in it.
 
     Returns:
         The weighted sum (scalar) and the losses (K,) in nats, the latter without a graph.
@@ -171,32 +145,14 @@ class _LinearCrossEntropy(Function):
         labels_N: Tensor,
         weight_N: Tensor,
         gamma: float,
-        stored: tuple[SoftmaxStore, Tensor] | None,
+        stored: tuple[Store, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        rows = _chunk_rows(hidden_ND, head_VD)
-        places = stored[1].split(rows) if stored else ()
-        grad_head_VD = None if head_VD is None else torch.zeros_like(head_VD, dtype=_sums(head_VD))
-        grads_hidden, losses = [], []
-        for i, (hidden_CD, labels_C, weight_C) in enumerate(
-            zip(hidden_ND.split(rows), labels_N.split(rows), weight_N.split(rows), strict=True)
-        ):
-            if stored:
-                loss_C, exp_CV, sum_C1 = stored[0].read(places[i])
-            else:
-                loss_C, exp_CV, sum_C1 = _softmax(hidden_CD, head_VD, labels_C)
-            losses.append(loss_C)
-            # ∂ℓ/∂logits = softmax − one-hot, times the softmax's denominator.
-            exp_CV.scatter_add_(1, labels_C[:, None], -sum_C1)
-            # Weights and denominators scale (C, D) matrices instead of the far wider (C, V) one.
-            # f depends on the logits through ℓ alone, so f'(ℓ) joins them.
-            scale_C1 = (weight_C * _focal_slope(loss_C, gamma))[:, None] / sum_C1
-            if head_VD is None or grad_head_VD is None:
-                grads_hidden.append(exp_CV.mul_(scale_C1))
-                continue
-            grads_hidden.append((exp_CV.to(head_VD.dtype) @ head_VD) * scale_C1)
-            _add_product_(grad_head_VD, exp_CV.T, (hidden_CD * scale_C1).to(hidden_CD.dtype))
-        loss_N = torch.cat(losses) if losses else weight_N.new_zeros(0)
-        grad_hidden_ND = torch.cat(grads_hidden) if grads_hidden else hidden_ND
+        given = (hidden_ND, head_VD, labels_N, weight_N, gamma)
+        if stored:
+            store, rows_N = stored
+            loss_N, grad_hidden_ND, grad_head_VD = store.gradients(rows_N, *given)
+        else:
+            loss_N, grad_hidden_ND, grad_head_VD = head_gradients(*given)
         # The head's is cast by autograd.
         ctx.save_for_backward(grad_hidden_ND.to(hidden_ND.dtype), grad_head_VD)
         ctx.mark_non_differentiable(loss_N)
@@ -208,6 +164,58 @@ class _LinearCrossEntropy(Function):
         grad_hidden_ND, grad_head_VD = ctx.saved_tensors
         grad_head_VD = None if grad_head_VD is None else grad_head_VD * grad_sum
         return grad_hidden_ND * grad_sum, grad_head_VD, None, None, None, None
+
+
+def head_gradients(
+    hidden_ND: Tensor,
+    head_VD: Tensor | None,
+    labels_N: Tensor,
+    weight_N: Tensor,
+    gamma: float,
+    softmax_of: Callable[[slice], Softmax] | None = None,
+) -> Gradients:
+    """Return the losses and the gradient of Σ w·f(ℓ), without a graph; see `kept_loss`.
+
+    Args:
+        softmax_of: has the softmax of a range of the tokens; default: it is computed.
+    """
+    rows, memory = _chunk_rows(hidden_ND, head_VD), ChunkMemory()
+    grad_head_VD = None if head_VD is None else torch.zeros_like(head_VD, dtype=sum_dtype(head_VD))
+    grads_hidden, losses = [], []
+    for first in range(0, max(1, len(hidden_ND)), rows):  # once for no tokens at all: their types
+        at = slice(first, first + rows)
+        hidden_CD, labels_C = hidden_ND[at], labels_N[at]
+        found = softmax_of(at) if softmax_of else memory.softmax(hidden_CD, head_VD, labels_C)
+        losses.append(found[0])
+        grads_hidden.append(
+            add_gradient_(grad_head_VD, found, hidden_CD, head_VD, labels_C, weight_N[at], gamma)
+        )
+    return torch.cat(losses), torch.cat(grads_hidden), grad_head_VD
+
+
+def add_gradient_(
+    sum_VD: Tensor | None,
+    softmax: Softmax,
+    hidden_CD: Tensor,
+    head_VD: Tensor | None,
+    labels_C: Tensor,
+    weight_C: Tensor,
+    gamma: float = 0.0,
+) -> Tensor:
+    """Add a chunk's gradient in the head to `sum_VD` and return the one in the states, (C, D).
+
+    The numerators of the softmax are used up.
+    """
+    loss_C, exp_CV, sum_C1 = softmax
+    # ∂ℓ/∂logits = softmax − one-hot, times the softmax's denominator.
+    exp_CV.scatter_add_(1, labels_C[:, None], -sum_C1)
+    # Weights and denominators scale (C, D) matrices instead of the far wider (C, V) one.
+    # f depends on the logits through ℓ alone, so f'(ℓ) joins them.
+    scale_C1 = (weight_C * _focal_slope(loss_C, gamma))[:, None] / sum_C1
+    if head_VD is None or sum_VD is None:
+        return exp_CV.mul_(scale_C1)
+    _add_product_(sum_VD, exp_CV.T, (hidden_CD * scale_C1).to(hidden_CD.dtype))
+    return (exp_CV.to(head_VD.dtype) @ head_VD) * scale_C1
 
 
 def focal(loss_N: Tensor, gamma: float) -> Tensor:
@@ -225,7 +233,7 @@ def _focal_slope(loss_N: Tensor, gamma: float) -> Tensor:
     return miss_N**gamma * (1 + gamma * ratio_N * torch.exp(-loss_N))
 
 
-def _sums(tensor: Tensor) -> torch.dtype:
+def sum_dtype(tensor: Tensor) -> torch.dtype:
     """Return the type to add up in: of half-precision numbers, float32."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
@@ -238,19 +246,49 @@ def _add_product_(sum_VD: Tensor, exp_VC: Tensor, hidden_CD: Tensor) -> None:
         sum_VD.addmm_(exp_VC, hidden_CD)
 
 
-def _softmax(hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
-    return _softmax_(_logits(hidden_CD, head_VD), labels_C)
+def softmax(
+    hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor, out_CV: Tensor | None = None
+) -> Softmax:
+    """Return −log softmax at the labels, and the softmax as numerators and denominators.
+
+    Args:
+        out_CV: memory for the numerators, float32 (C, V).
+    """
+    return _softmax_(_logits(hidden_CD, head_VD, out_CV), labels_C)
+
+
+class ChunkMemory:
+    """The memory of one chunk's logits, for one chunk after the other.
+
+    Taken and freed anew each time, blocks of many megabytes leave a heap of holes that small
+    tensors keep open: at a vocabulary of 50,257 it grew to the logits of the whole batch.
+    """
+
+    def __init__(self) -> None:
+        self._logits_CV: Tensor | None = None
+
+    def softmax(self, hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
+        """Return `softmax`; the numerators last until the next call."""
+        if head_VD is None:  # they are the caller's to keep
+            return softmax(hidden_CD, head_VD, labels_C)
+        if self._logits_CV is None:  # the first chunk is the largest
+            size = (len(hidden_CD), len(head_VD))
+            self._logits_CV = hidden_CD.new_empty(size, dtype=sum_dtype(hidden_CD))
+        return softmax(hidden_CD, head_VD, labels_C, self._logits_CV[: len(hidden_CD)])
 
 
 def _logits(hidden_CD: Tensor, head_VD: Tensor | None, out_CV: Tensor | None = None) -> Tensor:
     """Return logits (C, V) in at least float32, in the memory of `out_CV` where there is one."""
     if head_VD is None:
-        out_CV = torch.empty_like(hidden_CD, dtype=_sums(hidden_CD)) if out_CV is None else out_CV
+        out_CV = (
+            torch.empty_like(hidden_CD, dtype=sum_dtype(hidden_CD)) if out_CV is None else out_CV
+        )
         return out_CV.copy_(hidden_CD)
     if out_CV is None:
         logits_CV = hidden_CD @ head_VD.T
-        return logits_CV.to(_sums(logits_CV))
-    if torch.is_autocast_enabled(out_CV.device.type):  # it does not reach `out=`
+        return logits_CV.to(sum_dtype(logits_CV))
+    # Autocast does not reach `out=`, nor does `out=` change a type.
+    if torch.is_autocast_enabled(out_CV.device.type) or hidden_CD.dtype != out_CV.dtype:
         return out_CV.copy_(hidden_CD @ head_VD.T)
     return torch.mm(hidden_CD, head_VD.T, out=out_CV)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tinyohem.data.batches import IGNORE_INDEX
-from tinyohem.ohem.losses import SoftmaxChunk, SoftmaxStore, focal, softmax_chunks
+from tinyohem.ohem.losses import SoftmaxChunk, Store, focal, softmax_chunks
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def read_tokens(
     *,
     reference_BT: Tensor | None = None,
     gamma: float = 1.0,
-    store: SoftmaxStore | None = None,
+    store: Store | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return every token's loss and score, without a graph.
 

@@ -84,12 +84,7 @@ def settings_table(groups: Sequence[RunGroup]) -> Table:
     """Return the settings that differ: between the runs, or of a single one from the defaults."""
     values = {group.name: _settings(group.runs) for group in groups}
     if len(groups) == 1:
-        default = {
-            f"{section}.{key}": [_text(value)]
-            for section, settings in validate_config({}).model_dump().items()
-            for key, value in settings.items()
-        }
-        values = {"default": default, **values}
+        values = {"default": _defaults(groups[0].runs[0]), **values}
     keys = list(dict.fromkeys(key for settings in values.values() for key in settings))
     rows = []
     for key in keys:
@@ -97,6 +92,17 @@ def settings_table(groups: Sequence[RunGroup]) -> Table:
         if len(set(row)) > 1 or any(len(settings.get(key, [])) > 1 for settings in values.values()):
             rows.append([key, *row])
     return Table(["setting", *values], rows, [None] * len(rows))
+
+
+def _defaults(run: RunLog) -> dict[str, list[str]]:
+    """Return the default settings, with the learning rate that is the default of this model."""
+    tree = validate_config({}).model_dump()
+    tree["optim"]["lr"] = validate_config({"model": run.record["config"]["model"]}).optim.lr
+    return {
+        f"{section}.{key}": [_text(value)]
+        for section, settings in tree.items()
+        for key, value in settings.items()
+    }
 
 
 def _settings(runs: Iterable[RunLog]) -> dict[str, list[str]]:

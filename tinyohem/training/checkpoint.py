@@ -39,6 +39,7 @@ class RunState:
     tokens_selected: int = 0
     train_seconds: float = 0.0  # spent in steps: evaluation and checkpoints excluded
     select_seconds: float = 0.0  # of them, on what plain training does not do
+    pause_seconds: float = 0.0  # spent between steps: on evaluation, checkpoints and the log
     best_loss: float | None = None  # nats per token on the validation head
     skipped_steps: int = 0  # left out because their numbers were not finite
     skipped_in_a_row: int = 0  # of them, since the last sound step
@@ -54,6 +55,7 @@ class StateRecord(Record):
     tokens_selected: Count
     train_seconds: Figure
     select_seconds: Figure = 0.0
+    pause_seconds: Figure = 0.0
     best_loss: Figure | None
     skipped_steps: Count = 0
     skipped_in_a_row: Count = 0

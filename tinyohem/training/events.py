@@ -32,6 +32,7 @@ def log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
         "train/tokens_selected": run.state.tokens_selected,
         "train/seconds": run.state.train_seconds,
         "train/select_seconds": run.state.select_seconds,
+        "train/pause_seconds": run.state.pause_seconds,
     }
     shown = {"tok/s": figures["train/tokens_per_second"]}
     if "train/loss" in figures:  # not where every step was skipped

@@ -17,8 +17,8 @@ from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.locks import sole_writer
-from tinyohem.ohem.losses import SoftmaxStore
 from tinyohem.ohem.mining import build_mining
+from tinyohem.ohem.stores import SoftmaxStore
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
     DeviceTimer,
@@ -176,12 +176,12 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
     mix_schedule = run.config.ohem.mix_schedule()
     precision = autocast(run.device, config.precision)
     source = WindowSource(run.data.train, config.seq_len, run.device)
-    parts, store = Trunk.of(trunk(run.model), compiled=config.compile), SoftmaxStore()
+    parts, memory = Trunk.of(trunk(run.model), compiled=config.compile), SoftmaxStore()
     tracker = Tracker(run.run_dir, run.config, state.step) if ranks.leads else None
     if tracker is not None and state.validation_due:
         save(run, is_best=validate(run, stop, tracker, progress))
     meter = Meter(run.device, state.train_seconds)
-    clock = Stopwatch(run.device, state.train_seconds)
+    clock = Stopwatch(run.device, state.train_seconds, state.pause_seconds)
     selecting = DeviceTimer(run.device, state.select_seconds)
     progress.start("train", run.budget.known_steps, "steps")
 
@@ -213,7 +213,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
                 references=references,
                 generator=step_generator(config.seed, state.step, run.device),
                 precision=precision,
-                store=store,
+                memory=memory,
                 timers={"read": selecting, "select": selecting},
                 ranks=ranks,
             )
@@ -239,7 +239,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
             )
         # Asked once a step: a signal that comes later than this ends, and saves, the next one.
         ending = ranks.any(run.finished or run.paused or stop.requested)
-        logs = ending or state.step % config.log_every == 0
+        logs = ending or state.step % run.log_every == 0
         evaluates = run.finished or due(run, config.eval_every, before)
         saves = ending or due(run, config.save_every, before) or pool_is_due(run)
         if not (logs or evaluates or saves):
@@ -255,6 +255,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
                 if saves or improved or ending:
                     save(run, is_best=improved)
             ending = ranks.any(ending)
+        state.pause_seconds = clock.pause_seconds
     if tracker is not None:
         tracker.close()
     progress.finish()

@@ -1,5 +1,6 @@
 """A run: what the loop reads and changes."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tinyohem.training.checkpoint import RunState
 from tinyohem.training.plan import Plan
 from tinyohem.training.ranks import Ranks
 from tinyohem.training.reference import Reference
+
+_MOST_LOGGED = 20_000  # rows: a log of a few ten MB, however long the run
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,15 @@ class Run:
     def keep_ratio(self) -> float:
         """The share of tokens that the coming step keeps."""
         return self.config.ohem.keep_schedule().keep_ratio(self.midway, self.state.step)
+
+    @property
+    def log_every(self) -> int:
+        """Steps between two rows of the log: what the recipe says, or more where the run is long.
+
+        How many steps a budget in seconds will see is unknown, so there the recipe's stands.
+        """
+        every = self.config.training.log_every
+        return max(every, math.ceil((self.budget.known_steps or 0) / _MOST_LOGGED))
 
     @property
     def finished(self) -> bool:

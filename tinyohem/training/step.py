@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from tinyohem.data.batches import IGNORE_INDEX, Batch
 from tinyohem.ohem.config import OhemConfig
-from tinyohem.ohem.losses import SoftmaxStore, kept_loss, kept_rows
+from tinyohem.ohem.losses import Store, kept_loss, kept_rows
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.ranking import keep_counts
 from tinyohem.ohem.scores import read_tokens
+from tinyohem.ohem.stores import SoftmaxStore, open_store
 from tinyohem.training.passes import Passes, Trunk, choose_way
 from tinyohem.training.ranks import ALONE, Ranks
 
@@ -54,7 +55,7 @@ def training_step(
     references: Sequence[Tensor] | None = None,
     generator: torch.Generator,
     precision: AbstractContextManager[Any],
-    store: SoftmaxStore | None = None,
+    memory: SoftmaxStore | None = None,
     timers: Timers | None = None,
     ranks: Ranks = ALONE,
 ) -> StepStats:
@@ -71,7 +72,7 @@ def training_step(
         references: another model's losses (B, T) of each micro-batch, where mining asks for them.
         generator: source of random selection, on the device of the batches.
         precision: the autocast context of every forward pass; entered more than once.
-        store: where the softmax may wait for the gradient; to be given to every step of a run.
+        memory: where the softmax may wait for the gradient; to be given to every step of a run.
         timers: entered around the `PHASES` that they are named for.
     """
     config, timers = mining.config, timers or {}
@@ -83,10 +84,11 @@ def training_step(
         passes = Passes(way, trunk, micro_batches, precision)
 
     finite_BT = torch.ones_like(valid_BT)
-    loss_BT = None
+    loss_BT, store = None, None
     if reads_first:
         num_tokens = sum(batch.labels.numel() for batch in micro_batches)
-        store = store and store.opened(num_tokens, head_VD, keep_ratio)
+        whole = len(micro_batches) == 1 and micro_batches[0].num_valid == num_tokens
+        store = memory and open_store(memory, config, head_VD, num_tokens, keep_ratio, whole=whole)
         with timers.get("read", _UNTIMED):
             # At ratio 1 nothing is ranked, so any score will do.
             score = config.score if keep_ratio < 1 else "loss"
@@ -108,7 +110,6 @@ def training_step(
                 generator=generator,
             )
     else:
-        store = None
         weight_BT = valid_BT * mining.class_weight(labels_BT)
 
     scaled_BT = mining.scaled(weight_BT, valid_BT)
@@ -128,7 +129,7 @@ def _read_all(
     gamma: float,
     references: Sequence[Tensor] | None,
     precision: AbstractContextManager[Any],
-    store: SoftmaxStore | None,
+    store: Store | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the losses and scores of all tokens, (B, T) each of the whole step."""
     read = []
@@ -158,7 +159,7 @@ def _backward(
     keep_ratio: float,
     config: OhemConfig,
     precision: AbstractContextManager[Any],
-    store: SoftmaxStore | None,
+    store: Store | None,
     ranks: Ranks,
 ) -> Tensor:
     """Add the gradient of Σ w·ℓ over this rank's rows to the parameters'.

@@ -1,0 +1,59 @@
+"""When a run first had a loss: against a fine walk along the curve, and by hand."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyohem.evaluation.milestones import time_to_milestones
+
+
+def curve(*points: tuple[float, float]) -> list[dict[str, Any]]:
+    return [{"step": s, "val/loss": loss, "train/seconds": s / 2} for s, loss in points]
+
+
+FULL = curve((10, 6), (40, 3), (100, 2), (120, 1))  # at step 60: 3 - 1/3
+
+
+def test_by_hand() -> None:
+    slower = curve((10, 7), (60, 4), (120, 1))
+    assert time_to_milestones(slower, FULL) == pytest.approx(
+        {
+            "steps_to_baseline": 120,
+            "seconds_to_baseline": 60,
+            "steps_to_halfway": 60 + 60 * (4 - 8 / 3) / 3,
+            "seconds_to_halfway": 30 + 30 * (4 - 8 / 3) / 3,
+        }
+    )
+
+
+def test_a_baseline_has_its_own_losses_at_half_and_at_the_end() -> None:
+    found = time_to_milestones(FULL, FULL)
+    assert (found["steps_to_halfway"], found["steps_to_baseline"]) == pytest.approx((60, 120))
+
+
+def test_none_where_it_never_gets_there() -> None:
+    found = time_to_milestones(curve((10, 9), (120, 2)), FULL)
+    assert found["steps_to_baseline"] is found["seconds_to_baseline"] is None
+    assert found["steps_to_halfway"] is not None
+
+
+def test_a_run_that_begins_below_has_it_by_its_first_validation() -> None:
+    assert time_to_milestones(curve((10, 0.5), (120, 2)), FULL)["steps_to_baseline"] == 10
+
+
+@given(st.lists(st.floats(0.1, 9), min_size=2, max_size=12), st.floats(0.1, 9))
+def test_it_is_the_first_of_a_fine_walk_along_the_lines(losses: list[float], end: float) -> None:
+    run = curve(*((100.0 * n, loss) for n, loss in enumerate(losses, 1)))
+    found = time_to_milestones(run, curve((100, 9), (200, end)))["steps_to_baseline"]
+    walk = [
+        (100 * (n + i / 1000), losses[n - 1] + (losses[n] - losses[n - 1]) * i / 1000)
+        for n in range(1, len(losses))
+        for i in range(1001)
+    ]
+    first = next((step for step, loss in walk if loss <= end + 1e-9), None)
+    if first is None:
+        assert found is None or found == pytest.approx(100 * len(losses))
+    else:
+        assert found == pytest.approx(first, abs=0.2) or first == 100
