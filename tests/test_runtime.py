@@ -20,6 +20,7 @@ from tinyohem.runtime import (
     environment,
     graceful_stop,
     pick_device,
+    product_precision,
     step_generator,
 )
 
@@ -68,6 +69,7 @@ class TestPickDevice:
     [
         ("cpu", "auto", torch.float32),
         ("cpu", "float32", torch.float32),
+        ("cpu", "medium", torch.float32),
         ("cpu", "bfloat16", torch.bfloat16),
     ],
 )
@@ -79,6 +81,27 @@ def test_autocast_sets_the_precision_of_a_product(
         with context:
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
     assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+class TestProductPrecision:
+    def test_medium_is_torchs_and_is_put_back(self) -> None:
+        assert torch.get_float32_matmul_precision() == "highest"
+        with product_precision("medium"):
+            assert torch.get_float32_matmul_precision() == "medium"
+            with product_precision("float32"):
+                assert torch.get_float32_matmul_precision() == "highest"
+            assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.get_float32_matmul_precision() == "highest"
+
+    def test_it_is_put_back_after_a_failure(self) -> None:
+        with pytest.raises(ZeroDivisionError), product_precision("medium"):
+            raise ZeroDivisionError
+        assert torch.get_float32_matmul_precision() == "highest"
+
+    @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+    def test_all_others_are_exact(self, precision: Any) -> None:
+        with product_precision("medium"), product_precision(precision):
+            assert torch.get_float32_matmul_precision() == "highest"
 
 
 class TestStepGenerator:
@@ -166,3 +189,64 @@ def test_a_device_timer_adds_up_what_is_inside_its_blocks() -> None:
     inside, all_of_it = timer.seconds() - 2.0, time.perf_counter() - started
     assert 0.04 <= inside <= all_of_it - 0.04
     assert timer.seconds() == inside + 2.0
+
+
+class FakeGpu:
+    """A device that works off events in their order, as far as `done` says."""
+
+    def __init__(self) -> None:
+        self.recorded: list[FakeEvent] = []
+        self.done = 0
+        self.waits: list[int] = []
+
+
+class FakeEvent:
+    gpu: FakeGpu
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        self.place = -1
+
+    def record(self) -> None:
+        self.place = len(self.gpu.recorded)
+        self.gpu.recorded.append(self)
+
+    def query(self) -> bool:
+        return self.place < self.gpu.done
+
+    def synchronize(self) -> None:
+        self.gpu.waits.append(self.place)
+        self.gpu.done = max(self.gpu.done, self.place + 1)
+
+    def elapsed_time(self, end: "FakeEvent") -> float:
+        assert end.query()
+        return 1000.0 * (end.place - self.place)
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    FakeEvent.gpu = FakeGpu()
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    return FakeEvent.gpu
+
+
+class TestPaceOnAGpu:
+    """Between log lines nothing may wait for the step that was just handed over."""
+
+    def test_the_stopwatch_waits_for_the_step_before(self, fake_gpu: FakeGpu) -> None:
+        watch = Stopwatch(torch.device("cuda"), seconds=5.0)
+        for step in range(4):
+            assert watch.pace() >= 5.0
+            assert fake_gpu.waits == list(range(step))
+
+    def test_a_timer_counts_what_is_done(self, fake_gpu: FakeGpu) -> None:
+        timer = DeviceTimer(torch.device("cuda"), seconds=2.0)
+        for _ in range(3):
+            with timer:
+                pass
+        assert timer.pace() == 2.0
+        fake_gpu.done = 3  # the first block, and the beginning of the second
+        assert timer.pace() == timer.pace() == 3.0
+        assert fake_gpu.waits == []
+        assert timer.seconds() == 5.0
+        assert fake_gpu.waits == [5]
+        assert timer.seconds() == 5.0

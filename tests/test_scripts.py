@@ -1,11 +1,15 @@
 """The scripts that make the published tables: what they run, and that it would be accepted."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import tiny
 
 from tinyohem.evaluation.comparison import check, plan_comparison
 
@@ -15,6 +19,45 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 @pytest.mark.parametrize("name", ["table.toml", "methods.toml", "sweep-0.5m.toml", "sweep-2m.toml"])
 def test_a_comparison_file_is_one(name: str) -> None:
     check(plan_comparison(SCRIPTS / name, [], None, None, {}))
+
+
+def test_the_gpu_benchmark_measures_and_writes_its_table(
+    corpus: Path, tmp_path: Path, tinyohem: tiny.Command
+) -> None:
+    """Its commands for real, only smaller, uncompiled and on the CPU."""
+    python, found = tmp_path / "python", tmp_path / "found"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >> "$CALLS"; echo >> "$CALLS"\n')
+    python.chmod(0o755)
+    small = {**tiny.RECIPE, "data.dataset": str(corpus), "training.compile": False}
+    flags = [f"--set={key}={json.dumps(value)}" for key, value in small.items()]
+    subprocess.run(
+        ["bash", SCRIPTS / "bench_gpu.sh", "--out", "found", "--device", "cpu", *flags],
+        env={**os.environ, "PYTHON": str(python), "CALLS": str(tmp_path / "calls")},
+        cwd=tmp_path,
+        check=True,
+    )
+    calls = (tmp_path / "calls").read_text().rstrip().split("\n\n")
+    bench, train, table = (call.splitlines() for call in calls)
+    assert bench[:3] == ["-m", "tinyohem_cli", "bench"]
+    assert train[:3] == ["-m", "tinyohem_cli", "train"]
+    measured = tinyohem(*bench[2:])
+    assert measured.code == 0, measured.err
+    (found / "bench.json").write_text(measured.out)
+    trained = tinyohem(*train[2:])
+    assert trained.code == 0, trained.err
+    written = subprocess.run(
+        [sys.executable, *table], cwd=SCRIPTS.parent, capture_output=True, text=True, check=True
+    )
+    first, *_, last = lines = written.stdout.splitlines()
+    assert first.startswith("cpu, torch ")
+    assert "4 × 32 tokens a step" in first
+    names = [line.split(" | ")[0] for line in lines if line.startswith("| ")]
+    assert names[2:5] == ["| full", "| topk-0.75", "| topk-0.5"]
+    assert re.fullmatch(
+        r"`2m` on 2,560 tokens, compiled: [\d.]+ s at the pace of its steps 2 to 20, "
+        r"[\d.]+ s with the first ones, which compile",
+        last,
+    )
 
 
 class TestReproduce:

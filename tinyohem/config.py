@@ -13,6 +13,8 @@ from tinyohem.ohem.config import OhemConfig
 from tinyohem.settings import MAX_COUNT, Section, parse_tokens
 from tinyohem.shapes import model_shape, suitable_lr
 
+Precision = Literal["auto", "float32", "medium", "bfloat16"]
+
 
 class DataConfig(Section):
     """Where the stories come from."""
@@ -71,7 +73,8 @@ class TrainingConfig(Section):
     seq_len: int = Field(256, ge=2, le=2**24)  # tokens
     seed: int = Field(0, ge=0, lt=2**32)
     device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    # auto: bfloat16 on CUDA, else float32; medium: float32, the factors of its products rounded.
+    precision: Precision = "auto"
     compile: bool = False
     log_every: int = Field(10, ge=1, le=MAX_COUNT)  # more where that made over 20,000 rows
     eval_every: int | None = Field(None, ge=1, le=MAX_COUNT)  # default: ten times a run

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
+from tinyohem.config import Precision
 from tinyohem.errors import InputError
 
 _RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "safetensors", "tinyohem")
@@ -43,13 +44,27 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def autocast(
-    device: torch.device, precision: Literal["auto", "float32", "bfloat16"]
-) -> AbstractContextManager[Any]:
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """Return the precision context of a forward pass; `auto` is bfloat16 on CUDA alone."""
-    if precision == "float32" or (precision == "auto" and device.type != "cuda"):
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+@contextmanager
+def product_precision(precision: Precision) -> Iterator[None]:
+    """Set how float32 matrix products are computed inside the block, backward passes included.
+
+    `medium`: torch's setting of that name. Sums stay float32; a CPU that has instructions for it
+    rounds the factors to bfloat16, CUDA to TF32. Anything else: exactly. The setting is the
+    process's, so it is put back at the end.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if precision == "medium" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
@@ -101,10 +116,27 @@ class Stopwatch:
         self._before = seconds
         self.pause_seconds = pause_seconds  # of all pauses that have ended
         self._started = time.perf_counter()
+        self._last: torch.cuda.Event | None = None
 
     def seconds(self) -> float:
         """Return the seconds counted so far, once the device has finished its work."""
         synchronize(self._device)
+        return self._counted()
+
+    def pace(self) -> float:
+        """Return the seconds counted so far; to be asked after every step.
+
+        On a GPU it waits for the step before, not for this one: the device always has work, and the
+        host is never further ahead of it than a step.
+        """
+        if self._device.type == "cuda":
+            before, self._last = self._last, torch.cuda.Event()
+            self._last.record()
+            if before is not None:
+                before.synchronize()
+        return self._counted()
+
+    def _counted(self) -> float:
         return self._before + time.perf_counter() - self._started
 
     @contextmanager
@@ -146,9 +178,13 @@ class DeviceTimer:
         """Return the seconds added up so far, once the device has finished its work."""
         if self._events:
             self._events[-1].synchronize()
-            pairs = zip(self._events[::2], self._events[1::2], strict=True)
-            self._seconds += sum(start.elapsed_time(end) for start, end in pairs) / 1000
-            self._events.clear()
+        return self.pace()
+
+    def pace(self) -> float:
+        """Return the seconds of the blocks that the device has finished, without waiting."""
+        while self._events and self._events[1].query():
+            self._seconds += self._events[0].elapsed_time(self._events[1]) / 1000
+            del self._events[:2]
         return self._seconds
 
 

@@ -1,5 +1,7 @@
 """Windows of a token store: every one once an epoch, the same again after a resume."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from tinyohem.data.batches import (
     Batch,
     HardWindowPlan,
     WindowPlan,
+    WindowSource,
     batch_windows,
     make_batch,
     plan_windows,
@@ -147,6 +150,43 @@ def test_a_batch_moves_with_its_count() -> None:
     assert torch.equal(moved.input_ids, batch.input_ids)
     assert torch.equal(moved.labels, batch.labels)
     assert moved.num_valid == 2
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+@settings(deadline=None)
+@given(data=st.data(), seq_len=st.integers(2, 9))
+def test_a_store_on_the_device_gives_the_same_batches(
+    dtype: type, data: st.DataObject, seq_len: int
+) -> None:
+    """Also of ids that a signed number of that size cannot hold."""
+    top = 2**16 - 1 if dtype is np.uint16 else 2**24 - 1
+    ids = data.draw(st.lists(st.integers(0, top) | st.just(top), min_size=seq_len + 1))
+    store = replace(store_of([len(ids)]), ids=np.array(ids, dtype=dtype))
+    last = (len(ids) - 1) // seq_len - 1
+    windows = np.array(data.draw(st.lists(st.integers(0, last), min_size=1, max_size=4)))
+    cut = WindowSource(store, seq_len, CPU, room=store.ids.nbytes)
+    sent = WindowSource(store, seq_len, CPU, room=store.ids.nbytes - 1)
+    store.ids[:] = 0  # only what is not on the device yet can change
+    found, other, expected = (
+        cut.batch(windows),
+        sent.batch(windows),
+        make_batch(replace(store, ids=np.array(ids, dtype=dtype)), windows, seq_len),
+    )
+    assert torch.equal(found.input_ids, expected.input_ids)
+    assert torch.equal(found.labels, expected.labels)
+    assert found.num_valid == expected.num_valid
+    assert found.input_ids.dtype == found.labels.dtype == torch.int64
+    assert not other.input_ids.any()
+
+
+def test_a_cpu_reads_the_memory_map() -> None:
+    store = store_of([30])
+    source = WindowSource(store, 10, CPU)
+    store.ids[:] = 7
+    assert source.batch(np.array([1])).labels.unique().tolist() == [7]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""The benchmark as a command: every variant is timed, and none but ours has phases."""
+"""The benchmark: every variant is timed, none but ours has phases; operations and memory."""
 
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,15 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from tinyohem.evaluation import bench, bench_steps
+from tinyohem.data.batches import Batch
+from tinyohem.evaluation import bench, bench_memory, bench_steps
+from tinyohem.evaluation.bench_rate import step_flops, trunk_products
+from tinyohem.progress import SILENT
 from tinyohem.runtime import DeviceTimer
+from tinyohem.shapes import PRESETS
+from tinyohem.training.model import build_model
 
 OURS = ["full", "topk-0.75", "topk-0.5", "topk-0.25", "pruned-0.75", "pruned-0.5", "pruned-0.25"]
 OTHERS = ["bare", "mask-0.5", *(["trainer"] if find_spec("accelerate") else [])]
@@ -29,6 +36,10 @@ def test_json_has_one_object_a_variant(tinyohem: tiny.Command) -> None:
     for row in rows:
         assert row["tokens_per_second"] == pytest.approx(4 * 32 / row["ms_per_step"] * 1000)
         assert row["ratio_to_full"] == pytest.approx(rows[0]["ms_per_step"] / row["ms_per_step"])
+        assert row["model_flop_utilization"] / rows[0]["model_flop_utilization"] == pytest.approx(
+            row["ratio_to_full"]
+        )
+        assert row["peak_memory_bytes"] is None
         assert 0 <= sum(row["ms_by_phase"].values()) <= row["ms_per_step"]
         mined = {"trunk", "read", "select", "gradient", "update"}
         expected = {"full": {"trunk", "gradient", "update"}} | dict.fromkeys(OURS[1:], mined)
@@ -40,6 +51,7 @@ def test_the_tables_name_every_step(tinyohem: tiny.Command) -> None:
     assert result.code == 0, result.err
     for name in OURS + OTHERS:
         assert name in result.out
+    assert "peak MiB" not in result.out
 
 
 def test_every_step_updates_the_weights(corpus: Path) -> None:
@@ -57,7 +69,7 @@ def test_every_step_updates_the_weights(corpus: Path) -> None:
         steps = bench_steps.bench_steps(config, torch.device("cpu"))
     (model,) = models
     tokens = torch.randint(320, (4, 33))
-    batch = bench.Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), 128)
+    batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), 128)
     timers = {name: DeviceTimer(torch.device("cpu")) for name in bench_steps.PHASES}
     for name, step in steps.items():
         before = {key: value.clone() for key, value in model.named_parameters()}
@@ -65,3 +77,50 @@ def test_every_step_updates_the_weights(corpus: Path) -> None:
         for key, value in model.named_parameters():
             assert value.grad is None, (name, key)
             assert not torch.equal(value, before[key]), (name, key)
+
+
+def counted_flops(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def test_a_steps_operations_are_those_that_torch_counts() -> None:
+    """Torch counts the whole square of attention, so that is taken off, and half of it put back."""
+    shape, vocab_size, seq_len, rows = PRESETS["260k"], 320, 32, 2
+    model = build_model(shape, vocab_size, seq_len, 0, 0)
+    model.set_attn_implementation("eager")
+    ids = torch.zeros(rows, seq_len, dtype=torch.long)
+    counted = counted_flops(lambda: model(input_ids=ids, use_cache=False).logits.sum().backward())
+    per_key = 3 * 2 * rows * seq_len * shape.num_layers * 2 * shape.hidden_size
+    expected = counted - per_key * seq_len + per_key * (seq_len + 1) // 2
+    assert step_flops(shape, vocab_size, seq_len, rows * seq_len) == expected
+
+
+def test_bare_products_are_those_of_a_layer() -> None:
+    shape, tokens = PRESETS["260k"], 64
+    multiply, flops = trunk_products(shape, tokens, torch.device("cpu"), "float32")
+    assert counted_flops(multiply) == flops
+    matrices = 4 * shape.hidden_size**2 + 3 * shape.hidden_size * shape.intermediate_size
+    assert flops == 6 * tokens * matrices
+
+
+def test_utilisation_is_the_share_of_the_bare_products_rate() -> None:
+    samples = tuple(bench.Sample(ms, dict.fromkeys(bench.PHASES, 0.0)) for ms in (30.0, 20.0, 10.0))
+    half = bench.Timing("topk-0.5", (samples[-1],))
+    found = bench.Bench((bench.Timing("full", samples), half), 2048, 4_000_000, 1e9, {"full": 7})
+    full, mined = found.rows()
+    assert full["model_flops_per_second"] == pytest.approx(2e8)  # 4 million in 20 ms
+    assert full["model_flop_utilization"] == pytest.approx(0.2)
+    assert mined["model_flop_utilization"] == pytest.approx(0.4)
+    assert (mined["ratio_to_full"], mined["tokens_per_second"]) == (2.0, 204_800)
+    assert (full["peak_memory_bytes"], mined["peak_memory_bytes"]) == (7, None)
+
+
+def test_peak_memory_holds_the_logits_of_the_bare_step(corpus: Path) -> None:
+    """It keeps them, their softmax's logarithm, and what autograd makes of the two, at once."""
+    config = tiny.config(corpus, training__batch_size=256, tokenizer__vocab_size=4096)
+    found = bench_memory.peak_memory(config, ["bare"], SILENT)["bare"]
+    logits = 256 * 32 * 4096 * 4  # bytes
+    assert found is not None
+    assert 3 * logits < found < 6 * logits

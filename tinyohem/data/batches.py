@@ -25,12 +25,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to `device` without waiting for the copy."""
-        if device.type == "cuda":
-            input_ids = self.input_ids.pin_memory().to(device, non_blocking=True)
-            labels = self.labels.pin_memory().to(device, non_blocking=True)
-        else:
-            input_ids, labels = self.input_ids.to(device), self.labels.to(device)
-        return Batch(input_ids, labels, self.num_valid)
+        return Batch(_sent(self.input_ids, device), _sent(self.labels, device), self.num_valid)
 
 
 class WindowOrder(Protocol):
@@ -122,9 +117,51 @@ def make_batch(store: TokenStore, windows: NDArray[np.int64], seq_len: int) -> B
 
 def labelled(ids: NDArray[np.unsignedinteger[Any]]) -> Batch:
     """Return a batch of sequences (B, T + 1): the first T tokens predict the last T."""
-    tokens = torch.from_numpy(ids.astype(np.int64))
+    return _labelled(torch.from_numpy(ids.astype(np.int64)))
+
+
+def _labelled(tokens: Tensor) -> Batch:
     labels = tokens[:, 1:].contiguous()
     return Batch(tokens[:, :-1].contiguous(), labels, num_valid=labels.numel())
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy from the host to `device`; to a GPU from memory that it may read on its own."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class WindowSource:
+    """The windows of a token store as batches on a device.
+
+    A GPU that has the room takes the whole store at once and cuts windows by itself; else every
+    batch is cut on the host and sent.
+
+    Args:
+        room: bytes of the device that the store may fill; default: a quarter of a GPU's free ones.
+    """
+
+    def __init__(
+        self, store: TokenStore, seq_len: int, device: torch.device, room: int | None = None
+    ) -> None:
+        self._store, self._seq_len, self._device = store, seq_len, device
+        if room is None:
+            room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
+        self._ids: Tensor | None = None
+        if store.ids.nbytes <= room:
+            # As signed numbers: torch indexes no unsigned ones.
+            signed = np.array(store.ids).view(f"i{store.ids.itemsize}")
+            self._ids = torch.from_numpy(signed).to(device)
+
+    def batch(self, windows: NDArray[np.int64]) -> Batch:
+        """Return the batch of these windows."""
+        if self._ids is None:
+            return make_batch(self._store, windows, self._seq_len).to(self._device)
+        starts = _sent(torch.from_numpy(windows * self._seq_len), self._device)
+        within = torch.arange(self._seq_len + 1, device=self._device)
+        ids = self._ids[starts[:, None] + within].long()
+        return _labelled(ids & (1 << 8 * self._store.ids.itemsize) - 1)
 
 
 def story_rows(store: TokenStore, windows: NDArray[np.int64], seq_len: int) -> list[int]:

@@ -6,16 +6,26 @@ that a machine that slows down slows every variant alike.
 
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
-from tinyohem.config import RunConfig
-from tinyohem.data.batches import Batch
-from tinyohem.evaluation.bench_steps import PHASES, Step, bench_steps
+from tinyohem.config import Precision, RunConfig
+from tinyohem.evaluation.bench_memory import peak_memory
+from tinyohem.evaluation.bench_rate import step_flops, trunk_products
+from tinyohem.evaluation.bench_steps import PHASES, bench_steps, random_batch
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runtime import DeviceTimer, pick_device, step_generator, synchronize
+from tinyohem.runtime import (
+    DeviceTimer,
+    pick_device,
+    product_precision,
+    step_generator,
+    synchronize,
+)
+from tinyohem.shapes import model_shape
 
 WARMUP_ROUNDS = 2
 FULL = "full"
@@ -27,7 +37,6 @@ class Sample:
 
     total: float
     phases: dict[str, float]
-    peak_memory_bytes: int | None  # of the device; None on a CPU
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,6 @@ class Timing:
 
     name: str
     samples: tuple[Sample, ...]
-    tokens_per_step: int
 
     @property
     def median(self) -> float:
@@ -49,58 +57,92 @@ class Timing:
         names = [name for name in PHASES if any(s.phases[name] for s in self.samples)]
         return {name: statistics.median(s.phases[name] for s in self.samples) for name in names}
 
-    def to_json(self, full: "Timing") -> dict[str, Any]:
-        """Return the figures that scripts rely on; ratios above 1 are faster than `full`."""
-        totals = [s.total for s in self.samples]
+
+@dataclass(frozen=True)
+class Bench:
+    """All variants' steps, and what to hold them against."""
+
+    timings: tuple[Timing, ...]
+    tokens_per_step: int
+    step_flops: int  # of a plain training step
+    product_flops_per_second: float  # of bare matrix products of the trunk's shapes
+    peak_memory: Mapping[str, int | None] = field(default_factory=dict)  # bytes, by variant
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the figures that scripts rely on.
+
+        Ratios above 1 are faster than `full`. The utilisation of the model's FLOPs is that of a
+        plain step done in this time, as a share of what bare products reach: a step that leaves
+        work out can exceed what it really computes.
+        """
+        full = next(timing for timing in self.timings if timing.name == FULL)
+        return [self._row(timing, full) for timing in self.timings]
+
+    def _row(self, timing: Timing, full: Timing) -> dict[str, Any]:
+        totals = [s.total for s in timing.samples]
+        rate = self.step_flops / timing.median * 1000
         return {
-            "name": self.name,
-            "tokens_per_second": self.tokens_per_step / self.median * 1000,
-            "ms_per_step": self.median,
+            "name": timing.name,
+            "tokens_per_second": self.tokens_per_step / timing.median * 1000,
+            "ms_per_step": timing.median,
             "ms_min": min(totals),
             "ms_max": max(totals),
-            "ms_by_phase": self.phases,
-            "peak_memory_bytes": self.samples[-1].peak_memory_bytes,
-            "ratio_to_full": full.median / self.median,
+            "ms_by_phase": timing.phases,
+            "peak_memory_bytes": self.peak_memory.get(timing.name),
+            "ratio_to_full": full.median / timing.median,
+            "model_flops_per_second": rate,
+            "model_flop_utilization": rate / self.product_flops_per_second,
         }
 
 
-def run_bench(config: RunConfig, rounds: int, progress: Progress = SILENT) -> list[Timing]:
+def run_bench(
+    config: RunConfig, rounds: int, *, memory: bool = False, progress: Progress = SILENT
+) -> Bench:
     """Time a whole optimizer step of every variant, `rounds` times each, interleaved.
 
-    The variants are those of `bench_steps`.
+    The variants are those of `bench_steps`; bare matrix products take their turn among them.
+
+    Args:
+        memory: measure each variant's peak memory as well, in a process of its own.
     """
     device, training = pick_device(config.training.device), config.training
+    shape = model_shape(config.model)
     steps = bench_steps(config, device)
+    multiply, product_flops = trunk_products(
+        shape, training.tokens_per_step, device, training.precision
+    )
     generator = step_generator(training.seed, 0, device)
-    size = (training.batch_size, training.seq_len + 1)
     samples: dict[str, list[Sample]] = {name: [] for name in steps}
+    products = []
     progress.start("bench", WARMUP_ROUNDS + rounds, "rounds")
     for done in range(WARMUP_ROUNDS + rounds):
         for name, step in steps.items():
-            tokens = torch.randint(
-                config.tokenizer.vocab_size, size, generator=generator, device=device
-            )
-            labels = tokens[:, 1:].contiguous()
-            batch = Batch(tokens[:, :-1].contiguous(), labels, labels.numel())
-            sample = _timed(step, batch, device)
-            if done >= WARMUP_ROUNDS:
-                samples[name].append(sample)
+            timers = {phase: DeviceTimer(device) for phase in PHASES}
+            work = partial(step, random_batch(config, generator, device), timers)
+            total = _milliseconds(work, device, training.precision)
+            phases = {phase: 1000 * timer.seconds() for phase, timer in timers.items()}
+            samples[name].append(Sample(total, phases))
+        products.append(_milliseconds(multiply, device, training.precision))
         progress.advance(done + 1)
     progress.finish()
-    return [Timing(name, tuple(found), training.tokens_per_step) for name, found in samples.items()]
+    product_ms = statistics.median(products[WARMUP_ROUNDS:])
+    return Bench(
+        timings=tuple(
+            Timing(name, tuple(found[WARMUP_ROUNDS:])) for name, found in samples.items()
+        ),
+        tokens_per_step=training.tokens_per_step,
+        step_flops=step_flops(
+            shape, config.tokenizer.vocab_size, training.seq_len, training.tokens_per_step
+        ),
+        product_flops_per_second=1000 * product_flops / product_ms,
+        peak_memory=peak_memory(config, steps, progress) if memory else {},
+    )
 
 
-def _timed(step: Step, batch: Batch, device: torch.device) -> Sample:
-    on_gpu = device.type == "cuda"
-    timers = {name: DeviceTimer(device) for name in PHASES}
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(device)
+def _milliseconds(work: Callable[[], None], device: torch.device, precision: Precision) -> float:
     synchronize(device)
     started = time.perf_counter()
-    step(batch, timers)
+    with product_precision(precision):
+        work()
     synchronize(device)
-    return Sample(
-        total=1000 * (time.perf_counter() - started),
-        phases={name: 1000 * timer.seconds() for name, timer in timers.items()},
-        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
-    )
+    return 1000 * (time.perf_counter() - started)

@@ -27,6 +27,14 @@ PHASES = (*training.PHASES, "update")  # of a step of ours; update: clipping and
 Step = Callable[[Batch, dict[str, DeviceTimer]], None]
 
 
+def random_batch(config: RunConfig, generator: torch.Generator, device: torch.device) -> Batch:
+    """Return a batch of random tokens, as large as the config's."""
+    size = (config.training.batch_size, config.training.seq_len + 1)
+    tokens = torch.randint(config.tokenizer.vocab_size, size, generator=generator, device=device)
+    labels = tokens[:, 1:].contiguous()
+    return Batch(tokens[:, :-1].contiguous(), labels, labels.numel())
+
+
 def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
     """Return the steps by name; they share one model.
 

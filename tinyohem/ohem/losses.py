@@ -65,10 +65,12 @@ def softmax_chunks(
 ) -> Iterator[SoftmaxChunk]:
     """Yield the softmax of all tokens in order, a chunk at a time; call it without a graph.
 
-    Without a head the states are the logits. A softmax that a `store` keeps nobody may overwrite.
+    Without a head the states are the logits. A softmax that a `store` keeps nobody may overwrite;
+    any other's memory is the next chunk's.
     """
     hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_BT.flatten().clamp(min=0)
-    rows, softmax_of = _chunk_rows(hidden_ND, head_VD), store.write if store else softmax
+    rows = _chunk_rows(hidden_ND, head_VD)
+    softmax_of = store.write if store else ChunkMemory().softmax
     for hidden_CD, labels_C in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True):
         states_CD = None if head_VD is None else hidden_CD
         yield SoftmaxChunk(states_CD, labels_C, *softmax_of(hidden_CD, head_VD, labels_C))
@@ -177,13 +179,13 @@ def head_gradients(
     Args:
         softmax_of: has the softmax of a range of the tokens; default: it is computed.
     """
-    rows = _chunk_rows(hidden_ND, head_VD)
+    rows, memory = _chunk_rows(hidden_ND, head_VD), ChunkMemory()
     grad_head_VD = None if head_VD is None else torch.zeros_like(head_VD, dtype=sum_dtype(head_VD))
     grads_hidden, losses = [], []
     for first in range(0, max(1, len(hidden_ND)), rows):  # once for no tokens at all: their types
         at = slice(first, first + rows)
         hidden_CD, labels_C = hidden_ND[at], labels_N[at]
-        found = softmax_of(at) if softmax_of else softmax(hidden_CD, head_VD, labels_C)
+        found = softmax_of(at) if softmax_of else memory.softmax(hidden_CD, head_VD, labels_C)
         losses.append(found[0])
         grads_hidden.append(
             add_gradient_(grad_head_VD, found, hidden_CD, head_VD, labels_C, weight_N[at], gamma)
@@ -255,6 +257,26 @@ def softmax(
     return _softmax_(_logits(hidden_CD, head_VD, out_CV), labels_C)
 
 
+class ChunkMemory:
+    """The memory of one chunk's logits, for one chunk after the other.
+
+    Taken and freed anew each time, blocks of many megabytes leave a heap of holes that small
+    tensors keep open: at a vocabulary of 50,257 it grew to the logits of the whole batch.
+    """
+
+    def __init__(self) -> None:
+        self._logits_CV: Tensor | None = None
+
+    def softmax(self, hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
+        """Return `softmax`; the numerators last until the next call."""
+        if head_VD is None:  # they are the caller's to keep
+            return softmax(hidden_CD, head_VD, labels_C)
+        if self._logits_CV is None:  # the first chunk is the largest
+            size = (len(hidden_CD), len(head_VD))
+            self._logits_CV = hidden_CD.new_empty(size, dtype=sum_dtype(hidden_CD))
+        return softmax(hidden_CD, head_VD, labels_C, self._logits_CV[: len(hidden_CD)])
+
+
 def _logits(hidden_CD: Tensor, head_VD: Tensor | None, out_CV: Tensor | None = None) -> Tensor:
     """Return logits (C, V) in at least float32, in the memory of `out_CV` where there is one."""
     if head_VD is None:
@@ -265,7 +287,8 @@ def _logits(hidden_CD: Tensor, head_VD: Tensor | None, out_CV: Tensor | None = N
     if out_CV is None:
         logits_CV = hidden_CD @ head_VD.T
         return logits_CV.to(sum_dtype(logits_CV))
-    if torch.is_autocast_enabled(out_CV.device.type):  # it does not reach `out=`
+    # Autocast does not reach `out=`, nor does `out=` change a type.
+    if torch.is_autocast_enabled(out_CV.device.type) or hidden_CD.dtype != out_CV.dtype:
         return out_CV.copy_(hidden_CD @ head_VD.T)
     return torch.mm(hidden_CD, head_VD.T, out=out_CV)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.losses import (
+    ChunkMemory,
     Gradients,
     Softmax,
     Store,
@@ -120,6 +121,7 @@ class GradientGuess:
 
     def __init__(self, keep_ratio: float) -> None:
         self._keep_ratio = keep_ratio
+        self._memory = ChunkMemory()
         self._losses: list[Tensor] = []
         self._hidden: list[Tensor] = []
         self._labels: list[Tensor] = []
@@ -132,7 +134,7 @@ class GradientGuess:
         assert head_VD is not None
         if self._grad_head_VD is None:
             self._grad_head_VD = torch.zeros_like(head_VD, dtype=sum_dtype(head_VD))
-        loss_C, exp_CV, sum_C1 = softmax(hidden_CD, head_VD, labels_C)
+        loss_C, exp_CV, sum_C1 = self._memory.softmax(hidden_CD, head_VD, labels_C)
         self._losses.append(loss_C)
         taken_C = loss_C >= self._limit()
         rows_K = taken_C.nonzero().squeeze(1)

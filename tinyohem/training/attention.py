@@ -5,13 +5,17 @@ batch order, M places for queries in one sequence, H heads, E size of one.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from tinyohem.runtime import product_precision
 
 _NAME = "tinyohem"
 
@@ -130,8 +134,9 @@ def can_share_attention(trunk: Any) -> bool:
 def shared_attention(trunk: Any) -> Iterator[None]:
     """Let calls of `trunk`, a transformers Llama, take `memory` and `kept` inside the block.
 
-    With `memory` alone a call attends as ever and fills it. With both, the input tokens are the
-    kept ones, and they attend to what is recorded.
+    With neither a call attends as ever; unlike transformers' own, it never asks the device whether
+    its positions are packed sequences, and compiles without a mask. With `memory` alone it fills
+    it as well. With both, the input tokens are the kept ones, and they attend to what is recorded.
     """
     from transformers import AttentionInterface
 
@@ -147,7 +152,7 @@ def shared_attention(trunk: Any) -> Iterator[None]:
 
 
 def _remember_input(_layer: Any, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> None:
-    if options.get("kept") is None:
+    if options.get("memory") is not None and options.get("kept") is None:
         options["memory"].last_input = inputs[0]
 
 
@@ -158,19 +163,61 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    memory: Memory,
+    memory: Memory | None = None,
     kept: Kept | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Serve as transformers' attention function: q (B, H, T, E) to output (B, T, H, E)."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if kept is None:
+    mask = attention_mask
+    if kept is not None:
+        assert memory is not None
+        key, value = memory.recall(module.layer_idx, key, value, kept)
+        query = kept.by_sequence(query)
+        mask = None if kept.mask_B1MT is None else kept.mask_B1MT.to(query.dtype)
+    elif memory is not None:
         memory.record(module.layer_idx, key, value)
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    key_all, value_all = memory.recall(module.layer_idx, key, value, kept)
-    mask_B1MT = None if kept.mask_B1MT is None else kept.mask_B1MT.to(query.dtype)
-    out_BMHE, _ = sdpa_attention_forward(
-        module, kept.by_sequence(query), key_all, value_all, mask_B1MT, **options
-    )
-    return kept.pack(out_BMHE), None
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
+
+    out_BMHE = _exactly(attend, query, key, value)
+    return out_BMHE if kept is None else kept.pack(out_BMHE), None
+
+
+def _exactly(attend: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Attend with exact products, whatever the step's are; see `runtime.product_precision`.
+
+    torch's attention for CPUs multiplies tiles so small that rounding them first costs more than
+    it saves: with rounded products it takes twice as long.
+    """
+    if torch.compiler.is_compiling() or torch.get_float32_matmul_precision() == "highest":
+        return attend(*inputs)
+    if not torch.is_grad_enabled():
+        with product_precision("float32"):
+            return attend(*inputs)
+    return _Exactly.apply(attend, *inputs)
+
+
+class _Exactly(Function):
+    """Attention whose forward and backward pass both run with exact products."""
+
+    @staticmethod
+    def forward(ctx: Any, attend: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        own = [x.detach() for x in inputs]
+        wanted = [x for x, n in zip(own, ctx.needs_input_grad[1:], strict=True) if n]
+        with product_precision("float32"), torch.enable_grad():
+            for x in wanted:
+                x.requires_grad_()
+            out = attend(*own)
+        ctx.graph = out, wanted
+        return out.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        out, wanted = ctx.graph
+        with product_precision("float32"):
+            found = iter(torch.autograd.grad([out], wanted, [grad_out]))
+        return None, *(next(found) if n else None for n in ctx.needs_input_grad[1:])

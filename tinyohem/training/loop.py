@@ -10,7 +10,7 @@ from torch import nn
 
 from tinyohem.artifacts import atomic_folder, drop_leftovers, write_json
 from tinyohem.config import RunConfig
-from tinyohem.data.batches import batch_windows, make_batch
+from tinyohem.data.batches import WindowSource, batch_windows
 from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
@@ -27,6 +27,7 @@ from tinyohem.runtime import (
     autocast,
     environment,
     graceful_stop,
+    product_precision,
     step_generator,
 )
 from tinyohem.shapes import model_shape
@@ -174,6 +175,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
     config, state, ranks = run.config.training, run.state, run.ranks
     mix_schedule = run.config.ohem.mix_schedule()
     precision = autocast(run.device, config.precision)
+    source = WindowSource(run.data.train, config.seq_len, run.device)
     parts, memory = Trunk.of(trunk(run.model), compiled=config.compile), SoftmaxStore()
     tracker = Tracker(run.run_dir, run.config, state.step) if ranks.leads else None
     if tracker is not None and state.validation_due:
@@ -194,26 +196,27 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
         lr = learning_rate(at, run.config.optim)
         own_windows = ranks.own(batch_windows(run.plan, state.step, config.batch_size))
         windows = np.split(own_windows, num_passes)
-        batches = [make_batch(run.data.train, w, config.seq_len).to(run.device) for w in windows]
+        batches = [source.batch(w) for w in windows]
         references = None
         if run.reference is not None and keep_ratio < 1:
             with selecting:
                 references = run.reference.losses(windows, batches, precision)
         remembered = dict(run.mining.state)
-        stats = training_step(
-            parts,
-            head_weight(run.model),
-            batches,
-            keep_ratio,
-            run.mining,
-            shares=mix_schedule.shares(at),
-            references=references,
-            generator=step_generator(config.seed, state.step, run.device),
-            precision=precision,
-            memory=memory,
-            timers={"read": selecting, "select": selecting},
-            ranks=ranks,
-        )
+        with product_precision(config.precision):
+            stats = training_step(
+                parts,
+                head_weight(run.model),
+                batches,
+                keep_ratio,
+                run.mining,
+                shares=mix_schedule.shares(at),
+                references=references,
+                generator=step_generator(config.seed, state.step, run.device),
+                precision=precision,
+                memory=memory,
+                timers={"read": selecting, "select": selecting},
+                ranks=ranks,
+            )
         ranks.sum_gradients(run.model.parameters())
         grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
         # To skip is to ask, so it waits for the device at every step; to stop is not.
@@ -231,8 +234,9 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
-            seconds = clock.seconds()
-            state.train_seconds, state.select_seconds = ranks.of_lead(seconds, selecting.seconds())
+            state.train_seconds, state.select_seconds = ranks.of_lead(
+                clock.pace(), selecting.pace()
+            )
         # Asked once a step: a signal that comes later than this ends, and saves, the next one.
         ending = ranks.any(run.finished or run.paused or stop.requested)
         logs = ending or state.step % run.log_every == 0

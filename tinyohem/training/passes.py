@@ -15,7 +15,7 @@ Shape suffixes: B sequences, T tokens of one, K kept tokens, D hidden size.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -130,7 +130,8 @@ class Passes:
 
 
 def _run_plain(trunk: Trunk, input_ids: Tensor) -> Tensor:
-    return trunk.run(input_ids=input_ids, use_cache=False).last_hidden_state
+    with shared_attention(trunk.module) if trunk.shares_attention else nullcontext():
+        return trunk.run(input_ids=input_ids, use_cache=False).last_hidden_state
 
 
 def read_below(trunk: Trunk, input_ids: Tensor) -> tuple[Tensor, Memory]:

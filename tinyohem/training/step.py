@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tinyohem.data.batches import IGNORE_INDEX, Batch
 from tinyohem.ohem.config import OhemConfig
@@ -195,9 +196,9 @@ def _stats(
 ) -> StepStats:
     """Summarise a step from the losses of all tokens (0 where ignored) and of the kept."""
     num_valid, num_kept = valid_BT.sum().clamp(min=1), max(1, len(loss_K))
-    edges = loss_K.new_tensor(LOSS_BUCKETS)
-    buckets = torch.arange(len(LOSS_BUCKETS) + 1, device=loss_K.device)
-    in_bucket = torch.bucketize(loss_K, edges, right=True)[:, None] == buckets
+    # Compared with numbers of the host: a tensor of them would have to be copied to the device.
+    above = torch.stack([(loss_K >= edge).sum() for edge in LOSS_BUCKETS])
+    in_bucket = F.pad(above, (1, 0), value=len(loss_K)) - F.pad(above, (0, 1))
     total, selected = losses.sum(), loss_K.sum()
     squares = weight_BT.square().sum()
     return StepStats(
@@ -205,7 +206,7 @@ def _stats(
         loss_selected=selected / num_kept,
         loss_threshold=loss_K.min() if len(loss_K) else selected,
         kept_loss_share=selected / torch.where(total > 0, total, 1),
-        kept_by_bucket=in_bucket.sum(dim=0) / num_kept,
+        kept_by_bucket=in_bucket / num_kept,
         effective_sample_size=weight_BT.sum() ** 2
         / (torch.where(squares > 0, squares, 1) * num_valid),
         finite=finite,

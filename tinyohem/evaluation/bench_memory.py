@@ -1,0 +1,76 @@
+"""How much memory a benchmark's step takes, each in a process of its own.
+
+Side by side in one process the steps would share what the allocator keeps and what one of them
+stores.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from tinyohem.config import RunConfig
+from tinyohem.errors import RunError
+from tinyohem.evaluation.bench_steps import PHASES, bench_steps, random_batch
+from tinyohem.processes import end_with_parent
+from tinyohem.progress import Progress
+from tinyohem.runtime import DeviceTimer, pick_device, product_precision, step_generator
+
+_STEPS = 2  # the optimizer's moments come with the first
+
+
+def peak_memory(
+    config: RunConfig, names: Iterable[str], progress: Progress
+) -> dict[str, int | None]:
+    """Return the most bytes that a step takes beside the weights, by the step's name.
+
+    That is gradients, the optimizer's moments, and all that is computed on the way: on a GPU what
+    torch allocates, on a CPU the growth of the resident memory (None where the system does not
+    tell).
+
+    Raises:
+        RunError: the system ended such a process, most likely for want of memory.
+    """
+    found, names = {}, list(names)
+    progress.start("memory", len(names), "steps")
+    for done, name in enumerate(names, 1):
+        with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
+            try:
+                found[name] = pool.submit(_peak_of, config, name).result()
+            except BrokenProcessPool:
+                raise RunError(
+                    f"the process that measured the memory of {name} was ended",
+                    "most likely there was too little: lower training.batch_size",
+                ) from None
+        progress.advance(done)
+    progress.finish()
+    return found
+
+
+def _peak_of(config: RunConfig, name: str) -> int | None:
+    device = pick_device(config.training.device)
+    step = bench_steps(config, device)[name]
+    before = _allocated(device, "VmRSS")
+    generator = step_generator(config.training.seed, 0, device)
+    with product_precision(config.training.precision):
+        for _ in range(_STEPS):
+            timers = {phase: DeviceTimer(device) for phase in PHASES}
+            step(random_batch(config, generator, device), timers)
+    peak = _allocated(device, "VmHWM")
+    return None if before is None or peak is None else peak - before
+
+
+def _allocated(device: torch.device, key: Literal["VmRSS", "VmHWM"]) -> int | None:
+    """Return the bytes in use, now (RSS) or at the worst moment so far (HWM)."""
+    if device.type == "cuda":
+        now, most = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+        return now if key == "VmRSS" else most
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # no Linux
+        return None
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
