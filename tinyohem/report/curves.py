@@ -213,7 +213,7 @@ def draw_lines(
     style = series_style(index)
     if len(seeds) > 1:
         for x, y in seeds:
-            dot = {"marker": ".", "markersize": 4} if len(x) == 1 else {}
+            dot: dict[str, Any] = {"marker": ".", "markersize": 4} if len(x) == 1 else {}
             axis.plot(*thin(x, y), **style, **dot, linewidth=0.8, alpha=0.45)
     marks: dict[str, Any] = {}
     if marked or len(mean[0]) == 1:
