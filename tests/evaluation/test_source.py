@@ -63,9 +63,16 @@ class TestNames:
         assert load_source(str(run_dir / "checkpoints" / "latest")).max_seq_len == 32
 
     @pytest.mark.usefixtures("offline")
-    @pytest.mark.parametrize("name", ["no/model", "/no/where", "no model"])
-    def test_there_is_no_such_model(self, name: str) -> None:
-        with pytest.raises(InputError, match=f"cannot load a language model from '{name}'"):
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            ("no/model", "no/model is no file or folder, and the Hub cannot be reached"),
+            ("/no/where", "there is no file or folder /no/where"),
+            ("no model", "no model is no file or folder here, and no public model on the Hub"),
+        ],
+    )
+    def test_there_is_no_such_model(self, name: str, told: str) -> None:
+        with pytest.raises(InputError, match=told):
             load_source(name)
 
     @pytest.mark.usefixtures("offline")

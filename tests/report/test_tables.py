@@ -44,7 +44,13 @@ def test_one_run_is_held_against_the_defaults(make_run, tmp_path: Path) -> None:
     table = settings_table(read_material([folder]).groups)
     assert table.head == ["setting", "default", "a"]
     rows = {row[0]: row[1:] for row in table.rows}
-    assert set(rows) == {"ohem.ratio", "data.dataset", "training.batch_size", "training.seq_len"}
+    assert set(rows) == {
+        "ohem.ratio",
+        "data.dataset",
+        "tokenizer.vocab_size",
+        "training.batch_size",
+        "training.seq_len",
+    }
     assert rows["ohem.ratio"] == ["1.0", "0.25"]
 
 

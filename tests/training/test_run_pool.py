@@ -166,13 +166,13 @@ class TestHardWindows:
         self, run_to: Train, pool: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[list[int]] = []
-        original = loop.make_batch
+        original = loop.WindowSource.batch
 
-        def recording(tokens: Any, windows: Any, seq_len: int) -> Any:
+        def recording(self: Any, windows: Any) -> Any:
             seen.append(windows.tolist())
-            return original(tokens, windows, seq_len)
+            return original(self, windows)
 
-        monkeypatch.setattr(loop, "make_batch", recording)
+        monkeypatch.setattr(loop.WindowSource, "batch", recording)
         run = run_to(
             "run", ohem__hard_windows=0.25, ohem__ratio=1.0, ohem__score="loss", training__steps=30
         )
@@ -273,13 +273,13 @@ class TestRefresh:
         self, run_to: Train, pool: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[int] = []
-        original = loop.make_batch
+        original = loop.WindowSource.batch
 
-        def recording(tokens: Any, windows: Any, seq_len: int) -> Any:
+        def recording(self: Any, windows: Any) -> Any:
             seen.append(int(windows[3]))
-            return original(tokens, windows, seq_len)
+            return original(self, windows)
 
-        monkeypatch.setattr(loop, "make_batch", recording)
+        monkeypatch.setattr(loop.WindowSource, "batch", recording)
         run = run_to("run", **REFRESHED)
         for step in (6, 12, 18):
             own = open_pool(run / "pools" / f"step_{step:06d}", store, 32).hardest_windows()
