@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --quick)
       quick=yes
-      size=(--model 260k --tokens 500k --seeds 3 --set training.eval_tokens=20000)
+      size=(--model 260k --tokens 300k --seeds 3 --set training.eval_tokens=20000)
       ;;
     --dataset | --valid) dataset+=("$1" "$(resolve "${2:?$1 needs a value}")"); shift ;;
     --out) out="${2:?--out needs a value}"; [[ $out = /* ]] || out="$here/$out"; shift ;;
