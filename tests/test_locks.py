@@ -103,7 +103,9 @@ class TestTheSecondIsRefused:
         self, hold: Hold, tinyohem: tiny.Command, corpus: Path, tmp_path: Path
     ) -> None:
         out = tmp_path / "out"
-        hold(out).kill()
+        holder = hold(out)
+        holder.kill()
+        holder.wait()
         short = tiny.flags(corpus, training__steps=1)
         assert tinyohem("train", *short, "--out", out).code == 0
         assert not (out / LOCK_FILE).exists()

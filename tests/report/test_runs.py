@@ -142,6 +142,16 @@ class TestComparison:
 
 
 class TestRefused:
+    @pytest.mark.parametrize("column", ["arm", "seed"])
+    def test_a_table_that_does_not_name_its_runs(
+        self, comparison: Path, tmp_path: Path, column: str
+    ) -> None:
+        shutil.copytree(comparison, tmp_path / "c")
+        path = tmp_path / "c" / "runs.parquet"
+        parquet.write_table(parquet.read_table(path).drop_columns([column]), path)
+        with pytest.raises(InputError, match=rf"runs\.parquet is damaged: it names no {column}s"):
+            read_material([tmp_path / "c"])
+
     def test_no_run(self, tmp_path: Path) -> None:
         for folder in (tmp_path, tmp_path / "nowhere"):
             with pytest.raises(InputError, match="neither a run folder nor the folder of a comp"):

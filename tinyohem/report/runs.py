@@ -218,8 +218,8 @@ def _read_results(folder: Path) -> list[dict[str, Any]]:
 
     try:
         metadata = parquet.read_metadata(path)
-        if "arm" not in (column.path for column in metadata.schema):
-            raise ValueError("it names no arms")
+        if missing := {"arm", "seed"} - {column.path for column in metadata.schema}:
+            raise ValueError(f"it names no {min(missing)}s")
         # A name stays one, however often it is repeated.
         file = parquet.ParquetFile(path, metadata=metadata, read_dictionary=["arm"])
         if not 1 <= file.metadata.num_rows <= _MAX_RUNS:
