@@ -218,15 +218,15 @@ def _read_results(folder: Path) -> list[dict[str, Any]]:
 
     try:
         metadata = parquet.read_metadata(path)
+        if not 1 <= metadata.num_rows <= _MAX_RUNS:
+            raise ValueError(f"it has {metadata.num_rows:,} rows")
         if missing := {"arm", "seed"} - {column.path for column in metadata.schema}:
             raise ValueError(f"it names no {min(missing)}s")
         # A name stays one, however often it is repeated.
         file = parquet.ParquetFile(path, metadata=metadata, read_dictionary=["arm"])
-        if not 1 <= file.metadata.num_rows <= _MAX_RUNS:
-            raise ValueError(f"it has {file.metadata.num_rows:,} rows")
         known = [name for name in file.schema_arrow.names if name in RunResult.model_fields]
         table = file.read(columns=known)
-        if table.nbytes > _BYTES_PER_RUN * file.metadata.num_rows:
+        if table.nbytes > _BYTES_PER_RUN * metadata.num_rows:
             raise ValueError("it holds more than figures")
         return [check_record(result, RunResult) for result in table.to_pylist()]
     except (OSError, ValueError, pyarrow.ArrowException) as error:
