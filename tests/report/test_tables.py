@@ -1,6 +1,10 @@
 """The report's tables: nothing that all runs share, nothing that differs left out."""
 
+import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tinyohem.config import validate_config
 from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells
@@ -52,6 +56,19 @@ def test_one_run_is_held_against_the_defaults(make_run, tmp_path: Path) -> None:
         "training.seq_len",
     }
     assert rows["ohem.ratio"] == ["1.0", "0.25"]
+
+
+@pytest.mark.parametrize("model", [None, {"preset": "0.5m", "of_another_version": 1}])
+def test_a_model_that_this_version_does_not_know_has_the_usual_defaults(
+    make_run, tmp_path: Path, model: dict[str, Any] | None
+) -> None:
+    folder = make_run(tmp_path / "a")
+    record = json.loads((folder / "config.json").read_text())
+    record["config"].pop("model")
+    record["config"] |= {"model": model} if model else {}
+    (folder / "config.json").write_text(json.dumps(record))
+    rows = {row[0]: row[1:] for row in settings_table(read_material([folder]).groups).rows}
+    assert "optim.lr" not in rows
 
 
 def test_a_models_own_default_rate_is_no_difference(make_run, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyohem.data.batches import IGNORE_INDEX, Batch
+from tinyohem.ohem import stores
 from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.selection import select
@@ -17,7 +18,7 @@ from tinyohem.ohem.stores import SoftmaxStore
 from tinyohem.shapes import Shape
 from tinyohem.training.model import build_model, head_weight, trunk
 from tinyohem.training.passes import Trunk, choose_way
-from tinyohem.training.step import StepStats, training_step
+from tinyohem.training.step import PHASES, StepStats, training_step
 
 VOCAB, ROWS, LENGTH = 37, 4, 10
 
@@ -354,3 +355,45 @@ def test_bfloat16_gradients_point_the_same_way(number: int, ratio: float, backwa
     assert {g.dtype for g in rounded.values()} == {torch.float32}
     joined = torch.cat([g.flatten() for g in rounded.values()])
     assert F.cosine_similarity(joined, exact, dim=0) > 0.99
+
+
+def test_gradient_formed_while_reading_is_not_timed_as_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`select_seconds` is what plain training does not do."""
+    running: list[str] = []
+    seen: list[list[str]] = []
+    add_gradient_ = stores.add_gradient_
+
+    class Timer:
+        """Entered again and again, as the timers of a run are."""
+
+        def __init__(self, phase: str) -> None:
+            self._phase = phase
+
+        def __enter__(self) -> None:
+            running.append(self._phase)
+
+        def __exit__(self, *_: object) -> None:
+            running.remove(self._phase)
+
+    def watched(*args: Any) -> Tensor:
+        seen.append(list(running))
+        return add_gradient_(*args)
+
+    monkeypatch.setattr(stores, "add_gradient_", watched)
+    model, (ids, labels) = tiny_llama(), tokens(ignored=False)
+    training_step(
+        Trunk.of(trunk(model)),
+        head_weight(model),
+        micro_batches(ids, labels, 1),
+        0.5,
+        Mining(OhemConfig(ratio=0.5)),
+        generator=torch.Generator(),
+        precision=nullcontext(),
+        memory=SoftmaxStore(),
+        timers={phase: Timer(phase) for phase in PHASES},
+    )
+    assert seen
+    assert all(phases == ["gradient"] for phases in seen)
+    assert running == []

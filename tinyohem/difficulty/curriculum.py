@@ -136,11 +136,6 @@ def window_difficulty(
     return np.divide(summed, counted, out=np.full(num_windows, np.nan), where=counted > 0)
 
 
-def mean_by_tenth(order: IntArray, values: FloatArray) -> list[float]:
-    """Return the mean value of the windows in each tenth of training; NaN values do not count."""
-    return [float(np.nanmean(values[part])) for part in np.array_split(order, 10)]
-
-
 def save_plan(plan: CurriculumPlan, folder: Path) -> None:
     """Write the plan into a folder of its own, which appears whole or not at all."""
     with atomic_folder(folder) as partial:

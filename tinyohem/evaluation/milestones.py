@@ -8,8 +8,6 @@ from pydantic import Field
 
 from tinyohem.record import Count, Figure, Record
 
-MILESTONES = ("baseline", "halfway")
-
 
 class ValidationRow(Record):
     """A row of `metrics.jsonl` with a validation loss."""
@@ -33,8 +31,8 @@ def time_to_milestones(curve: Curve, baseline: Curve) -> dict[str, float | None]
     losses = [row["val/loss"] for row in baseline]
     targets = {"baseline": losses[-1], "halfway": float(np.interp(steps[-1] / 2, steps, losses))}
     return {
-        f"{unit}_to_{name}": _first_crossing(curve, column, targets[name])
-        for name in MILESTONES
+        f"{unit}_to_{name}": _first_crossing(curve, column, target)
+        for name, target in targets.items()
         for unit, column in (("steps", "step"), ("seconds", "train/seconds"))
     }
 

@@ -3,7 +3,10 @@
 Shape suffixes: N tokens of a step, C of a chunk, K the kept ones, D hidden size, V vocabulary.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +29,8 @@ _CPU_STORE_BYTES = 1 << 28
 _GPU_STORE_BYTES = 1 << 31
 _CPU_STORE_PAYS_FROM = 0.5
 
+Timer = Callable[[], AbstractContextManager[Any]]
+
 
 def open_store(
     memory: "SoftmaxStore",
@@ -35,16 +40,18 @@ def open_store(
     keep_ratio: float,
     *,
     whole: bool,
+    gradient_timer: Timer = nullcontext,
 ) -> Store | None:
     """Return the cheapest store for a step, empty; None: to compute the logits twice is cheaper.
 
     Args:
         memory: that of earlier steps.
         whole: whether a single pass reads all tokens of the step, and none is ignored.
+        gradient_timer: entered wherever gradient is formed while the tokens are still being read.
     """
     on_cpu = head_VD.device.type == "cpu"
     if on_cpu and whole and _is_guessable(config):
-        return GradientGuess(keep_ratio)
+        return GradientGuess(keep_ratio, gradient_timer)
     size = num_tokens * len(head_VD) * sum_dtype(head_VD).itemsize
     if size > (_CPU_STORE_BYTES if on_cpu else _GPU_STORE_BYTES):
         return None
@@ -119,8 +126,9 @@ class GradientGuess:
     exact to rounding, whatever the guess. All kept tokens have to weigh the same.
     """
 
-    def __init__(self, keep_ratio: float) -> None:
+    def __init__(self, keep_ratio: float, gradient_timer: Timer = nullcontext) -> None:
         self._keep_ratio = keep_ratio
+        self._gradient_timer = gradient_timer
         self._memory = ChunkMemory()
         self._losses: list[Tensor] = []
         self._hidden: list[Tensor] = []
@@ -137,17 +145,18 @@ class GradientGuess:
         loss_C, exp_CV, sum_C1 = self._memory.softmax(hidden_CD, head_VD, labels_C)
         self._losses.append(loss_C)
         taken_C = loss_C >= self._limit()
-        rows_K = taken_C.nonzero().squeeze(1)
-        grad_KD = add_gradient_(
-            self._grad_head_VD,
-            (loss_C[rows_K], exp_CV.index_select(0, rows_K), sum_C1[rows_K]),
-            hidden_CD[rows_K],
-            head_VD,
-            labels_C[rows_K],
-            torch.ones_like(loss_C[rows_K]),
-        )
-        self._grads_hidden.append(torch.zeros_like(hidden_CD, dtype=grad_KD.dtype))
-        self._grads_hidden[-1][rows_K] = grad_KD
+        with self._gradient_timer():
+            rows_K = taken_C.nonzero().squeeze(1)
+            grad_KD = add_gradient_(
+                self._grad_head_VD,
+                (loss_C[rows_K], exp_CV.index_select(0, rows_K), sum_C1[rows_K]),
+                hidden_CD[rows_K],
+                head_VD,
+                labels_C[rows_K],
+                torch.ones_like(loss_C[rows_K]),
+            )
+            self._grads_hidden.append(torch.zeros_like(hidden_CD, dtype=grad_KD.dtype))
+            self._grads_hidden[-1][rows_K] = grad_KD
         self._hidden.append(hidden_CD)
         self._labels.append(labels_C)
         self._taken.append(taken_C)

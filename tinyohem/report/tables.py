@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from tinyohem.config import validate_config
 from tinyohem.data.files import name_with_split
+from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import exp_or_inf
 from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells
 from tinyohem.report.runs import ComparisonResult, RunGroup, RunLog
@@ -110,7 +112,9 @@ def settings_table(groups: Sequence[RunGroup]) -> Table:
 def _defaults(run: RunLog) -> dict[str, list[str]]:
     """Return the default settings, with the learning rate that is the default of this model."""
     tree = validate_config({}).model_dump()
-    tree["optim"]["lr"] = validate_config({"model": run.record["config"]["model"]}).optim.lr
+    with suppress(InputError):  # another version's model may have settings that this one lacks
+        model = run.record["config"].get("model", {})
+        tree["optim"]["lr"] = validate_config({"model": model}).optim.lr
     return {
         f"{section}.{key}": [_text(value)]
         for section, settings in tree.items()

@@ -1,8 +1,9 @@
 """One optimizer step's gradients: losses of all tokens, selection, backward through the kept."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,8 +89,12 @@ def training_step(
     if reads_first:
         num_tokens = sum(batch.labels.numel() for batch in micro_batches)
         whole = len(micro_batches) == 1 and micro_batches[0].num_valid == num_tokens
-        store = memory and open_store(memory, config, head_VD, num_tokens, keep_ratio, whole=whole)
-        with timers.get("read", _UNTIMED):
+        reading = timers.get("read", _UNTIMED)
+        forming = partial(_in_place_of, reading, timers.get("gradient", _UNTIMED))
+        store = memory and open_store(
+            memory, config, head_VD, num_tokens, keep_ratio, whole=whole, gradient_timer=forming
+        )
+        with reading:
             # At ratio 1 nothing is ranked, so any score will do.
             score = config.score if keep_ratio < 1 else "loss"
             loss_BT, score_BT = _read_all(
@@ -119,6 +124,19 @@ def training_step(
         )
     losses = loss_K if loss_BT is None else loss_BT
     return _stats(losses, loss_K, weight_BT, valid_BT, finite_BT.all())
+
+
+@contextmanager
+def _in_place_of(
+    outer: AbstractContextManager[Any], inner: AbstractContextManager[Any]
+) -> Iterator[None]:
+    """Hand the time from one timer, which is running, to another for as long as this lasts."""
+    outer.__exit__(None, None, None)
+    try:
+        with inner:
+            yield
+    finally:
+        outer.__enter__()
 
 
 def _read_all(
