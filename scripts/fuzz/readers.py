@@ -142,9 +142,8 @@ def pool(data: bytes) -> None:
 def scores(data: bytes) -> None:
     """Read a score folder whose manifest agrees with its table."""
     from tinyohem.artifacts import hash_file
-    from tinyohem.difficulty.finish import read_examples
     from tinyohem.difficulty.summary import summarise
-    from tinyohem.difficulty.table import open_scores
+    from tinyohem.difficulty.table import open_scores, read_examples
 
     manifest, examples, table, *_ = [*data.split(b"\0\0\0\0", 2), b"", b""]
     path = _file("scores/scores.parquet", table)
