@@ -21,7 +21,7 @@ from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.pool import open_pool
-from tinyohem.training import loop, mine, run_pool
+from tinyohem.training import loop, mine, run_pool, setup
 from tinyohem.training.dry_run import dry_run
 from tinyohem.training.loop import train
 from tinyohem.training.mine import mine_run
@@ -130,7 +130,7 @@ class TestReference:
 
         monkeypatch.setattr(Mining, "weigh", recording)
         trained = AutoModelForCausalLM.from_pretrained(finished_run / "model")
-        monkeypatch.setattr(loop, "build_model", lambda *_: trained)
+        monkeypatch.setattr(setup, "build_model", lambda *_: trained)
         run_to("run", training__steps=1)
         assert scores[0].abs().max() < 16 * 2**-11
 

@@ -1,23 +1,19 @@
 """A run: prepare, train, evaluate, export. The loop reads top to bottom like the algorithm."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import nn
 
 from tinyohem.artifacts import atomic_folder, drop_leftovers, write_json
 from tinyohem.config import RunConfig
 from tinyohem.data.batches import WindowSource, batch_windows
-from tinyohem.data.prepare import Prepared, prepare_data
-from tinyohem.data.tokenizer import start_id
-from tinyohem.difficulty.curriculum import CurriculumPlan
-from tinyohem.errors import InputError
+from tinyohem.data.prepare import prepare_data
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.locks import sole_writer
-from tinyohem.ohem.mining import build_mining
 from tinyohem.ohem.stores import SoftmaxStore
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
@@ -25,26 +21,24 @@ from tinyohem.runtime import (
     StopRequest,
     Stopwatch,
     autocast,
-    environment,
     graceful_stop,
     product_precision,
     step_generator,
 )
-from tinyohem.shapes import model_shape
-from tinyohem.training.checkpoint import RunState, export_model, load_checkpoint
+from tinyohem.training.checkpoint import export_model
 from tinyohem.training.events import due, log, require_finite, save, skip, validate
 from tinyohem.training.meter import Meter, is_sound
-from tinyohem.training.model import build_model, head_weight, trunk, weights_hash
-from tinyohem.training.optim import build_optimizers, learning_rate, update
+from tinyohem.training.model import head_weight, trunk
+from tinyohem.training.optim import learning_rate, update
 from tinyohem.training.passes import Trunk
-from tinyohem.training.plan import budget_steps, keep_plan, make_plan
+from tinyohem.training.plan import keep_plan
 from tinyohem.training.pretrained import load_pretrained
 from tinyohem.training.ranks import ALONE, Ranks
-from tinyohem.training.reference import build_reference
-from tinyohem.training.run import Budget, Run
+from tinyohem.training.run import Run
 from tinyohem.training.run_folder import Resume, check_same_start, find_checkpoint
-from tinyohem.training.run_pool import open_run_pool, pool_is_due, refresh_pool, reopen_pool
-from tinyohem.training.step import training_step
+from tinyohem.training.run_pool import pool_is_due, refresh_pool
+from tinyohem.training.setup import describe, go_on_from, set_up
+from tinyohem.training.step import StepStats, training_step
 from tinyohem.training.tracking import Tracker
 
 
@@ -80,11 +74,11 @@ def _train(
         if ranks.leads:
             drop_leftovers(run_dir, run_dir / "checkpoints")
         data = prepare_data(config.data, config.tokenizer, progress)
-        run = _set_up(config, run_dir, device, data, pretrained, ranks, progress)
-    record = _record(run)
+        run = set_up(config, run_dir, device, data, pretrained, ranks, progress)
+    record = describe(run)
     if checkpoint is not None:
         check_same_start(run_dir, record)
-        _go_on_from(checkpoint, run)
+        go_on_from(checkpoint, run)
         progress.note(f"resuming from {checkpoint}")
     ranks.require_same({**record, "environment": None, "step": run.state.step}, run.model)
     with ranks.lead_first():
@@ -105,137 +99,56 @@ def _train(
     return run, perplexity
 
 
-def _set_up(
-    config: RunConfig,
-    run_dir: Path,
-    device: torch.device,
-    data: Prepared,
-    model: Any,
-    ranks: Ranks,
-    progress: Progress,
-) -> Run:
-    """Lay out a run of a pretrained model, or of a new one where there is none."""
-    training, vocab_size = config.training, len(data.tokenizer)
-    num_steps = budget_steps(config, data)
-    pool = open_run_pool(config, data.train, num_steps)
-    if model is None:
-        shape, start = model_shape(config.model), start_id(data.tokenizer)
-        model = build_model(shape, vocab_size, training.seq_len, start, training.seed)
-    model = model.to(device)
-    return Run(
-        config=config,
-        run_dir=run_dir,
-        device=device,
-        data=data,
-        plan=make_plan(config, data, num_steps, pool, progress),
-        model=model,
-        optimizers=build_optimizers(model, config.optim),
-        mining=build_mining(config.ohem, data.train, vocab_size, device),
-        pool=pool,
-        reference=build_reference(config.ohem, model, pool, device),
-        budget=Budget(num_steps, training.seconds),
-        state=RunState(),
-        ranks=ranks,
-    )
+@dataclass(frozen=True)
+class _Tools:
+    """What the steps of a run share beside the run itself."""
 
+    source: WindowSource
+    trunk: Trunk
+    memory: SoftmaxStore
+    precision: AbstractContextManager[Any]
+    meter: Meter
+    clock: Stopwatch
+    selecting: DeviceTimer  # what a step does that a plain one does not
 
-def _go_on_from(checkpoint: Path, run: Run) -> None:
-    """Put back all that a checkpoint holds, and the pool that was in use."""
-    run.state, remembered = load_checkpoint(checkpoint, run.model, run.optimizers)
-    mining = {name: t for name, t in remembered.items() if not name.startswith("ema")}
-    try:
-        if run.reference is not None:
-            run.reference.load(remembered)
-        run.mining.restore(mining, run.config.training.tokens_per_step, run.device)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise InputError(f"{checkpoint} does not fit this run: {error}", _OTHER_OUT) from None
-    reopen_pool(run)
-
-
-_OTHER_OUT = "choose another --out"
-
-
-def _record(run: Run) -> dict[str, Any]:
-    """Return what a reader needs to repeat the run."""
-    return {
-        "config": run.config.model_dump(),
-        "num_parameters": run.model.num_parameters(),
-        "num_steps": run.budget.known_steps,
-        "train": run.data.train.manifest,
-        "valid": run.data.valid.manifest,
-        "plan": run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
-        "pool": run.pool.hash if run.pool else None,
-        "init_sha256": weights_hash(run.model) if run.config.model.init_from else None,
-        "environment": environment(run.device) | {"ranks": run.ranks.size},
-    }
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """Lay out the tools of a run, which may have begun already."""
+        training, state = run.config.training, run.state
+        return cls(
+            source=WindowSource(run.data.train, training.seq_len, run.device),
+            trunk=Trunk.of(trunk(run.model), compiled=training.compile),
+            memory=SoftmaxStore(),
+            precision=autocast(run.device, training.precision),
+            meter=Meter(run.device, state.train_seconds),
+            clock=Stopwatch(run.device, state.train_seconds, state.pause_seconds),
+            selecting=DeviceTimer(run.device, state.select_seconds),
+        )
 
 
 def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progress) -> None:
     """Take optimizer steps until the budget is spent or someone asks to stop."""
     config, state, ranks = run.config.training, run.state, run.ranks
-    mix_schedule = run.config.ohem.mix_schedule()
-    precision = autocast(run.device, config.precision)
-    source = WindowSource(run.data.train, config.seq_len, run.device)
-    parts, memory = Trunk.of(trunk(run.model), compiled=config.compile), SoftmaxStore()
     tracker = Tracker(run.run_dir, run.config, state.step) if ranks.leads else None
     if tracker is not None and state.validation_due:
         save(run, is_best=validate(run, stop, tracker, progress))
-    meter = Meter(run.device, state.train_seconds)
-    clock = Stopwatch(run.device, state.train_seconds, state.pause_seconds)
-    selecting = DeviceTimer(run.device, state.select_seconds)
+    tools = _Tools.of(run)
     progress.start("train", run.budget.known_steps, "steps")
 
     ending = ranks.any(run.finished or run.paused or stop.requested)
     while not ending:
-        before, at, keep_ratio = run.progress, run.midway, run.keep_ratio
+        before = run.progress
         if pool_is_due(run):
-            with selecting:
+            with tools.selecting:
                 refresh_pool(run, stop, progress)
             if ranks.any(stop.requested):
                 break  # a checkpoint was written ahead of the pass
-        lr = learning_rate(at, run.config.optim)
-        own_windows = ranks.own(batch_windows(run.plan, state.step, config.batch_size))
-        windows = np.split(own_windows, num_passes)
-        batches = [source.batch(w) for w in windows]
-        references = None
-        if run.reference is not None and keep_ratio < 1:
-            with selecting:
-                references = run.reference.losses(windows, batches, precision)
-        remembered = dict(run.mining.state)
-        with product_precision(config.precision):
-            stats = training_step(
-                parts,
-                head_weight(run.model),
-                batches,
-                keep_ratio,
-                run.mining,
-                shares=mix_schedule.shares(at),
-                references=references,
-                generator=step_generator(config.seed, state.step, run.device),
-                precision=precision,
-                memory=memory,
-                timers={"read": selecting, "select": selecting},
-                ranks=ranks,
-            )
-        ranks.sum_gradients(run.model.parameters())
-        grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.max_grad_norm)
-        # To skip is to ask, so it waits for the device at every step; to stop is not.
-        if config.on_nonfinite == "stop" or is_sound(stats, grad_norm):
-            update(run.optimizers, lr)
-            if run.reference is not None:
-                run.reference.update(run.model)
-            meter.add(state.step, stats, grad_norm)
-            state.tokens_selected += stats.num_kept
-            state.skipped_in_a_row = 0
-        else:
-            skip(run, remembered, meter, progress)
-        state.step += 1
-        state.tokens_seen += config.tokens_per_step
+        _take_step(run, tools, num_passes, progress)
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
             state.train_seconds, state.select_seconds = ranks.of_lead(
-                clock.pace(), selecting.pace()
+                tools.clock.pace(), tools.selecting.pace()
             )
         # Asked once a step: a signal that comes later than this ends, and saves, the next one.
         ending = ranks.any(run.finished or run.paused or stop.requested)
@@ -244,18 +157,69 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
         saves = ending or due(run, config.save_every, before) or pool_is_due(run)
         if not (logs or evaluates or saves):
             continue
-        with clock.paused() as seconds:
-            state.train_seconds, state.select_seconds = ranks.of_lead(seconds, selecting.seconds())
-            require_finite(run, meter)
+        with tools.clock.paused() as seconds:
+            state.train_seconds, state.select_seconds = ranks.of_lead(
+                seconds, tools.selecting.seconds()
+            )
+            require_finite(run, tools.meter)
             if tracker is not None:  # one rank writes, the others wait
                 if logs:
-                    log(run, meter, tracker, progress)
+                    log(run, tools.meter, tracker, progress)
                 improved = evaluates and validate(run, stop, tracker, progress)
                 ending = ending or state.validation_due
                 if saves or improved or ending:
                     save(run, is_best=improved)
             ending = ranks.any(ending)
-        state.pause_seconds = clock.pause_seconds
+        state.pause_seconds = tools.clock.pause_seconds
     if tracker is not None:
         tracker.close()
     progress.finish()
+
+
+def _take_step(run: Run, tools: _Tools, num_passes: int, progress: Progress) -> None:
+    """Take the gradients of the coming step and, if they are sound, update the weights."""
+    config, state = run.config, run.state
+    remembered = dict(run.mining.state)
+    stats = _gradients(run, tools, num_passes)
+    grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.max_grad_norm)
+    # To skip is to ask, so it waits for the device at every step; to stop is not.
+    if config.training.on_nonfinite == "stop" or is_sound(stats, grad_norm):
+        update(run.optimizers, learning_rate(run.midway, config.optim))
+        if run.reference is not None:
+            run.reference.update(run.model)
+        tools.meter.add(state.step, stats, grad_norm)
+        state.tokens_selected += stats.num_kept
+        state.skipped_in_a_row = 0
+    else:
+        skip(run, remembered, tools.meter, progress)
+    state.step += 1
+    state.tokens_seen += config.training.tokens_per_step
+
+
+def _gradients(run: Run, tools: _Tools, num_passes: int) -> StepStats:
+    """Add the gradient of the coming step, of all ranks, to the parameters'."""
+    training, state, keep_ratio = run.config.training, run.state, run.keep_ratio
+    own_windows = run.ranks.own(batch_windows(run.plan, state.step, training.batch_size))
+    windows = np.split(own_windows, num_passes)
+    batches = [tools.source.batch(w) for w in windows]
+    references = None
+    if run.reference is not None and keep_ratio < 1:
+        with tools.selecting:
+            references = run.reference.losses(windows, batches, tools.precision)
+    with product_precision(training.precision):
+        stats = training_step(
+            tools.trunk,
+            head_weight(run.model),
+            batches,
+            keep_ratio,
+            run.mining,
+            shares=run.config.ohem.mix_schedule().shares(run.midway),
+            references=references,
+            generator=step_generator(training.seed, state.step, run.device),
+            precision=tools.precision,
+            memory=tools.memory,
+            timers={"read": tools.selecting, "select": tools.selecting},
+            ranks=run.ranks,
+        )
+    run.ranks.sum_gradients(run.model.parameters())
+    return stats
