@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from tinyohem.difficulty import extend
+from tinyohem.difficulty import table as table_module
 from tinyohem.difficulty.extend import add_metric
 from tinyohem.difficulty.scoring import score_corpus
 from tinyohem.difficulty.summary import summarise
@@ -20,7 +20,7 @@ def text_of(position: int) -> str:
 
 @pytest.fixture
 def table(made_up: list[str], fake_corpus, tmp_path: Path, monkeypatch) -> ScoreTable:
-    monkeypatch.setattr(extend, "_CHUNK_ROWS", 7)
+    monkeypatch.setattr(table_module, "_BATCH_ROWS", 7)
     return score_corpus(fake_corpus(tuple(made_up[:50])), tmp_path / "scores", workers=1)
 
 

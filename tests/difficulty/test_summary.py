@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from tinyohem.difficulty import summary as module
+from tinyohem.difficulty import table as table_module
 from tinyohem.difficulty.batch import ScoringRules
 from tinyohem.difficulty.extend import add_metric
 from tinyohem.difficulty.metrics import CompressionRule
@@ -20,7 +20,7 @@ METRICS = ("compression_ratio", "mtld", "flesch", "length")
 
 @pytest.fixture
 def table(made_up: list[str], fake_corpus, tmp_path: Path, monkeypatch) -> ScoreTable:
-    monkeypatch.setattr(module, "_CHUNK_ROWS", 70)
+    monkeypatch.setattr(table_module, "_BATCH_ROWS", 70)
     rules = ScoringRules(compression=CompressionRule(length_control="raw"))
     return score_corpus(fake_corpus(tuple(made_up)), tmp_path / "s", rules=rules, workers=1)
 

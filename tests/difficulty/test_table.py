@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tinyohem.artifacts import hash_file, read_sealed, write_sealed
 from tinyohem.difficulty.pacing import parse_weights
 from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.table import combined_difficulty, open_scores
+from tinyohem.difficulty.table import ScoreTable, combined_difficulty, open_scores
 from tinyohem.errors import InputError
 
 
@@ -62,6 +63,30 @@ def test_a_damaged_folder_is_an_input_error(folder: Path, damage: str) -> None:
             manifest.write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError):
         open_scores(folder)
+
+
+def test_damage_that_the_manifest_vouches_for_is_an_input_error(folder: Path) -> None:
+    """A stranger's manifest may agree with whatever lies beside it."""
+    scores, manifest = folder / "scores.parquet", read_sealed(folder / "manifest.json")
+    sound, refused = scores.read_bytes(), 0
+    for at in range(4, 44):
+        scores.write_bytes(sound[:at] + bytes([sound[at] ^ 0xFF]) + sound[at + 1 :])
+        described = {**manifest, "scores_sha256": hash_file(scores)}
+        write_sealed(folder / "manifest.json", described)
+        try:
+            table = open_scores(folder)
+            list(table.batches())
+            table.column("row")
+        except InputError:
+            refused += 1
+    assert refused > 20
+
+
+def test_a_table_that_ends_early_is_an_input_error(folder: Path) -> None:
+    table = open_scores(folder)
+    manifest = {**table.manifest, "stories": 62}
+    with pytest.raises(InputError, match="61 rows can be read"):
+        ScoreTable(folder, manifest).column("row")
 
 
 def test_weights_are_read_and_checked() -> None:

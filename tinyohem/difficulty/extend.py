@@ -33,7 +33,6 @@ from tinyohem.difficulty.table import (
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError
 
-_CHUNK_ROWS = 1 << 16
 _REPLACED = shutil.ignore_patterns(SCORES_FILE, MANIFEST_FILE, PAGE_FILE, HISTOGRAM_FILE)
 
 
@@ -83,7 +82,7 @@ def add_metric(
             dirs_exist_ok=True,
         )
         new = dict(zip(columns, (raw, difficulty, percentiles), strict=True))
-        names = _write_with(new, table.folder / SCORES_FILE, partial / SCORES_FILE)
+        names = _write_with(new, table, partial / SCORES_FILE)
         described = {
             "raw": metric.raw,
             "harder": metric.harder,
@@ -130,19 +129,18 @@ def _percentiles(difficulty: FloatArray) -> tuple[FloatArray, int]:
         return np.fromfile(out), defined
 
 
-def _write_with(new: dict[str, FloatArray], source: Path, out: Path) -> list[str]:
+def _write_with(new: dict[str, FloatArray], table: ScoreTable, out: Path) -> list[str]:
     """Copy a score table with more columns before its last one, and return all their names."""
-    with pq.ParquetFile(source) as old:
-        schema = old.schema_arrow
-        for name in new:
-            schema = schema.insert(len(schema) - 1, pa.field(name, pa.float64()))
-        first = 0
-        with pq.ParquetWriter(out, schema, compression="zstd") as writer:
-            for batch in old.iter_batches(_CHUNK_ROWS):
-                part = pa.Table.from_batches([batch])
-                for name, values in new.items():
-                    numbers = pa.array(values[first : first + len(part)], from_pandas=True)
-                    part = part.add_column(part.num_columns - 1, name, numbers)
-                writer.write_table(part)
-                first += len(part)
+    schema = pq.read_schema(table.folder / SCORES_FILE)
+    for name in new:
+        schema = schema.insert(len(schema) - 1, pa.field(name, pa.float64()))
+    first = 0
+    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        for batch in table.batches():
+            part = pa.Table.from_batches([batch])
+            for name, values in new.items():
+                numbers = pa.array(values[first : first + len(part)], from_pandas=True)
+                part = part.add_column(part.num_columns - 1, name, numbers)
+            writer.write_table(part)
+            first += len(part)
     return schema.names

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from tinyohem.difficulty.metrics import FloatArray
-from tinyohem.difficulty.table import SCORES_FILE, ScoreTable, read_examples
+from tinyohem.difficulty.table import ScoreTable, read_examples
 
 LENGTH_CONFOUND = 0.5  # a metric that goes with length as closely as this mostly sorts by length
 QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
 _HISTOGRAM_BINS = 60
 _HISTOGRAM_ENDS = (0.5, 99.5)  # percentiles; a few outliers would leave the rest one bin
-_CHUNK_ROWS = 1 << 16
 _LENGTH_CONTROLS = {
     "raw": "",
     "prefix": ", of the first bytes",
@@ -191,13 +189,12 @@ def _chunks(table: ScoreTable) -> Iterator[tuple[dict[str, FloatArray], dict[str
     """Yield values (difficulties with the metric's own sign) and percentiles of some stories."""
     metrics = table.metrics
     columns = [f"{kind}_{name}" for kind in ("difficulty", "percentile") for name in metrics]
-    with pq.ParquetFile(table.folder / SCORES_FILE) as file:
-        for batch in file.iter_batches(_CHUNK_ROWS, columns=columns):
-            arrays = {
-                name: table.checked(batch.column(name).to_numpy(zero_copy_only=False))
-                for name in columns
-            }
-            yield (
-                {name: m.sign * arrays[f"difficulty_{name}"] for name, m in metrics.items()},
-                {name: arrays[f"percentile_{name}"] for name in metrics},
-            )
+    for batch in table.batches(columns):
+        arrays = {
+            name: table.checked(batch.column(name).to_numpy(zero_copy_only=False))
+            for name in columns
+        }
+        yield (
+            {name: m.sign * arrays[f"difficulty_{name}"] for name, m in metrics.items()},
+            {name: arrays[f"percentile_{name}"] for name in metrics},
+        )

@@ -1,6 +1,7 @@
 """The score table: one Parquet row a story, and a manifest that ties it to corpus and rules."""
 
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ EXAMPLES_FILE = "examples.json"
 FORMAT = 1
 _AGAIN = "score the corpus again, into another folder"
 _ROW_BYTES = 8  # of a column in memory
+_BATCH_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,27 @@ class ScoreTable:
         """Return the metrics that have a difficulty and a percentile column."""
         return {name: Metric(m["raw"], m["harder"]) for name, m in self.manifest["metrics"].items()}
 
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield some columns, or all, of all stories in order, some stories at a time.
+
+        Raises:
+            InputError: the file is damaged, though its manifest knows it.
+        """
+        num_rows = 0
+        try:
+            with pq.ParquetFile(self.folder / SCORES_FILE) as file:
+                for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+                    num_rows += len(batch)
+                    yield batch
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(plainly(error)) from None
+        if num_rows != self.stories:
+            raise self._damaged(f"{num_rows:,} rows can be read")
+
     def column(self, name: str) -> npt.NDArray[Any]:
         """Return one numeric column, (stories,); null is NaN."""
-        column = pq.read_table(self.folder / SCORES_FILE, columns=[name]).column(name)
-        return self.checked(column.to_numpy())
+        parts = [b.column(name).to_numpy(zero_copy_only=False) for b in self.batches([name])]
+        return self.checked(np.concatenate(parts))
 
     def checked(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return values that are finite or undefined (NaN).
@@ -125,8 +144,11 @@ class ScoreTable:
             InputError: one is infinite.
         """
         if np.isinf(values).any():
-            raise InputError(f"{self.folder}/{SCORES_FILE} is damaged: a value is infinite", _AGAIN)
+            raise self._damaged("a value is infinite")
         return values
+
+    def _damaged(self, how: str) -> InputError:
+        return InputError(f"{self.folder}/{SCORES_FILE} is damaged: {how}", _AGAIN)
 
     def difficulty(self, metric: str) -> FloatArray:
         """Return `difficulty_<metric>`, (stories,)."""
@@ -144,10 +166,7 @@ class ScoreTable:
         """
         scored = self.column("row")
         if scored.dtype != np.int64 or (np.diff(scored) < 1).any():
-            raise InputError(
-                f"{self.folder}/{SCORES_FILE} is damaged: its rows are out of order",
-                _AGAIN,
-            )
+            raise self._damaged("its rows are out of order")
         at = np.minimum(np.searchsorted(scored, rows), len(scored) - 1)
         missing = np.flatnonzero(scored[at] != rows)
         if len(missing):
