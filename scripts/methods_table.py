@@ -5,8 +5,8 @@
     done
     python scripts/methods_table.py runs/methods
 
-`compare` prints the same figures for one set of seeds. Here arms may have one seed or three, and the
-best temperature of their models stands beside them: below 1 the predictions are too flat.
+`compare` prints the same figures for one set of seeds. Here arms may have one seed or three, and
+the best temperature of their models stands beside them: below 1 the predictions are too flat.
 """
 
 import json
