@@ -58,6 +58,13 @@ def test_arms_in_order_seeds_within(finished: tuple[Path, list[Any]]) -> None:
     assert [r["tokens_selected"] / r["tokens_seen"] for r in results] == [1, 1, 0.5, 0.5]
 
 
+def test_what_is_to_be_run_is_written_down(finished: tuple[Path, list[Any]]) -> None:
+    out, results = finished
+    plan = json.loads((out / "comparison.json").read_text())
+    runs = [(arm, seed) for arm in plan["arms"] for seed in plan["seeds"]]
+    assert runs == [(result["arm"], result["seed"]) for result in results]
+
+
 def test_arms_of_a_seed_start_alike_and_see_the_same_data(
     corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
 ) -> None:

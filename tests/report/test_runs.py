@@ -106,7 +106,7 @@ class TestComparison:
         table = parquet.read_table(folder / "runs.parquet")
         (folder / "runs.parquet").unlink()
         (warning,) = read_material([folder]).warnings
-        assert warning.startswith("All 9 runs of c that have begun are finished, but its table")
+        assert warning.startswith("All 9 runs of c are finished, but its table")
         (folder / "ohem-seed1" / "eval.json").unlink()
         (folder / "ohem-seed1" / "metrics.jsonl").unlink()
         shutil.rmtree(folder / "random-seed2")
@@ -119,6 +119,40 @@ class TestComparison:
         parquet.write_table(table.slice(0, 6), folder / "runs.parquet")
         (warning,) = read_material([folder]).warnings
         assert "8 of 9 runs are. Missing: ohem-seed1;" in warning
+
+    def test_arms_and_seeds_that_have_not_begun_are_missing_too(
+        self, comparison: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "c"
+        shutil.copytree(comparison, folder)
+        (folder / "runs.parquet").unlink()
+        plan = {"arms": ["full", "later", "ohem"], "seeds": [0, 3]}
+        (folder / "comparison.json").write_text(json.dumps(plan))
+        material = read_material([folder])
+        # What an earlier command left counts as well.
+        assert material.warnings == [
+            "The comparison c is not finished: 9 of 13 runs are. "
+            "Missing: full-seed3, later-seed0, later-seed3, ohem-seed3."
+        ]
+        assert [group.name for group in material.groups] == ["full", "ohem", "random"]
+
+    @pytest.mark.parametrize(
+        "plan", ["[]", '{"arms": [1], "seeds": [0]}', '{"arms": ["a"], "seeds": [-1]}', "{"]
+    )
+    def test_a_damaged_plan_is_an_input_error(
+        self, comparison: Path, tmp_path: Path, plan: str
+    ) -> None:
+        shutil.copytree(comparison, tmp_path / "c")
+        (tmp_path / "c" / "comparison.json").write_text(plan)
+        with pytest.raises(InputError, match=r"comparison\.json"):
+            read_material([tmp_path / "c"])
+
+    def test_a_plan_of_too_many_runs_is_refused(self, comparison: Path, tmp_path: Path) -> None:
+        shutil.copytree(comparison, tmp_path / "c")
+        plan = {"arms": [f"a{i}" for i in range(200)], "seeds": list(range(200))}
+        (tmp_path / "c" / "comparison.json").write_text(json.dumps(plan))
+        with pytest.raises(InputError, match="more than 10,000 runs"):
+            read_material([tmp_path / "c"])
 
     def test_a_table_whose_runs_were_deleted_is_whole(
         self, comparison: Path, tmp_path: Path

@@ -17,7 +17,7 @@ from tinyohem.config import RunConfig, validate_config
 from tinyohem.data.prepare import prepare_data
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.breakdown import break_down, scored_labels
-from tinyohem.evaluation.comparison import Arm, Comparison
+from tinyohem.evaluation.comparison import PLAN_FILE, Arm, Comparison
 from tinyohem.evaluation.milestones import ValidationRow, time_to_milestones
 from tinyohem.evaluation.perplexity import story_token_losses
 from tinyohem.evaluation.table import RunResult
@@ -58,6 +58,8 @@ def _run_comparison(
     comparison: Comparison, out: Path, workers: int, progress: Progress
 ) -> list[dict[str, Any]]:
     tokens = _prepare(comparison, progress)
+    names = [arm.name for arm in comparison.arms]
+    write_json(out / PLAN_FILE, {"arms": names, "seeds": list(comparison.seeds)})
     progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
     if comparison.budget == "equal-tokens":
         jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, tokens)

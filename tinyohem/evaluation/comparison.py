@@ -17,6 +17,8 @@ from tinyohem.recipe import (
     recipe_names,
 )
 
+PLAN_FILE = "comparison.json"  # arms and seeds that the last command set out with
+
 Budget = Literal["equal-tokens", "equal-seconds", "equal-seconds-free-selection"]
 
 

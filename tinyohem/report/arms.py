@@ -9,6 +9,7 @@ _ARM_FOLDER = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
 _RUNS_NAMED = 12  # in a sentence
 
 ArmFolders = dict[str, dict[int, Path]]  # of each arm, by seed
+Planned = tuple[list[str], list[int]] | None  # arms and seeds
 
 
 def arm_folders(folder: Path, order: Sequence[str]) -> ArmFolders:
@@ -21,12 +22,13 @@ def arm_folders(folder: Path, order: Sequence[str]) -> ArmFolders:
 
 
 def what_is_missing(
-    label: str, arms: ArmFolders, results: Sequence[Mapping[str, Any]]
+    label: str, planned: Planned, arms: ArmFolders, results: Sequence[Mapping[str, Any]]
 ) -> str | None:
     """Say how many runs of a comparison are finished and which are not; None where all are.
 
-    Which arms wait for their turn is written nowhere: those that have begun are known, and every
-    arm has the seeds of the others.
+    Args:
+        planned: arms and seeds of the last command; None where an earlier version left no plan.
+            Then arms that have not begun are unknown, and every arm has the seeds of the others.
     """
     tabled = {(result["arm"], result["seed"]) for result in results}
     done = tabled | {
@@ -35,20 +37,24 @@ def what_is_missing(
         for seed, path in seeds.items()
         if (path / "eval.json").exists()
     }
-    seeds = sorted({seed for _, seed in done} | {seed for begun in arms.values() for seed in begun})
-    names = list(dict.fromkeys([*arms, *(arm for arm, _ in tabled)]))
-    runs = [(arm, seed) for arm in names for seed in seeds]
+    begun = {(arm, seed) for arm, seeds in arms.items() for seed in seeds} | done
+    names, seeds = planned or (
+        list(dict.fromkeys([*arms, *(arm for arm, _ in tabled)])),
+        sorted({seed for _, seed in begun}),
+    )
+    runs = list(dict.fromkeys([*((arm, seed) for arm in names for seed in seeds), *sorted(begun)]))
     missing = [f"{arm}-seed{seed}" for arm, seed in runs if (arm, seed) not in done]
     if missing:
         more = len(missing) - _RUNS_NAMED
         named = ", ".join(missing[:_RUNS_NAMED]) + (f" and {more} more" if more > 0 else "")
+        unknown = "" if planned else "; arms that have not begun are not counted"
         return (
             f"The comparison {label} is not finished: {len(done)} of {len(runs)} runs are. "
-            f"Missing: {named}; arms that have not begun are not counted."
+            f"Missing: {named}{unknown}."
         )
     if done - tabled:
         return (
-            f"All {len(runs)} runs of {label} that have begun are finished, but its table does not "
-            "hold them yet: the same compare command makes it."
+            f"All {len(runs)} runs of {label} are finished, but its table does not hold them yet: "
+            "the same compare command makes it."
         )
     return None

@@ -56,6 +56,13 @@ class RunFolderRecord(Record):
     environment: EnvironmentRecord | None = None
 
 
+class PlanRecord(Record):
+    """What `compare` sets out to do."""
+
+    arms: list[str] = Field(max_length=1_000)
+    seeds: list[Count] = Field(max_length=1_000)
+
+
 class EvaluationRecord(Record):
     """What the report reads of an `eval.json`."""
 

@@ -11,10 +11,16 @@ from numpy.typing import NDArray
 
 from tinyohem.artifacts import read_jsonl
 from tinyohem.errors import InputError
+from tinyohem.evaluation.comparison import PLAN_FILE
 from tinyohem.evaluation.table import Row, RunResult, summarise
 from tinyohem.record import Record, check_record, read_record
-from tinyohem.report.arms import ArmFolders, arm_folders, what_is_missing
-from tinyohem.report.records import EvaluationRecord, MetricsRow, RunFolderRecord
+from tinyohem.report.arms import ArmFolders, Planned, arm_folders, what_is_missing
+from tinyohem.report.records import (
+    EvaluationRecord,
+    MetricsRow,
+    PlanRecord,
+    RunFolderRecord,
+)
 
 FloatArray = NDArray[np.float64]
 _RESULTS = "runs.parquet"
@@ -119,10 +125,11 @@ def read_material(folders: Sequence[Path]) -> Material:
             groups.append(RunGroup(label, (_read_run(folder, label),)))
             continue
         prefix = f"{label}/" if len(folders) > 1 else ""
-        results = _read_results(folder)
-        arms = arm_folders(folder, list(dict.fromkeys(r["arm"] for r in results)))
+        planned, results = _read_plan(folder), _read_results(folder)
+        order = [*(planned[0] if planned else ()), *(r["arm"] for r in results)]
+        arms = arm_folders(folder, list(dict.fromkeys(order)))
         own = _read_arms(folder, prefix, arms)
-        if missing := what_is_missing(label, arms, results):
+        if missing := what_is_missing(label, planned, arms, results):
             warnings.append(missing)
         if results:
             try:
@@ -206,6 +213,17 @@ def _read(path: Path, record: type[Record] = Record) -> dict[str, Any]:
         return read_record(path, record)
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None
+
+
+def _read_plan(folder: Path) -> Planned:
+    """Return the arms and seeds that `compare` set out with; None from before it said."""
+    path = folder / PLAN_FILE
+    if not path.exists():
+        return None
+    plan = _read(path, PlanRecord)
+    if len(plan["arms"]) * len(plan["seeds"]) > _MAX_RUNS:
+        raise InputError(f"{path} is damaged: more than {_MAX_RUNS:,} runs", "delete that file")
+    return plan["arms"], plan["seeds"]
 
 
 def _read_results(folder: Path) -> list[dict[str, Any]]:
