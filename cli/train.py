@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tinyohem.errors import InputError
 from tinyohem_cli import options
 
 _MINING = "Hard-token mining"
@@ -14,6 +15,14 @@ _CURRICULUM = "Curriculum"
 BIAS_WARNING = (
     "top-k is still on when training ends; at ratio 0.5 that raised perplexity on all tokens from "
     "12.2 to 17.9 (anneal) and 20.8 (constant), against 12.2 with recover"
+)
+IDLE_WARNING = (
+    "every step keeps all tokens (ohem.ratio = 1), so ohem.{} changes nothing; --ohem-ratio 0.5 "
+    "turns mining on"
+)
+UNREAD_WARNING = (
+    "nothing reads the pool of ohem.reference: below ratio 1 --ohem-score excess_loss does, and "
+    "--ohem-select mixed with a share of it; ohem.hard_windows always"
 )
 
 
@@ -277,12 +286,18 @@ def train(
         "curriculum.fraction": curriculum_fraction,
         "tracking.wandb": wandb,
     }
+    if tokens is not None and steps is not None:
+        raise InputError("--tokens and --steps are two budgets", "give one of them")
     config = load_config(recipe, options.given(overrides), assignments or ())
     run_dir = out or default_run_dir(config, recipe)
     ranks = join_ranks()
     progress = ConsoleProgress() if ranks.leads else SILENT
     if config.ohem.biases_the_end:
         progress.warn(BIAS_WARNING)
+    if idle := config.ohem.idle_keys:
+        progress.warn(IDLE_WARNING.format(", ".join(idle)))
+    if config.ohem.reference != "ema" and config.ohem.pool is None:
+        progress.warn(UNREAD_WARNING)
     if dry_run:
         if ranks.leads:
             print_outline(outline(config, progress), as_json)

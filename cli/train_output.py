@@ -57,7 +57,8 @@ def print_outline(outline: "DryRun", as_json: bool) -> None:
         f"{outline.num_tokens:,} tokens, {outline.epochs:.2f} epochs"
     )
     if min(outline.keep_ratios) < 1:
-        keep = Table("training", "tokens kept", "")
+        kept = "tokens kept, at least" if outline.keep_at_least else "tokens kept"
+        keep = Table("training", kept, "")
         for tenth, ratio in enumerate(outline.keep_ratios):
             keep.add_row(f"{tenth * 10} %", f"{ratio:.0%}", "█" * round(40 * ratio))
         out.print(keep)

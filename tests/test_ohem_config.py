@@ -45,6 +45,24 @@ LIMITS = "select threshold goes with loss_threshold, prob_threshold or queue_ste
 
 
 @pytest.mark.parametrize(
+    ("given", "idle"),
+    [
+        ({}, []),
+        ({"weight": "focal"}, []),
+        ({"ratio": 0.5, "select": "band", "score": "entropy"}, []),
+        ({"schedule": "anneal-quarter"}, []),
+        ({"schedule": "0:1,0.5:0.5,1:1", "select": "random"}, []),
+        ({"select": "band", "score": "entropy"}, ["select", "score"]),
+        ({"schedule": "anneal", "backward": "pruned"}, ["schedule", "backward"]),
+    ],
+)
+def test_ways_of_mining_are_idle_where_every_token_is_kept(
+    given: dict[str, Any], idle: list[str]
+) -> None:
+    assert ohem(**given).idle_keys == idle
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"select": "threshold"}, LIMITS),
@@ -67,7 +85,7 @@ LIMITS = "select threshold goes with loss_threshold, prob_threshold or queue_ste
             {"schedule": "adaptive", "ratio": 0.5, "score": "loss"},
             "schedule adaptive needs select = importance and score = gradnorm",
         ),
-        ({"schedule": "adaptive"}, "schedule adaptive needs ratio < 1, the least share"),
+        ({"schedule": "adaptive"}, "schedule adaptive needs ratio < 1 (--ohem-ratio), the least"),
         (
             {"nms_key": "bigram", "select": "random"},
             "nms_key needs select = topk, threshold or band",

@@ -49,7 +49,9 @@ class ModelConfig(Section):
             return tree
         given = [key for key, value in tree.items() if key != "init_from" and value is not None]
         if given:
-            raise ValueError(f"init_from brings its own shape: leave out {', '.join(given)}")
+            raise ValueError(
+                f"init_from brings its own shape: leave out {', '.join(given)} (--model)"
+            )
         return {"preset": None, **tree}
 
     @model_validator(mode="after")
@@ -207,7 +209,9 @@ class RunConfig(Section):
             return tree
         tokenizer = tree.get("tokenizer", {})
         if tokenizer.get("name") not in (None, init_from):
-            raise ValueError("model.init_from brings its own tokenizer: leave out tokenizer.name")
+            raise ValueError(
+                "model.init_from brings its own tokenizer: leave out tokenizer.name (--tokenizer)"
+            )
         tuned = {section: {**own, **tree.get(section, {})} for section, own in FINE_TUNING.items()}
         return {**tree, **tuned, "tokenizer": {**tokenizer, "name": init_from}}
 
@@ -273,12 +277,11 @@ def validate_config(tree: Any) -> RunConfig:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"] if part != "function-after")
         rule = first["msg"].removeprefix("Value error, ")
-        raise InputError(
-            f"{field} = {repr(first['input'])[:200]}: {rule}"
-            if not isinstance(first["input"], dict)
-            else f"[{field}]: {rule}",
-            _advice(first["loc"]),
-        ) from None
+        if isinstance(first["input"], dict):  # a rule about several keys, or several sections
+            where = f"[{field}]: " if field else ""
+        else:
+            where = f"{field} = {repr(first['input'])[:200]}: "
+        raise InputError(where + rule, _advice(first["loc"])) from None
     if config.optim.lr is not None:
         return config
     lr = suitable_lr(model_shape(config.model).hidden_size)
@@ -295,7 +298,7 @@ def _advice(field: tuple[int | str, ...]) -> str:
         if known.description:
             return known.description
         keys = getattr(known.annotation, "model_fields", {})
-    return "`tinyohem train --help` lists every option with its unit and default"
+    return f"{_SHOW}; --set section.key=value sets one"
 
 
 def reject_unknown_keys(tree: Mapping[str, Any]) -> None:

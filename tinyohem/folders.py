@@ -40,6 +40,13 @@ def resolve_model_folder(path: Path) -> Path:
     return path / "model" if (path / "model" / "config.json").exists() else path
 
 
+def run_of(path: Path) -> Path:
+    """Return the run folder of a checkpoint, also by the name of its pointer; else the path."""
+    path = follow(path)
+    of_a_run = path.parent.name == "checkpoints" and STEP_NAME.fullmatch(path.name)
+    return path.parents[1] if of_a_run else path
+
+
 def pointed_at(pointer: Path) -> Path | None:
     """Return the checkpoint that `latest` or `best` names; None where that is lost or damaged.
 

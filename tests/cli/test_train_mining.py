@@ -111,7 +111,7 @@ def test_a_score_that_breaks_ends_the_run_at_its_step(
     mining = ("--ohem-score", "excess_loss", "--ohem-select", select)
     result = tinyohem("train", *flags, *mining, "--out", tmp_path / "run")
     assert result.code == 1
-    assert "not finite at step 2;" in result.err.splitlines()[-2]
+    assert "not finite at step 3;" in result.err.splitlines()[-2]
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -150,3 +150,37 @@ def test_what_does_not_fit_together_is_one_line(
     assert error.startswith(f"error: [ohem]: {message}")
     assert hint.startswith("hint: ")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_way_of_mining_without_a_ratio_is_warned_of(
+    corpus: Path, tmp_path: Path, tinyohem: tiny.Command
+) -> None:
+    command = ("train", *tiny.flags(corpus, training__steps=1), "--out", tmp_path / "run")
+    warned = tinyohem(*command, "--ohem-select", "band", "--ohem-schedule", "anneal", "--dry-run")
+    assert warned.code == 0
+    told = "every step keeps all tokens (ohem.ratio = 1), so ohem.select, schedule changes nothing"
+    assert told in " ".join(warned.err.split())
+    silent = tinyohem(*command, "--ohem-select", "band", "--ohem-ratio", "0.5", "--dry-run")
+    assert "changes nothing" not in silent.err
+    assert "nothing reads the pool" not in silent.err
+    unread = tinyohem(*command, "--ohem-reference", "pool", "--ohem-ratio", "0.5", "--dry-run")
+    assert "nothing reads the pool" in " ".join(unread.err.split())
+
+
+def test_two_budgets_are_refused(tmp_path: Path, tinyohem: tiny.Command) -> None:
+    result = tinyohem("train", "--tokens", "10k", "--steps", "5", "--out", tmp_path / "run")
+    assert result.code == 2
+    assert result.err.splitlines() == [
+        "error: --tokens and --steps are two budgets",
+        "hint: give one of them",
+    ]
+
+
+def test_a_dry_run_says_where_the_ratio_is_a_floor(
+    corpus: Path, tmp_path: Path, tinyohem: tiny.Command
+) -> None:
+    command = ("train", *tiny.flags(corpus, training__steps=1), "--dry-run", "--ohem-ratio", "0.2")
+    limit = ("--ohem-select", "threshold", "--set", "ohem.loss_threshold=2")
+    for flags in (("--ohem-schedule", "adaptive"), limit):
+        assert "tokens kept, at least" in tinyohem(*command, *flags).out
+    assert "tokens kept, at least" not in tinyohem(*command).out

@@ -54,6 +54,17 @@ class TestNames:
         weights = (model.get_input_embeddings().weight for model in (older.model, newer.model))
         assert not torch.equal(*weights)
 
+    def test_a_damaged_checkpoint_is_refused(self, finished_run: Path, tmp_path: Path) -> None:
+        shutil.copytree(finished_run, tmp_path / "run")
+        last = tmp_path / "run" / "checkpoints" / "step_000020"
+        weights = last / "model" / "model.safetensors"
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+        for name in (last, last.parent / "latest"):
+            with pytest.raises(InputError, match=r"safetensors was cut short or changed"):
+                load_source(str(name), "cpu")
+
     def test_an_unfinished_run_says_how_to_go_on(self, corpus: Path, tmp_path: Path) -> None:
         run_dir = tmp_path / "run"
         train(tiny.config(corpus, training__stop_at_step=3), run_dir)
@@ -111,10 +122,15 @@ class TestEvaluate:
         assert short.nats != whole.nats
 
     def test_without_a_data_set_only_a_run_knows_one(self, finished_run: Path) -> None:
-        for name in (finished_run / "model", finished_run / "checkpoints" / "latest"):
-            with pytest.raises(InputError, match="no data set to score on") as caught:
-                tiny.evaluate(name)
-            assert "--dataset" in str(caught.value.hint)
+        with pytest.raises(InputError, match="no data set to score on") as caught:
+            tiny.evaluate(finished_run / "model")
+        assert "--dataset" in str(caught.value.hint)
+
+    def test_a_checkpoint_knows_what_its_run_does(self, finished_run: Path) -> None:
+        whole = tiny.evaluate(finished_run)
+        checkpoints = finished_run / "checkpoints"
+        for name in (checkpoints / "latest", checkpoints / "step_000020"):
+            assert tiny.evaluate(name) == whole
 
 
 class TestGenerate:

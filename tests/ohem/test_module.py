@@ -334,3 +334,10 @@ def test_logits_are_left_as_they_were() -> None:
     OhemLoss()(logits, labels, keep_ratio=0.5)
     token_losses(logits, None, labels)
     assert torch.equal(logits.detach(), before)
+
+
+def test_mixed_begins_with_its_own_shares() -> None:
+    mix = "0:topk=1;1:random=1"
+    ohem = OhemLoss(select="mixed", mix=mix)
+    found = call(ohem, as_logits, built := model(), 0.5)
+    assert_same(found, call(OhemLoss(select="topk"), as_logits, built, 0.5), built)

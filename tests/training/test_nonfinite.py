@@ -68,7 +68,7 @@ class TestSkip:
         assert perplexity is not None
         assert (run.state.skipped_steps, run.state.skipped_in_a_row) == (1, 0)
         assert run.state.tokens_seen == 11 * 128
-        assert listener.warnings == ["step 8 is skipped: its loss or gradient is not finite"]
+        assert listener.warnings == ["step 9 is skipped: its loss or gradient is not finite"]
 
     def test_the_count_is_logged_and_the_means_are_of_the_others(
         self, corpus: Path, tmp_path: Path, poison: Poison
@@ -111,7 +111,7 @@ class TestSkip:
         assert run.state.skipped_steps == MOST_SKIPPED - 1
         poison(range(3, 3 + MOST_SKIPPED))
         for _ in range(2):  # a resumption from step 10 in their middle comes to the same
-            with pytest.raises(RunError, match=r"10 steps in a row were skipped: .* at step 12;"):
+            with pytest.raises(RunError, match=r"10 steps in a row were skipped: .* at step 13;"):
                 train(config, tmp_path / "too many", resume="auto")
             assert tiny.steps_kept(tmp_path / "too many") == [5, 10]
 
@@ -120,7 +120,7 @@ class TestSkip:
     ) -> None:
         poison([8])
         run_dir = tmp_path / "stopped"
-        with pytest.raises(RunError, match="not finite at step 8;") as caught:
+        with pytest.raises(RunError, match="not finite at step 9;") as caught:
             train(tiny.config(corpus), run_dir)
         assert str(caught.value.hint).endswith("--on-nonfinite skip leaves such steps out")
         skipping = tiny.config(corpus, training__on_nonfinite="skip")

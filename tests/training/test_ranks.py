@@ -210,7 +210,7 @@ def test_a_signal_to_one_rank_stops_both_and_one_process_goes_on(
 def test_a_gradient_that_breaks_on_one_rank_ends_both_at_the_same_step(by_two: Path) -> None:
     lead, other = found(by_two, "nan")
     assert lead == other
-    assert "not finite at step 2;" in lead["error"]
+    assert "not finite at step 3;" in lead["error"]
     assert lead["error"].endswith("step_000002")
 
 

@@ -12,10 +12,11 @@ from tinyohem.data.records import checked_text
 from tinyohem.data.tokenizer import foreign_files, load_tokenizer, start_id
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
-from tinyohem.folders import model_folder
+from tinyohem.folders import follow, model_folder, run_of
 from tinyohem.progress import SILENT, Progress
 from tinyohem.record import Record, read_record
 from tinyohem.runtime import pick_device
+from tinyohem.training.checkpoint import require_sound
 from tinyohem.training.model import context_length, load_causal_lm
 
 if TYPE_CHECKING:
@@ -41,10 +42,14 @@ def load_source(name: str, device: str = "auto", dtype: torch.dtype | None = Non
         dtype: of the parameters; default: as they are saved.
 
     Raises:
-        InputError: there is no such model, or it is a run that has not finished.
+        InputError: there is no such model, or it is a run that has not finished, or a checkpoint
+            that is damaged.
     """
     from transformers import GenerationConfig
 
+    path = follow(Path(name))
+    if (path / "state.json").exists():
+        require_sound(path)
     model = load_causal_lm(model_folder(name), dtype).to(pick_device(device)).eval()
     tokenizer = load_tokenizer(name)
     rows = model.get_input_embeddings().weight.shape[0]
@@ -129,12 +134,12 @@ def stories_of(name: str, dataset: str | None, text_field: str, progress: Progre
 
 
 def run_config(name: str) -> RunConfig | None:
-    """Return the config of the run with this name, None where it is no run.
+    """Return the config of the run, or of a checkpoint's run, with this name; None for no run.
 
     Raises:
         InputError: its `config.json` is damaged.
     """
-    path = Path(name) / "config.json"
+    path = run_of(Path(name)) / "config.json"
     try:
         record = read_record(path, Record) if path.exists() else {}
     except ValueError as error:
@@ -147,7 +152,7 @@ def run_config(name: str) -> RunConfig | None:
 
 def trained_on(name: str) -> str | None:
     """Return the hash of the tokens that a run says it was trained on."""
-    record = read_record(Path(name) / "config.json", Record)
+    record = read_record(run_of(Path(name)) / "config.json", Record)
     train = record.get("train")
     return train.get("ids_sha256") if isinstance(train, dict) else None
 

@@ -85,7 +85,9 @@ class OhemConfig(Section):
         if self.adaptive and (self.select, self.score) != ("importance", "gradnorm"):
             raise ValueError("schedule adaptive needs select = importance and score = gradnorm")
         if self.adaptive and self.ratio == 1:
-            raise ValueError("schedule adaptive needs ratio < 1, the least share that a step keeps")
+            raise ValueError(
+                "schedule adaptive needs ratio < 1 (--ohem-ratio), the least that a step keeps"
+            )
         fixed_limit = self.loss_threshold or self.prob_threshold
         if (self.select == "threshold") != bool(fixed_limit or self.queue_steps):
             raise ValueError(
@@ -104,7 +106,7 @@ class OhemConfig(Section):
             "pool_max_age": self.pool_max_age,
         }
         for key in (key for key, given in needs_pool.items() if given and self.reference == "ema"):
-            raise ValueError(f"{key} needs reference = the folder of a pool")
+            raise ValueError(f"{key} needs reference = the folder of a pool (--ohem-reference)")
         return self
 
     def keep_schedule(self) -> KeepSchedule:
@@ -116,6 +118,14 @@ class OhemConfig(Section):
     def adaptive(self) -> bool:
         """Whether each step chooses its own ratio."""
         return self.schedule == "adaptive"
+
+    @property
+    def idle_keys(self) -> list[str]:
+        """Return the keys that ask for a way of mining where no step keeps less than all tokens."""
+        if self.keep_schedule().lowest < 1:
+            return []
+        defaults, mined = OhemConfig(), ("select", "score", "schedule", "backward", "nms_key")
+        return [key for key in mined if getattr(self, key) != getattr(defaults, key)]
 
     @property
     def loss_gamma(self) -> float:

@@ -218,10 +218,19 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
         return newest
     if not (path / "state.json").exists():
         return None
+    require_sound(path)
+    return path
+
+
+def require_sound(path: Path) -> None:
+    """Check every file of a checkpoint.
+
+    Raises:
+        InputError: one is gone, cut short or changed.
+    """
     fault = _fault(path)
     if fault is not None:
         raise InputError(f"checkpoint {path} is damaged ({fault})", "choose another one")
-    return path
 
 
 def tokens_seen(path: Path) -> int | None:

@@ -25,6 +25,7 @@ class DryRun:
     num_tokens: int
     epochs: float
     keep_ratios: list[float]  # at 0, 1/10, ... 1 of training
+    keep_at_least: bool  # whether each step decides how many more it keeps
     curriculum: str | None  # what its plan does, in a line
     plan_hash: str | None  # None without a curriculum
     first_windows: list[str]  # text
@@ -54,6 +55,7 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
         num_tokens=num_steps * training.tokens_per_step,
         epochs=num_steps * training.tokens_per_step / data.train.num_tokens,
         keep_ratios=[schedule.keep_ratio(tenth / 10) for tenth in range(11)],
+        keep_at_least=config.ohem.adaptive or config.ohem.select == "threshold",
         curriculum=curriculum.describe(num_steps) if curriculum else None,
         plan_hash=curriculum.hash if curriculum else None,
         first_windows=_texts(data, plan, 0, shown, training.seq_len),

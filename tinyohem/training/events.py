@@ -110,7 +110,7 @@ def skip(run: Run, remembered: dict[str, Tensor], meter: Meter, progress: Progre
     run.state.skipped_in_a_row += 1
     if run.state.skipped_in_a_row == MOST_SKIPPED:
         raise _broken(run, run.state.step, f"{MOST_SKIPPED} steps in a row were skipped: ")
-    progress.warn(f"step {run.state.step} is skipped: its loss or gradient is not finite")
+    progress.warn(f"step {run.state.step + 1} is skipped: its loss or gradient is not finite")
 
 
 def require_finite(run: Run, meter: Meter) -> None:
@@ -131,8 +131,8 @@ def _broken(run: Run, step: int, told: str = "") -> RunError:
     latest = latest_checkpoint(run.run_dir)
     skipping = config.on_nonfinite == "skip"
     return RunError(
-        f"{told}the loss or its gradient is not finite at step {step}; its batch holds the stories "
-        f"of rows {', '.join(map(str, rows))}; the last good checkpoint is {latest or 'none'}",
+        f"{told}the loss or its gradient is not finite at step {step + 1}; its batch holds the "
+        f"stories of rows {', '.join(map(str, rows))}; the last checkpoint is {latest or 'none'}",
         "lower optim.lr, or look at those stories"
         + ("" if skipping else "; --on-nonfinite skip leaves such steps out"),
     )
