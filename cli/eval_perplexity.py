@@ -63,7 +63,7 @@ def eval_perplexity(
 ) -> None:
     """Score every token of every story once, with its own story as the only context.
 
-    Without --dataset a run is scored on the validation stories it was trained beside.
+    Without --dataset a run, or its checkpoint, is scored on the stories it was validated on.
     """
     from tinyohem.artifacts import write_json
     from tinyohem.errors import InputError
@@ -94,7 +94,7 @@ def eval_perplexity(
         **asked,
     )
     own_validation = dataset is None and seq_len is None and stride is None
-    if own_validation and (Path(model) / "model").is_dir():
+    if own_validation and (Path(model) / "checkpoints").is_dir():  # a run, not a checkpoint
         write_json(Path(model) / "eval.json", found.perplexity.to_json())
     if as_json:
         print_json(found.to_json())

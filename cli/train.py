@@ -16,10 +16,7 @@ BIAS_WARNING = (
     "top-k is still on when training ends; at ratio 0.5 that raised perplexity on all tokens from "
     "12.2 to 17.9 (anneal) and 20.8 (constant), against 12.2 with recover"
 )
-IDLE_WARNING = (
-    "every step keeps all tokens (ohem.ratio = 1), so ohem.{} changes nothing; --ohem-ratio 0.5 "
-    "turns mining on"
-)
+IDLE_WARNING = "every step keeps all tokens, so nothing comes of {}"
 UNREAD_WARNING = (
     "nothing reads the pool of ohem.reference: below ratio 1 --ohem-score excess_loss does, and "
     "--ohem-select mixed with a share of it; ohem.hard_windows always"
@@ -286,16 +283,17 @@ def train(
         "curriculum.fraction": curriculum_fraction,
         "tracking.wandb": wandb,
     }
-    if tokens is not None and steps is not None:
-        raise InputError("--tokens and --steps are two budgets", "give one of them")
     config = load_config(recipe, options.given(overrides), assignments or ())
+    if tokens is not None and config.training.steps is not None:
+        raise InputError("--tokens and training.steps are two budgets", "give one of them")
     run_dir = out or default_run_dir(config, recipe)
     ranks = join_ranks()
     progress = ConsoleProgress() if ranks.leads else SILENT
     if config.ohem.biases_the_end:
         progress.warn(BIAS_WARNING)
     if idle := config.ohem.idle_keys:
-        progress.warn(IDLE_WARNING.format(", ".join(idle)))
+        hint = "; --ohem-ratio 0.5 turns mining on" if config.ohem.ratio == 1 else ""
+        progress.warn(IDLE_WARNING.format(", ".join(f"ohem.{key}" for key in idle)) + hint)
     if config.ohem.reference != "ema" and config.ohem.pool is None:
         progress.warn(UNREAD_WARNING)
     if dry_run:

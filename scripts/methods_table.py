@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyohem.evaluation.statistics import mean_sd
-from tinyohem.evaluation.table import CELLS, NUM_LOSS_CELLS, Row, cells, summarise
+from tinyohem.evaluation.table import CELLS, Row, cells, summarise
 
-SHOWN = ("perplexity", "kept", "hardest tenth", "easiest half", "Gini")
+SHOWN = ("bits per byte", "difference", "95 % interval", "p", "perplexity", "kept")
+SHOWN += ("hardest tenth", "easiest half", "Gini")
 
 
 def main(folder: Path) -> None:
@@ -30,7 +31,7 @@ def main(folder: Path) -> None:
         [f"{unit}_to_{name}" for unit in ("steps", "seconds") for name in ("baseline", "halfway")]
     )
     results.sort(key=lambda result: (order.index(result["arm"]), result["seed"]))
-    names = ["arm", "seeds", *CELLS[1:NUM_LOSS_CELLS], *SHOWN, "best temperature"]
+    names = ["arm", "seeds", *SHOWN, "best temperature"]
     print(f"| {' | '.join(names)} |\n| {' | '.join(['---'] * len(names))} |")
     for row in summarise([milestones | result for result in results]):
         print(f"| {' | '.join(line(row, temperatures(folder, row.arm)))} |")
@@ -40,8 +41,7 @@ def line(row: Row, found: list[float]) -> list[str]:
     """Lay out an arm."""
     told = dict(zip(CELLS, cells(row), strict=True))
     temperature = f"{mean_sd(found)[0]:.3f}" if found else ""
-    shown = [told[name] for name in (*CELLS[1:NUM_LOSS_CELLS], *SHOWN)]
-    return [row.arm, str(row.seeds), *shown, temperature]
+    return [row.arm, str(row.seeds), *(told[name] for name in SHOWN), temperature]
 
 
 def temperatures(folder: Path, arm: str) -> list[float]:

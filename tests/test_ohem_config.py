@@ -52,8 +52,11 @@ LIMITS = "select threshold goes with loss_threshold, prob_threshold or queue_ste
         ({"ratio": 0.5, "select": "band", "score": "entropy"}, []),
         ({"schedule": "anneal-quarter"}, []),
         ({"schedule": "0:1,0.5:0.5,1:1", "select": "random"}, []),
+        ({"select": "importance", "weight": "class_balanced"}, []),
+        ({"select": "importance"}, ["select"]),
+        ({"ratio": 0.5, "schedule": "0:1,1:1"}, ["schedule"]),
         ({"select": "band", "score": "entropy"}, ["select", "score"]),
-        ({"schedule": "anneal", "backward": "pruned"}, ["schedule", "backward"]),
+        ({"schedule": "anneal", "backward": "pruned"}, ["backward", "schedule"]),
     ],
 )
 def test_ways_of_mining_are_idle_where_every_token_is_kept(

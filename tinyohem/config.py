@@ -47,11 +47,11 @@ class ModelConfig(Section):
     def _a_trained_model_has_its_shape(cls, tree: Any) -> Any:
         if not isinstance(tree, Mapping) or tree.get("init_from") is None:
             return tree
-        given = [key for key, value in tree.items() if key != "init_from" and value is not None]
+        flags = {"preset": "preset (--model)"}
+        set_too = [key for key, value in tree.items() if key != "init_from" and value is not None]
+        given = [flags.get(key, key) for key in set_too]
         if given:
-            raise ValueError(
-                f"init_from brings its own shape: leave out {', '.join(given)} (--model)"
-            )
+            raise ValueError(f"init_from brings its own shape: leave out {', '.join(given)}")
         return {"preset": None, **tree}
 
     @model_validator(mode="after")

@@ -42,7 +42,7 @@ def resolve_model_folder(path: Path) -> Path:
 
 def run_of(path: Path) -> Path:
     """Return the run folder of a checkpoint, also by the name of its pointer; else the path."""
-    path = follow(path)
+    path = follow(path).absolute()
     of_a_run = path.parent.name == "checkpoints" and STEP_NAME.fullmatch(path.name)
     return path.parents[1] if of_a_run else path
 

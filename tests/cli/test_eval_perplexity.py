@@ -40,6 +40,17 @@ def test_the_record_of_the_run_keeps_its_keys(
     assert set(json.loads((run_dir / "eval.json").read_text())) == PLAIN
 
 
+def test_a_checkpoint_is_scored_and_stays_as_it_is(
+    tinyohem: tiny.Command, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tiny.snapshot(finished_run)
+    whole = tinyohem("eval-perplexity", finished_run, "--json").out
+    assert tinyohem("eval-perplexity", finished_run / "checkpoints/latest", "--json").out == whole
+    monkeypatch.chdir(finished_run / "checkpoints")
+    assert tinyohem("eval-perplexity", "step_000020", "--json").out == whole
+    assert tiny.snapshot(finished_run) == before
+
+
 def test_tables(tinyohem: tiny.Command, finished_run: Path) -> None:
     result = tinyohem("eval-perplexity", finished_run, *BY_ALL, "--calibration", "--stride=16")
     assert result.code == 0

@@ -158,22 +158,23 @@ def test_a_way_of_mining_without_a_ratio_is_warned_of(
     command = ("train", *tiny.flags(corpus, training__steps=1), "--out", tmp_path / "run")
     warned = tinyohem(*command, "--ohem-select", "band", "--ohem-schedule", "anneal", "--dry-run")
     assert warned.code == 0
-    told = "every step keeps all tokens (ohem.ratio = 1), so ohem.select, schedule changes nothing"
+    told = "every step keeps all tokens, so nothing comes of ohem.select, ohem.schedule; --ohem-r"
     assert told in " ".join(warned.err.split())
     silent = tinyohem(*command, "--ohem-select", "band", "--ohem-ratio", "0.5", "--dry-run")
-    assert "changes nothing" not in silent.err
+    assert "nothing comes of" not in silent.err
     assert "nothing reads the pool" not in silent.err
     unread = tinyohem(*command, "--ohem-reference", "pool", "--ohem-ratio", "0.5", "--dry-run")
     assert "nothing reads the pool" in " ".join(unread.err.split())
 
 
 def test_two_budgets_are_refused(tmp_path: Path, tinyohem: tiny.Command) -> None:
-    result = tinyohem("train", "--tokens", "10k", "--steps", "5", "--out", tmp_path / "run")
-    assert result.code == 2
-    assert result.err.splitlines() == [
-        "error: --tokens and --steps are two budgets",
-        "hint: give one of them",
-    ]
+    for steps in (("--steps", "5"), ("--set", "training.steps=5")):
+        result = tinyohem("train", "--tokens", "10k", *steps, "--out", tmp_path / "run")
+        assert result.code == 2
+        assert result.err.splitlines() == [
+            "error: --tokens and training.steps are two budgets",
+            "hint: give one of them",
+        ]
 
 
 def test_a_dry_run_says_where_the_ratio_is_a_floor(
@@ -183,4 +184,6 @@ def test_a_dry_run_says_where_the_ratio_is_a_floor(
     limit = ("--ohem-select", "threshold", "--set", "ohem.loss_threshold=2")
     for flags in (("--ohem-schedule", "adaptive"), limit):
         assert "tokens kept, at least" in tinyohem(*command, *flags).out
-    assert "tokens kept, at least" not in tinyohem(*command).out
+    queue = ("--ohem-select", "threshold", "--set", "ohem.queue_steps=2")  # which aims at the ratio
+    for more in ((), queue, (*limit, "--set", "ohem.nms_key=bigram")):
+        assert "tokens kept, at least" not in tinyohem(*command, *more).out

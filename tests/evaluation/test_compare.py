@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,10 +200,14 @@ def test_a_killed_comparison_ends_in_the_same_table(
 def test_a_result_of_another_config_is_refused(
     corpus: Path, finished: tuple[Path, list[Any]]
 ) -> None:
-    other = comparison(corpus)
+    before = tiny.snapshot(finished[0])
+    other = comparison(corpus, seeds=1)
     assign(other.common, "optim.lr", 1e-4)
-    with pytest.raises(InputError, match="another config"):
-        run_comparison(other, finished[0], workers=1)
+    budgets: tuple[Budget, ...] = ("equal-tokens", "equal-seconds")
+    for budget in budgets:
+        with pytest.raises(InputError, match="another config"):
+            run_comparison(replace(other, budget=budget), finished[0], workers=1)
+    assert tiny.snapshot(finished[0]) == before
 
 
 def test_a_key_that_a_result_does_not_know_counts_as_its_default(

@@ -336,8 +336,8 @@ def test_logits_are_left_as_they_were() -> None:
     assert torch.equal(logits.detach(), before)
 
 
-def test_mixed_begins_with_its_own_shares() -> None:
-    mix = "0:topk=1;1:random=1"
-    ohem = OhemLoss(select="mixed", mix=mix)
-    found = call(ohem, as_logits, built := model(), 0.5)
+def test_mixed_has_its_own_shares_where_they_never_change() -> None:
+    found = call(OhemLoss(select="mixed", mix="topk=1"), as_logits, built := model(), 0.5)
     assert_same(found, call(OhemLoss(select="topk"), as_logits, built, 0.5), built)
+    with pytest.raises(ValueError, match="needs the shares"):
+        call(OhemLoss(select="mixed", mix="0:random=1;1:topk=1"), as_logits, built, 0.5)

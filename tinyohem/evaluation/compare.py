@@ -58,8 +58,7 @@ def _run_comparison(
     comparison: Comparison, out: Path, workers: int, progress: Progress
 ) -> list[dict[str, Any]]:
     tokens = _prepare(comparison, progress)
-    names = [arm.name for arm in comparison.arms]
-    write_json(out / PLAN_FILE, {"arms": names, "seeds": list(comparison.seeds)})
+    _write_plan(comparison, out, tokens)
     progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
     if comparison.budget == "equal-tokens":
         jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, tokens)
@@ -69,6 +68,16 @@ def _run_comparison(
     progress.finish()
     _add_milestones(results, comparison.arms[0].name, out)
     return results
+
+
+def _write_plan(comparison: Comparison, out: Path, tokens: str) -> None:
+    """Leave word of what is to be run, unless `out` holds another comparison's runs."""
+    timed = comparison.budget != "equal-tokens"  # then the others' seconds are not known yet
+    arms = comparison.arms[:1] if timed else comparison.arms
+    for job in _jobs(comparison, arms, comparison.seeds, out, tokens):
+        _finished(job)
+    names = [arm.name for arm in comparison.arms]
+    write_json(out / PLAN_FILE, {"arms": names, "seeds": list(comparison.seeds)})
 
 
 def _run_timed(

@@ -47,9 +47,10 @@ def load_source(name: str, device: str = "auto", dtype: torch.dtype | None = Non
     """
     from transformers import GenerationConfig
 
-    path = follow(Path(name))
-    if (path / "state.json").exists():
-        require_sound(path)
+    if (path := Path(name)).exists():
+        name = str(follow(path))  # once: what is checked is what is loaded, wherever it moves
+    if (Path(name) / "state.json").exists():
+        require_sound(Path(name))
     model = load_causal_lm(model_folder(name), dtype).to(pick_device(device)).eval()
     tokenizer = load_tokenizer(name)
     rows = model.get_input_embeddings().weight.shape[0]

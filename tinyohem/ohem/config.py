@@ -13,6 +13,10 @@ Score = Literal["loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "entropy",
 Select = Literal["topk", "threshold", "band", "random", "importance", "stratified", "mixed"]
 
 
+def _usual_score(select: str) -> str:
+    return "gradnorm" if select == "importance" else "loss"
+
+
 class OhemConfig(Section):
     """Which tokens teach, how many of them, and when. Ratio 1.0 is plain cross entropy."""
 
@@ -73,7 +77,7 @@ class OhemConfig(Section):
         unbiased = select in ("importance", "stratified") or tree.get("weight") == "ghm"
         return {
             "select": select,
-            "score": "gradnorm" if select == "importance" else "loss",
+            "score": _usual_score(select),
             "denominator": "all" if unbiased else "kept",
             **tree,
         }
@@ -121,11 +125,19 @@ class OhemConfig(Section):
 
     @property
     def idle_keys(self) -> list[str]:
-        """Return the keys that ask for a way of mining where no step keeps less than all tokens."""
-        if self.keep_schedule().lowest < 1:
+        """Return the keys that ask for a way of mining where every step keeps all tokens."""
+        # At a class-balanced weight the selection still says what the loss is divided by.
+        if self.keep_schedule().lowest < 1 or self.weight == "class_balanced":
             return []
-        defaults, mined = OhemConfig(), ("select", "score", "schedule", "backward", "nms_key")
-        return [key for key in mined if getattr(self, key) != getattr(defaults, key)]
+        usual = {"select": "topk", "score": _usual_score(self.select), "backward": "exact"}
+        usual |= {"schedule": "recover", "nms_key": "none"}
+        return [key for key, value in usual.items() if getattr(self, key) != value]
+
+    @property
+    def keeps_at_least(self) -> bool:
+        """Whether the keep ratio is a floor, above which each step decides for itself."""
+        limit = self.select == "threshold" and not self.queue_steps and self.nms_key == "none"
+        return self.adaptive or limit
 
     @property
     def loss_gamma(self) -> float:

@@ -83,7 +83,7 @@ class OhemLoss(nn.Module):
                 nothing.
             head_VD: (V, D) output embedding.
             keep_ratio: share of the tokens to keep, in (0, 1]; at 1.0 plain cross entropy.
-            shares: of each source of `mixed`; default: those that `mix` begins with.
+            shares: of each source of `mixed`, where `mix` changes them over training.
             reference_BT: another model's losses, nats; for `excess_loss` and the source `pool`.
             input_ids_BT: (B, T); for `nms_key = "bigram"`.
             num_items: tokens that count in the whole optimizer step, where this is one of several
@@ -125,7 +125,7 @@ class OhemLoss(nn.Module):
                 input_ids_BT,
                 labels_BT,
                 keep_ratio,
-                shares=shares or self.config.mix_schedule().shares(0.0),
+                shares=shares or self.config.mix_schedule().constant,
                 pool_BT=reference_BT,
                 generator=generator,
             )

@@ -105,6 +105,12 @@ class MixSchedule:
 
     knots: dict[str, Knots]
 
+    @property
+    def constant(self) -> dict[str, float] | None:
+        """The shares where they are the same throughout, else None."""
+        changes = any(len(knots) > 1 for knots in self.knots.values())
+        return None if changes else self.shares(0.0)
+
     def shares(self, progress: float) -> dict[str, float]:
         """Return every source's share at `progress` in [0, 1]."""
         return {name: _value(knots, progress) for name, knots in self.knots.items()}

@@ -1,6 +1,6 @@
 """What the report relies on in the files that it reads, which may be another version's."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -59,7 +59,7 @@ class RunFolderRecord(Record):
 class PlanRecord(Record):
     """What `compare` sets out to do."""
 
-    arms: list[str] = Field(max_length=1_000)
+    arms: list[Annotated[str, Field(max_length=200)]] = Field(max_length=1_000)
     seeds: list[Count] = Field(max_length=1_000)
 
 

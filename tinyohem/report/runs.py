@@ -220,9 +220,12 @@ def _read_plan(folder: Path) -> Planned:
     path = folder / PLAN_FILE
     if not path.exists():
         return None
-    plan = _read(path, PlanRecord)
-    if len(plan["arms"]) * len(plan["seeds"]) > _MAX_RUNS:
-        raise InputError(f"{path} is damaged: more than {_MAX_RUNS:,} runs", "delete that file")
+    try:
+        plan = read_record(path, PlanRecord)
+        if len(plan["arms"]) * len(plan["seeds"]) > _MAX_RUNS:
+            raise ValueError(f"more than {_MAX_RUNS:,} runs")
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}", "delete that file") from None
     return plan["arms"], plan["seeds"]
 
 

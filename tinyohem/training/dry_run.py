@@ -55,7 +55,7 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
         num_tokens=num_steps * training.tokens_per_step,
         epochs=num_steps * training.tokens_per_step / data.train.num_tokens,
         keep_ratios=[schedule.keep_ratio(tenth / 10) for tenth in range(11)],
-        keep_at_least=config.ohem.adaptive or config.ohem.select == "threshold",
+        keep_at_least=config.ohem.keeps_at_least,
         curriculum=curriculum.describe(num_steps) if curriculum else None,
         plan_hash=curriculum.hash if curriculum else None,
         first_windows=_texts(data, plan, 0, shown, training.seq_len),

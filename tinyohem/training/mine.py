@@ -75,15 +75,14 @@ def mine_run(
     folder = str(checkpoint or name)
     source = load_source(folder, device)
     check_losses(source.model, name)
-    run_dir = checkpoint.parents[1] if checkpoint else Path(name)
-    seq_len = seq_len or trained_seq_len(str(run_dir)) or source.max_seq_len
+    seq_len = seq_len or trained_seq_len(folder) or source.max_seq_len
     if not 2 <= seq_len <= source.max_seq_len:
         raise InputError(
             f"windows of {seq_len:,} tokens do not fit the model's context",
             f"use --seq-len {source.max_seq_len} or less, at least 2",
         )
     tokenizer = TokenizerConfig(name=folder)
-    store = prepare_data(_data_config(run_dir, data), tokenizer, progress).train
+    store = prepare_data(_data_config(folder, data), tokenizer, progress).train
     plan_windows(store, seq_len, seed=0)  # refuses what is shorter than one
     with sole_writer(out, progress=progress):
         return mine_pool(
@@ -96,9 +95,9 @@ def mine_run(
         )
 
 
-def _data_config(run_dir: Path, given: Mapping[str, Any]) -> DataConfig:
-    """Lay what the user gave over a run's own data section."""
-    config = run_config(str(run_dir))
+def _data_config(folder: str, given: Mapping[str, Any]) -> DataConfig:
+    """Lay what the user gave over the data section of the run that a model is of."""
+    config = run_config(folder)
     if config is None and "dataset" not in given:
         raise InputError("no data set to mine", "add --dataset, for example --dataset sample")
     own = config.data if config else DataConfig()
