@@ -284,7 +284,9 @@ def train(
         "tracking.wandb": wandb,
     }
     config = load_config(recipe, options.given(overrides), assignments or ())
-    if tokens is not None and config.training.steps is not None:
+    # --set wins over flags, so what it says of the steps is no contradiction.
+    wins = any(assignment.startswith("training.steps=") for assignment in assignments or ())
+    if tokens is not None and config.training.steps is not None and not wins:
         raise InputError("--tokens and training.steps are two budgets", "give one of them")
     run_dir = out or default_run_dir(config, recipe)
     ranks = join_ranks()

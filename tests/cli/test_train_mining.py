@@ -167,14 +167,18 @@ def test_a_way_of_mining_without_a_ratio_is_warned_of(
     assert "nothing reads the pool" in " ".join(unread.err.split())
 
 
-def test_two_budgets_are_refused(tmp_path: Path, tinyohem: tiny.Command) -> None:
-    for steps in (("--steps", "5"), ("--set", "training.steps=5")):
+def test_two_budgets_are_refused(corpus: Path, tmp_path: Path, tinyohem: tiny.Command) -> None:
+    (recipe := tmp_path / "five.toml").write_text("[training]\nsteps = 5\n")
+    for steps in (("--steps", "5"), ("--recipe", recipe)):
         result = tinyohem("train", "--tokens", "10k", *steps, "--out", tmp_path / "run")
         assert result.code == 2
         assert result.err.splitlines() == [
             "error: --tokens and training.steps are two budgets",
             "hint: give one of them",
         ]
+    flags = tiny.flags(corpus, training__steps=5)  # by --set, which wins over flags
+    outlined = tinyohem("train", *flags, "--tokens", "10k", "--dry-run", "--json")
+    assert json.loads(outlined.out)["num_steps"] == 5
 
 
 def test_a_dry_run_says_where_the_ratio_is_a_floor(
