@@ -78,7 +78,9 @@ def train(
         typer.Option(
             "--ohem-select",
             help="topk (highest scores), threshold, band, random (the control), importance or "
-            "stratified (unbiased samples), mixed; default: topk, importance with adaptive",
+            "stratified (unbiased samples), mixed; default: topk, importance with adaptive. Bits "
+            "per byte of `0.5m` after 4M tokens at ratio 0.5 (LOG.md): every token 0.912, topk "
+            "0.913, band 0.916, importance 0.927, random 0.932",
             rich_help_panel=_MINING,
         ),
     ] = None,
@@ -136,7 +138,8 @@ def train(
             "importance sampling may, at least the ratio), or knots `t:ratio,…` with t from 0 "
             "to 1; default: recover, which trains on every token at both ends: top-k alone keeps "
             "tokens for having surprised, which teaches the model to distrust likely words, and "
-            "the return to all tokens undoes that",
+            "the return to all tokens undoes that (recover 0.913 bits per byte, anneal 1.04, "
+            "constant 1.10; every token 0.912)",
             rich_help_panel=_MINING,
         ),
     ] = None,
