@@ -2,7 +2,7 @@
 # Rerun the README's table from a fresh clone.
 #
 #   scripts/reproduce.sh --dataset stories.jsonl.zst --valid valid.jsonl.zst   # hours on two cores
-#   scripts/reproduce.sh --quick                          # ten minutes, on the built-in sample
+#   scripts/reproduce.sh --quick                          # fewer tokens, on the built-in sample
 #
 # --dataset and --valid take whatever `tinyohem train` takes. Repeat the command after a stop:
 # finished runs are kept. The table and the report land in --out (default: runs/table), the table
