@@ -11,17 +11,6 @@ from tinyohem_cli import options
 _MINING = "Hard-token mining"
 _CURRICULUM = "Curriculum"
 
-# `0.5m`, 4M tokens of the real sample, keep ratio 0.5, one seed: LOG.md, 2026-11-22.
-BIAS_WARNING = (
-    "top-k is still on when training ends; at ratio 0.5 that raised perplexity on all tokens from "
-    "12.2 to 17.9 (anneal) and 20.8 (constant), against 12.2 with recover"
-)
-IDLE_WARNING = "every step keeps all tokens, so nothing comes of {}"
-UNREAD_WARNING = (
-    "nothing reads the pool of ohem.reference: below ratio 1 --ohem-score excess_loss does, and "
-    "--ohem-select mixed with a share of it; ohem.hard_windows always"
-)
-
 
 def train(
     recipe: options.Recipe = None,
@@ -138,7 +127,7 @@ def train(
             "importance sampling may, at least the ratio), or knots `t:ratio,…` with t from 0 "
             "to 1; default: recover, which trains on every token at both ends: top-k alone keeps "
             "tokens for having surprised, which teaches the model to distrust likely words, and "
-            "the return to all tokens undoes that (recover 0.913 bits per byte, anneal 1.04, "
+            "the return to all tokens undoes that (recover 0.913 bits per byte, anneal 1.05, "
             "constant 1.10; every token 0.912)",
             rich_help_panel=_MINING,
         ),
@@ -253,7 +242,7 @@ def train(
     from tinyohem.training.ranks import join_ranks
     from tinyohem.training.run_folder import default_run_dir
     from tinyohem_cli.console import ConsoleProgress
-    from tinyohem_cli.train_output import print_outline, print_result
+    from tinyohem_cli.train_output import print_outline, print_result, warn_of
 
     overrides = {
         "data.dataset": dataset,
@@ -294,13 +283,7 @@ def train(
     run_dir = out or default_run_dir(config, recipe)
     ranks = join_ranks()
     progress = ConsoleProgress() if ranks.leads else SILENT
-    if config.ohem.biases_the_end:
-        progress.warn(BIAS_WARNING)
-    if idle := config.ohem.idle_keys:
-        hint = "; --ohem-ratio 0.5 turns mining on" if config.ohem.ratio == 1 else ""
-        progress.warn(IDLE_WARNING.format(", ".join(f"ohem.{key}" for key in idle)) + hint)
-    if config.ohem.reference != "ema" and config.ohem.pool is None:
-        progress.warn(UNREAD_WARNING)
+    warn_of(config.ohem, progress)
     if dry_run:
         if ranks.leads:
             print_outline(outline(config, progress), as_json)
