@@ -9,18 +9,23 @@ from tinyohem_cli import options
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tinyohem.config import RunConfig
+
     Rows = list[dict[str, Any]]
 
 
 def bench(
     recipe: options.Recipe = None,
+    model: options.Model = None,
     rounds: Annotated[
-        int, typer.Option("--rounds", help="Timed steps of each variant", min=1)
+        int, typer.Option("--rounds", help="Timed steps of each variant, after two more", min=1)
     ] = 10,
     device: options.Device = None,
     compile_steps: Annotated[
         bool | None,
-        typer.Option("--compile", help="Time our steps through torch.compile as well"),
+        typer.Option(
+            "--compile", help="Time our steps and the bare loop through torch.compile as well"
+        ),
     ] = None,
     memory: Annotated[
         bool,
@@ -31,28 +36,52 @@ def bench(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Time the training step: full, mined (exact and pruned), and what others do.
+    """Time the training step: full, top-k at fixed ratios (exact and pruned), and what others do.
 
     The others: a bare PyTorch loop, the usual mask on its loss, a step of transformers' Trainer
     (where accelerate is installed). All steps are interleaved; random tokens, so no data is needed.
     """
     from tinyohem.evaluation.bench import run_bench
+    from tinyohem.ohem.config import OhemConfig
     from tinyohem.recipe import load_config
+    from tinyohem.runtime import environment, pick_device
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
-    given = options.given({"training.device": device, "training.compile": compile_steps})
+    given = options.given(
+        {"model.preset": model, "training.device": device, "training.compile": compile_steps}
+    )
     config = load_config(recipe, given, assignments or ())
-    found = run_bench(config, rounds, memory=memory, progress=ConsoleProgress())
-    rows = found.rows()
+    progress = ConsoleProgress()
+    usual = dict(OhemConfig())
+    if ignored := [f"ohem.{k}" for k, v in config.ohem if k != "scope" and v != usual[k]]:
+        progress.warn(f"bench has its own keep ratios and ways: it ignores {', '.join(ignored)}")
+    found = run_bench(config, rounds, memory=memory, progress=progress)
+    machine, rows = environment(pick_device(config.training.device)), found.rows()
     if as_json:
-        print_json(rows)
+        print_json({"environment": machine, "config": config.model_dump(), "steps": rows})
         return
+    out.print(_what(config, machine), markup=False)
     out.print(_steps(rows))
     out.print(_phases(rows))
     rate = found.product_flops_per_second
     out.print(
         f"matrix products alone, of the trunk's shapes: {rate / 1e12:.3g} TFLOP/s; utilisation is "
         "the share of it that a plain step in that time would reach"
+    )
+
+
+def _what(config: "RunConfig", machine: dict[str, Any]) -> str:
+    from tinyohem.shapes import model_shape
+
+    training, shape = config.training, model_shape(config.model)
+    where = machine["device"]
+    if where == "cpu":
+        where = f"{machine['processor']}, {machine['threads']} thread(s)"
+    return (
+        f"{where}, torch {machine['packages']['torch']}; "
+        f"{shape.num_parameters(config.tokenizer.vocab_size):,} parameters, vocabulary of "
+        f"{config.tokenizer.vocab_size:,}, {training.batch_size} × {training.seq_len} tokens a "
+        f"step, precision {training.precision}"
     )
 
 

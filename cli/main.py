@@ -82,7 +82,7 @@ def _run() -> int:
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         print_error(
-            TinyohemError("interrupted", "repeat the command to go on, `train` with --resume auto")
+            TinyohemError("interrupted", "repeat the command; `train` goes on with --resume auto")
         )
         return 130
     except OSError as error:  # a folder that cannot be written, a full disk

@@ -12,10 +12,11 @@ def main(
     run_dir: Annotated[Path, typer.Argument(help="Run folder")],
 ) -> None:
     """Print the machine, a table of the steps, and how long the run took without compiling."""
-    rows = json.loads(bench.read_text())
+    measured = json.loads(bench.read_text())
+    rows, found = measured["steps"], measured["environment"]
     run = json.loads((run_dir / "config.json").read_text())
     metrics = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    found, training = run["environment"], run["config"]["training"]
+    training = measured["config"]["training"]
     products = rows[0]["model_flops_per_second"] / rows[0]["model_flop_utilization"]
     print(
         f"{found['device']}, torch {found['packages']['torch']}, {training['batch_size']} × "
@@ -37,12 +38,18 @@ def _run(run: dict[str, Any], metrics: list[dict[str, Any]]) -> str:
     """Tell a run's seconds, compilation left out: from its tenth part on, laid over the whole."""
     logged = [row for row in metrics if "train/loss" in row]
     last = logged[-1]
+    told = (
+        f"`{run['config']['model']['preset']}` on {last['train/tokens_seen']:,} tokens"
+        f"{', compiled' if run['config']['training']['compile'] else ''}: "
+        f"{last['train/seconds']:.1f} s"
+    )
     first = next(row for row in logged if row["step"] >= last["step"] / 10)
+    if first is last:
+        return told
     pace = (last["train/seconds"] - first["train/seconds"]) / (last["step"] - first["step"])
     return (
-        f"`{run['config']['model']['preset']}` on {last['train/tokens_seen']:,} tokens, compiled: "
-        f"{pace * last['step']:.1f} s at the pace of its steps {first['step']} to {last['step']}, "
-        f"{last['train/seconds']:.1f} s with the first ones, which compile"
+        f"{told}, {pace * last['step']:.1f} s at the pace of its steps {first['step']} to "
+        f"{last['step']}, without the first ones, which may compile"
     )
 
 

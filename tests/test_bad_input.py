@@ -225,7 +225,10 @@ class TestRecipe:
             ("--set training.steps=0", "training.steps = 0: "),
             ("--set training.steps=2.5", "training.steps = 2.5: "),
             ("--set optim.lr=-1", "optim.lr = -1: "),
-            ("--set training.micro_batch_size=3", "micro_batch_size must divide batch_size = 4"),
+            (
+                "--set training.micro_batch_size=3",
+                "micro_batch_size = 3 must divide batch_size = 4",
+            ),
             ("--set model.hidden_size=18", "model.hidden_size = 18 does not divide into 2 heads"),
             ("--tokens=lots", "training.tokens = 'lots' is not a number of tokens"),
             ("--tokens=0", "training.tokens = '0' is not a number of tokens"),

@@ -57,6 +57,7 @@ LIMITS = "select threshold goes with loss_threshold, prob_threshold or queue_ste
         ({"ratio": 0.5, "schedule": "0:1,1:1"}, ["schedule"]),
         ({"select": "band", "score": "entropy"}, ["select", "score"]),
         ({"schedule": "anneal", "backward": "pruned"}, ["backward", "schedule"]),
+        ({"scope": "sequence"}, ["scope"]),
     ],
 )
 def test_ways_of_mining_are_idle_where_every_token_is_kept(

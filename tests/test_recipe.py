@@ -193,7 +193,11 @@ class TestRefusals:
             ({"training.tokens": "lots"}, "training.tokens = 'lots' is not a number of tokens"),
             (
                 {"training.batch_size": 32, "training.micro_batch_size": 5},
-                "[training]: micro_batch_size must divide batch_size = 32",
+                "[training]: micro_batch_size = 5 must divide batch_size = 32",
+            ),
+            (
+                {"ohem.select": "threshold", "ohem.ratio": 0.5, "ohem.queue_steps": 8193},
+                "ohem.queue_steps = 8,193 is more than the 8,192 steps of 2,048 tokens",
             ),
             ({"optim.lr": float("inf")}, "optim.lr = inf: "),
             ({"optim.warmup_fraction": 1.0}, "optim.warmup_fraction = 1.0: "),
@@ -212,7 +216,7 @@ class TestRefusals:
             ("ohem.ration=0.5", "unknown key ohem.ration; did you mean ohem.ratio?"),
             ("training.batchsize=3", "unknown key training.batchsize; did you mean "),
             ("ohm.ratio=0.5", "unknown section [ohm]; did you mean ohem?"),
-            ("qqqqq.ratio=0.5", "unknown section [qqqqq]"),
+            ("qqqqq.ratio=0.5", "unknown section [qqqqq]; there are data, tokenizer, model, "),
             ("ohem.a.b=0.5", "unknown key ohem.a.b"),
             ("ratio=0.5", "'ratio' names no key"),
             ("ohem.ratio", "'ohem.ratio' has no '='"),

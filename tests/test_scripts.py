@@ -16,7 +16,9 @@ from tinyohem.evaluation.comparison import check, plan_comparison
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-@pytest.mark.parametrize("name", ["table.toml", "methods.toml", "sweep-0.5m.toml", "sweep-2m.toml"])
+@pytest.mark.parametrize(
+    "name", ["methods.toml", "pruned.toml", "sweep-0.5m.toml", "sweep-2m.toml", "table.toml"]
+)
 def test_a_comparison_file_is_one(name: str) -> None:
     check(plan_comparison(SCRIPTS / name, [], None, None, {}))
 
@@ -37,8 +39,9 @@ def test_the_gpu_benchmark_measures_and_writes_its_table(
         check=True,
     )
     calls = (tmp_path / "calls").read_text().rstrip().split("\n\n")
-    bench, train, table = (call.splitlines() for call in calls)
+    bench, compiled, train, table = (call.splitlines() for call in calls)
     assert bench[:3] == ["-m", "tinyohem_cli", "bench"]
+    assert compiled == [*bench, "--compile"]
     assert train[:3] == ["-m", "tinyohem_cli", "train"]
     measured = tinyohem(*bench[2:])
     assert measured.code == 0, measured.err
@@ -54,8 +57,8 @@ def test_the_gpu_benchmark_measures_and_writes_its_table(
     names = [line.split(" | ")[0] for line in lines if line.startswith("| ")]
     assert names[2:5] == ["| full", "| topk-0.75", "| topk-0.5"]
     assert re.fullmatch(
-        r"`2m` on 2,560 tokens, compiled: [\d.]+ s at the pace of its steps 2 to 20, "
-        r"[\d.]+ s with the first ones, which compile",
+        r"`2m` on 2,560 tokens: [\d.]+ s, [\d.]+ s at the pace of its steps 2 to 20, "
+        r"without the first ones, which may compile",
         last,
     )
 

@@ -95,7 +95,10 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> Self:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
-            raise ValueError(f"micro_batch_size must divide batch_size = {self.batch_size}")
+            raise ValueError(
+                f"micro_batch_size = {self.micro_batch_size} must divide batch_size = "
+                f"{self.batch_size}"
+            )
         return self
 
     @property
@@ -172,6 +175,9 @@ FINE_TUNING: dict[str, dict[str, Any]] = {
 SAMPLE_VOCABULARY = 2_048
 
 
+_MOST_RANKED = 2**24  # elements that torch.nanquantile takes
+
+
 class RunConfig(Section):
     """Everything that decides what a run does."""
 
@@ -238,6 +244,16 @@ class RunConfig(Section):
             raise ValueError(
                 f"ohem.hard_windows = {self.ohem.hard_windows:g} is {self.hard_per_batch} of "
                 f"training.batch_size = {self.training.batch_size}: at least one of either kind"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_queue_can_be_ranked(self) -> Self:
+        most = _MOST_RANKED // self.training.tokens_per_step
+        if self.ohem.queue_steps > most:
+            raise ValueError(
+                f"ohem.queue_steps = {self.ohem.queue_steps:,} is more than the {most:,} steps of "
+                f"{self.training.tokens_per_step:,} tokens whose quantile torch finds"
             )
         return self
 
@@ -308,7 +324,9 @@ def reject_unknown_keys(tree: Mapping[str, Any]) -> None:
     every_key = [f"{section}.{key}" for section, keys in known.items() for key in keys]
     for section, values in tree.items():
         if section not in known:
-            raise InputError(f"unknown section [{section}]{nearest(section, sections)}", _SHOW)
+            known_ones = f"; there are {', '.join(sections)}"
+            guess = nearest(section, sections) or known_ones
+            raise InputError(f"unknown section [{section}]{guess}", _SHOW)
         if not isinstance(values, Mapping):
             raise InputError(f"[{section}] is {repr(values)[:200]}, not a table of keys", _SHOW)
         for key in values:

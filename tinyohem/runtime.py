@@ -131,7 +131,7 @@ class Stopwatch:
         """
         if self._device.type == "cuda":
             before, self._last = self._last, torch.cuda.Event()
-            self._last.record()
+            self._last.record(torch.cuda.current_stream(self._device))
             if before is not None:
                 before.synchronize()
         return self._counted()
@@ -154,7 +154,7 @@ class DeviceTimer:
     """Adds up the time a device spends on what is inside its `with` blocks, without waiting."""
 
     def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
-        self._on_gpu = device.type == "cuda"
+        self._device, self._on_gpu = device, device.type == "cuda"
         self._seconds = seconds
         self._started = 0.0
         self._events: list[torch.cuda.Event] = []  # starts and ends in turn
@@ -171,7 +171,8 @@ class DeviceTimer:
     def _record(self) -> None:
         if self._on_gpu:
             event = torch.cuda.Event(enable_timing=True)
-            event.record()
+            # Not the current device's, which is another one under --device cuda:1.
+            event.record(torch.cuda.current_stream(self._device))
             self._events.append(event)
 
     def seconds(self) -> float:

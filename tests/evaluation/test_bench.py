@@ -17,7 +17,9 @@ from tinyohem.evaluation.bench_rate import step_flops, trunk_products
 from tinyohem.progress import SILENT
 from tinyohem.runtime import DeviceTimer
 from tinyohem.shapes import PRESETS
+from tinyohem.training import step as training
 from tinyohem.training.model import build_model
+from tinyohem.training.passes import choose_way
 
 OURS = ["full", "topk-0.75", "topk-0.5", "topk-0.25", "pruned-0.75", "pruned-0.5", "pruned-0.25"]
 OTHERS = ["bare", "mask-0.5", *(["trainer"] if find_spec("accelerate") else [])]
@@ -31,7 +33,10 @@ SMALL = [
 def test_json_has_one_object_a_variant(tinyohem: tiny.Command) -> None:
     result = tinyohem("bench", "--rounds", 1, "--json", *SMALL)
     assert result.code == 0, result.err
-    rows = json.loads(result.out)
+    told = json.loads(result.out)
+    rows = told["steps"]
+    assert told["environment"]["device"] == "cpu"
+    assert told["config"]["training"]["seq_len"] == 32
     assert [row["name"] for row in rows] == OURS + OTHERS
     for row in rows:
         assert row["tokens_per_second"] == pytest.approx(4 * 32 / row["ms_per_step"] * 1000)
@@ -47,8 +52,10 @@ def test_json_has_one_object_a_variant(tinyohem: tiny.Command) -> None:
 
 
 def test_the_tables_name_every_step(tinyohem: tiny.Command) -> None:
-    result = tinyohem("bench", "--rounds", 1, *SMALL)
+    result = tinyohem("bench", "--rounds", 1, *SMALL, "--set=ohem.select=importance")
     assert result.code == 0, result.err
+    assert "4 × 32 tokens a step" in result.out
+    assert "it ignores ohem.score, ohem.select, ohem.denominator" in " ".join(result.err.split())
     for name in OURS + OTHERS:
         assert name in result.out
     assert "peak MiB" not in result.out
@@ -77,6 +84,59 @@ def test_every_step_updates_the_weights(corpus: Path) -> None:
         for key, value in model.named_parameters():
             assert value.grad is None, (name, key)
             assert not torch.equal(value, before[key]), (name, key)
+
+
+def test_every_step_does_what_its_name_says(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept tokens, passes, and the type that every linear layer multiplies in."""
+    config = tiny.config(corpus, ohem__select="importance", training__precision="bfloat16")
+    batch = bench_steps.random_batch(config, torch.Generator(), torch.device("cpu"))
+    seen: list[tuple[str, int, int]] = []
+    step = training.training_step
+    kinds: set[torch.dtype] = set()
+
+    def remembered(
+        trunk: Any, head: Any, batches: Any, ratio: float, mining: Any, **rest: Any
+    ) -> Any:
+        stats = step(trunk, head, batches, ratio, mining, **rest)
+        way = choose_way(mining.config, ratio, trunk) if ratio < 1 else "plain"
+        seen.append((way, stats.num_kept, len(batches)))
+        return stats
+
+    def linear(*args: Any) -> torch.Tensor:
+        out: torch.Tensor = multiply(*args)
+        kinds.add(out.dtype)
+        return out
+
+    multiply = torch.nn.functional.linear
+    monkeypatch.setattr(training, "training_step", remembered)
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    monkeypatch.setattr(torch, "compile", lambda module: module)
+    config = config.model_copy(
+        update={"training": config.training.model_copy(update={"compile": True})}
+    )
+    steps = bench_steps.bench_steps(config, torch.device("cpu"))
+    compiled = [f"{name}-compiled" for name in [*OURS, "bare"]]
+    assert list(steps) == OURS + compiled + OTHERS
+    for name, work in steps.items():
+        kinds.clear()
+        work(batch, {phase: DeviceTimer(torch.device("cpu")) for phase in bench_steps.PHASES})
+        assert kinds == {torch.bfloat16}, name
+    expected = [("plain", 128, 1), ("plain", 96, 1), ("below", 64, 1), ("below", 32, 1)]
+    expected += [("plain", 96, 1), ("pruned", 64, 1), ("pruned", 32, 1)]
+    assert seen == expected * 2
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("training.micro_batch_size=2", "training.micro_batch_size has no place here"),
+        ("model.init_from=sshleifer/tiny-gpt2", "model.init_from has no place here"),
+    ],
+)
+def test_what_it_cannot_time_is_refused(tinyohem: tiny.Command, flag: str, message: str) -> None:
+    result = tinyohem("bench", "--rounds", 1, "--set", flag, "--set=training.device=cpu")
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
 
 
 def counted_flops(work: Callable[[], object]) -> int:

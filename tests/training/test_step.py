@@ -231,6 +231,8 @@ def test_keeping_all_by_min_kept_is_the_plain_step(scope: str, backward: str) ->
         (0.25, {"backward": "pruned"}, "pruned"),
         (0.9, {"backward": "pruned"}, "plain"),
         (0.25, {"schedule": "adaptive", "ratio": 0.25}, "plain"),
+        (0.25, {"ratio": 0.25, "select": "threshold", "loss_threshold": 2.0}, "plain"),
+        (0.25, {"ratio": 0.25, "select": "threshold", "queue_steps": 2}, "below"),
         (0.25, {"schedule": "adaptive", "ratio": 0.25, "backward": "pruned"}, "pruned"),
     ],
 )

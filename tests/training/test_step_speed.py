@@ -75,12 +75,47 @@ class TestWaits:
         self.step(1.0)
 
     def test_asking_would_be_seen(self) -> None:
-        with pytest.raises(NotImplementedError, match="nonzero"):
+        with pytest.raises(NotImplementedError, match="no data"):
             self.step(0.5, select="importance")  # whose count only the device knows
         with pytest.raises(AssertionError, match="copied by"), NoCopies():
             torch.zeros(1, device=META).new_tensor([1.0])
         with pytest.raises(AssertionError, match="copied by"), NoCopies():
             torch.ones(1).to(META)
+
+
+class Asked(TorchFunctionMode):
+    """Count what would make a GPU's host wait for how many tokens are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.count += function in (Tensor.tolist, Tensor.item, Tensor.nonzero, torch.nonzero)
+        return function(*args, **(kwargs or {}))
+
+
+def test_counts_that_only_the_device_knows_are_asked_once_a_step() -> None:
+    model = tiny_step.model()
+    ids, labels = tiny_step.tokens(ignored=True)
+    batches = [
+        Batch(*rows, int((rows[1] >= 0).sum()))
+        for rows in zip(ids[:, None], labels[:, None], strict=True)
+    ]
+    with Asked() as asked:
+        training_step(
+            Trunk.of(trunk(model)),
+            head_weight(model),
+            batches,
+            0.5,
+            tiny_step.mining(select="importance"),
+            generator=torch.Generator(),
+            precision=nullcontext(),
+        )
+    assert len(batches) > 1
+    assert asked.count == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tinyohem.config import Precision, RunConfig
+from tinyohem.errors import InputError
 from tinyohem.evaluation.bench_memory import peak_memory
 from tinyohem.evaluation.bench_rate import step_flops, trunk_products
 from tinyohem.evaluation.bench_steps import PHASES, bench_steps, random_batch
@@ -104,7 +105,11 @@ def run_bench(
 
     Args:
         memory: measure each variant's peak memory as well, in a process of its own.
+
+    Raises:
+        InputError: the config asks for another model than a new one, or for micro-batches.
     """
+    _require_whole_steps(config)
     device, training = pick_device(config.training.device), config.training
     shape = model_shape(config.model)
     steps = bench_steps(config, device)
@@ -114,16 +119,17 @@ def run_bench(
     generator = step_generator(training.seed, 0, device)
     samples: dict[str, list[Sample]] = {name: [] for name in steps}
     products = []
-    progress.start("bench", WARMUP_ROUNDS + rounds, "rounds")
-    for done in range(WARMUP_ROUNDS + rounds):
-        for name, step in steps.items():
+    all_rounds = WARMUP_ROUNDS + rounds
+    progress.start("bench", all_rounds * len(steps), "steps, of which two warm up each kind")
+    for done in range(all_rounds):
+        for place, (name, step) in enumerate(steps.items(), 1):
             timers = {phase: DeviceTimer(device) for phase in PHASES}
             work = partial(step, random_batch(config, generator, device), timers)
             total = _milliseconds(work, device, training.precision)
             phases = {phase: 1000 * timer.seconds() for phase, timer in timers.items()}
             samples[name].append(Sample(total, phases))
+            progress.advance(done * len(steps) + place)
         products.append(_milliseconds(multiply, device, training.precision))
-        progress.advance(done + 1)
     progress.finish()
     product_ms = statistics.median(products[WARMUP_ROUNDS:])
     return Bench(
@@ -137,6 +143,19 @@ def run_bench(
         product_flops_per_second=1000 * product_flops / product_ms,
         peak_memory=peak_memory(config, steps, progress) if memory else {},
     )
+
+
+def _require_whole_steps(config: RunConfig) -> None:
+    if config.model.init_from is not None:
+        raise InputError(
+            "bench times new models: model.init_from has no place here",
+            "leave it out and name a size with --model",
+        )
+    if config.training.sequences_a_pass != config.training.batch_size:
+        raise InputError(
+            "bench times steps of one pass: training.micro_batch_size has no place here",
+            "leave it out, or set training.batch_size to the size of a micro-batch",
+        )
 
 
 def _milliseconds(work: Callable[[], None], device: torch.device, precision: Precision) -> float:

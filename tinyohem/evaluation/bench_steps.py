@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from tinyohem.config import RunConfig
 from tinyohem.data.batches import Batch
+from tinyohem.ohem.config import Backward, OhemConfig
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.ranking import top_k
 from tinyohem.ohem.stores import SoftmaxStore
@@ -38,10 +40,11 @@ def random_batch(config: RunConfig, generator: torch.Generator, device: torch.de
 def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
     """Return the steps by name; they share one model.
 
-    `full`, `topk-<ratio>` (exact) and `pruned-<ratio>` are ours, followed by the same through
-    torch.compile where the config asks for it. `bare` is `model(...).logits` with
-    `F.cross_entropy`; `mask-0.5` is the usual way to mine, a mask on that loss; `trainer` is a
-    step of transformers' `Trainer` with its own optimizer, where accelerate is installed.
+    `full`, `topk-<ratio>` (exact) and `pruned-<ratio>` (exact as well where that is cheaper) are
+    ours, top-k by loss. `bare` is `model(...).logits` with `F.cross_entropy`. Where the config asks
+    for it all these come through torch.compile as well. `mask-0.5` is the usual way to mine, a mask
+    on the bare loop's loss; `trainer` is a step of transformers' `Trainer` with its own optimizer,
+    where accelerate is installed. Of the config's `ohem` only the scope counts.
     """
     shape = model_shape(config.model)
     model: Any = build_model(
@@ -53,11 +56,13 @@ def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
         nn.utils.clip_grad_norm_(model.parameters(), config.optim.max_grad_norm)
         update(optimizers, config.optim.peak_lr)
 
+    bare = partial(_bare, config, device, finish)
     steps = _ours(config, device, model, finish, compiled=False)
     if config.training.compile:
         compiled = _ours(config, device, model, finish, compiled=True)
         steps |= {f"{name}-compiled": step for name, step in compiled.items()}
-    steps |= _theirs(config, device, model, finish)
+        steps["bare-compiled"] = bare(torch.compile(model))
+    steps |= {"bare": bare(model), "mask-0.5": _mask(config, device, finish, model)}
     if find_spec("accelerate"):
         steps["trainer"] = _trainer(config, device, model)
     return steps
@@ -75,8 +80,8 @@ def _ours(
     precision = autocast(device, config.training.precision)
     generator = step_generator(config.training.seed, 1, device)
 
-    def ours(ratio: float, backward: str) -> Step:
-        mining = Mining(config.ohem.model_copy(update={"backward": backward}))
+    def ours(ratio: float, backward: Backward) -> Step:
+        mining = Mining(OhemConfig(ratio=ratio, backward=backward, scope=config.ohem.scope))
 
         def step(batch: Batch, timers: dict[str, DeviceTimer]) -> None:
             training.training_step(
@@ -85,7 +90,6 @@ def _ours(
                 [batch],
                 ratio,
                 mining,
-                shares=config.ohem.mix_schedule().shares(0.0),
                 generator=generator,
                 precision=precision,
                 memory=memory,
@@ -103,29 +107,33 @@ def _ours(
     )
 
 
-def _theirs(
-    config: RunConfig, device: torch.device, model: Any, finish: Callable[[], None]
-) -> dict[str, Step]:
+def _bare(config: RunConfig, device: torch.device, finish: Callable[[], None], model: Any) -> Step:
     precision = autocast(device, config.training.precision)
 
-    def bare(batch: Batch, _timers: object) -> None:
+    def step(batch: Batch, _timers: object) -> None:
         with precision:
             logits = model(input_ids=batch.input_ids, use_cache=False).logits
             loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
         loss.backward()
         finish()
 
-    def mask(batch: Batch, _timers: object) -> None:
+    return step
+
+
+def _mask(config: RunConfig, device: torch.device, finish: Callable[[], None], model: Any) -> Step:
+    precision = autocast(device, config.training.precision)
+    count = torch.tensor([config.training.tokens_per_step // 2], device=device)
+
+    def step(batch: Batch, _timers: object) -> None:
         labels = batch.labels.flatten()
         with precision:
             logits = model(input_ids=batch.input_ids, use_cache=False).logits
             losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
-        count = torch.tensor([labels.numel() // 2], device=device)
         kept = top_k(losses.detach()[None], torch.ones_like(labels[None], dtype=torch.bool), count)
         ((losses * kept[0]).sum() / count).sum().backward()
         finish()
 
-    return {"bare": bare, "mask-0.5": mask}
+    return step
 
 
 def _trainer(config: RunConfig, device: torch.device, model: Any) -> Step:
@@ -135,17 +143,20 @@ def _trainer(config: RunConfig, device: torch.device, model: Any) -> Step:
         arguments = TrainingArguments(
             output_dir=folder,
             use_cpu=device.type == "cpu",
-            bf16=isinstance(autocast(device, config.training.precision), torch.autocast),
             report_to=[],
             disable_tqdm=True,
         )
         trainer = Trainer(model=model, args=arguments)
+    # The Trainer leaves autocast to accelerate, which would wrap the model that all steps share.
+    precision = autocast(device, config.training.precision)
+    trainer.compute_loss_context_manager = lambda: precision
     optimizer = trainer.create_optimizer()
+    # It shifts the labels itself, so it learns one token less of each sequence.
+    batch_size, seq_len = config.training.batch_size, config.training.seq_len
+    count = torch.tensor(batch_size * (seq_len - 1), device=device)
 
     def step(batch: Batch, _timers: object) -> None:
-        # Trainer shifts the labels itself, so it learns one token less of each sequence.
         inputs = {"input_ids": batch.input_ids, "labels": batch.input_ids}
-        count = torch.tensor(batch.labels.numel() - len(batch.labels), device=device)
         trainer.training_step(model, inputs, count)
         trainer.accelerator.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
         optimizer.step()

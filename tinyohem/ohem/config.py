@@ -12,6 +12,8 @@ from tinyohem.settings import MAX_COUNT, Section, parse_tokens
 Score = Literal["loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "entropy", "focal"]
 Select = Literal["topk", "threshold", "band", "random", "importance", "stratified", "mixed"]
 
+Backward = Literal["exact", "pruned"]
+
 
 def _usual_score(select: str) -> str:
     return "gradnorm" if select == "importance" else "loss"
@@ -28,7 +30,7 @@ class OhemConfig(Section):
     select: Select = "topk"  # with the schedule `adaptive`: importance
     weight: Literal["none", "focal", "ghm", "class_balanced"] = "none"
     schedule: str = "recover"
-    backward: Literal["exact", "pruned"] = "exact"  # pruned: no gradient of unkept keys, values
+    backward: Backward = "exact"  # pruned: no gradient of unkept keys, values
     interrupt: int | None = Field(None, ge=2, le=MAX_COUNT)  # every so many steps one on all tokens
     scope: Literal["batch", "sequence"] = "batch"
     min_kept: int = Field(1, ge=1, le=MAX_COUNT)  # tokens, in each scope
@@ -130,7 +132,7 @@ class OhemConfig(Section):
         if self.keep_schedule().lowest < 1 or self.weight == "class_balanced":
             return []
         usual = {"select": "topk", "score": _usual_score(self.select), "backward": "exact"}
-        usual |= {"schedule": "recover", "nms_key": "none"}
+        usual |= {"schedule": "recover", "nms_key": "none", "scope": "batch"}
         return [key for key, value in usual.items() if getattr(self, key) != value]
 
     @property

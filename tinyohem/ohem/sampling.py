@@ -6,6 +6,9 @@ selection bias enters the gradient; what it costs is variance.
 Shape suffixes: S scopes, M tokens of a scope.
 """
 
+from dataclasses import dataclass
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -34,22 +37,39 @@ def inclusion(scores_SM: Tensor, valid_SM: Tensor, counts_S: Tensor, floor: floa
     Negative scores count as zero. A floor above k/N is lowered to k/N.
     """
     scores_SM = _positive(scores_SM, valid_SM)
-    wanted_S1 = counts_S[:, None].double()
-    number_S1 = valid_SM.sum(dim=1, keepdim=True)
+    chance_SM = _chances(scores_SM, _Ranked.of(scores_SM, valid_SM), counts_S, floor)
+    return torch.where(valid_SM, chance_SM, 0.0)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """The scores of every scope in falling order: what chances for any k are made from."""
+
+    falling_SM: Tensor  # float64, those of ignored tokens last
+    tail_SM: Tensor  # sums from each score on
+    number_S1: Tensor  # valid tokens
+
+    @classmethod
+    def of(cls, scores_SM: Tensor, valid_SM: Tensor) -> Self:
+        falling_SM, _ = scores_SM.sort(dim=1, descending=True)
+        tail_SM = falling_SM.flip(1).cumsum(1).flip(1)
+        return cls(falling_SM, tail_SM, valid_SM.sum(dim=1, keepdim=True))
+
+
+def _chances(scores_SM: Tensor, ranked: _Ranked, counts_S: Tensor, floor: float) -> Tensor:
+    """Return `inclusion` of scores > 0, in whatever order; anything at ignored tokens."""
+    wanted_S1, number_S1 = counts_S[:, None].double(), ranked.number_S1
     floor_S1 = (wanted_S1 / number_S1.clamp(min=1)).clamp(max=floor)
-    falling_SM, _ = scores_SM.sort(dim=1, descending=True)
-    tail_SM = falling_SM.flip(1).cumsum(1).flip(1)
     # With the j highest at π = 1, the rest share k − j; the right j is the first that leaves
     # every π of the rest at 1 or below.
     certain_M = torch.arange(scores_SM.shape[1], device=scores_SM.device)
     left_SM = wanted_S1 - certain_M - floor_S1 * (number_S1 - certain_M)
-    slope_SM = left_SM.clamp(min=0) / tail_SM.clamp(min=torch.finfo(torch.float64).tiny)
-    above_SM = (floor_S1 + slope_SM * falling_SM > 1) & (certain_M < number_S1)
+    slope_SM = left_SM.clamp(min=0) / ranked.tail_SM.clamp(min=torch.finfo(torch.float64).tiny)
+    above_SM = (floor_S1 + slope_SM * ranked.falling_SM > 1) & (certain_M < number_S1)
     num_certain_S1 = above_SM.sum(dim=1, keepdim=True).clamp(max=scores_SM.shape[1] - 1)
     slope_S1 = slope_SM.gather(1, num_certain_S1)
     chance_SM = (floor_S1 + slope_S1 * scores_SM).clamp(max=1)
-    chance_SM = torch.where(wanted_S1 >= number_S1, 1.0, chance_SM)
-    return torch.where(valid_SM, chance_SM, 0.0)
+    return torch.where(wanted_S1 >= number_S1, 1.0, chance_SM)
 
 
 def adaptive_counts(
@@ -63,14 +83,16 @@ def adaptive_counts(
     Returns:
         int64 (S,).
     """
-    norms_SM = _positive(norms_SM, valid_SM)
+    ranked = _Ranked.of(_positive(norms_SM, valid_SM), valid_SM)
+    norms_SM = ranked.falling_SM  # the sums below are the same in any order
+    valid_SM = torch.arange(norms_SM.shape[1], device=norms_SM.device) < ranked.number_S1
     energy_SM = norms_SM.square()
     # The allowance is for rounding where the condition holds with equality.
     allowed_S = (variance + 1e-12) * energy_SM.sum(dim=1)
-    few_S, many_S = least_S, valid_SM.sum(dim=1)
+    few_S, many_S = least_S, ranked.number_S1.squeeze(1)
     for _ in range(norms_SM.shape[1].bit_length()):  # halvings until few = many
         middle_S = (few_S + many_S) // 2
-        chance_SM = inclusion(norms_SM, valid_SM, middle_S, floor)
+        chance_SM = _chances(norms_SM, ranked, middle_S, floor)
         added_SM = torch.where(valid_SM, energy_SM * (1 / chance_SM - 1), 0)
         enough_S = added_SM.sum(dim=1) <= allowed_S
         many_S = torch.where(enough_S, middle_S, many_S)

@@ -102,7 +102,7 @@ class Memory:
     # Record this layer alone, with its graph, and build none for its queries and all behind them.
     only_layer: int | None = None
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    last_input: Tensor | None = None  # what the last layer was given; (B, T, D)
+    last_input: Tensor | None = None  # with `only_layer`: what the last one was given; (B, T, D)
 
     def record(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Take one layer's keys and values; from `only_layer` on the caller's graph ends."""
@@ -152,8 +152,9 @@ def shared_attention(trunk: Any) -> Iterator[None]:
 
 
 def _remember_input(_layer: Any, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> None:
-    if options.get("memory") is not None and options.get("kept") is None:
-        options["memory"].last_input = inputs[0]
+    memory = options.get("memory")
+    if memory is not None and memory.only_layer is not None and options.get("kept") is None:
+        memory.last_input = inputs[0]
 
 
 def _attend(

@@ -39,8 +39,8 @@ def choose_way(config: OhemConfig, keep_ratio: float, trunk: "Trunk") -> Way:
         return "plain"
     if config.backward == "pruned" and keep_ratio <= _PRUNED_PAYS_UNTIL:
         return "pruned"
-    # Under `adaptive` the ratio is a lower bound only.
-    return "below" if keep_ratio <= _BELOW_PAYS_UNTIL and not config.adaptive else "plain"
+    pays = keep_ratio <= _BELOW_PAYS_UNTIL and not config.keeps_at_least
+    return "below" if pays else "plain"
 
 
 @dataclass(frozen=True)
