@@ -194,7 +194,7 @@ def _backward(
         parts = weight_BT.flatten().split([batch.labels.numel() for batch in micro_batches])
         counts = torch.stack([part.count_nonzero() for part in parts]).tolist()
     losses = []
-    for i, batch in enumerate(micro_batches):
+    for i, (batch, count) in enumerate(zip(micro_batches, known, strict=True)):
         size = batch.labels.numel()
         labels_K = batch.labels.flatten()
         weight_K = weight_BT.flatten()[i * size : (i + 1) * size]
@@ -203,7 +203,7 @@ def _backward(
             rows_K = kept_rows(weight_K, counts[i])
             labels_K, weight_K = labels_K[rows_K], weight_K[rows_K]
             stored = (store, rows_K + i * size) if store else None
-        width = known[i] // len(batch.labels) if known[i] and even else None
+        width = count // len(batch.labels) if count and even else None
         hidden_KD = passes.kept(i, rows_K, width)
         with precision:
             loss, loss_K = kept_loss(
