@@ -196,6 +196,7 @@ class FakeGpu:
 
     def __init__(self) -> None:
         self.recorded: list[FakeEvent] = []
+        self.streams: set[torch.device] = set()  # that events were recorded on
         self.done = 0
         self.waits: list[int] = []
 
@@ -206,7 +207,8 @@ class FakeEvent:
     def __init__(self, enable_timing: bool = False) -> None:
         self.place = -1
 
-    def record(self) -> None:
+    def record(self, stream: torch.device) -> None:
+        self.gpu.streams.add(stream)
         self.place = len(self.gpu.recorded)
         self.gpu.recorded.append(self)
 
@@ -226,6 +228,7 @@ class FakeEvent:
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     FakeEvent.gpu = FakeGpu()
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: device)
     return FakeEvent.gpu
 
 
@@ -233,13 +236,14 @@ class TestPaceOnAGpu:
     """Between log lines nothing may wait for the step that was just handed over."""
 
     def test_the_stopwatch_waits_for_the_step_before(self, fake_gpu: FakeGpu) -> None:
-        watch = Stopwatch(torch.device("cuda"), seconds=5.0)
+        watch = Stopwatch(torch.device("cuda:1"), seconds=5.0)
         for step in range(4):
             assert watch.pace() >= 5.0
             assert fake_gpu.waits == list(range(step))
+        assert fake_gpu.streams == {torch.device("cuda:1")}
 
     def test_a_timer_counts_what_is_done(self, fake_gpu: FakeGpu) -> None:
-        timer = DeviceTimer(torch.device("cuda"), seconds=2.0)
+        timer = DeviceTimer(torch.device("cuda:1"), seconds=2.0)
         for _ in range(3):
             with timer:
                 pass
@@ -249,4 +253,5 @@ class TestPaceOnAGpu:
         assert fake_gpu.waits == []
         assert timer.seconds() == 5.0
         assert fake_gpu.waits == [5]
+        assert fake_gpu.streams == {torch.device("cuda:1")}
         assert timer.seconds() == 5.0
