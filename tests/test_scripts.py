@@ -17,7 +17,15 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 @pytest.mark.parametrize(
-    "name", ["methods.toml", "pruned.toml", "sweep-0.5m.toml", "sweep-2m.toml", "table.toml"]
+    "name",
+    [
+        "fine_tuning.toml",
+        "methods.toml",
+        "pruned.toml",
+        "sweep-0.5m.toml",
+        "sweep-2m.toml",
+        "table.toml",
+    ],
 )
 def test_a_comparison_file_is_one(name: str) -> None:
     check(plan_comparison(SCRIPTS / name, [], None, None, {}))
