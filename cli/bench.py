@@ -18,7 +18,8 @@ def bench(
     recipe: options.Recipe = None,
     model: options.Model = None,
     rounds: Annotated[
-        int, typer.Option("--rounds", help="Timed steps of each variant, after two more", min=1)
+        int,
+        typer.Option("--rounds", help="Timed steps of each variant, after two that warm up", min=1),
     ] = 10,
     device: options.Device = None,
     compile_steps: Annotated[
@@ -56,7 +57,7 @@ def bench(
     if ignored := [f"ohem.{k}" for k, v in config.ohem if k != "scope" and v != usual[k]]:
         progress.warn(f"bench has its own keep ratios and ways: it ignores {', '.join(ignored)}")
     found = run_bench(config, rounds, memory=memory, progress=progress)
-    machine, rows = environment(pick_device(config.training.device)), found.rows()
+    rows, machine = found.rows(), environment(pick_device(config.training.device))
     if as_json:
         print_json({"environment": machine, "config": config.model_dump(), "steps": rows})
         return

@@ -120,7 +120,7 @@ def run_bench(
     samples: dict[str, list[Sample]] = {name: [] for name in steps}
     products = []
     all_rounds = WARMUP_ROUNDS + rounds
-    progress.start("bench", all_rounds * len(steps), "steps, of which two warm up each kind")
+    progress.start("bench", all_rounds * len(steps), "steps")
     for done in range(all_rounds):
         for place, (name, step) in enumerate(steps.items(), 1):
             timers = {phase: DeviceTimer(device) for phase in PHASES}

@@ -189,21 +189,20 @@ def _backward(
     even = config.scope == "sequence" and keep_ratio < 1
     num_parts = len(micro_batches) * ranks.size
     known = [_known_count(batch, keep_ratio, config, num_parts) for batch in micro_batches]
+    parts = weight_BT.flatten().split([batch.labels.numel() for batch in micro_batches])
     counts = known
     if None in known:  # one wait for the device, not one in every micro-batch
-        parts = weight_BT.flatten().split([batch.labels.numel() for batch in micro_batches])
         counts = torch.stack([part.count_nonzero() for part in parts]).tolist()
     losses = []
-    for i, (batch, count) in enumerate(zip(micro_batches, known, strict=True)):
-        size = batch.labels.numel()
-        labels_K = batch.labels.flatten()
-        weight_K = weight_BT.flatten()[i * size : (i + 1) * size]
+    for i, (batch, weight_K, count) in enumerate(zip(micro_batches, parts, known, strict=True)):
+        labels_K, size = batch.labels.flatten(), batch.labels.numel()
         rows_K, stored = None, None
         if counts[i] != size:
             rows_K = kept_rows(weight_K, counts[i])
             labels_K, weight_K = labels_K[rows_K], weight_K[rows_K]
             stored = (store, rows_K + i * size) if store else None
-        width = count // len(batch.labels) if count and even else None
+        # Only a count known beforehand is the same in every sequence.
+        width = count // len(batch.labels) if even and count else None
         hidden_KD = passes.kept(i, rows_K, width)
         with precision:
             loss, loss_K = kept_loss(
