@@ -110,9 +110,11 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    figures = perplexity.to_json()
+    from tinyohem.evaluation.perplexity import PER_TEXT
+
+    figures, loss = perplexity.to_json(), perplexity.text_loss
     table = Table(title=escape(title), title_justify="left", show_header=False)
-    for label, name, form in (
+    for label, name, form in [
         ("perplexity per token", "perplexity", ".3f"),
         ("perplexity per word", "word_perplexity", ".2f"),
         ("perplexity per byte", "byte_perplexity", ".4f"),
@@ -122,9 +124,12 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
         ("words", "words", ","),
         ("bytes", "bytes", ","),
         ("stories", "stories", ","),
-    ):
+        *([("stories that the tokenizer loses", "lost_story_share", ".1%")] if loss else ()),
+        *([("unknown tokens", "unknown_token_share", ".1%")] if loss.unknown_tokens else ()),
+    ]:
         figure = figures[name]
-        table.add_row(label, "too large" if figure is None else format(figure, form))
+        missing = "–" if loss and name in PER_TEXT else "too large"
+        table.add_row(label, missing if figure is None else format(figure, form))
     return table
 
 

@@ -30,6 +30,8 @@ EVAL_NAMES = {
     "words",
     "bytes",
     "stories",
+    "lost_story_share",
+    "unknown_token_share",
 }
 # Options of `train` that set a key of the recipe, and how their help spells the default.
 KEY_OF_OPTION = {

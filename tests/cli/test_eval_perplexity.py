@@ -9,7 +9,7 @@ import tiny
 
 PLAIN = {
     *("loss", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"),
-    *("tokens", "words", "bytes", "stories"),
+    *("tokens", "words", "bytes", "stories", "lost_story_share", "unknown_token_share"),
 }
 BY_ALL = ("--by", "difficulty,loss, frequency")
 

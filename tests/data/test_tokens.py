@@ -99,6 +99,12 @@ def test_the_manifest_counts_hashes_and_names_the_origin(tmp_path: Path, tokeniz
         "bytes": int(store.story_bytes.sum()),
         "words": 28,
         "ids_sha256": hash_file(tmp_path / "store" / "ids.bin"),
+        "text_loss": {
+            "stories": 5,
+            "lost_stories": 0,
+            "tokens": store.num_tokens - 5,
+            "unknown_tokens": 0,
+        },
         "crc32": {n: zlib.crc32((tmp_path / "store" / n).read_bytes()) for n in names},
         "name": "here",
         "corpus": "abc",

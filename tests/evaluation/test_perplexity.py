@@ -255,6 +255,8 @@ class TestFigures:
                 "words": 30,
                 "bytes": 160,
                 "stories": 3,
+                "lost_story_share": 0,
+                "unknown_token_share": 0,
             }
         )
 

@@ -113,7 +113,7 @@ def prepare_data(
     return Prepared(
         tokenizer,
         train.corpus,
-        part_store(train, tokenizer, progress, every_byte=every_byte),
+        part_store(train, tokenizer, progress, every_byte=every_byte, scored=False),
         part_store(valid, tokenizer, progress, every_byte=every_byte),
     )
 
@@ -229,23 +229,38 @@ def part_store(
     progress: Progress,
     *,
     every_byte: bool = False,
+    scored: bool = True,
 ) -> TokenStore:
-    """Return the token store of a part, built if it is not cached."""
+    """Return the token store of a part, built if it is not cached.
+
+    Args:
+        every_byte: see `open_store`.
+        scored: whether models are scored on it. Then it is measured what the tokenizer loses of
+            the text, and told.
+    """
     identity = {
         **part.identity,
         "tokenizer": tokenizer_hash(tokenizer),
         "store_format": STORE_FORMAT,
+        "scored": scored,
     }
     folder = data_dir() / "tokens" / hash_json(identity)[:16]
     with _missing(folder, progress) as missing:
-        if not missing:
-            return open_store(folder, every_byte=every_byte)
-        origin = {"name": part.corpus.name, "split": part.corpus.split, **identity}
-        return build_store(part.stories(progress), tokenizer, folder, origin, progress)
+        if missing:
+            origin = {"name": part.corpus.name, "split": part.corpus.split, **identity}
+            stories = part.stories(progress)
+            store = build_store(stories, tokenizer, folder, origin, progress, measured=scored)
+        else:
+            store = open_store(folder, every_byte=every_byte)
+    if scored and store.text_loss:
+        progress.warn(
+            f"{store.text_loss}; bits per byte and perplexity per word and byte are left out"
+        )
+    return store
 
 
 def tokenize_corpus(
     corpus: Corpus, tokenizer: "PreTrainedTokenizerFast", progress: Progress = SILENT
 ) -> TokenStore:
     """Return the token store of all stories of a corpus, built if it is not cached."""
-    return part_store(_part(corpus, clean=False), tokenizer, progress)
+    return part_store(_part(corpus, clean=False), tokenizer, progress, scored=False)

@@ -1,9 +1,10 @@
 """The tokenizer: train a byte-level BPE on the corpus, or load one from a folder or the Hub."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyohem.data.hub_names import require_model
 from tinyohem.errors import InputError, TinyohemError
@@ -108,6 +109,62 @@ def start_id(tokenizer: "PreTrainedTokenizerFast") -> int:
         "the tokenizer has neither a begin-of-text nor an end-of-text token",
         "choose a tokenizer of a causal language model",
     )
+
+
+def text_encoder(tokenizer: "PreTrainedTokenizerFast") -> Any:
+    """Return the `tokenizers.Tokenizer` that reads all text as text.
+
+    A text that spells out a special token (`<s>`, `[UNK]`) must not end, begin or hide anything.
+    Two things would turn it into that token: added tokens are cut out of a text before the model
+    sees it, and a model of whole words or pieces may have the token in its own vocabulary.
+    """
+    encoder = tokenizer.backend_tokenizer
+    encoder.encode_special_tokens = True  # the first; transformers sets it back at every call
+    special = {
+        token.content
+        for token_id, token in encoder.get_added_tokens_decoder().items()
+        if token.special and token_id in encoder.encode(token.content, add_special_tokens=False).ids
+    }
+    # A token of one character is a letter that other words are spelled with.
+    words = {content for content in special if len(content) > 1}
+    return _unspellable(encoder, words) if words else encoder
+
+
+def _unspellable(tokenizer: Any, special: set[str]) -> Any:
+    """Return a tokenizer with the same ids in which no text spells these tokens."""
+    from tokenizers import Tokenizer
+
+    # U+FFFF is none of Unicode's characters, and never will be.
+    names = {content: f"\uffff{content}\uffff" for content in special}
+    state = json.loads(tokenizer.to_str())
+    for token in state["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
+    model = state["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(piece, piece): i for piece, i in model["vocab"].items()}
+    else:  # Unigram lists its pieces with their scores, by rising id
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:
+        inside = model["continuing_subword_prefix"] or ""
+        model["merges"] = [
+            [left, right]
+            for left, right in model["merges"]
+            if special.isdisjoint((left, right, left + right.removeprefix(inside)))
+        ]
+    unspellable = Tokenizer.from_str(json.dumps(state))
+    unspellable.encode_special_tokens = True
+    return unspellable
+
+
+def unknown_id(tokenizer: "PreTrainedTokenizerFast") -> int | None:
+    """Return the id that stands for text which the vocabulary lacks, None where there is none."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    if model.get("unk_token") is not None:
+        found: int | None = tokenizer.backend_tokenizer.token_to_id(model["unk_token"])
+        return found
+    return model.get("unk_id")
 
 
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerFast") -> str:

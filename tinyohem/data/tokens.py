@@ -12,7 +12,7 @@ A store is a folder with
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from tinyohem.artifacts import atomic_folder, checksum_file, hash_file, write_sealed
 from tinyohem.data.corpus import Story
-from tinyohem.data.tokenizer import start_id
+from tinyohem.data.text_loss import LossMeter, TextLoss
+from tinyohem.data.tokenizer import foreign_files, start_id, text_encoder
 from tinyohem.errors import InputError, plainly
 from tinyohem.progress import SILENT, Progress
 from tinyohem.record import Count, Record, read_record
@@ -29,7 +30,7 @@ from tinyohem.record import Count, Record, read_record
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 _ARRAYS = {"offsets": "<i8", "rows": "<i8", "bytes": "<u4", "words": "<u4"}
 _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
 _CHARACTERS_PER_BATCH = 8 << 20  # where stories are long
@@ -47,6 +48,7 @@ class StoreManifest(Record):
     ids_sha256: str
     tokenizer: str = ""
     crc32: dict[str, int]
+    text_loss: dict[str, Count] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class TokenStore:
     def num_stories(self) -> int:
         """Stories."""
         return len(self.rows)
+
+    @property
+    def text_loss(self) -> TextLoss:
+        """What the tokenizer lost of the stories, of all even in a `head`; only if measured."""
+        return TextLoss(**self.manifest["text_loss"])
 
     def story_of_token(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the index of the story that holds each token position."""
@@ -101,28 +108,38 @@ def build_store(
     folder: Path,
     origin: dict[str, Any],
     progress: Progress = SILENT,
+    *,
+    measured: bool = True,
 ) -> TokenStore:
     """Tokenize `stories` on every core into `folder`, which appears only once it is whole.
 
     Args:
         stories: streamed once; memory stays at one batch plus 32 bytes a story.
         origin: what the store was made from (names, hashes); kept in the manifest.
+        measured: whether to see if the ids give the text back, as stories that are scored need.
 
     Raises:
-        InputError: there is no story.
+        InputError: there is no story, or the tokenizer has no ids for one.
     """
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
     offsets, rows, sizes, words = array("q", [0]), array("q"), array("L"), array("L")
+    start, encoder = start_id(tokenizer), text_encoder(tokenizer)
+    meter, loss = LossMeter(tokenizer) if measured else None, TextLoss()
     progress.start("tokenize", None, "stories")
     with atomic_folder(folder) as partial:
         with (partial / "ids.bin").open("wb") as stream:
             for batch in _batched(stories):
-                for story, ids in zip(batch, _encode(batch, tokenizer), strict=True):
+                texts = [story.text for story in batch]
+                encodings = _encode(texts, encoder)
+                for story, encoding in zip(batch, encodings, strict=True):
+                    ids = [start, *encoding.ids]
                     stream.write(np.asarray(ids, dtype=dtype).tobytes())
                     offsets.append(offsets[-1] + len(ids))
                     rows.append(story.row)
                     sizes.append(len(story.text.encode()))
                     words.append(len(story.text.split()))
+                if meter is not None:
+                    loss += meter.measure(texts, [encoding.ids for encoding in encodings])
                 progress.advance(len(rows))
         if not rows:
             raise InputError("the corpus holds no story", "check the file and --text-field")
@@ -139,6 +156,7 @@ def build_store(
             "words": sum(words),
             "ids_sha256": hash_file(partial / "ids.bin"),
             "crc32": _checksums(partial),
+            **({"text_loss": asdict(loss)} if measured else {}),
             **origin,
         }
         write_sealed(partial / "manifest.json", manifest)
@@ -220,22 +238,17 @@ def text_store(
         The store, and for each token after the start token the first and the end of the characters
         that it covers. Tokens that share a character, each with some of its bytes, all cover it.
     """
-    encoding = _backend(tokenizer).encode(text, add_special_tokens=False)
+    with foreign_files("this tokenizer cannot encode the text", "choose another one"):
+        encoding = text_encoder(tokenizer).encode(text, add_special_tokens=False)
     ids = np.asarray([start_id(tokenizer), *encoding.ids], dtype=np.uint32)
     size, words = (np.asarray([n], np.uint32) for n in (len(text.encode()), len(text.split())))
-    store = TokenStore(ids, np.asarray([0, len(ids)]), np.zeros(1, np.int64), size, words, {})
-    return store, encoding.offsets
+    loss = LossMeter(tokenizer).measure([text], [encoding.ids])
+    manifest = {"text_loss": asdict(loss)}
+    offsets, rows = np.asarray([0, len(ids)]), np.zeros(1, np.int64)
+    return TokenStore(ids, offsets, rows, size, words, manifest), encoding.offsets
 
 
-def _encode(batch: list[Story], tokenizer: "PreTrainedTokenizerFast") -> Iterator[list[int]]:
-    """Yield each story's ids, the start token first. The encoder itself uses every core."""
-    start, texts = start_id(tokenizer), [story.text for story in batch]
-    for encoding in _backend(tokenizer).encode_batch_fast(texts, add_special_tokens=False):
-        yield [start, *encoding.ids]
-
-
-def _backend(tokenizer: "PreTrainedTokenizerFast") -> Any:
-    backend = tokenizer.backend_tokenizer
-    # A story that spells out a special token is text: it must not end or begin anything.
-    backend.encode_special_tokens = True
-    return backend
+def _encode(texts: list[str], encoder: Any) -> list[Any]:
+    """Return each story's encoding, without a start token. The encoder itself uses every core."""
+    with foreign_files("this tokenizer cannot encode the stories", "choose another one"):
+        return list(encoder.encode_batch_fast(texts, add_special_tokens=False))

@@ -109,12 +109,18 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
 
     Raises:
         InputError: under `equal-tokens`, an arm would see more or fewer tokens than the baseline;
-            or this machine lacks the device.
+            the tokenizer loses text; or this machine lacks the device.
     """
     configs = [comparison.config(arm, comparison.seeds[0]) for arm in comparison.arms]
     for config in configs:
         pick_device(config.training.device)
     data = prepare_data(configs[0].data, configs[0].tokenizer, progress)
+    if loss := data.valid.text_loss:
+        raise InputError(
+            f"arms are compared by bits per byte, but {loss}",
+            "use a tokenizer that gives the text back, such as the one that is trained where none "
+            "is named",
+        )
     budgets = [
         (budget_steps(config, data) * config.training.tokens_per_step, config) for config in configs
     ]

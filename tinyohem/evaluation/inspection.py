@@ -95,6 +95,8 @@ class InspectedStory:
         num_kept: how many of them are kept.
         threshold: nats, the smallest loss that is kept.
         kept_loss: share of the story's nats that the kept tokens hold.
+        text_lost: whether the ids do not give the story back.
+        num_unknown: how many tokens stand for text that the vocabulary lacks.
     """
 
     title: str
@@ -104,6 +106,8 @@ class InspectedStory:
     num_kept: int
     threshold: float
     kept_loss: float
+    text_lost: bool = False
+    num_unknown: int = 0
 
     @property
     def scale(self) -> str:
@@ -142,6 +146,9 @@ class InspectedStory:
             lines[0] += (
                 f", against {self.other_loss:.3f} (perplexity {exp_or_inf(self.other_loss):,.4g})"
             )
+        if self.text_lost:
+            unknown = f": {self.num_unknown:,} of them are unknown" if self.num_unknown else ""
+            lines.insert(1, f"the tokenizer loses text: the tokens do not give it back{unknown}")
         return lines
 
     def differences(self, count: int) -> list[tuple[str, list[tuple[str, InspectedToken]]]]:
@@ -181,6 +188,8 @@ class InspectedStory:
             "num_kept": self.num_kept,
             "threshold": self.threshold,
             "kept_loss": self.kept_loss,
+            "text_lost": self.text_lost,
+            "num_unknown": self.num_unknown,
         }
         if self.other_loss is not None:
             figures["other_loss"] = self.other_loss
@@ -223,6 +232,8 @@ def inspect_story(
         num_kept=int(kept_T.sum()),
         threshold=float(loss_T[kept_T].min()),
         kept_loss=float(loss_T[kept_T].sum() / (loss_T.sum() or 1)),
+        text_lost=bool(store.text_loss),
+        num_unknown=store.text_loss.unknown_tokens,
     )
 
 

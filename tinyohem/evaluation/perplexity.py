@@ -5,19 +5,22 @@ Shape suffixes: B windows of a batch, T tokens of one, V vocabulary.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tinyohem.data.text_loss import TextLoss
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import RunError
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import StopRequest
 
 _LOGIT_ELEMENTS = 1 << 25  # a forward pass makes at most about this many logits (128 MB)
+# Figures that lost text makes too low, so that they are left out.
+PER_TEXT = frozenset({"word_perplexity", "byte_perplexity", "bits_per_byte"})
 _STORIES_PER_BLOCK = 4_096  # stories whose windows are sorted together, so memory stays bounded
 
 
@@ -30,6 +33,7 @@ class Perplexity:
     words: int
     bytes: int
     stories: int
+    text_loss: TextLoss = field(default_factory=TextLoss)
 
     @property
     def loss(self) -> float:
@@ -37,16 +41,20 @@ class Perplexity:
         return self.nats / self.tokens
 
     @property
-    def bits_per_byte(self) -> float:
-        """Bits per UTF-8 byte: the number that travels between tokenizers."""
-        return self.nats / self.bytes / math.log(2)
+    def bits_per_byte(self) -> float | None:
+        """Bits per UTF-8 byte: the number that travels between tokenizers.
+
+        None where the ids do not give the text back: the nats are then not those of its bytes.
+        """
+        return None if self.text_loss else self.nats / self.bytes / math.log(2)
 
     def to_json(self) -> dict[str, float | int | None]:
         """Return every figure under the names that scripts rely on; None: too large for a float.
 
-        That happens per word, where a text has no spaces, and to models that diverged.
+        That happens per word, where a text has no spaces, and to models that diverged. Figures per
+        word and per byte are None too where the ids do not give the text back.
         """
-        return {
+        figures = {
             "loss": self.loss,
             "perplexity": finite_or_none(exp_or_inf(self.loss)),
             "word_perplexity": finite_or_none(exp_or_inf(self.nats / self.words)),
@@ -56,7 +64,9 @@ class Perplexity:
             "words": self.words,
             "bytes": self.bytes,
             "stories": self.stories,
+            **self.text_loss.to_json(),
         }
+        return {**figures, **dict.fromkeys(PER_TEXT)} if self.text_loss else figures
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,7 @@ def evaluate_perplexity(
         words=int(store.story_words.sum(dtype=np.int64)),
         bytes=int(store.story_bytes.sum(dtype=np.int64)),
         stories=store.num_stories,
+        text_loss=store.text_loss,
     )
 
 

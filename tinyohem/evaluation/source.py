@@ -9,7 +9,7 @@ import torch
 from tinyohem.config import RunConfig, validate_config
 from tinyohem.data.prepare import Part, evaluation_part, part_store, validation_part
 from tinyohem.data.records import checked_text
-from tinyohem.data.tokenizer import foreign_files, load_tokenizer, start_id
+from tinyohem.data.tokenizer import foreign_files, load_tokenizer, start_id, text_encoder
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
 from tinyohem.folders import follow, model_folder, run_of
@@ -188,11 +188,12 @@ def generate(
         The prompts with their continuations.
     """
     stories = []
-    start = start_id(source.tokenizer)
+    start, encoder = start_id(source.tokenizer), text_encoder(source.tokenizer)
     for index, prompt in enumerate(prompts):
         checked_text(prompt, f"prompt {index + 1}")
         torch.manual_seed(seed + index)
-        ids = [start, *source.tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+        with foreign_files("this tokenizer cannot encode the prompt", "choose another model"):
+            ids = [start, *encoder.encode(prompt, add_special_tokens=False).ids]
         room = source.max_seq_len - len(ids)
         if room < 1:
             raise InputError(

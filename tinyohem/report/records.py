@@ -18,11 +18,19 @@ class StoreOfRun(Record):
     ids_sha256: str
 
 
+class TextLossRecord(Record):
+    """What a tokenizer lost of stories that are scored."""
+
+    stories: Count
+    lost_stories: Count
+
+
 class ValidStore(StoreOfRun):
     """Of its validation stories there is more to compare."""
 
     corpus: str
     tokenizer: str
+    text_loss: TextLossRecord | None = None
 
 
 class TrainingRecord(Record):
@@ -116,6 +124,8 @@ class StoryRecord(BaseModel):
     num_kept: int = Field(ge=1)
     threshold: Figure
     kept_loss: Figure
+    text_lost: bool = False
+    num_unknown: Count = 0
     tokens: list[TokenRecord] = Field(min_length=1)
 
 

@@ -143,7 +143,19 @@ def read_material(folders: Sequence[Path]) -> Material:
                 raise _damaged_results(folder / _RESULTS, "runs without figures") from None
         groups += own
     runs = [run for group in groups for run in group.runs]
+    warnings += [told for run in runs if (told := _lost_text(run))]
     return Material(groups, comparisons, warnings, _incomparable(runs))
+
+
+def _lost_text(run: RunLog) -> str | None:
+    """Say that the ids of a run's validation stories do not give them back, where that is so."""
+    loss = run.record["valid"].get("text_loss")
+    if not loss or not loss["lost_stories"]:
+        return None
+    return (
+        f"The tokenizer of {run.label} loses text, of {loss['lost_stories']:,} of its "
+        f"{loss['stories']:,} validation stories: its bits per byte are left out."
+    )
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:

@@ -64,7 +64,7 @@ def _scores(run: RunLog) -> list[str]:
 def _scores_as_text(figures: Sequence[float | None], mark: str) -> list[str]:
     forms = (".4f", ".3f", ".4f")
     return [
-        "" if figure is None else f"{figure:{form}}{mark}"
+        "–" if figure is None else f"{figure:{form}}{mark}"
         for figure, form in zip(figures, forms, strict=True)
     ]
 

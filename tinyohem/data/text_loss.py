@@ -1,0 +1,84 @@
+"""What a tokenizer loses: stories that their ids do not give back, and ids of unknown text.
+
+A model that is never asked for what was lost needs fewer bits than the text has, so figures per
+byte and per word of such stories are too low to be compared with anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Self
+
+from tinyohem.data.tokenizer import foreign_files, unknown_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class TextLoss:
+    """What a tokenizer lost of some stories.
+
+    Attributes:
+        stories: how many were looked at.
+        lost_stories: how many of them the ids do not give back.
+        tokens: ids of these stories, start tokens excluded.
+        unknown_tokens: ids that say no more than that the vocabulary lacks something.
+    """
+
+    stories: int = 0
+    lost_stories: int = 0
+    tokens: int = 0
+    unknown_tokens: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether anything is lost."""
+        return self.lost_stories > 0
+
+    def __add__(self, other: Self) -> "TextLoss":
+        """Return what is lost of both."""
+        return TextLoss(
+            *(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True))
+        )
+
+    def to_json(self) -> dict[str, float]:
+        """Return the shares of the stories that are lost and of the ids that are unknown."""
+        return {
+            "lost_story_share": self.lost_stories / max(1, self.stories),
+            "unknown_token_share": self.unknown_tokens / max(1, self.tokens),
+        }
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        unknown = f", and {self.unknown_tokens / max(1, self.tokens):.1%} of the ids are unknown"
+        return (
+            f"the tokenizer loses text: {self.lost_stories:,} of {self.stories:,} stories do not "
+            f"come back from their ids{unknown if self.unknown_tokens else ''}"
+        )
+
+
+class LossMeter:
+    """Decodes stories and compares, a batch at a time, on every core."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
+        """Take the tokenizer that made the ids."""
+        self._decoder = tokenizer.backend_tokenizer
+        self._unknown = unknown_id(tokenizer)
+
+    def measure(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> TextLoss:
+        """Return what is lost of these stories.
+
+        A space ahead of the first word is no loss: some tokenizers put one there, where the start
+        token ends.
+
+        Args:
+            texts: whole stories.
+            ids: of each, without the start token.
+        """
+        with foreign_files("this tokenizer cannot decode its ids", "choose another one"):
+            decoded = self._decoder.decode_batch(ids, skip_special_tokens=False)
+        unknown = [story.count(self._unknown) for story in ids]
+        lost = [
+            count > 0 or back not in (text, f" {text}")
+            for text, back, count in zip(texts, decoded, unknown, strict=True)
+        ]
+        return TextLoss(len(texts), sum(lost), sum(map(len, ids)), sum(unknown))
