@@ -49,7 +49,8 @@ class TextLoss:
 
     def __str__(self) -> str:
         """Say it in a sentence."""
-        unknown = f", and {self.unknown_tokens / max(1, self.tokens):.1%} of the ids are unknown"
+        share = self.unknown_tokens / max(1, self.tokens)
+        unknown = f", {self.unknown_tokens:,} of {self.tokens:,} ids ({share:.1%}) are unknown"
         return (
             f"the tokenizer loses text: {self.lost_stories:,} of {self.stories:,} stories do not "
             f"come back from their ids{unknown if self.unknown_tokens else ''}"

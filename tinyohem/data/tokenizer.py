@@ -120,14 +120,21 @@ def text_encoder(tokenizer: "PreTrainedTokenizerFast") -> Any:
     """
     encoder = tokenizer.backend_tokenizer
     encoder.encode_special_tokens = True  # the first; transformers sets it back at every call
-    special = {
+    spelled = {
         token.content
         for token_id, token in encoder.get_added_tokens_decoder().items()
-        if token.special and token_id in encoder.encode(token.content, add_special_tokens=False).ids
+        # A token of one character is a letter that words are spelled with.
+        if token.special and len(token.content) > 1 and _spells(encoder, token.content, token_id)
     }
-    # A token of one character is a letter that other words are spelled with.
-    words = {content for content in special if len(content) > 1}
-    return _unspellable(encoder, words) if words else encoder
+    return _unspellable(encoder, spelled) if spelled else encoder
+
+
+def _spells(encoder: Any, text: str, token_id: int) -> bool:
+    """Return whether a text is read as this token."""
+    try:
+        return token_id in encoder.encode(text, add_special_tokens=False).ids
+    except Exception:  # the library's own for a word that it has no id for
+        return False
 
 
 def _unspellable(tokenizer: Any, special: set[str]) -> Any:
