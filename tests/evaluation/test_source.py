@@ -146,6 +146,11 @@ class TestGenerate:
             found = generate(source, ["One day"], **GREEDY | {"max_new_tokens": 12, "seed": seed})
             assert found == [expected]
 
+    def test_a_prompt_that_spells_the_end_of_text_is_text(self, source: Source) -> None:
+        prompt = "One <|endoftext|> day"
+        (found,) = generate(source, [prompt], **GREEDY | {"max_new_tokens": 4})
+        assert found.startswith(prompt)  # an end of text would not be shown
+
     def test_a_seed_repeats_a_story(self, source: Source) -> None:
         first, again, other = (
             generate(source, ["Once"], **SAMPLED | {"seed": seed})[0] for seed in (3, 3, 4)
