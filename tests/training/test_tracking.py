@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +15,7 @@ from typing import Any
 import pytest
 import tiny
 
+from tinyohem.artifacts import read_json
 from tinyohem.training.loop import train
 from tinyohem.training.run import Budget, Run
 from tinyohem.training.tracking import Tracker
@@ -179,9 +185,101 @@ def test_wandb_gets_the_same_rows(
     assert wandb.rows == tiny.read_metrics(run_dir)
     (started,) = wandb.started
     expected = {"project": "mine", "mode": "offline", "dir": str(run_dir), "resume": "allow"}
+    assert started["id"] == read_json(run_dir / "config.json")["wandb_id"]
     assert {key: started[key] for key in expected} == expected
     assert started["config"] == config.model_dump()
     assert wandb.finished == 1
+
+
+def test_a_resumed_run_keeps_its_id_and_a_new_one_gets_its_own(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)  # type: ignore[arg-type]
+    run_dir = tmp_path / "run"
+    short = {"training__steps": 4, "training__save_every": 2, "tracking__wandb": "offline"}
+    train(tiny.config(corpus, training__stop_at_step=2, **short), run_dir)
+    train(tiny.config(corpus, **short), run_dir, resume="must")
+    shutil.rmtree(run_dir)
+    train(tiny.config(corpus, **short), run_dir)  # at the old path
+    shutil.rmtree(run_dir / "checkpoints")  # killed ahead of the first one: it begins anew
+    train(tiny.config(corpus, **short), run_dir, resume="auto")
+    first, resumed, other, anew = (started["id"] for started in wandb.started)
+    assert first == resumed
+    assert len({first, other, anew}) == 3
+    assert re.fullmatch(r"[0-9a-f]{16}", first)
+
+
+def test_a_run_tracked_from_its_middle_has_an_id_by_then(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)  # type: ignore[arg-type]
+    run_dir = tmp_path / "run"
+    short = {"training__steps": 4, "training__save_every": 2}
+    train(tiny.config(corpus, training__stop_at_step=2, **short), run_dir)
+    before = read_json(run_dir / "config.json")["wandb_id"]
+    train(tiny.config(corpus, tracking__wandb="offline", **short), run_dir, resume="must")
+    assert [started["id"] for started in wandb.started] == [before]
+
+
+def test_the_parts_of_an_offline_run_are_synced_together(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "the run"
+    wandb = FakeWandb()
+
+    def init(**given: Any) -> Any:
+        number = len(wandb.started)
+        (run_dir / "wandb" / f"offline-run-{number}-{given['id']}").mkdir(parents=True)
+        return FakeWandb.init(wandb, **given)
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)  # type: ignore[arg-type]
+    short = {"training__steps": 4, "training__save_every": 2, "tracking__wandb": "offline"}
+    told = tiny.Listener()
+    train(tiny.config(corpus, training__stop_at_step=2, **short), run_dir, progress=told)
+    assert "wandb sync" not in " ".join(told.notes)
+    (run_dir / "wandb" / "offline-run-0-another").mkdir()
+    train(tiny.config(corpus, **short), run_dir, resume="must", progress=told)
+    command = told.notes[-1].partition(": ")[2]
+    run_id = wandb.started[0]["id"]
+    parts = [str(run_dir / "wandb" / f"offline-run-{number}-{run_id}") for number in (0, 1)]
+    assert shlex.split(command) == ["wandb", "sync", *parts]
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+@pytest.mark.parametrize("key", [None, "too-short"])
+@pytest.mark.parametrize("mode", [None, "offline"])  # of the environment: the flag wins
+def test_online_without_a_login_ends_before_there_is_a_folder(
+    corpus: Path, tmp_path: Path, command: str, key: str | None, mode: str | None
+) -> None:
+    """In a process of its own, since wandb remembers who logged in. It asks no server."""
+    arguments = [*tiny.flags(corpus, training__steps=2), "--out", str(tmp_path / "run")]
+    if command == "compare":
+        arms = ["--arm", "a:ohem.ratio=1.0", "--arm", "random"]
+        arguments = ["compare", *arms, *arguments, '--set=tracking.wandb="online"']
+    else:
+        arguments = ["train", *arguments, "--wandb", "online"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    given = {"WANDB_API_KEY": key, "WANDB_MODE": mode, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    nowhere = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tinyohem_cli", *arguments],
+        env=kept | nowhere | {name: value for name, value in given.items() if value},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    told = " ".join(done.stderr.split())
+    assert ("wandb knows no account" if key is None else "40+ characters") in told
+    assert "hint: " in told
+    assert "--wandb offline" in told or "--wandb off or offline" in told
+    assert "Traceback" not in told
+    assert not list(tmp_path.glob("run/*.json")) + list(tmp_path.glob("run/*/*.json"))
+    assert (tmp_path / "run").exists() == (command == "compare")
 
 
 def test_wandb_is_not_touched_unless_asked(

@@ -27,6 +27,7 @@ from tinyohem.progress import SILENT, Progress
 from tinyohem.record import check_record, read_record
 from tinyohem.runtime import environment, pick_device
 from tinyohem.training.plan import budget_steps, score_table
+from tinyohem.training.tracking import require_login
 
 _RESULT_FORMAT = 2
 _SECONDS_TO_END = 20.0
@@ -114,6 +115,7 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
     configs = [comparison.config(arm, comparison.seeds[0]) for arm in comparison.arms]
     for config in configs:
         pick_device(config.training.device)
+        require_login(config)
     data = prepare_data(configs[0].data, configs[0].tokenizer, progress)
     if loss := data.valid.text_loss:
         raise InputError(

@@ -39,7 +39,7 @@ from tinyohem.training.run_folder import Resume, check_same_start, find_checkpoi
 from tinyohem.training.run_pool import pool_is_due, refresh_pool
 from tinyohem.training.setup import describe, go_on_from, set_up
 from tinyohem.training.step import StepStats, training_step
-from tinyohem.training.tracking import Tracker
+from tinyohem.training.tracking import Tracker, require_login, sync_command, tracking_id
 
 
 def train(
@@ -59,6 +59,8 @@ def train(
         InputError: the config, the data or the run folder forbid the run; nothing was changed.
         RunError: the loss stopped being finite, or another rank was lost.
     """
+    if ranks.leads:
+        require_login(config)
     with sole_writer(run_dir, progress=progress) if ranks.leads else nullcontext():
         return _train(config, run_dir, resume, progress, ranks)
 
@@ -83,7 +85,8 @@ def _train(
     ranks.require_same({**record, "environment": None, "step": run.state.step}, run.model)
     with ranks.lead_first():
         if ranks.leads:
-            write_json(run_dir / "config.json", record)
+            wandb_id = tracking_id(run_dir, resumed=checkpoint is not None)
+            write_json(run_dir / "config.json", {**record, "wandb_id": wandb_id})
         run.plan = keep_plan(run.plan, run_dir)
     with graceful_stop() as stop:
         _train_steps(run, num_passes, stop, progress)
@@ -174,6 +177,8 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
     if tracker is not None:
         tracker.close()
     progress.finish()
+    if tracker is not None and (command := sync_command(run.run_dir, run.config)):
+        progress.note(f"wandb has this run in parts; all at once: {command}")
 
 
 def _take_step(run: Run, tools: _Tools, num_passes: int, progress: Progress) -> None:

@@ -1,18 +1,60 @@
 """Metrics: always `metrics.jsonl`, on request wandb under the same names."""
 
+import secrets
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tinyohem.artifacts import append_line, atomic_file, hash_json, read_jsonl
+from tinyohem.artifacts import append_line, atomic_file, read_jsonl
 from tinyohem.config import RunConfig
 from tinyohem.errors import InputError
-from tinyohem.record import Record, check_record
+from tinyohem.record import Record, check_record, read_record
 
 
 class LoggedRow(Record):
     """A row of the log."""
 
     step: int
+
+
+class TrackedRun(Record):
+    """What a run's `config.json` says of its tracking; older ones say nothing."""
+
+    wandb_id: str | None = None
+
+
+def tracking_id(run_dir: Path, *, resumed: bool) -> str:
+    """Return the id that wandb knows a run by: a random one for each that begins, then kept.
+
+    Names and paths of runs repeat, in time and between machines.
+
+    Args:
+        resumed: whether the run goes on from a checkpoint.
+    """
+    kept = read_record(run_dir / "config.json", TrackedRun).get("wandb_id") if resumed else None
+    return kept or secrets.token_hex(8)
+
+
+def require_login(config: RunConfig) -> None:
+    """Refuse `--wandb online` where wandb knows no account. No server is asked.
+
+    Raises:
+        InputError: there is no login.
+    """
+    if config.tracking.wandb != "online":
+        return
+    import wandb
+
+    with _wandb_errors():
+        wandb.setup(wandb.Settings(mode="online"))  # as for the run, whatever WANDB_MODE says
+        logged_in = wandb.login(prompt=False, verify=False)
+    if not logged_in:
+        raise InputError(
+            "wandb knows no account to track online with",
+            "run `wandb login`, set WANDB_API_KEY, or use --wandb offline",
+        )
 
 
 class Tracker:
@@ -51,21 +93,42 @@ class Tracker:
             self._wandb.finish()
 
 
+def sync_command(run_dir: Path, config: RunConfig) -> str | None:
+    """Return the command that uploads all offline parts of a resumed run; None where one is all.
+
+    `wandb sync` takes parts with one id by rising start, each going on where the last one ended.
+    """
+    if config.tracking.wandb != "offline":
+        return None
+    wandb_id = read_record(run_dir / "config.json", TrackedRun)["wandb_id"]
+    parts = sorted(map(str, (run_dir / "wandb").glob(f"offline-run-*-{wandb_id}")))
+    return shlex.join(["wandb", "sync", *parts]) if len(parts) > 1 else None
+
+
 def _start_wandb(run_dir: Path, config: RunConfig) -> Any:
     if config.tracking.wandb == "off":
         return None
     import wandb
 
-    try:
+    with _wandb_errors():
         return wandb.init(
             project=config.tracking.project,
             name=run_dir.name,
-            id=hash_json(str(run_dir.resolve()))[:16],  # names of runs repeat, folders do not
+            id=read_record(run_dir / "config.json", TrackedRun)["wandb_id"],
             dir=str(run_dir),
             mode=config.tracking.wandb,
             resume="allow",
             config=config.model_dump(),
         )
-    except wandb.errors.Error as error:  # a project's name that it does not take, no login
+
+
+@contextmanager
+def _wandb_errors() -> Iterator[None]:
+    """Turn what wandb refuses, a project's name or a key, into an `InputError`."""
+    import wandb
+
+    try:
+        yield
+    except wandb.errors.Error as error:
         told = str(error).partition("\n")[0]
         raise InputError(f"wandb does not start: {told}", "use --wandb off or offline") from None
