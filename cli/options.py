@@ -48,7 +48,8 @@ Tokenizer = Annotated[
     str | None,
     typer.Option(
         "--tokenizer",
-        help="Hub id or folder; default: a byte-level BPE of 4,096 (on `sample` 2,048) is trained",
+        help="Hub id or folder; one that loses text costs the figures per byte and per word; "
+        "default: a byte-level BPE of 4,096 (on `sample` 2,048) is trained",
     ),
 ]
 Model = Annotated[

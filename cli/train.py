@@ -218,7 +218,9 @@ def train(
     ] = None,
     wandb: Annotated[
         str | None,
-        typer.Option("--wandb", help="off, offline or online; default: off"),
+        typer.Option(
+            "--wandb", help="off, offline or online (needs a login: `wandb login`); default: off"
+        ),
     ] = None,
     assignments: options.Set = None,
     dry_run: Annotated[

@@ -248,9 +248,14 @@ def test_the_parts_of_an_offline_run_are_synced_together(
     assert shlex.split(command) == ["wandb", "sync", *parts]
 
 
-@pytest.mark.parametrize("command", ["train", "compare"])
-@pytest.mark.parametrize("key", [None, "too-short"])
-@pytest.mark.parametrize("mode", [None, "offline"])  # of the environment: the flag wins
+@pytest.mark.parametrize(
+    ("command", "key", "mode"),
+    [
+        ("train", None, None),
+        ("train", "too-short", "offline"),  # WANDB_MODE: the flag wins
+        ("compare", None, "offline"),
+    ],
+)
 def test_online_without_a_login_ends_before_there_is_a_folder(
     corpus: Path, tmp_path: Path, command: str, key: str | None, mode: str | None
 ) -> None:
@@ -278,8 +283,7 @@ def test_online_without_a_login_ends_before_there_is_a_folder(
     assert "hint: " in told
     assert "--wandb offline" in told or "--wandb off or offline" in told
     assert "Traceback" not in told
-    assert not list(tmp_path.glob("run/*.json")) + list(tmp_path.glob("run/*/*.json"))
-    assert (tmp_path / "run").exists() == (command == "compare")
+    assert not (tmp_path / "run").exists()
 
 
 def test_wandb_is_not_touched_unless_asked(
