@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_step import LENGTH, SELECTS, VOCAB, model
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from tinyohem.data.batches import IGNORE_INDEX
 from tinyohem.ohem import OhemLoss, trainer_loss
@@ -39,6 +39,22 @@ def told(error: pytest.ExceptionInfo[ValueError]) -> str:
     assert "pydantic" not in message
     assert "Input should" not in message
     return message
+
+
+class Asked(TorchFunctionMode):
+    """Note what would make a GPU's host wait for numbers."""
+
+    WAITS = (Tensor.tolist, Tensor.item, Tensor.__bool__, Tensor.nonzero, torch.nonzero)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by: list[Any] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.by += [function] if function in self.WAITS else []
+        return function(*args, **(kwargs or {}))
 
 
 class TestLabels:
@@ -71,31 +87,14 @@ class TestLabels:
             ohem(*given, keep_ratio=ratio)
         assert ("write -100" if wrong < 0 else "the head's weight") in told(e)
 
-    def test_looking_for_them_costs_no_wait_for_the_device(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A training call reads two numbers off the device, both at once, and nothing else."""
-        waits: list[str] = []
-
-        class Watch(TorchDispatchMode):
-            def __torch_dispatch__(
-                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-            ) -> Any:
-                if func.overloadpacket in (
-                    torch.ops.aten._local_scalar_dense,
-                    torch.ops.aten.nonzero,
-                    torch.ops.aten.masked_select,
-                ):
-                    waits.append(str(func))
-                return func(*args, **(kwargs or {}))
-
-        read = Tensor.tolist
-        monkeypatch.setattr(Tensor, "tolist", lambda self: (waits.append("tolist"), read(self))[1])
-        for ratio in (0.5, 1.0):
-            waits.clear()
-            with Watch():
-                OhemLoss()(states(2, 4, SIZE), zeros(2, 4), keep_ratio=ratio).backward()
-            assert waits == ["tolist"]
+    @pytest.mark.parametrize("ratio", [0.5, 1.0])
+    @pytest.mark.parametrize("select", ["topk", "random", "importance"])
+    def test_looking_for_them_costs_no_wait_for_the_device(self, select: str, ratio: float) -> None:
+        """A training call waits once: for how many tokens are kept, and for this with it."""
+        ohem = OhemLoss(select=select)
+        with Asked() as asked:
+            ohem(states(2, 4, SIZE), zeros(2, 4), keep_ratio=ratio).backward()
+        assert asked.by == [Tensor.tolist]
 
     def test_a_step_without_any_is_no_nan(self) -> None:
         """Where nothing counts in the whole step the Trainer's number of items is 0."""
