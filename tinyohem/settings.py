@@ -1,8 +1,10 @@
 """What the sections of a config share: strict types, and how a token budget is written."""
 
 import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tinyohem.errors import InputError
 
@@ -20,6 +22,47 @@ class Section(BaseModel):
         allow_inf_nan=False,
         coerce_numbers_to_str=True,  # training.tokens = 250000 in a recipe or --set is a number
     )
+
+
+S = TypeVar("S", bound=Section)
+
+# What is wrong with a value, by the name of the rule it breaks.
+_BROKEN = {
+    "finite_number": "is not finite",
+    "float_parsing": "is no number",
+    "float_type": "is no number",
+    "greater_than": "is not above {gt}",
+    "greater_than_equal": "is below {ge}",
+    "int_from_float": "is no whole number",
+    "int_parsing": "is no whole number",
+    "int_type": "is no whole number",
+    "less_than": "is not below {lt}",
+    "less_than_equal": "is above {le}",
+    "literal_error": "is none of {expected}",
+    "string_type": "is no text",
+}
+
+
+def build(section: type[S], options: Mapping[str, Any]) -> S:
+    """Make a section from the keyword arguments of a Python call.
+
+    Raises:
+        ValueError: one line: the key, its value and what is wrong with it.
+    """
+    try:
+        return section(**options)
+    except InputError as error:
+        raise ValueError(f"{error.message}: {error.hint}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:  # a rule about several keys
+            raise ValueError(told) from None
+        what = f"{first['loc'][0]} = {repr(first['input'])[:200]}"
+        if first["type"] in _BROKEN:
+            what = f"{what} {_BROKEN[first['type']].format_map(first.get('ctx', {}))}"
+            told = section.model_fields[str(first["loc"][0])].description or ""
+        raise ValueError(f"{what}: {told}" if told else what) from None
 
 
 def parse_tokens(

@@ -78,8 +78,8 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_data(
     }
     for seed in (0, 1):  # before the first update, so weights and windows alone decide
         full, random = (first_losses[f"{arm}-seed{seed}"] for arm in ("full", "random"))
-        assert full == pytest.approx(random, rel=1e-6)
-    assert first_losses["full-seed0"] != pytest.approx(first_losses["full-seed1"], rel=1e-6)
+        assert full == pytest.approx(random, rel=1e-5)
+    assert first_losses["full-seed0"] != pytest.approx(first_losses["full-seed1"], rel=1e-4)
     records = [read_json(out / f"{arm}-seed0" / "config.json") for arm in ("full", "random")]
     for name in ("train", "valid", "num_steps", "num_parameters"):
         assert records[0][name] == records[1][name]

@@ -13,6 +13,7 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -71,6 +72,22 @@ def by_transformers_alone(folder: Path, stories: list[str]) -> tuple[float, int]
     return nats, tokens
 
 
+def by_the_harness(
+    folder: Path, stories: list[str], monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> float:
+    """Return nats of all stories, by lm-evaluation-harness."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    harness = HFLM(pretrained=str(folder), device="cpu", batch_size=4, **options)
+    requests = [
+        Instance("loglikelihood_rolling", doc={}, arguments=(story,), idx=index)
+        for index, story in enumerate(stories)
+    ]
+    return -sum(harness.loglikelihood_rolling(requests, disable_tqdm=True))
+
+
 class TestReferences:
     def test_equals_ten_lines_of_transformers(
         self, stories: list[str], store: TokenStore, tokenizer: Any, tmp_path: Path
@@ -97,17 +114,8 @@ class TestReferences:
         seq_len: int,
         stride: int | None,
     ) -> None:
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        from lm_eval.api.instance import Instance
-        from lm_eval.models.huggingface import HFLM
-
         folder = exported(tmp_path, tokenizer, seq_len=seq_len)
-        harness = HFLM(pretrained=str(folder), device="cpu", batch_size=4)
-        requests = [
-            Instance("loglikelihood_rolling", doc={}, arguments=(story,), idx=index)
-            for index, story in enumerate(stories)
-        ]
-        nats = -sum(harness.loglikelihood_rolling(requests, disable_tqdm=True))
+        nats = by_the_harness(folder, stories, monkeypatch)
         num_bytes = sum(len(story.encode()) for story in stories)
 
         assert max(np.diff(store.offsets)) > 2 * SEQ_LEN
@@ -117,6 +125,42 @@ class TestReferences:
         assert found["bits_per_byte"] == pytest.approx(nats / num_bytes / math.log(2), rel=1e-4)
         words = sum(len(story.split()) for story in stories)
         assert found["word_perplexity"] == pytest.approx(math.exp(nats / words), rel=1e-3)
+
+    def test_the_harness_must_be_told_what_a_text_is_here(
+        self,
+        stories: list[str],
+        tokenizer: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Stripped, no special token even where it spells one, behind one start token.
+
+        Left to itself the harness scores other texts: each of the three alone makes a difference.
+        """
+        starting = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+        start = (starting.bos_token, starting.bos_token_id)
+        starting.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{start[0]} $A", pair=f"{start[0]} $A $B", special_tokens=[start]
+        )
+        folder = exported(tmp_path / "model", starting, seq_len=SEQ_LEN)
+        told = [f"\n {stories[2]}<|endoftext|>{stories[3]}  \n", *stories]
+        path = tiny.write_stories(tmp_path / "stories.jsonl", told)
+        found = tiny.evaluate(folder, dataset=str(path), seq_len=SEQ_LEN, stride=SEQ_LEN).nats
+        bare = [story.strip() for story in told]
+        assert starting(bare[1])["input_ids"][0] == starting.bos_token_id
+        as_text = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
+
+        def harness(texts: list[str], **options: Any) -> float:
+            return by_the_harness(folder, texts, monkeypatch, **options)
+
+        options: dict[str, Any] = {"tokenizer": as_text, "add_bos_token": False}
+        assert harness(bare, **options) == pytest.approx(found, rel=1e-4)
+        for other in (
+            harness(told, **options),
+            harness(bare, tokenizer=as_text),
+            harness(bare, add_bos_token=False),
+        ):
+            assert other != pytest.approx(found, rel=2e-4)
 
     def test_a_long_story_sees_as_much_of_itself_as_fits(
         self, store: TokenStore, tokenizer: Any, tmp_path: Path

@@ -66,7 +66,7 @@ def test_gradnorm_of_tokens_that_are_all_but_certain_keeps_its_digits() -> None:
 
 def test_loss_x_gradnorm_is_their_product() -> None:
     _, loss, norm = read("gradnorm")
-    torch.testing.assert_close(read("loss_x_gradnorm")[2], loss * norm, rtol=1e-14, atol=0)
+    torch.testing.assert_close(read("loss_x_gradnorm")[2], loss * norm, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])
@@ -138,7 +138,7 @@ def test_scores_do_not_depend_on_chunks(
     monkeypatch.setattr(losses, "_CPU_CHUNK_ELEMENTS", rows * VOCAB)
     monkeypatch.setattr(losses, "_MIN_CHUNK_ROWS", 1)
     for mine, theirs in zip(read(score), whole, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-13, atol=1e-14)
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("score", SCORES)

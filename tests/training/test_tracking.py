@@ -88,14 +88,14 @@ def test_the_last_step_is_logged_whatever_the_rhythm(corpus: Path, tmp_path: Pat
 def test_figures_of_plain_training(finished_run: Path) -> None:
     rows = tiny.read_metrics(finished_run)
     for row in of_kind(rows, "train"):
-        assert row["train/loss_selected"] == pytest.approx(row["train/loss"], rel=1e-6)
+        assert row["train/loss_selected"] == pytest.approx(row["train/loss"], rel=1e-5)
         assert row["train/keep_ratio"] == 1
         assert row["train/tokens_selected"] == row["train/tokens_seen"] == 128 * row["step"]
         assert 0 < row["train/loss_threshold"] < row["train/loss"]
-        assert row["train/kept_loss_share"] == pytest.approx(1, rel=1e-6)
-        assert row["train/effective_sample_size"] == pytest.approx(1, rel=1e-6)
+        assert row["train/kept_loss_share"] == pytest.approx(1, rel=1e-5)
+        assert row["train/effective_sample_size"] == pytest.approx(1, rel=1e-5)
         buckets = ("below_1", "1_to_3", "3_to_5", "above_5")
-        assert sum(row[f"train/kept_{name}"] for name in buckets) == pytest.approx(1, rel=1e-6)
+        assert sum(row[f"train/kept_{name}"] for name in buckets) == pytest.approx(1, rel=1e-5)
         at = (row["step"] - 0.5) / 20
         cosine = (1 + math.cos(math.pi * (at - 0.05) / 0.95)) / 2
         assert row["train/lr"] == pytest.approx(4e-3 * cosine)
@@ -111,7 +111,7 @@ def test_figures_of_mining(corpus: Path, tmp_path: Path) -> None:
         of_kind(tiny.read_metrics(tmp_path / name), "train") for name in ("topk", "random")
     )
     # Before the first update both saw the same model and the same batch.
-    assert topk[0]["train/loss"] == pytest.approx(random[0]["train/loss"], rel=1e-6)
+    assert topk[0]["train/loss"] == pytest.approx(random[0]["train/loss"], rel=1e-5)
     for row in topk + random:
         assert row["train/keep_ratio"] == 0.25
         assert row["train/tokens_selected"] == 32 * row["step"] == row["train/tokens_seen"] / 4

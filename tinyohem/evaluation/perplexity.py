@@ -145,7 +145,8 @@ def story_token_losses(
 
     Args:
         stride: tokens newly scored by a window past the first (default: half of `seq_len`). At
-            `seq_len` itself the windows are those of lm-evaluation-harness.
+            `seq_len` itself the windows are those of lm-evaluation-harness (and so are the losses,
+            if it is given stripped text, no start beyond its own and special tokens as text).
 
     Yields:
         The number of stories done so far, and float32 nats for each of the block's ids in store

@@ -10,15 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinyohem.config import nearest
 from tinyohem.data.batches import IGNORE_INDEX
 from tinyohem.ohem.config import OhemConfig
+from tinyohem.ohem.inputs import check_tensors, foreign_labels, refuse_labels
 from tinyohem.ohem.losses import kept_loss, kept_rows, token_losses
 from tinyohem.ohem.mining import Mining
 from tinyohem.ohem.scores import read_tokens
 from tinyohem.ohem.weights import class_weights
+from tinyohem.settings import build
 
 # What only `tinyohem train` can do: these need its trunk or its data.
 _OF_OUR_LOOP = ("backward", "hard_windows", "pool_refresh_every", "pool_max_age")
+# Their defaults follow other options, or they are what one asks about first.
+_SHOWN = ("ratio", "score", "select", "schedule", "denominator")
 
 
 class OhemLoss(nn.Module):
@@ -48,17 +53,24 @@ class OhemLoss(nn.Module):
 
     def __init__(self, *, class_counts: Tensor | None = None, **options: Any) -> None:
         super().__init__()
-        self.config = OhemConfig(**options)
+        self.config = _configured(options)
         defaults = OhemConfig()
         for key in _OF_OUR_LOOP:
             if getattr(self.config, key) != getattr(defaults, key):
                 raise ValueError(f"{key} works in `tinyohem train` alone")
         weight_V = None
         if self.config.weight == "class_balanced":
-            if class_counts is None:
-                raise ValueError("class_balanced needs class_counts")
-            weight_V = class_weights(class_counts, self.config.class_power)
+            weight_V = class_weights(_checked_counts(class_counts), self.config.class_power)
         self.mining = Mining(self.config, weight_V)
+
+    def extra_repr(self) -> str:
+        """Return the options that `OhemLoss(…)` takes to be as this one is."""
+        defaults = OhemConfig()
+        return ", ".join(
+            f"{key}={value!r}"
+            for key, value in self.config
+            if key in _SHOWN or value != getattr(defaults, key)
+        )
 
     def forward(
         self,
@@ -91,20 +103,25 @@ class OhemLoss(nn.Module):
             generator: source of random selection, on the device of the states.
 
         Raises:
-            ValueError: shapes that do not match, a ratio outside (0, 1], or a method lacks what it
-                needs.
+            ValueError: kinds, shapes, types or devices that do not match, a label that is neither a
+                token nor -100, a ratio outside (0, 1], or a method lacks what it needs.
         """
-        if states_BTD.shape[:-1] != labels_BT.shape or labels_BT.ndim != 2:
-            raise ValueError(
-                f"states {tuple(states_BTD.shape)} and labels {tuple(labels_BT.shape)} "
-                "are not (B, T, D) and (B, T)"
-            )
+        beside_BT = {"reference_BT": reference_BT, "input_ids_BT": input_ids_BT}
+        vocab_size = check_tensors(states_BTD, labels_BT, head_VD, beside_BT)
+        self._check_classes(vocab_size)
         if not 0 < keep_ratio <= 1:
             raise ValueError(f"keep_ratio = {keep_ratio} is outside (0, 1]")
+        # Looking for a foreign label makes the host wait for the device; not looking, a GPU answers
+        # with an error that ends the process. So the passes are shown none, and whether there were
+        # any is read where a step has to wait anyway.
+        foreign_BT, given_BT = foreign_labels(labels_BT, vocab_size), labels_BT
+        labels_BT = labels_BT.masked_fill(foreign_BT, IGNORE_INDEX)
         valid_BT = labels_BT != IGNORE_INDEX
         num_valid = valid_BT.sum().clamp(min=1)
-        part = 1.0 if num_items is None else num_valid / num_items
+        part = 1.0 if num_items is None else num_valid / torch.as_tensor(num_items).clamp(min=1)
         if not (self.training and torch.is_grad_enabled()):
+            if foreign_BT.any():  # no training step: here a wait of its own is no loss
+                refuse_labels(given_BT, vocab_size)
             return part * token_losses(states_BTD, head_VD, labels_BT).sum() / num_valid
 
         self._move_to(labels_BT.device)
@@ -131,7 +148,10 @@ class OhemLoss(nn.Module):
             )
         else:
             weight_BT = valid_BT * self.mining.class_weight(labels_BT)
-        rows_K = kept_rows(weight_BT.flatten())
+        num_kept, num_foreign = torch.stack([(weight_BT > 0).sum(), foreign_BT.sum()]).tolist()
+        if num_foreign:
+            refuse_labels(given_BT, vocab_size)
+        rows_K = kept_rows(weight_BT.flatten(), num_kept)
         loss, loss_K = kept_loss(
             states_BTD.flatten(0, 1).index_select(0, rows_K),
             head_VD,
@@ -140,9 +160,17 @@ class OhemLoss(nn.Module):
             self.config.loss_gamma,
         )
         self.full_loss = (loss_K if loss_BT is None else loss_BT).sum() / num_valid
-        self.kept_share = len(rows_K) / num_valid
+        self.kept_share = num_kept / num_valid
         # A token whose score is NaN may never be drawn: the loss has to show it all the same.
         return part * loss * torch.where(finite, 1.0, torch.nan)
+
+    def _check_classes(self, vocab_size: int) -> None:
+        weight_V = self.mining.class_weight_V
+        if weight_V is not None and len(weight_V) != vocab_size:
+            raise ValueError(
+                f"class_counts had {len(weight_V):,} tokens, but {vocab_size:,} have a logit: "
+                f"count with torch.bincount(ids, minlength={vocab_size})"
+            )
 
     def _move_to(self, device: torch.device) -> None:
         mining = self.mining
@@ -159,18 +187,40 @@ class OhemLoss(nn.Module):
         self.mining.state = dict(state)
 
 
-def trainer_loss(ohem: OhemLoss, state: Callable[[], Any]) -> Callable[..., Tensor]:
+def _configured(options: Mapping[str, Any]) -> OhemConfig:
+    for key in options:
+        if key not in OhemConfig.model_fields:
+            guess = nearest(key, OhemConfig.model_fields)
+            raise ValueError(
+                f"unknown option {key}{guess or '; OhemConfig.model_fields has them all'}"
+            )
+    return build(OhemConfig, options)
+
+
+def _checked_counts(class_counts: Any) -> Tensor:
+    if class_counts is None:
+        raise ValueError("class_balanced needs class_counts")
+    counts_V = torch.as_tensor(class_counts)
+    if counts_V.ndim != 1 or not (counts_V >= 0).all() or not counts_V.any():
+        raise ValueError(
+            "class_counts must be one count ≥ 0 for each token of the vocabulary, not all of them 0"
+        )
+    return counts_V
+
+
+def trainer_loss(ohem: OhemLoss, trainer: Callable[[], Any]) -> Callable[..., Tensor]:
     """Return a `compute_loss_func` for transformers' `Trainer` and a causal LM.
 
     The keep ratio follows the schedule of `ohem` over the Trainer's steps. While the Trainer
     evaluates, the loss is the mean cross entropy of all tokens.
 
     Args:
-        state: returns the `TrainerState`; a function, because the Trainer needs this one first:
-            `trainer = Trainer(…, compute_loss_func=trainer_loss(ohem, lambda: trainer.state))`.
+        trainer: returns the `Trainer`; a function, because the Trainer needs this one first:
+            `trainer = Trainer(…, compute_loss_func=trainer_loss(ohem, lambda: trainer))`.
 
     Raises:
-        ValueError: a method that needs more than logits and labels.
+        ValueError: a method that needs more than logits and labels; from the loss itself, a
+            Trainer, model or batch that it cannot serve, and whatever `OhemLoss` refuses.
     """
     config = ohem.config
     if config.refers or config.nms_key == "bigram":
@@ -178,14 +228,13 @@ def trainer_loss(ohem: OhemLoss, state: Callable[[], Any]) -> Callable[..., Tens
     schedule, mix = config.keep_schedule(), config.mix_schedule()
 
     def compute_loss(
-        outputs: Any, labels: Tensor, num_items_in_batch: int | Tensor | None = None
+        outputs: Any, labels: Tensor | None, num_items_in_batch: int | Tensor | None = None
     ) -> Tensor:
-        now = state()
+        now = _state(trainer())
+        logits_BTV, labels_BT = _logits(outputs), _next_tokens(labels)
         progress = min(1.0, (now.global_step + 0.5) / max(1, now.max_steps))
-        # A state predicts the next token. The labels move, because moving the logits copies them.
-        labels_BT = F.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
         return ohem(
-            outputs["logits"],
+            logits_BTV,
             labels_BT,
             keep_ratio=schedule.keep_ratio(progress, now.global_step),
             shares=mix.shares(progress),
@@ -193,3 +242,41 @@ def trainer_loss(ohem: OhemLoss, state: Callable[[], Any]) -> Callable[..., Tens
         )
 
     return compute_loss
+
+
+def _state(trainer: Any) -> Any:
+    """Return the `TrainerState` of a Trainer whose settings leave the loss alone."""
+    if not (hasattr(trainer, "state") and hasattr(trainer, "args")):
+        raise ValueError(
+            "trainer_loss needs the Trainer itself, whose args may ask for label smoothing: "
+            "write trainer_loss(ohem, lambda: trainer)"
+        )
+    if trainer.args.label_smoothing_factor:
+        raise ValueError(
+            f"label_smoothing_factor = {trainer.args.label_smoothing_factor} does nothing to the "
+            "loss of mined tokens: set it to 0"
+        )
+    return trainer.state
+
+
+def _logits(outputs: Any) -> Tensor:
+    """Return what a model gave as logits, as the first of several or by name."""
+    named = outputs if isinstance(outputs, Mapping) else {"logits": outputs[0]}
+    if named.get("logits") is None:
+        raise ValueError(
+            f"the model returns {', '.join(named)}, no logits: "
+            "take one with a head, as AutoModelForCausalLM loads it"
+        )
+    logits: Tensor = named["logits"]
+    return logits
+
+
+def _next_tokens(labels: Tensor | None) -> Tensor:
+    """Return the label of each state, the token after it; the last has none."""
+    if labels is None:
+        raise ValueError(
+            "the batch has no labels: let the data collator add them, as "
+            "DataCollatorForLanguageModeling(tokenizer, mlm=False) does"
+        )
+    # The labels move, because moving the logits copies them.
+    return F.pad(labels, (0, 1), value=IGNORE_INDEX)[..., 1:]
