@@ -138,12 +138,16 @@ def stories_of(
     config = run_config(name)
     if config is None:
         raise InputError("no data set to score on", "add --dataset, for example --dataset sample")
-    part = validation_part(config.data, progress)
+    hint = "bring the old files back, or name the stories to score with --dataset"
+    try:
+        part = validation_part(config.data, progress)
+    except InputError as error:
+        what = f"the validation stories of {name} cannot be had: {error.message}"
+        raise InputError(what, hint) from error
     store = part_store(part, source.tokenizer, progress)
     if store.manifest["ids_sha256"] != recorded_ids(name, "valid"):
         raise InputError(
-            f"the validation stories of {name} have changed since it was trained",
-            "bring the old files back, or name the stories to score with --dataset",
+            f"the validation stories of {name} have changed since it was trained", hint
         )
     return part, store
 
