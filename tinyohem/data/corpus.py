@@ -173,12 +173,14 @@ def absolute_name(name: str) -> str:
 
 def _is_local(name: str) -> bool:
     """Tell a path, which need not exist, or a glob from a Hub id."""
+    path = Path(name)
     return (
-        os.path.exists(os.path.expanduser(name))
+        name.startswith((".", "/", "~"))
         or any(character in name for character in "*?[")
-        or name.startswith((".", "/", "~"))
-        or file_format(Path(name)) is not None
+        or file_format(path) is not None
         or name.count("/") > 1
+        or path.is_file()
+        or path.is_dir()
     )
 
 
