@@ -75,7 +75,7 @@ def inspect(
     title = f"{model} against {compare}" if compare else model
     source = load_source(model, device or "auto")
     if story is not None:
-        part = stories_of(model, dataset, text_field or "text", progress)
+        part, _ = stories_of(model, source, dataset, text_field or "text", progress)
         text = nth_story(part, story, progress)
         title += f", story {story:,} of {part.corpus.name}"
     told = (text or "").strip()

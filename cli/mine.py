@@ -27,7 +27,7 @@ def mine(
         str | None,
         typer.Option(
             "--valid",
-            help="Validation stories, as in `train`: without any, every 50th story is held out; "
+            help="Validation stories, as in `train`: without any, 1 story in 50 is held out; "
             "default: those of the run",
         ),
     ] = None,

@@ -134,9 +134,9 @@ class TestHelp:
         training, tokenizer = RunConfig().training, RunConfig().tokenizer
         assert f"{training.batch_size} × {training.seq_len} tokens" in options["--steps"].help
         assert f"BPE of {tokenizer.vocab_size:,}" in options["--tokenizer"].help
-        from tinyohem.data.prepare import HOLDOUT_EVERY
+        from tinyohem.data.splits import HOLDOUT_EVERY
 
-        assert f"every {HOLDOUT_EVERY}th story" in options["--valid"].help
+        assert f"1 story in {HOLDOUT_EVERY}" in options["--valid"].help
         from tinyohem.shapes import PRESETS
 
         assert set(re.findall(r"\d[\d.]*[km]", options["--model"].help)) == set(PRESETS)

@@ -20,7 +20,7 @@ class DataConfig(Section):
     """Where the stories come from."""
 
     dataset: str = "roneneldan/TinyStories"  # Hub id, `sample`, file, folder or glob
-    valid: str | None = None  # default: the data set's own validation split, else every 50th story
+    valid: str | None = None  # default: the data set's own validation split, else one story in 50
     text_field: str = "text"
     clean: bool = False
 

@@ -176,7 +176,7 @@ def tokens(data: bytes) -> None:
     parts = [*data.split(b"\0\0\0\0", 2), b"", b""]
     for name, part in zip(("manifest.json", "offsets.npy", "ids.bin"), parts, strict=False):
         path = _file(f"store/{name}", part)
-    for name in ("rows", "bytes", "words"):
+    for name in ("rows", "bytes", "words", "hashes"):
         _file(f"store/{name}.npy", parts[1])
     open_store(path.parent)
 

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tinyohem.config import DataConfig, TokenizerConfig
-from tinyohem.data.prepare import HOLDOUT_EVERY, Prepared, evaluation_part, part_store, prepare_data
+from tinyohem.data.prepare import Prepared, evaluation_part, part_store, prepare_data
 from tinyohem.data.sample import tell
+from tinyohem.data.splits import HOLDOUT_EVERY
+from tinyohem.data.story_hash import story_hash
 from tinyohem.data.tokenizer import tokenizer_hash
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
@@ -66,17 +69,47 @@ def files_of(cache: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
 
 
-def test_without_a_split_every_50th_story_is_held_out(tmp_path: Path) -> None:
+def held_out_rows(texts: list[str]) -> list[int]:
+    """Return which of these texts, all distinct, are held out."""
+    limit = 2**64 // HOLDOUT_EVERY
+    return [row for row, text in enumerate(texts) if story_hash(text) <= limit]
+
+
+def test_without_a_split_one_story_in_50_is_held_out(tmp_path: Path) -> None:
     texts = texts_of(COUNT)
     recorder = Recorder()
     data = DataConfig(dataset=write(tmp_path / "all.jsonl", texts))
     prepared = prepare_data(data, SMALL, recorder)
     train, valid = prepared.train.rows.tolist(), prepared.valid.rows.tolist()
-    assert valid == [49, 99]
+    assert valid == held_out_rows(texts)
+    assert valid
     assert sorted(train + valid) == list(range(COUNT))
     assert decoded(prepared, prepared.train) == [texts[row] for row in train]
     assert decoded(prepared, prepared.valid) == [texts[row] for row in valid]
-    assert f"no validation split: every {HOLDOUT_EVERY}th story is held out" in recorder.notes
+    assert any(f"1 story in {HOLDOUT_EVERY} is held out" in note for note in recorder.notes)
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_no_copy_of_a_held_out_story_trains(tmp_path: Path, clean: bool) -> None:
+    texts = texts_of(COUNT)
+    row = held_out_rows(texts)[0]
+    copies = [texts[row].upper(), texts[row].replace(" ", "\n"), texts[row]]
+    path = write(tmp_path / "all.jsonl", [copies[0], *texts, *copies[1:]])
+    prepared = prepare_data(DataConfig(dataset=path, clean=clean), SMALL)
+    assert prepared.valid.rows.tolist() == [0, *(r + 1 for r in held_out_rows(texts)[1:])]
+    assert not {0, row + 1, COUNT + 1, COUNT + 2} & set(prepared.train.rows.tolist())
+    assert prepared.train.num_stories == COUNT - prepared.valid.num_stories
+
+
+def test_copies_that_only_cleaning_shows_do_not_train(tmp_path: Path) -> None:
+    texts = texts_of(COUNT)
+    row = held_out_rows(texts)[0]
+    curly = texts[row].replace('"', "\u201c").replace("'", "\u2019")
+    assert story_hash(curly) != story_hash(texts[row])
+    path = write(tmp_path / "all.jsonl", [*texts, curly])
+    prepared = prepare_data(DataConfig(dataset=path, clean=True), SMALL)
+    assert COUNT not in prepared.train.rows
+    assert prepared.valid.rows.tolist() == held_out_rows(texts)
 
 
 def test_a_second_call_builds_nothing(tmp_path: Path, cache: Path) -> None:
@@ -117,9 +150,11 @@ def test_other_content_or_another_vocabulary_is_built_anew(tmp_path: Path) -> No
 def test_held_out_stories_do_not_shape_the_vocabulary(tmp_path: Path) -> None:
     texts = texts_of(COUNT)
     first = prepare_data(DataConfig(dataset=write(tmp_path / "a.jsonl", texts)), SMALL)
-    texts[49] = "zyzzyva " * 1000
+    row = held_out_rows(texts)[0]
+    tries = ("zyzzyva " * 1000 + str(number) for number in count())
+    texts[row] = next(text for text in tries if held_out_rows([text]))
     other = prepare_data(DataConfig(dataset=write(tmp_path / "b.jsonl", texts)), SMALL)
-    assert decoded(other, other.valid)[0] == texts[49].strip()
+    assert decoded(other, other.valid)[0] == texts[row]
     assert tokenizer_hash(other.tokenizer) == tokenizer_hash(first.tokenizer)
     assert other.train.ids.tolist() == first.train.ids.tolist()
 
@@ -150,20 +185,25 @@ def test_a_folder_with_both_splits_keeps_them_apart(tmp_path: Path) -> None:
 
 
 def test_clean_drops_from_both_splits_and_says_so(tmp_path: Path) -> None:
-    texts = texts_of(COUNT)
-    texts[1] = texts[0]  # a duplicate
-    texts[2] = "This story just"  # cut off
-    texts[99] = "And this one"  # cut off, held out
-    path = write(tmp_path / "all.jsonl", texts)
+    train, valid = texts_of(COUNT), texts_of(7, "validation")
+    train[1] = train[0]
+    train[2] = "This story just"
+    valid[3] = "And this one"
+    files = {
+        "dataset": write(tmp_path / "train.jsonl", train),
+        "valid": write(tmp_path / "v.jsonl", valid),
+    }
     recorder = Recorder()
-    prepared = prepare_data(DataConfig(dataset=path, clean=True), SMALL, recorder)
-    assert prepared.train.rows.tolist()[:3] == [0, 3, 4]
-    assert prepared.train.num_stories == COUNT - 2 - 2
-    assert prepared.valid.rows.tolist() == [49]
-    assert any("1 dropped_cut_off, 1 dropped_duplicate" in note for note in recorder.notes)
-    assert any("2 read, 1 kept" in note for note in recorder.notes)
-    plain = prepare_data(DataConfig(dataset=path), SMALL)
-    assert plain.train.num_stories == COUNT - 2  # the caches are kept apart
+    prepared = prepare_data(DataConfig(**files, clean=True), SMALL, recorder)
+    assert prepared.train.rows.tolist() == [0, *range(3, COUNT)]
+    assert prepared.valid.rows.tolist() == [0, 1, 2, 4, 5, 6]
+    told = [note for note in recorder.notes if note.startswith(f"cleaned {files['dataset']}")]
+    assert len(told) == 2 + 5  # what was read and repaired, and the rules: once
+    assert told[0].endswith(f"{COUNT} stories read, {COUNT - 2} kept")
+    assert 'dropped: 1 (ends inside a sentence): "This story just"' in told[4]
+    assert any('sentence): "And this one"' in note for note in recorder.notes)
+    plain = prepare_data(DataConfig(**files), SMALL)
+    assert plain.train.num_stories == COUNT  # the caches are kept apart
 
 
 def test_a_tokenizer_by_name_is_used_as_it_is(tmp_path: Path) -> None:
@@ -182,11 +222,24 @@ def test_everything_is_written_under_tinyohem_data(tmp_path: Path, cache: Path) 
     assert {entry.name for entry in cache.iterdir()} == {"tokenizers", "tokens"}
 
 
-def test_too_few_stories_to_hold_one_out_is_an_error_that_says_so(tmp_path: Path) -> None:
-    data = DataConfig(dataset=write(tmp_path / "all.jsonl", texts_of(HOLDOUT_EVERY - 1)))
-    with pytest.raises(InputError, match="no story is left for validation") as caught:
+def test_one_story_cannot_train_and_validate(tmp_path: Path) -> None:
+    data = DataConfig(dataset=write(tmp_path / "all.jsonl", ["Tom ran.", "tom  RAN."]))
+    with pytest.raises(InputError, match="no story is left to train on") as caught:
         prepare_data(data, SMALL)
     assert "--valid" in (caught.value.hint or "")
+
+
+def test_a_run_with_its_own_validation_stories_keeps_its_identity(tmp_path: Path) -> None:
+    """Records of runs are found by these: they must not move with the way of holding out."""
+    files = {
+        "dataset": write(tmp_path / "train.jsonl", texts_of(COUNT)),
+        "valid": write(tmp_path / "v.jsonl", texts_of(7, "validation")),
+    }
+    prepared = prepare_data(DataConfig(**files), SMALL)
+    for store in (prepared.train, prepared.valid):
+        manifest = store.manifest
+        assert (manifest["part"], manifest["clean"]) == ("all", False)
+    assert prepared.train.manifest["corpus"] == prepared.corpus.fingerprint
 
 
 def test_an_empty_corpus_builds_nothing(tmp_path: Path, cache: Path) -> None:

@@ -90,7 +90,7 @@ def test_the_manifest_counts_hashes_and_names_the_origin(tmp_path: Path, tokeniz
     store = build_store(STORIES, tokenizer, tmp_path / "store", {"name": "here", "corpus": "abc"})
     manifest = read_sealed(tmp_path / "store" / "manifest.json")
     assert manifest == store.manifest
-    names = ("ids.bin", "offsets.npy", "rows.npy", "bytes.npy", "words.npy")
+    names = ("ids.bin", "offsets.npy", "rows.npy", "bytes.npy", "words.npy", "hashes.npy")
     assert manifest == {
         "format": tokens.STORE_FORMAT,
         "dtype": "uint16",
@@ -98,6 +98,7 @@ def test_the_manifest_counts_hashes_and_names_the_origin(tmp_path: Path, tokeniz
         "stories": 5,
         "bytes": int(store.story_bytes.sum()),
         "words": 28,
+        "repeated": 0,
         "ids_sha256": hash_file(tmp_path / "store" / "ids.bin"),
         "text_loss": {
             "stories": 5,
@@ -169,7 +170,9 @@ def test_no_story_is_an_input_error_and_leaves_nothing(tmp_path: Path, tokenizer
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["ids.bin", "offsets.npy", "rows.npy", "bytes.npy", "words.npy"])
+@pytest.mark.parametrize(
+    "name", ["ids.bin", "offsets.npy", "rows.npy", "bytes.npy", "words.npy", "hashes.npy"]
+)
 @pytest.mark.parametrize("missing", [1, 2, 8, None])
 def test_a_file_cut_short_is_noticed(
     tmp_path: Path, tokenizer: Any, name: str, missing: int | None
@@ -182,7 +185,15 @@ def test_a_file_cut_short_is_noticed(
     assert "delete" in (caught.value.hint or "")
 
 
-FILES = ["ids.bin", "offsets.npy", "rows.npy", "bytes.npy", "words.npy", "manifest.json"]
+FILES = [
+    "ids.bin",
+    "offsets.npy",
+    "rows.npy",
+    "bytes.npy",
+    "words.npy",
+    "hashes.npy",
+    "manifest.json",
+]
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

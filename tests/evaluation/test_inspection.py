@@ -122,8 +122,10 @@ class TestStory:
         with pytest.raises(RunError, match="not finite"):
             inspect_story(broken, SHORT)
 
-    def test_stories_are_counted_from_0(self, finished_run: Path, corpus: Path) -> None:
-        part = stories_of(str(finished_run), None, "text", SILENT)
+    def test_stories_are_counted_from_0(
+        self, source: Source, finished_run: Path, corpus: Path
+    ) -> None:
+        part, _ = stories_of(str(finished_run), source, None, "text", SILENT)
         texts = [story.text for story in open_corpus(str(corpus), "validation").stories()]
         assert [nth_story(part, n, SILENT) for n in range(12)] == texts
         with pytest.raises(InputError, match="holds no story 12"):

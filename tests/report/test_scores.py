@@ -93,11 +93,13 @@ def test_a_run_without_a_model_costs_only_its_own_lines(
 
 def test_stories_that_are_gone_or_changed_are_told(run: RunLog, tmp_path: Path) -> None:
     run.record["valid"]["ids_sha256"] = "0" * 64
+    (run.folder / "config.json").write_text(json.dumps(run.record))
     listener = tiny.Listener()
     scores = score_runs([run], listener)
     assert scores.stories == {}
     assert scores.missing == listener.warnings
-    assert "run could not be scored: its validation stories have changed" in scores.missing[0]
+    told = f"run could not be scored: the validation stories of {run.folder} have changed"
+    assert told in scores.missing[0]
     assert not (run.folder / CACHE_FILE).exists()
 
 

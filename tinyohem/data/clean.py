@@ -1,68 +1,171 @@
 """Cleaning a stream of stories, for `--clean`: repair what can be, drop what cannot, count both."""
 
-import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from tinyohem.data.corpus import Story
+from tinyohem.data.story_hash import story_hash
 from tinyohem.data.tokenizer import END_OF_TEXT
 
-_FINAL_PUNCTUATION = (".", "!", "?", "…", "。")
-# What may follow the last sentence's final mark: quotes and brackets that it closes.
-_CLOSERS = "\"'”’»)]*_ \t\n"
-_DIGEST_BYTES = 16
+# Raise it when the same stories would come out otherwise.
+CLEAN_FORMAT = 2
+
+TEXT, MARKER = "encoding, quotes, control characters", f"a stray {END_OF_TEXT}"
+REPAIRS = (TEXT, MARKER)
+EMPTY, NO_BEGINNING, NO_END = "empty", "begins inside a sentence", "ends inside a sentence"
+REPEATED, VALIDATION = "repeats an earlier story", "is a validation story"
+# In the order in which they are asked: a story is dropped by the first that applies.
+RULES = (EMPTY, NO_BEGINNING, NO_END, REPEATED, VALIDATION)
+
+_EXAMPLES = 3  # shown of each rule
+_EXAMPLE_CHARACTERS = 40
 
 
 @dataclass
-class CleanCounts:
-    """What `clean_stories` did, in stories; `read` = `kept` + the three kinds of dropped ones.
+class Cleaning:
+    """What `clean_stories` did, in stories; `read` = `kept` + all that were dropped.
 
     A repaired story may still be dropped, so the repairs are not part of that sum.
     """
 
     read: int = 0
     kept: int = 0
-    repaired_markers: int = 0  # held a stray <|endoftext|>
-    repaired_text: int = 0  # mojibake, control characters, ligatures, curly quotes
-    dropped_empty: int = 0
-    dropped_cut_off: int = 0  # the last sentence does not end
-    dropped_duplicate: int = 0  # equal to an earlier story, after the repairs
+    repaired: Counter[str] = field(default_factory=Counter)  # by `REPAIRS`
+    dropped: Counter[str] = field(default_factory=Counter)  # by `RULES`
+    examples: dict[str, list[str]] = field(default_factory=dict)  # the first texts that each took
+
+    def drop(self, rule: str, text: str) -> None:
+        """Count a story that a rule took."""
+        self.dropped[rule] += 1
+        shown = self.examples.setdefault(rule, [])
+        if len(shown) < _EXAMPLES:
+            shown.append(text)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the counts in words, then every rule with its count and its examples."""
+        yield f"{self.read:,} stories read, {self.kept:,} kept"
+        yield "repaired: " + ", ".join(f"{self.repaired[kind]:,} ({kind})" for kind in REPAIRS)
+        for rule in RULES:
+            shown = [_excerpt(rule, text) for text in self.examples.get(rule, ()) if text]
+            examples = f": {', '.join(shown)}" if shown else ""
+            yield f"dropped: {self.dropped[rule]:,} ({rule}){examples}"
 
 
-def clean_stories(stories: Iterable[Story], counts: CleanCounts) -> Iterator[Story]:
+def clean_stories(
+    stories: Iterable[Story], cleaning: Cleaning, validation: Container[int] = ()
+) -> Iterator[Story]:
     """Yield the stories worth training on, repaired, in order and with their rows.
 
-    Memory grows by about 100 bytes for each story kept: duplicates are found by a 16-byte digest.
-    They are sought in this stream only: a story may stand in the training and the validation split.
+    Memory grows by about 100 bytes for each story kept: repeats are found by a hash.
 
     Args:
-        counts: updated as the stream goes; final once it has ended.
+        cleaning: updated as the stream goes; final once it has ended.
+        validation: hashes (see `story_hash`) of stories to leave out.
     """
-    seen: set[bytes] = set()
+    seen: set[int] = set()
     for story in stories:
-        counts.read += 1
-        text = _repaired(story.text, counts)
-        digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+        cleaning.read += 1
+        text = _repaired(story.text, cleaning)
+        found = story_hash(text)
         if not text:
-            counts.dropped_empty += 1
-        elif not text.rstrip(_CLOSERS).endswith(_FINAL_PUNCTUATION):
-            counts.dropped_cut_off += 1
-        elif digest in seen:
-            counts.dropped_duplicate += 1
+            cleaning.drop(EMPTY, text)
+        elif begins_inside(text):
+            cleaning.drop(NO_BEGINNING, text)
+        elif ends_inside(text):
+            cleaning.drop(NO_END, text)
+        elif found in seen:
+            cleaning.drop(REPEATED, text)
+        elif found in validation:
+            cleaning.drop(VALIDATION, text)
         else:
-            seen.add(digest)
-            counts.kept += 1
+            seen.add(found)
+            cleaning.kept += 1
             yield Story(story.row, text)
 
 
-def _repaired(text: str, counts: CleanCounts) -> str:
+def _repaired(text: str, cleaning: Cleaning) -> str:
     import ftfy
 
     # Stories are not HTML: what looks like an entity is what the story says.
     repaired = ftfy.fix_text(text, unescape_html=False, explain=False)
-    counts.repaired_text += repaired != text
+    cleaning.repaired[TEXT] += repaired != text
     if END_OF_TEXT in repaired:
-        counts.repaired_markers += 1
+        cleaning.repaired[MARKER] += 1
         # A line break, for the marker may have been all that kept two stories apart.
         repaired = repaired.replace(END_OF_TEXT, "\n")
     return repaired.strip()
+
+
+# How a story may begin in small letters; a file that was cut begins anywhere.
+_OPENING = re.compile(r"(?:once|one|there|long ago)\b")
+_NEXT_SENTENCE = re.compile(r"[.!?][\"')]*\s+[\"'(]*(\w)")
+
+
+def begins_inside(text: str) -> bool:
+    """Tell whether a story's beginning is missing: it goes on in small letters, or with a comma.
+
+    What is in small letters throughout, or begins as fairy tales do, has its beginning.
+    """
+    head = text.lstrip("\"'([*_ ")
+    if head.startswith((",", ";", ":", "!", "?", ")", "]")):
+        return True
+    if not head[:1].islower() or _OPENING.match(head):
+        return False
+    return any(sentence[1].isupper() for sentence in _NEXT_SENTENCE.finditer(text))
+
+
+# Terminal marks of the scripts in which children's stories are found; more: Unicode's property
+# Sentence_Terminal.
+_FINAL_MARKS = frozenset(".!?…‼⁇⁈⁉。！？｡।॥؟۔։።")
+_EMOTICON = re.compile(r"(?:^|[\s.!?])(?:[:;=]['-]?[)\](DPpo3*]+|<3+|\^[_.]?\^|[xX]D+)[\s\"'*_~]*$")
+_THE_END = re.compile(
+    r"(?:^|[.!?…\n])\W*(?:(?:the )?end(?: of (?:the|this|my|our) (?:story|tale))?|fin)\W*$",
+    re.IGNORECASE,
+)
+_MORAL = re.compile(
+    r"(?:^|[.!?…])\W*(?:the |our )?(?:moral|lesson)(?: learned| of (?:the|this|our) story)?"
+    r"(?: is| was)?\W+\w.*$",
+    re.IGNORECASE,
+)
+_TAIL = 400  # characters in which those are sought: they look at some of them again and again
+
+
+def ends_inside(text: str) -> bool:
+    """Tell whether a story's end is missing.
+
+    It is there where a final mark stands, or an emoji, behind which quotes and brackets may close;
+    and where the last line says "The End" or begins a sentence with "Moral: …".
+    """
+    tail = text[-_TAIL:]
+    last_line = tail.rpartition("\n")[2]
+    if _EMOTICON.search(last_line) or _THE_END.search(tail) or _MORAL.search(last_line):
+        return False
+    for character in reversed(text):
+        if character in _FINAL_MARKS or _is_emoji(character):
+            return False
+        if not _closes(character):
+            return True
+    return True
+
+
+def _is_emoji(character: str) -> bool:
+    return unicodedata.category(character) in ("So", "Me") or "🏻" <= character <= "🏿"
+
+
+def _closes(character: str) -> bool:
+    """Tell what may follow the last mark: quotes, brackets, emphasis, space, what is not seen."""
+    kind = unicodedata.category(character)
+    return kind in ("Pe", "Pf", "Pi", "Mn", "Cf", "Cc", "Zs", "Zl") or character in "\"'*_~"
+
+
+def _excerpt(rule: str, text: str) -> str:
+    """Return what shows a rule at work: a story's end where that is missing, else its beginning."""
+    line = " ".join(text.split())
+    if len(line) <= _EXAMPLE_CHARACTERS:
+        return f'"{line}"'
+    if rule == NO_END:
+        return f'"…{line[-_EXAMPLE_CHARACTERS:]}"'
+    return f'"{line[:_EXAMPLE_CHARACTERS]}…"'

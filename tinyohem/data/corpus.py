@@ -30,6 +30,7 @@ from tinyohem.data.hub import (
     hub_texts,
     latest_commit,
 )
+from tinyohem.data.twins import twins
 from tinyohem.errors import InputError
 from tinyohem.progress import SILENT, Progress
 from tinyohem.remote import find_files, is_url
@@ -163,6 +164,26 @@ def open_corpus(
     return _open_files(name, chosen, split, text_field, progress, each)
 
 
+def absolute_name(name: str) -> str:
+    """Return a data set's name as it reads from any working directory."""
+    if name == SAMPLE or is_url(name) or not _is_local(name):
+        return name
+    return os.path.join(os.getcwd(), os.path.expanduser(name))
+
+
+def _is_local(name: str) -> bool:
+    """Tell a path, which need not exist, or a glob from a Hub id."""
+    path = Path(name)
+    return (
+        name.startswith((".", "/", "~"))
+        or any(character in name for character in "*?[")
+        or file_format(path) is not None
+        or name.count("/") > 1
+        or path.is_file()
+        or path.is_dir()
+    )
+
+
 def _find_here(name: str) -> tuple[bool, list[Path]] | None:
     """Return whether a name is one file, and what it stands for; None for a Hub id."""
     try:
@@ -177,7 +198,7 @@ def _find_here(name: str) -> tuple[bool, list[Path]] | None:
         return False, [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
     if any(character in name for character in "*?["):
         return False, [Path(file) for file in glob.glob(str(path), recursive=True)]
-    if name.startswith((".", "/", "~")) or file_format(path) or name.count("/") > 1:
+    if _is_local(name):
         raise InputError(f"there is no file or folder {name}", "check the path")
     return None
 
@@ -232,6 +253,9 @@ def _open_files(
     # Not the name: a file that was moved still holds the same stories.
     shas = hash_story_files(files, each, progress)
     hashes = [[file_format(path), sha] for path, sha in zip(files, shas, strict=True)]
+    for first, second in twins(files, shas, text_field):
+        same = f"{first} and {second} begin with the same story"
+        progress.warn(f"{same}: if they hold the same ones, leave one of them out")
 
     def texts() -> Iterator[str]:
         for path in files:

@@ -2,12 +2,12 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import islice, repeat
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinyohem.artifacts import (
     atomic_folder,
@@ -18,8 +18,9 @@ from tinyohem.artifacts import (
     write_sealed,
 )
 from tinyohem.config import DataConfig, TokenizerConfig
-from tinyohem.data.clean import CleanCounts, clean_stories
-from tinyohem.data.corpus import Corpus, MissingSplitError, Story, open_corpus
+from tinyohem.data.corpus import Corpus, MissingSplitError, open_corpus
+from tinyohem.data.parts import Part, same_stories
+from tinyohem.data.splits import HOLDOUT_EVERY, count_shared
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
 from tinyohem.data.tokens import STORE_FORMAT, TokenStore, build_store, open_store
 from tinyohem.errors import InputError
@@ -29,7 +30,6 @@ from tinyohem.progress import SILENT, Progress
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-HOLDOUT_EVERY = 50  # without a validation split, every 50th story is held out
 # More text than this does not change a vocabulary of thousands, it only costs time and memory.
 _TOKENIZER_STORIES = 250_000
 _TOKENIZER_FORMAT = 1
@@ -45,48 +45,6 @@ class Prepared:
     valid: TokenStore
 
 
-@dataclass(frozen=True)
-class Part:
-    """The stories of one split, and the identity that its caches are filed under."""
-
-    corpus: Corpus
-    clean: bool
-    keep: Callable[[int], bool] | None  # of the row; None keeps all
-    identity: dict[str, Any]
-
-    def stories(self, progress: Progress) -> Iterator[Story]:
-        """Stream the stories that are in, as they are tokenized."""
-        counts = CleanCounts()
-        stories: Iterator[Story] = self.corpus.stories()
-        if self.keep is not None:
-            stories = (story for story in stories if self.keep(story.row))
-        empty = True
-        for story in clean_stories(stories, counts) if self.clean else stories:
-            empty = False
-            yield story
-        if empty and self.keep is _held_out:
-            raise InputError(
-                f"{self.corpus.name}: no story is left for validation, "
-                f"which takes every {HOLDOUT_EVERY}th",
-                "pass a file of stories with --valid",
-            )
-        if self.clean:
-            done = ", ".join(f"{count:,} {what}" for what, count in asdict(counts).items())
-            progress.note(f"cleaned {self.corpus.name} ({self.corpus.split}): {done}")
-
-    def as_corpus(self, progress: Progress) -> Corpus:
-        """Return a corpus with just these stories, each at its row."""
-
-        def texts() -> Iterator[str]:
-            next_row = 0
-            for story in self.stories(progress):
-                yield from repeat("", story.row - next_row)  # rows without text hold no story
-                yield story.text
-                next_row = story.row + 1
-
-        return Corpus(self.corpus.name, self.corpus.split, hash_json(self.identity), texts)
-
-
 def prepare_data(
     data: DataConfig,
     tokenizer_config: TokenizerConfig,
@@ -96,54 +54,78 @@ def prepare_data(
 ) -> Prepared:
     """Return the tokenizer and the token stores of both splits, building what is not cached.
 
+    Validation stories that are training stories too are told; cleaning takes them out of training.
+
     Args:
         every_byte: see `open_store`.
 
     Raises:
-        InputError: the data cannot be read, no story is left for validation, or what is named for
-            it is the training stories.
+        InputError: the data cannot be read, no story is left to train on, or every validation
+            story is a training story.
     """
-    train, valid = _parts(data, progress)
-    if train.corpus.fingerprint == valid.corpus.fingerprint and valid.keep is None:
-        raise InputError(
-            f"the validation stories {valid.corpus.name} are the training stories",
-            "name held-out stories with --valid, or leave it out",
-        )
+    valid = validation_part(data, progress)
+    train = _training_part(data, valid, progress)
+    if train.corpus.fingerprint == valid.corpus.fingerprint and valid.which == "all":
+        raise same_stories(valid.corpus.name)
     tokenizer = _tokenizer(train, tokenizer_config, progress)
-    return Prepared(
+    prepared = Prepared(
         tokenizer,
         train.corpus,
         part_store(train, tokenizer, progress, every_byte=every_byte, scored=False),
         part_store(valid, tokenizer, progress, every_byte=every_byte),
     )
+    _tell_copies(prepared, valid.corpus.name, progress)
+    return prepared
+
+
+def _tell_copies(prepared: Prepared, name: str, progress: Progress) -> None:
+    """Tell of stories that come more than once, in training or in both splits.
+
+    Args:
+        name: of the validation stories.
+    """
+    train, valid = prepared.train.manifest, prepared.valid.manifest
+    if train["repeated"]:
+        copies = f"{train['repeated']:,} of {train['stories']:,} training stories"
+        progress.note(f"{copies} repeat an earlier one; --clean drops them")
+    shared = count_shared(prepared.train.story_hashes, prepared.valid.story_hashes)
+    both = f"{shared:,} of {valid['stories']:,} validation stories are training stories too"
+    if shared == valid["stories"]:
+        if train["stories"] - train["repeated"] == valid["stories"] - valid["repeated"]:
+            raise same_stories(name)
+        hint = "name others with --valid, or take them out of training with --clean"
+        raise InputError(f"{name}: {both}", hint)
+    if shared:
+        progress.warn(f"{both}; --clean takes them out of training")
 
 
 def evaluation_part(dataset: str, text_field: str, progress: Progress) -> Part:
     """Return the validation split of a data set, or all of it where there are no splits."""
-    return _part(_validation_corpus(dataset, text_field, progress), clean=False)
+    return Part(_validation_corpus(dataset, text_field, progress), clean=False)
 
 
 def validation_part(data: DataConfig, progress: Progress) -> Part:
-    """Return the stories that a run is validated on."""
-    return _parts(data, progress)[1]
-
-
-def _parts(data: DataConfig, progress: Progress) -> tuple[Part, Part]:
-    train = open_corpus(data.dataset, "train", text_field=data.text_field, progress=progress)
+    """Return the stories that a run is validated on, which need no training file but their own."""
     if data.valid is not None:
-        valid = _validation_corpus(data.valid, data.text_field, progress)
-        return _part(train, data.clean), _part(valid, data.clean)
+        return Part(_validation_corpus(data.valid, data.text_field, progress), data.clean)
     try:
-        valid = open_corpus(
+        corpus = open_corpus(
             data.dataset, "validation", text_field=data.text_field, progress=progress
         )
     except MissingSplitError:
-        progress.note(f"no validation split: every {HOLDOUT_EVERY}th story is held out")
-        return (
-            _part(train, data.clean, lambda row: not _held_out(row), "not held out"),
-            _part(train, data.clean, _held_out, "held out"),
+        progress.note(
+            f"no validation split: 1 story in {HOLDOUT_EVERY} is held out, by a hash of its text"
         )
-    return _part(train, data.clean), _part(valid, data.clean)
+        corpus = open_corpus(data.dataset, "train", text_field=data.text_field, progress=progress)
+        return Part(corpus, data.clean, "held out")
+    return Part(corpus, data.clean)
+
+
+def _training_part(data: DataConfig, valid: Part, progress: Progress) -> Part:
+    if valid.which == "held out":
+        return Part(valid.corpus, data.clean, "not held out")
+    train = open_corpus(data.dataset, "train", text_field=data.text_field, progress=progress)
+    return Part(train, data.clean, without=valid if data.clean else None)
 
 
 def _validation_corpus(name: str, text_field: str, progress: Progress) -> Corpus:
@@ -151,17 +133,6 @@ def _validation_corpus(name: str, text_field: str, progress: Progress) -> Corpus
         return open_corpus(name, "validation", text_field=text_field, progress=progress)
     except MissingSplitError:
         return open_corpus(name, "train", text_field=text_field, progress=progress)
-
-
-def _held_out(row: int) -> bool:
-    return row % HOLDOUT_EVERY == HOLDOUT_EVERY - 1
-
-
-def _part(
-    corpus: Corpus, clean: bool, keep: Callable[[int], bool] | None = None, label: str = "all"
-) -> Part:
-    identity = {"corpus": corpus.fingerprint, "part": label, "clean": clean}
-    return Part(corpus, clean, keep, identity)
 
 
 def _tokenizer(
@@ -174,7 +145,8 @@ def _tokenizer(
     with _missing(folder, progress) as missing:
         if missing:
             progress.start(f"train a vocabulary of {config.vocab_size:,}", None, "stories")
-            texts = islice((story.text for story in part.stories(progress)), _TOKENIZER_STORIES)
+            # What cleaning does is told when the stories are tokenized.
+            texts = islice((story.text for story in part.stories(SILENT)), _TOKENIZER_STORIES)
             tokenizer = train_tokenizer(_counted(texts, progress), config.vocab_size)
             with atomic_folder(folder) as partial:
                 tokenizer.save_pretrained(partial)
@@ -263,4 +235,4 @@ def tokenize_corpus(
     corpus: Corpus, tokenizer: "PreTrainedTokenizerFast", progress: Progress = SILENT
 ) -> TokenStore:
     """Return the token store of all stories of a corpus, built if it is not cached."""
-    return part_store(_part(corpus, clean=False), tokenizer, progress, scored=False)
+    return part_store(Part(corpus, clean=False), tokenizer, progress, scored=False)

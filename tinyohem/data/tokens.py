@@ -7,12 +7,13 @@ A store is a folder with
     rows.npy         i64 [stories]; the story's row in the corpus
     bytes.npy        u32 [stories]; UTF-8 bytes of its text
     words.npy        u32 [stories]; white-space separated words of its text
+    hashes.npy       u64 [stories]; what tells whether two stories are the same (`story_hash.py`)
     manifest.json    counts, dtype, hashes; written last
 """
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from tinyohem.artifacts import atomic_folder, checksum_file, hash_file, write_sealed
 from tinyohem.data.corpus import Story
+from tinyohem.data.story_hash import story_hash
 from tinyohem.data.text_loss import LossMeter, TextLoss
 from tinyohem.data.tokenizer import foreign_files, start_id, text_encoder
 from tinyohem.errors import InputError, plainly
@@ -30,8 +32,8 @@ from tinyohem.record import Count, Record, read_record
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-STORE_FORMAT = 3
-_ARRAYS = {"offsets": "<i8", "rows": "<i8", "bytes": "<u4", "words": "<u4"}
+STORE_FORMAT = 4
+_ARRAYS = {"offsets": "<i8", "rows": "<i8", "bytes": "<u4", "words": "<u4", "hashes": "<u8"}
 _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
 _CHARACTERS_PER_BATCH = 8 << 20  # where stories are long
 
@@ -61,6 +63,9 @@ class TokenStore:
     story_bytes: NDArray[np.uint32]
     story_words: NDArray[np.uint32]
     manifest: dict[str, Any]
+    story_hashes: NDArray[np.uint64] = field(  # none of what was never on disk
+        default_factory=lambda: np.empty(0, np.uint64)
+    )
 
     @property
     def num_tokens(self) -> int:
@@ -91,6 +96,7 @@ class TokenStore:
             self.story_bytes[:count],
             self.story_words[:count],
             self.manifest,
+            self.story_hashes[:count],
         )
 
 
@@ -114,7 +120,7 @@ def build_store(
     """Tokenize `stories` on every core into `folder`, which appears only once it is whole.
 
     Args:
-        stories: streamed once; memory stays at one batch plus 32 bytes a story.
+        stories: streamed once; memory stays at one batch plus 40 bytes a story.
         origin: what the store was made from (names, hashes); kept in the manifest.
         measured: whether to see if the ids give the text back, as stories that are scored need.
 
@@ -125,6 +131,7 @@ def build_store(
     offsets, rows, sizes, words = array("q", [0]), array("q"), array("L"), array("L")
     start, encoder = start_id(tokenizer), text_encoder(tokenizer)
     meter, loss = LossMeter(tokenizer) if measured else None, TextLoss()
+    hashes = array("Q")
     progress.start("tokenize", None, "stories")
     with atomic_folder(folder) as partial:
         with (partial / "ids.bin").open("wb") as stream:
@@ -138,6 +145,7 @@ def build_store(
                     rows.append(story.row)
                     sizes.append(len(story.text.encode()))
                     words.append(len(story.text.split()))
+                    hashes.append(story_hash(story.text))
                 if meter is not None:
                     loss += meter.measure(texts, [encoding.ids for encoding in encodings])
                 progress.advance(len(rows))
@@ -147,6 +155,7 @@ def build_store(
         np.save(partial / "rows.npy", np.asarray(rows, dtype=np.int64))
         np.save(partial / "bytes.npy", np.asarray(sizes, dtype=np.uint32))
         np.save(partial / "words.npy", np.asarray(words, dtype=np.uint32))
+        np.save(partial / "hashes.npy", np.asarray(hashes, dtype=np.uint64))
         manifest = {
             "format": STORE_FORMAT,
             "dtype": dtype.name,
@@ -154,6 +163,7 @@ def build_store(
             "stories": len(rows),
             "bytes": sum(sizes),
             "words": sum(words),
+            "repeated": int((np.diff(np.sort(np.asarray(hashes, dtype=np.uint64))) == 0).sum()),
             "ids_sha256": hash_file(partial / "ids.bin"),
             "crc32": _checksums(partial),
             **({"text_loss": asdict(loss)} if measured else {}),
@@ -183,27 +193,26 @@ def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
             if checksum != manifest["crc32"].get(name):
                 what = f"{name} was cut short or changed"
                 raise InputError(f"the token store {folder} is damaged: {what}", hint)
-        offsets, rows, sizes, words = (
-            _load(folder / f"{name}.npy", dtype) for name, dtype in _ARRAYS.items()
-        )
+        *mapped, hashes = (_map(folder / f"{name}.npy", dtype) for name, dtype in _ARRAYS.items())
+        offsets, rows, sizes, words = (np.array(array) for array in mapped)
         ids = np.memmap(folder / "ids.bin", dtype=np.dtype(manifest["dtype"]), mode="r")
     except (OSError, EOFError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{folder} is not a token store: {plainly(error)}", hint) from None
     tokens, stories = manifest["tokens"], manifest["stories"]
-    lengths = (len(ids), len(offsets) - 1, len(rows), len(sizes), len(words))
-    if lengths != (tokens, stories, stories, stories, stories):
+    lengths = {len(offsets) - 1, len(rows), len(sizes), len(words), len(hashes)}
+    if len(ids) != tokens or lengths != {stories}:
         raise InputError(f"the token store {folder} was cut short", hint)
     if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) < 1).any():
         raise InputError(f"the token store {folder} is damaged: its stories do not join", hint)
-    return TokenStore(ids, offsets, rows, sizes, words, manifest)
+    return TokenStore(ids, offsets, rows, sizes, words, manifest, hashes)
 
 
-def _load(path: Path, dtype: str) -> NDArray[Any]:
-    # Mapped first: a header that promises more than the file holds then takes no memory.
+def _map(path: Path, dtype: str) -> NDArray[Any]:
+    # Mapped: a header that promises more than the file holds then takes no memory.
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim != 1 or array.dtype != dtype:
         raise ValueError(f"{path.name} holds {array.dtype} {array.shape}")
-    return np.array(array)
+    return array
 
 
 def _checksums(folder: Path, every_byte: bool = True) -> dict[str, int]:

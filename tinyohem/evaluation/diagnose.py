@@ -24,7 +24,7 @@ from tinyohem.evaluation.diagnostics import (
     story_sums,
 )
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
-from tinyohem.evaluation.source import Evaluation, run_config, trained_on
+from tinyohem.evaluation.source import Evaluation, recorded_ids, run_config
 from tinyohem.progress import SILENT, Progress
 from tinyohem.training.plan import score_table
 
@@ -152,7 +152,7 @@ def _train_counts(evaluation: Evaluation, progress: Progress) -> NDArray[np.int6
         )
     own_tokenizer = TokenizerConfig(name=evaluation.name)
     train = prepare_data(config.data, own_tokenizer, progress).train
-    if train.manifest["ids_sha256"] != trained_on(evaluation.name):
+    if train.manifest["ids_sha256"] != recorded_ids(evaluation.name, "train"):
         raise InputError(
             f"the training stories of {evaluation.name} have changed since",
             "bring the old files back, or leave out --by frequency",

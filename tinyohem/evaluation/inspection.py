@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tinyohem.artifacts import atomic_file
-from tinyohem.data.prepare import Part
+from tinyohem.data.parts import Part
 from tinyohem.data.records import checked_text
 from tinyohem.data.tokenizer import tokenizer_hash
 from tinyohem.data.tokens import text_store

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from tinyohem.config import RunConfig, validate_config
-from tinyohem.data.prepare import Part, evaluation_part, part_store, validation_part
+from tinyohem.data.parts import Part
+from tinyohem.data.prepare import evaluation_part, part_store, validation_part
 from tinyohem.data.records import checked_text
 from tinyohem.data.tokenizer import foreign_files, load_tokenizer, start_id, text_encoder
 from tinyohem.data.tokens import TokenStore
@@ -115,23 +116,40 @@ def open_evaluation(
             f"a stride of {stride:,} tokens is beyond the context of {seq_len:,}",
             "use a stride of at most the context",
         )
-    part = stories_of(name, dataset, text_field, progress)
-    store = part_store(part, source.tokenizer, progress)
+    part, store = stories_of(name, source, dataset, text_field, progress)
     return Evaluation(name, source, part, store, seq_len, stride)
 
 
-def stories_of(name: str, dataset: str | None, text_field: str, progress: Progress) -> Part:
+def stories_of(
+    name: str, source: Source, dataset: str | None, text_field: str, progress: Progress
+) -> tuple[Part, TokenStore]:
     """Return the validation stories of a data set, by default of the run with this name.
 
+    Args:
+        source: the model with this name.
+
     Raises:
-        InputError: no data set is named, and the model is no run that would know one.
+        InputError: no data set is named, and the model is no run that would know one; or the
+            run's own stories are gone or have changed since.
     """
     if dataset is not None:
-        return evaluation_part(dataset, text_field, progress)
+        part = evaluation_part(dataset, text_field, progress)
+        return part, part_store(part, source.tokenizer, progress)
     config = run_config(name)
     if config is None:
         raise InputError("no data set to score on", "add --dataset, for example --dataset sample")
-    return validation_part(config.data, progress)
+    hint = "bring the old files back, or name the stories to score with --dataset"
+    try:
+        part = validation_part(config.data, progress)
+    except InputError as error:
+        what = f"the validation stories of {name} cannot be had: {error.message}"
+        raise InputError(what, hint) from error
+    store = part_store(part, source.tokenizer, progress)
+    if store.manifest["ids_sha256"] != recorded_ids(name, "valid"):
+        raise InputError(
+            f"the validation stories of {name} have changed since it was trained", hint
+        )
+    return part, store
 
 
 def run_config(name: str) -> RunConfig | None:
@@ -151,11 +169,10 @@ def run_config(name: str) -> RunConfig | None:
     return validate_config(record["config"]) if "config" in record else None
 
 
-def trained_on(name: str) -> str | None:
-    """Return the hash of the tokens that a run says it was trained on."""
-    record = read_record(run_of(Path(name)) / "config.json", Record)
-    train = record.get("train")
-    return train.get("ids_sha256") if isinstance(train, dict) else None
+def recorded_ids(name: str, split: Literal["train", "valid"]) -> str | None:
+    """Return the hash of the tokens that a run says it was trained or validated on."""
+    store = read_record(run_of(Path(name)) / "config.json", Record).get(split)
+    return store.get("ids_sha256") if isinstance(store, dict) else None
 
 
 def trained_seq_len(name: str) -> int | None:

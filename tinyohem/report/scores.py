@@ -70,8 +70,6 @@ def _kept_or_scored(run: RunLog, model: Path, progress: Progress) -> dict[str, A
         return kept
     progress.note(f"scoring {run.label} on its validation stories")
     evaluation = open_evaluation(str(run.folder), progress=progress)
-    if evaluation.store.manifest["ids_sha256"] != run.record["valid"]["ids_sha256"]:
-        raise InputError("its validation stories have changed since", "bring them back")
     found = diagnose(evaluation, by=_WAYS, progress=progress).to_json()
     story = _inspect(evaluation, run.settings.get("ohem.ratio", 1.0), progress)
     kept = {"identity": identity, **found, "story": story.to_json()}

@@ -13,10 +13,11 @@ from torch import nn
 from tinyohem.artifacts import hash_file, is_leftover, write_sealed
 from tinyohem.config import DataConfig, TokenizerConfig
 from tinyohem.data.batches import Batch, labelled, make_batch, plan_windows
+from tinyohem.data.corpus import absolute_name
 from tinyohem.data.prepare import prepare_data
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError, RunError
-from tinyohem.evaluation.source import load_source, run_config, trained_seq_len
+from tinyohem.evaluation.source import load_source, recorded_ids, run_config, trained_seq_len
 from tinyohem.locks import sole_writer
 from tinyohem.ohem.pool import (
     MANIFEST_FILE,
@@ -83,6 +84,11 @@ def mine_run(
         )
     tokenizer = TokenizerConfig(name=folder)
     store = prepare_data(_data_config(folder, data), tokenizer, progress).train
+    if not data and store.manifest["ids_sha256"] != recorded_ids(folder, "train"):
+        raise InputError(
+            f"the training stories of {name} have changed since it was trained",
+            "bring the old files back, or name the stories to mine with --dataset",
+        )
     plan_windows(store, seq_len, seed=0)  # refuses what is shorter than one
     with sole_writer(out, progress=progress):
         return mine_pool(
@@ -101,7 +107,8 @@ def _data_config(folder: str, given: Mapping[str, Any]) -> DataConfig:
     if config is None and "dataset" not in given:
         raise InputError("no data set to mine", "add --dataset, for example --dataset sample")
     own = config.data if config else DataConfig()
-    is_own = given.get("dataset", own.dataset) == own.dataset
+    dataset = given.get("dataset", own.dataset)
+    is_own = absolute_name(dataset) == absolute_name(own.dataset)
     return (own if is_own else DataConfig()).model_copy(update=given)
 
 

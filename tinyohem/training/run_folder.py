@@ -13,6 +13,9 @@ from tinyohem.training.checkpoint import newest_sound_checkpoint
 
 Resume = Literal["never", "auto", "must"]
 
+# Files may be moved or named otherwise: `check_same_start` compares the stories themselves.
+_NAMES_OF_STORIES = frozenset({"data.dataset", "data.valid"})
+
 
 class StoreOfRun(Record):
     """What a run's `config.json` says of a token store."""
@@ -79,7 +82,8 @@ def _check_same_config(run_dir: Path, config: RunConfig) -> None:
             f"{path} is no run's, or another version's", "choose another --out"
         ) from None
     new = _flat(config)
-    changed = [key for key in new if key not in RESUME_MAY_CHANGE and new[key] != old.get(key)]
+    ignored = RESUME_MAY_CHANGE | _NAMES_OF_STORIES
+    changed = [key for key in new if key not in ignored and new[key] != old.get(key)]
     if changed:
         difference = ", ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in changed[:3])
         raise InputError(

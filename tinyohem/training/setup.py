@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from tinyohem.config import RunConfig
+from tinyohem.data.corpus import absolute_name
 from tinyohem.data.prepare import Prepared
 from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
@@ -74,9 +75,13 @@ def go_on_from(checkpoint: Path, run: Run) -> None:
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """Return what a reader needs to repeat the run."""
+    """Return what a reader needs to repeat the run, from whatever working directory."""
+    names = run.config.data.dataset, run.config.data.valid
+    dataset, valid = (name and absolute_name(name) for name in names)
+    config = run.config.model_dump()
+    config["data"] |= {"dataset": dataset, "valid": valid}
     return {
-        "config": run.config.model_dump(),
+        "config": config,
         "num_parameters": run.model.num_parameters(),
         "num_steps": run.budget.known_steps,
         "train": run.data.train.manifest,

@@ -1,0 +1,107 @@
+"""A part of a corpus: the stories that train, or those that validate."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Literal
+
+from tinyohem.artifacts import hash_json
+from tinyohem.data.clean import CLEAN_FORMAT, VALIDATION, Cleaning, clean_stories
+from tinyohem.data.corpus import Corpus, Story
+from tinyohem.data.splits import SPLIT_FORMAT, held_out, holdout_limit, not_held_out
+from tinyohem.data.story_hash import story_hash
+from tinyohem.errors import InputError
+from tinyohem.progress import Progress
+
+
+@dataclass(frozen=True)
+class Part:
+    """The stories of one split, and the identity that its caches are filed under.
+
+    Attributes:
+        corpus: what it is a part of.
+        clean: whether to repair and drop (see `clean.py`).
+        which: all stories, those held out by their hash, or the others.
+        without: the validation stories, which cleaning takes out too.
+    """
+
+    corpus: Corpus
+    clean: bool
+    which: Literal["all", "held out", "not held out"] = "all"
+    without: "Part | None" = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what decides which stories these are."""
+        return {
+            "corpus": self.corpus.fingerprint,
+            "part": self.which if self.which == "all" else f"{self.which}, {SPLIT_FORMAT}",
+            "clean": self.clean and CLEAN_FORMAT,
+            **({"without": self.without.identity} if self.without else {}),
+        }
+
+    def stories(self, progress: Progress) -> Iterator[Story]:
+        """Stream the stories that are in, as they are tokenized.
+
+        Raises:
+            InputError: there is none.
+        """
+        cleaning = Cleaning()
+        stories, empty = self._chosen(cleaning), True
+        for story in stories:
+            empty = False
+            yield story
+        if self.clean and self.which != "held out":  # the others are cleaned alike, and told
+            for line in cleaning.lines():
+                progress.note(f"cleaned {self.corpus.name} ({self.corpus.split}): {line}")
+        if empty:
+            raise self._nothing_left(cleaning)
+
+    def _chosen(self, cleaning: Cleaning) -> Iterator[Story]:
+        if self.which == "all":
+            return self._candidates(cleaning)
+        choose = held_out if self.which == "held out" else not_held_out
+        limit = holdout_limit(self._candidates(Cleaning()))
+        return choose(self._candidates(cleaning), limit)
+
+    def _candidates(self, cleaning: Cleaning) -> Iterator[Story]:
+        """Stream the corpus, cleaned where asked: copies must look alike before one is chosen."""
+        stories = self.corpus.stories()
+        if not self.clean:
+            return stories
+        left_out = self.without.hashes() if self.without else ()
+        return clean_stories(stories, cleaning, left_out)
+
+    def hashes(self) -> set[int]:
+        """Return what tells these stories from others; holds about 100 bytes a story."""
+        return {story_hash(story.text) for story in self._chosen(Cleaning())}
+
+    def _nothing_left(self, cleaning: Cleaning) -> InputError:
+        if self.without is not None and cleaning.dropped[VALIDATION]:
+            return same_stories(self.without.corpus.name)
+        if self.clean and not cleaning.kept:
+            return InputError(f"cleaning {self.corpus.name} leaves no story", "leave out --clean")
+        return InputError(
+            f"{self.corpus.name}: no story is left to train on once one is held out",
+            "pass a file of stories with --valid",
+        )
+
+    def as_corpus(self, progress: Progress) -> Corpus:
+        """Return a corpus with just these stories, each at its row."""
+
+        def texts() -> Iterator[str]:
+            next_row = 0
+            for story in self.stories(progress):
+                yield from repeat("", story.row - next_row)  # rows without text hold no story
+                yield story.text
+                next_row = story.row + 1
+
+        return Corpus(self.corpus.name, self.corpus.split, hash_json(self.identity), texts)
+
+
+def same_stories(valid: str) -> InputError:
+    """Return the error for validation stories that are the training stories."""
+    return InputError(
+        f"the validation stories {valid} are the training stories",
+        "name held-out stories with --valid, or leave it out",
+    )
