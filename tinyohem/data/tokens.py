@@ -6,7 +6,7 @@ A store is a folder with
     offsets.npy      i64 [stories + 1]; story s is ids[offsets[s] : offsets[s + 1]]
     rows.npy         i64 [stories]; the story's row in the corpus
     bytes.npy        u32 [stories]; UTF-8 bytes of its text
-    words.npy        u32 [stories]; white-space separated words of its text
+    words.npy        u32 [stories]; white-space separated words of its text (`count_words`)
     manifest.json    counts, dtype, hashes; written last
 """
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tinyohem.artifacts import atomic_folder, checksum_file, hash_file, write_sealed
 from tinyohem.data.corpus import Story
+from tinyohem.data.orthography import count_words
 from tinyohem.data.tokenizer import start_id
 from tinyohem.errors import InputError, plainly
 from tinyohem.progress import SILENT, Progress
@@ -29,7 +30,7 @@ from tinyohem.record import Count, Record, read_record
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 _ARRAYS = {"offsets": "<i8", "rows": "<i8", "bytes": "<u4", "words": "<u4"}
 _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
 _CHARACTERS_PER_BATCH = 8 << 20  # where stories are long
@@ -122,7 +123,7 @@ def build_store(
                     offsets.append(offsets[-1] + len(ids))
                     rows.append(story.row)
                     sizes.append(len(story.text.encode()))
-                    words.append(len(story.text.split()))
+                    words.append(count_words(story.text))
                 progress.advance(len(rows))
         if not rows:
             raise InputError("the corpus holds no story", "check the file and --text-field")
@@ -222,7 +223,7 @@ def text_store(
     """
     encoding = _backend(tokenizer).encode(text, add_special_tokens=False)
     ids = np.asarray([start_id(tokenizer), *encoding.ids], dtype=np.uint32)
-    size, words = (np.asarray([n], np.uint32) for n in (len(text.encode()), len(text.split())))
+    size, words = (np.asarray([n], np.uint32) for n in (len(text.encode()), count_words(text)))
     store = TokenStore(ids, np.asarray([0, len(ids)]), np.zeros(1, np.int64), size, words, {})
     return store, encoding.offsets
 

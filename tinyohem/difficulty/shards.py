@@ -42,7 +42,7 @@ SHARD_SCHEMA = pa.schema(
         ("compression_measure", pa.float64()),
         ("mtld", pa.float64()),
         ("flesch_reading_ease", pa.float64()),
-        ("flags", pa.uint8()),
+        ("flags", pa.uint16()),
         ("opening", pa.string()),  # so that a report can show stories without reading them again
     ]
 )
