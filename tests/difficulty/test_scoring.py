@@ -96,6 +96,23 @@ def test_examples_open_with_their_own_stories(corpus, tmp_path: Path) -> None:
         assert set(story) == {"row", "value", "difficulty", "opening"}
 
 
+def test_a_story_not_in_latin_has_every_score_but_the_reading_ease(
+    fake_corpus, tmp_path: Path
+) -> None:
+    table = score_corpus(fake_corpus(("Кот сидит. " * 30, "A cat sat. " * 30)), tmp_path, workers=1)
+    stored = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    cyrillic, english = stored
+    assert cyrillic["flags"] == "not_latin"
+    assert (cyrillic["words"], cyrillic["sentences"]) == (60, 30)
+    for name in ("flesch_reading_ease", "difficulty_flesch", "percentile_flesch"):
+        assert cyrillic[name] is None
+        assert english[name] is not None
+    assert cyrillic["percentile_mtld"] is not None
+    assert english["percentile_flesch"] == 50  # ranked among those that have one
+    assert table.manifest["flags"]["not_latin"] == 1
+    assert table.manifest["metrics"]["flesch"]["undefined"] == 1
+
+
 def test_empty_rows_are_rows_and_no_copies(fake_corpus, tmp_path: Path) -> None:
     table = score_corpus(fake_corpus(("", "A cat.", " \n", "A cat.", "")), tmp_path, workers=1)
     assert table.stories == 5
