@@ -146,7 +146,7 @@ def test_the_outcome_in_a_sentence(table: ScoreTable) -> None:
     q25, q75 = np.percentile(table.column("bytes"), [25, 75])
     found = re.match(
         r"400 stories, the middle half of them ([\d,]+) to ([\d,]+) bytes long, with a Flesch "
-        r"reading ease of (\d+) to (\d+): (.+) to read\. Flagged: (\d+) few words",
+        r"reading ease of (\d+) to (\d+) \((.+)\)\. Flagged: (\d+) few words",
         summary.outcome(),
     )
     assert found

@@ -80,7 +80,7 @@ class ScoreSummary:
         if "flesch" in self.histograms:
             ease = self.quantiles["flesch"][QUANTILES.index(50)]
             word = next(word for least, word in _EASE if ease >= least)
-            told += f", with a Flesch reading ease of {self._middle_half('flesch')}: {word} to read"
+            told += f", with a Flesch reading ease of {self._middle_half('flesch')} ({word})"
         flagged = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in flags if count)
         return f"{told}. {f'Flagged: {flagged}' if flagged else 'Nothing is flagged'}."
 
