@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TITLES = {
     "loss": "By the token's loss (nats)",
     "frequency": "By the rank of the token in the training split",
-    "difficulty": "By the story's difficulty, in tenths",
+    "difficulty": "By the story's difficulty ({metric}), in tenths",
 }
 
 
@@ -101,7 +101,7 @@ def eval_perplexity(
         return
     out.print(options.perplexity_table(found.perplexity, model))
     for way, groups in found.by.items():
-        out.print(_group_table(_TITLES[way], groups))
+        out.print(_group_table(_TITLES[way].format(metric=found.difficulty_metric), groups))
     if found.calibration is not None:
         out.print(_calibration_table(found.calibration))
 

@@ -28,9 +28,10 @@ from tinyohem.data.corpus import SAMPLE, open_corpus
 from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.mtld import mtld_of_each
 from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.sentences import count_sentences
 from tinyohem.difficulty.shards import SHARD_ROWS
 from tinyohem.difficulty.syllables import count_syllables
-from tinyohem.difficulty.text import count_sentences, pack, split_words
+from tinyohem.difficulty.text import pack, split_words
 
 TINYSTORIES_V2 = 2_717_699  # stories of TinyStoriesV2-GPT4-train
 FUSED, CHAIN = "all three, fused, with flags and hashes", "textstat + LexicalRichness + zlib"

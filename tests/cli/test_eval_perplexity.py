@@ -22,7 +22,8 @@ def test_json_holds_groups_and_calibration_beside_the_figures(
     )
     assert result.code == 0, result.err
     found = json.loads(result.out)
-    assert set(found) == PLAIN | {"by", "calibration"}
+    assert set(found) == PLAIN | {"by", "calibration", "difficulty_metric"}
+    assert found["difficulty_metric"] == "flesch"
     assert list(found["by"]) == ["loss", "frequency", "difficulty"]
     for groups in found["by"].values():
         assert sum(group["tokens"] for group in groups) == found["tokens"]
@@ -55,7 +56,7 @@ def test_tables(tinyohem: tiny.Command, finished_run: Path) -> None:
     result = tinyohem("eval-perplexity", finished_run, *BY_ALL, "--calibration", "--stride=16")
     assert result.code == 0
     assert "share of the loss" in result.out
-    for row in (">5", "top 10", "10 (hardest)", "best temperature"):
+    for row in (">5", "top 10", "10 (hardest)", "best temperature", "(flesch), in tenths"):
         assert row in result.out
 
 

@@ -90,6 +90,22 @@ def test_a_story_without_scores_or_a_missing_metric_is_an_input_error(table: Sco
         plan_of(table, np.arange(400), loss=1.0)
 
 
+def test_stories_without_a_difficulty_come_last_and_are_told(fake_corpus, tmp_path: Path) -> None:
+    texts = ("The big cat sat. " * 9, "Кот сидит. " * 9, "It was an extraordinary elephant. " * 9)
+    table = score_corpus(fake_corpus(texts), tmp_path, workers=1)
+    plan = plan_of(table, np.arange(3), "sorted", flesch=1.0)
+    assert plan.order.tolist() == [0, 2, 1]
+    assert plan.describe(3).endswith("; windows without a difficulty (1) count as the hardest")
+
+
+def test_a_corpus_without_any_difficulty_is_an_input_error(fake_corpus, tmp_path: Path) -> None:
+    table = score_corpus(fake_corpus(("Кот сидит. " * 9, "我喜欢猫。" * 9)), tmp_path, workers=1)
+    with pytest.raises(InputError, match="no story of fake has a difficulty by flesch") as caught:
+        plan_of(table, np.arange(2), flesch=1.0)
+    assert "--curriculum-metric" in str(caught.value.hint)
+    assert sorted(plan_of(table, np.arange(2), mtld=1.0).order) == [0, 1]
+
+
 def test_a_saved_plan_is_the_same_plan(table: ScoreTable, tmp_path: Path) -> None:
     plan = plan_of(table, np.arange(400))
     save_plan(plan, tmp_path / "plan")

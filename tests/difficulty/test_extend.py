@@ -7,6 +7,7 @@ from scipy.stats import rankdata
 from tinyohem.difficulty import table as table_module
 from tinyohem.difficulty.extend import add_metric
 from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.shards import opening_of
 from tinyohem.difficulty.summary import summarise
 from tinyohem.difficulty.table import Metric, ScoreTable, open_scores
 from tinyohem.errors import InputError
@@ -52,7 +53,7 @@ def test_an_added_metric_is_ranked_and_the_rest_is_kept(table: ScoreTable) -> No
             "row": rows[at],
             "value": losses[at],
             "difficulty": losses[at],
-            "opening": text_of(at)[:300],
+            "opening": opening_of(text_of(at)),
         }
         for at in hardest
     ]

@@ -1,4 +1,5 @@
 import math
+import unicodedata
 import zlib
 
 import numpy as np
@@ -116,3 +117,46 @@ def test_flesch_ranks_real_stories_as_textstat_does(
 def test_a_wrong_rule_is_an_input_error(wrong: dict) -> None:
     with pytest.raises(InputError):
         CompressionRule(**wrong)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_accents_count_as_the_letters_below_them(form: str) -> None:
+    """The ca-fé is na-ïve: 4 words, 6 syllables."""
+    text = unicodedata.normalize(form, "The café is naïve.")
+    scores = score_batch([text, "The cafe is naive."], ScoringRules())
+    assert scores["words"].tolist() == [4, 4]
+    assert scores["syllables"].tolist() == [6, 6]
+    np.testing.assert_allclose(scores["flesch_reading_ease"], 75.875, atol=1e-9)
+
+
+UNSEEN = [
+    "\u00ad",
+    "\u200b",
+    "\u200c",
+    "\u200d",
+    "\u2060",
+    "\ufeff",
+    "\ufe0f",
+    "\U000e0100",
+    "\u200e",
+]
+PLAIN = "Don't stop: the café isn't open, said Zoë. The boys' dog can't come in at 5 o'clock!"
+
+
+@pytest.mark.parametrize("unseen", UNSEEN, ids=ascii)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_what_is_not_seen_changes_no_score(unseen: str, form: str) -> None:
+    plain = unicodedata.normalize(form, PLAIN)
+    between = unseen.join(plain)  # between letters and their accents too
+    _assert_same_scores([between, f"{unseen}{plain}{unseen}", PLAIN])
+
+
+@pytest.mark.parametrize("apostrophe", "’ʼ＇‘´`′ʹʻˈ‛\x92", ids=ascii)
+def test_apostrophes_of_every_make_are_one(apostrophe: str) -> None:
+    _assert_same_scores([PLAIN.replace("'", apostrophe), PLAIN])
+
+
+def _assert_same_scores(texts: list[str]) -> None:
+    scores = score_batch(texts, ScoringRules())
+    for name in ("words", "sentences", "syllables", "mtld", "flesch_reading_ease"):
+        assert len(set(scores[name])) == 1, name

@@ -18,7 +18,7 @@ from tinyohem.difficulty import finish, shards
 from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.metrics import CompressionRule
 from tinyohem.difficulty.scoring import UNFINISHED, score_corpus
-from tinyohem.difficulty.shards import shards_of
+from tinyohem.difficulty.shards import opening_of, shards_of
 from tinyohem.errors import InputError, RunError
 
 
@@ -92,8 +92,41 @@ def test_examples_open_with_their_own_stories(corpus, tmp_path: Path) -> None:
     assert len({story["row"] // 50 for story in shown}) > 4  # of many shards
     for story in shown:
         text = corpus.texts[story["row"]].strip()
-        assert story["opening"] == text[:300].encode("utf-8", "replace").decode()
+        beginning = story["opening"].removesuffix(" …")
+        assert text.encode("utf-8", "replace").decode().startswith(beginning)
+        assert (beginning != story["opening"]) == (len(text) > 300)
         assert set(story) == {"row", "value", "difficulty", "opening"}
+
+
+def test_a_story_not_in_latin_has_every_score_but_the_reading_ease(
+    fake_corpus, tmp_path: Path
+) -> None:
+    table = score_corpus(fake_corpus(("Кот сидит. " * 30, "A cat sat. " * 30)), tmp_path, workers=1)
+    stored = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    cyrillic, english = stored
+    assert cyrillic["flags"] == "not_latin"
+    assert (cyrillic["words"], cyrillic["sentences"]) == (60, 30)
+    for name in ("flesch_reading_ease", "difficulty_flesch", "percentile_flesch"):
+        assert cyrillic[name] is None
+        assert english[name] is not None
+    assert cyrillic["percentile_mtld"] is not None
+    assert english["percentile_flesch"] == 50  # ranked among those that have one
+    assert table.manifest["flags"]["not_latin"] == 1
+    assert table.manifest["metrics"]["flesch"]["undefined"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "opening"),
+    [
+        ("a" * 300, "a" * 300),
+        ("A cat. " * 42 + "1234 6", "A cat. " * 42 + "1234 6"),
+        ("A cat. " * 42 + "123456 8", "A cat. " * 42 + "123456 …"),
+        ("A cat. " * 42 + "1234567", ("A cat. " * 42).rstrip() + " …"),
+        ("a" * 301, "a" * 300 + " …"),
+    ],
+)
+def test_an_opening_ends_between_words(text: str, opening: str) -> None:
+    assert opening_of(text) == opening
 
 
 def test_empty_rows_are_rows_and_no_copies(fake_corpus, tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def test_examples_are_the_ends_of_the_order(table: ScoreTable, made_up: list[str
     assert [story["row"] for story in examples["length"]["easiest"]] == order[:10].tolist()
     hardest = examples["length"]["hardest"]
     assert [story["value"] for story in hardest] == table.column("bytes")[order[::-1][:10]].tolist()
-    assert all(made_up[story["row"]].startswith(story["opening"]) for story in hardest)
+    assert all(
+        made_up[story["row"]].startswith(story["opening"].removesuffix(" …")) for story in hardest
+    )
 
 
 def test_examples_show_the_values_of_the_quantiles(
@@ -129,9 +131,45 @@ def test_the_page_fits_a_phone_and_turns_dark(fake_corpus, tmp_path: Path, dark:
         assert look["scroll_width"] == look["client_width"] == width
         assert look["outside"] == []
         assert f"Difficulty of {name}\n" in look["text"]  # no split: it is a file
+        assert "3 stories, the middle half of them" in look["text"]
+        values, correlations, *_ = look["heads"]
+        for heads in (values, correlations):  # the last column too, without scrolling
+            assert [right for _, right in heads if not 0 < right <= width] == []
+        assert [head for head, _ in correlations] == ["", *(m.replace("_", " ") for m in METRICS)]
     background = [int(part) for part in re.findall(r"\d+", visit.looks[0]["background"])]
     assert (max(background) < 60) == dark
     assert visit.console == visit.requests == []
+
+
+def test_the_outcome_in_a_sentence(table: ScoreTable) -> None:
+    summary = summarise(table)
+    q25, q75 = np.percentile(table.column("bytes"), [25, 75])
+    found = re.match(
+        r"400 stories, the middle half of them ([\d,]+) to ([\d,]+) bytes long, with a Flesch "
+        r"reading ease of (\d+) to (\d+) \((.+)\)\. Flagged: (\d+) few words",
+        summary.outcome(),
+    )
+    assert found
+    low, high = (int(found[i].replace(",", "")) for i in (1, 2))
+    assert (low, high) == (pytest.approx(q25, rel=0.05), pytest.approx(q75, rel=0.05))
+    ease = table.column("flesch_reading_ease")
+    assert int(found[3]) == pytest.approx(np.percentile(ease, 25), abs=1)
+    assert int(found[4]) == pytest.approx(np.percentile(ease, 75), abs=1)
+    assert 60 <= np.median(ease) < 70
+    assert found[5] == "standard"
+    assert int(found[6]) == table.manifest["flags"]["few_words"]
+
+
+def test_a_corpus_without_a_reading_ease_says_so(fake_corpus, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    table = score_corpus(fake_corpus(("Кот сидит. " * 30, "Пёс бежит. " * 40)), tmp_path, workers=1)
+    summary = summarise(table)
+    assert "ease" not in summary.outcome()
+    assert summary.outcome().endswith("Flagged: 2 not latin.")
+    write_page(summary, table.folder)
+    page = (table.folder / "report.html").read_text()
+    assert "it is undefined where most letters are not Latin" in page
+    assert "nan" not in page
 
 
 def test_one_story_and_no_words_at_all_are_summarised(fake_corpus, tmp_path: Path) -> None:

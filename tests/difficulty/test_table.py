@@ -9,7 +9,7 @@ import pytest
 from tinyohem.artifacts import hash_file, read_sealed, write_sealed
 from tinyohem.difficulty.pacing import parse_weights
 from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.table import ScoreTable, combined_difficulty, open_scores
+from tinyohem.difficulty.table import METRIC_VERSION, ScoreTable, combined_difficulty, open_scores
 from tinyohem.errors import InputError
 
 
@@ -39,6 +39,20 @@ def test_a_table_of_another_corpus_is_refused(folder: Path) -> None:
     assert open_scores(folder, "f" * 64).stories == 61
     with pytest.raises(InputError, match=r"another corpus, fake \(train\)"):
         open_scores(folder, "0" * 64)
+
+
+@pytest.mark.parametrize("version", [None, 1, 3])
+def test_scores_of_other_metrics_are_refused_by_name(folder: Path, version: int | None) -> None:
+    manifest = read_sealed(folder / "manifest.json")
+    assert manifest.pop("metric_version") == METRIC_VERSION == 2
+    write_sealed(
+        folder / "manifest.json", manifest | ({"metric_version": version} if version else {})
+    )
+    with pytest.raises(
+        InputError, match=f"scores of metric version {version or 1}, not 2"
+    ) as caught:
+        open_scores(folder)
+    assert caught.value.hint == "score the corpus again, into another folder"
 
 
 @pytest.mark.parametrize(

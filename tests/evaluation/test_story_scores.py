@@ -13,6 +13,7 @@ from tinyohem.data.corpus import Corpus, open_corpus
 from tinyohem.data.prepare import tokenize_corpus
 from tinyohem.data.tokenizer import load_tokenizer
 from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.shards import opening_of
 from tinyohem.difficulty.table import ScoreTable
 from tinyohem.difficulty.text import words
 from tinyohem.errors import InputError, RunError
@@ -79,7 +80,7 @@ def test_model_loss_is_the_perplexity_of_each_story_alone(
     examples = read_json(table.folder / "examples.json")["model_loss"]
     assert examples["hardest"][0]["row"] == int(np.nanargmax(losses))
     assert {story["row"]: story["opening"] for story in examples["easiest"]} == {
-        row: text.strip()[:300] for row, text in enumerate(TEXTS) if text
+        row: opening_of(text.strip()) for row, text in enumerate(TEXTS) if text
     }
 
 

@@ -8,7 +8,10 @@ import pytest
 import tiny
 from safetensors.torch import load_file, save_file
 
+from tinyohem.artifacts import write_json
 from tinyohem.errors import InputError
+from tinyohem.evaluation.diagnose import diagnose
+from tinyohem.evaluation.source import open_evaluation
 from tinyohem.report import scores as report_scores
 from tinyohem.report.runs import RunLog, read_material
 from tinyohem.report.scores import CACHE_FILE, score_runs
@@ -56,7 +59,30 @@ def test_a_second_report_reads_what_the_first_found(
     assert score_runs([run], tiny.Listener()) == first
 
 
-@pytest.mark.parametrize("damage", ["other weights", "cut short", "other stories"])
+def test_the_record_names_the_metric(run: RunLog) -> None:
+    scores = score_runs([run], tiny.Listener())
+    assert scores.metric == "flesch"
+    assert json.loads((run.folder / CACHE_FILE).read_text())["difficulty_metric"] == "flesch"
+
+
+@pytest.mark.parametrize("metric", ["mtld", "compression_ratio", "length"])
+def test_groups_and_name_are_those_of_the_metric(
+    run: RunLog, metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier report kept by another metric is no longer read."""
+    by_flesch = score_runs([run], tiny.Listener())
+    monkeypatch.setattr(report_scores, "_METRIC", metric)
+    scores = score_runs([run], tiny.Listener())
+    assert scores.metric == metric
+    evaluation = open_evaluation(str(run.folder))
+    expected = diagnose(evaluation, by=["difficulty"], metric=metric).by["difficulty"]
+    assert scores.by["difficulty"]["run"] == expected != by_flesch.by["difficulty"]["run"]
+    assert scores.by["loss"] == by_flesch.by["loss"]
+
+
+@pytest.mark.parametrize(
+    "damage", ["other weights", "cut short", "other stories", "no metric", "older metrics"]
+)
 def test_what_no_longer_fits_is_scored_again(
     run: RunLog, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -65,6 +91,12 @@ def test_what_no_longer_fits_is_scored_again(
     if damage == "other weights":
         weights = run.folder / "model" / "model.safetensors"
         save_file({n: t + 0.01 for n, t in load_file(weights).items()}, weights, {"format": "pt"})
+    elif damage == "no metric":  # as reports wrote before it was recorded
+        kept = json.loads(cache.read_text())
+        del kept["difficulty_metric"]
+        write_json(cache, kept)
+    elif damage == "older metrics":
+        monkeypatch.setattr(report_scores, "METRIC_VERSION", 1)
     elif damage == "cut short":
         cache.write_bytes(cache.read_bytes()[:-9])
     else:

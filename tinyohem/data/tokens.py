@@ -6,7 +6,7 @@ A store is a folder with
     offsets.npy      i64 [stories + 1]; story s is ids[offsets[s] : offsets[s + 1]]
     rows.npy         i64 [stories]; the story's row in the corpus
     bytes.npy        u32 [stories]; UTF-8 bytes of its text
-    words.npy        u32 [stories]; white-space separated words of its text
+    words.npy        u32 [stories]; white-space separated words of its text (`count_words`)
     hashes.npy       u64 [stories]; what tells whether two stories are the same (`story_hash.py`)
     manifest.json    counts, dtype, hashes; written last
 """
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tinyohem.artifacts import atomic_folder, checksum_file, hash_file, write_sealed
 from tinyohem.data.corpus import Story
+from tinyohem.data.orthography import count_words
 from tinyohem.data.story_hash import story_hash
 from tinyohem.data.text_loss import LossMeter, TextLoss
 from tinyohem.data.tokenizer import foreign_files, start_id, text_encoder
@@ -144,7 +145,7 @@ def build_store(
                     offsets.append(offsets[-1] + len(ids))
                     rows.append(story.row)
                     sizes.append(len(story.text.encode()))
-                    words.append(len(story.text.split()))
+                    words.append(count_words(story.text))
                     hashes.append(story_hash(story.text))
                 if meter is not None:
                     loss += meter.measure(texts, [encoding.ids for encoding in encodings])
@@ -250,7 +251,7 @@ def text_store(
     with foreign_files("this tokenizer cannot encode the text", "choose another one"):
         encoding = text_encoder(tokenizer).encode(text, add_special_tokens=False)
     ids = np.asarray([start_id(tokenizer), *encoding.ids], dtype=np.uint32)
-    size, words = (np.asarray([n], np.uint32) for n in (len(text.encode()), len(text.split())))
+    size, words = (np.asarray([n], np.uint32) for n in (len(text.encode()), count_words(text)))
     loss = LossMeter(tokenizer).measure([text], [encoding.ids])
     manifest = {"text_loss": asdict(loss)}
     offsets, rows = np.asarray([0, len(ids)]), np.zeros(1, np.int64)

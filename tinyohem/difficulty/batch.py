@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from tinyohem.difficulty.flags import flags_of_each
+from tinyohem.difficulty.flags import Flag, flags_of_each
 from tinyohem.difficulty.metrics import (
     CompressionRule,
     compression_ratios,
     flesch_reading_ease,
 )
 from tinyohem.difficulty.mtld import MtldRule, mtld_of_each
+from tinyohem.difficulty.sentences import count_sentences
 from tinyohem.difficulty.syllables import count_syllables
-from tinyohem.difficulty.text import IntArray, Words, count_sentences, encode, pack, split_words
+from tinyohem.difficulty.text import IntArray, Words, encode, pack, split_words
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def score_batch(texts: Sequence[str], rules: ScoringRules) -> dict[str, Any]:
     words = split_words(packed)
     sentences = count_sentences(packed)
     syllables = _syllables_of_each(words)
+    flags = flags_of_each(texts, words.counts)
+    ease = flesch_reading_ease(words.counts, sentences, syllables)
     ratio, measure = compression_ratios(encoded, rules.compression)
     digests = [hashlib.sha256(story).digest() for story in encoded]
     return {
@@ -55,8 +58,9 @@ def score_batch(texts: Sequence[str], rules: ScoringRules) -> dict[str, Any]:
         "compressed_over_original": ratio,
         "compression_measure": measure,
         "mtld": mtld_of_each(words, rules.mtld),
-        "flesch_reading_ease": flesch_reading_ease(words.counts, sentences, syllables),
-        "flags": flags_of_each(texts, words.counts),
+        # Its coefficients and the syllables are those of English.
+        "flesch_reading_ease": np.where(flags & int(Flag.NOT_LATIN), np.nan, ease),
+        "flags": flags,
     }
 
 

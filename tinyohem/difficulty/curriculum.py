@@ -95,10 +95,17 @@ def build_plan(
         weights: weight of each metric's percentile. `by_length` has its own metric.
 
     Raises:
-        InputError: a metric that the table lacks, or a story without a row in it.
+        InputError: a metric that the table lacks, a story without a row in it, or no story that
+            has a difficulty.
     """
     weights = {"length": 1.0} if curriculum.pacing == "by_length" else dict(weights)
     of_story = combined_difficulty(table, weights)[table.positions(rows)]
+    if np.isnan(of_story).all():
+        raise InputError(
+            f"no story of {table.manifest['corpus']['name']} has a difficulty by "
+            f"{', '.join(weights)}: there is nothing to order by",
+            "choose another --curriculum-metric, such as mtld; Flesch is for Latin script",
+        )
     difficulty = window_difficulty(offsets, of_story, seq_len, int(drawn.max()) + 1)
     origin = {
         "curriculum": asdict(curriculum),

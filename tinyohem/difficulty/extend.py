@@ -20,7 +20,7 @@ from tinyohem.difficulty.finish import EXAMPLES
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.page import HISTOGRAM_FILE, PAGE_FILE
 from tinyohem.difficulty.ranking import lowest, write_percentiles
-from tinyohem.difficulty.shards import OPENING_CHARACTERS
+from tinyohem.difficulty.shards import opening_of
 from tinyohem.difficulty.table import (
     EXAMPLES_FILE,
     MANIFEST_FILE,
@@ -103,7 +103,7 @@ def add_metric(
                     "row": int(rows[index]),
                     "value": float(values[index]),
                     "difficulty": float(metric.sign * values[index]),
-                    "opening": text_of(int(index))[:OPENING_CHARACTERS],
+                    "opening": opening_of(text_of(int(index))),
                 }
                 for index in lowest(sign * metric.sign * values, EXAMPLES)
             ]

@@ -200,9 +200,9 @@ def _final_tables(
             derived = {
                 name: read_rows(stream, np.float64, len(table)) for name, stream in columns.items()
             }
-            flags = _numbers(table, "flags").astype(np.uint8)
-            is_copy = read_rows(copies, np.uint8, len(table)) & (flags != int(Flag.EMPTY))
-            flags |= is_copy * int(Flag.DUPLICATE)
+            flags = _numbers(table, "flags").astype(np.uint16)
+            is_copy = read_rows(copies, np.uint8, len(table)).astype(bool)
+            flags[is_copy & (flags != int(Flag.EMPTY))] |= int(Flag.DUPLICATE)
             _add_to_totals(totals, table, derived, flags)
             totals.shard_sizes += map(len, parts)
             yield _final_table(table, derived, flags)
@@ -230,7 +230,7 @@ def _groups(shards: Sequence[Path], workers: int) -> Iterator[list[pa.Table]]:
 
 
 def _final_table(
-    table: pa.Table, derived: dict[str, FloatArray], flags: npt.NDArray[np.uint8]
+    table: pa.Table, derived: dict[str, FloatArray], flags: npt.NDArray[np.uint16]
 ) -> pa.Table:
     arrays = [table.column(field.name) for field in _STORED]
     arrays += [pa.array(derived[field.name], from_pandas=True) for field in _DERIVED]
@@ -247,7 +247,7 @@ def _add_to_totals(
     totals: _Totals,
     table: pa.Table,
     derived: dict[str, FloatArray],
-    flags: npt.NDArray[np.uint8],
+    flags: npt.NDArray[np.uint16],
 ) -> None:
     for flag in Flag:
         totals.flags[flag.label] += int(np.count_nonzero(flags & int(flag)))

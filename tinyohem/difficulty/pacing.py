@@ -163,6 +163,8 @@ def describe(
                 f"any of the easiest {curriculum.initial_competence:.0%} of windows at first, of "
                 f"all from step {round((curriculum.fraction or 1) * num_steps):,} on"
             )
+    if undefined := int(np.isnan(difficulty[order]).sum()):
+        told = f"{told}; windows without a difficulty ({undefined:,}) count as the hardest"
     if curriculum.jitter_window < 2:
         return told
     return f"{told}; shuffled over {curriculum.jitter_window:,} windows at a time"

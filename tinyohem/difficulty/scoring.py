@@ -12,7 +12,13 @@ from tinyohem.artifacts import drop_leftovers, is_leftover, read_json, write_jso
 from tinyohem.difficulty.batch import ScoringRules
 from tinyohem.difficulty.finish import write_scores
 from tinyohem.difficulty.shards import Shard, score_missing_shards, shard_path, shards_of
-from tinyohem.difficulty.table import MANIFEST_FILE, ScoreTable, library_versions, open_scores
+from tinyohem.difficulty.table import (
+    MANIFEST_FILE,
+    METRIC_VERSION,
+    ScoreTable,
+    library_versions,
+    open_scores,
+)
 from tinyohem.errors import InputError
 from tinyohem.locks import sole_writer
 from tinyohem.processes import usable_cores
@@ -92,6 +98,7 @@ def _describe(corpus: "Corpus", rules: ScoringRules) -> dict[str, Any]:
             "split": corpus.split,
             "fingerprint": corpus.fingerprint,
         },
+        "metric_version": METRIC_VERSION,
         "rules": asdict(rules),
         "versions": library_versions(),
     }

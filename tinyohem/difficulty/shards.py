@@ -6,6 +6,7 @@ killed goes on with the shards that are missing.
 """
 
 import io
+import re
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -28,6 +29,7 @@ from tinyohem.processes import end_with_parent
 SHARD_ROWS = 4096
 SHARD_BYTES = 8 << 20
 OPENING_CHARACTERS = 300
+_WHOLE_WORDS = re.compile(r"(.*\S)\s", re.DOTALL)
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -42,7 +44,7 @@ SHARD_SCHEMA = pa.schema(
         ("compression_measure", pa.float64()),
         ("mtld", pa.float64()),
         ("flesch_reading_ease", pa.float64()),
-        ("flags", pa.uint8()),
+        ("flags", pa.uint16()),
         ("opening", pa.string()),  # so that a report can show stories without reading them again
     ]
 )
@@ -88,6 +90,14 @@ def shards_of(blocks: Iterable[tuple[B, float]]) -> Iterator[Shard[B]]:
         yield Shard(index, first_row, held, reached)
 
 
+def opening_of(text: str) -> str:
+    """Return the beginning of a story, cut between words, with "…" where it goes on."""
+    if len(text) <= OPENING_CHARACTERS:
+        return text
+    whole_words = _WHOLE_WORDS.match(text[: OPENING_CHARACTERS + 1])
+    return (whole_words[1] if whole_words else text[:OPENING_CHARACTERS]) + " …"
+
+
 def shard_path(folder: Path, index: int) -> Path:
     """Return where a shard's scores stand."""
     return folder / f"shard_{index:07d}.parquet"
@@ -99,7 +109,7 @@ def scores_of(shard: Shard[Block], rules: ScoringRules) -> bytes:
     assert len(texts) == shard.rows, "all later rows would be those of other stories"
     columns = score_batch(texts, rules)
     columns["row"] = range(shard.first_row, shard.first_row + len(texts))
-    columns["opening"] = [encode(text[:OPENING_CHARACTERS]).decode() for text in texts]
+    columns["opening"] = [encode(opening_of(text)).decode() for text in texts]
     arrays = [
         pa.array(columns[field.name], field.type, from_pandas=True)  # NaN becomes null
         for field in SHARD_SCHEMA

@@ -13,6 +13,15 @@ LENGTH_CONFOUND = 0.5  # a metric that goes with length as closely as this mostl
 QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
 _HISTOGRAM_BINS = 60
 _HISTOGRAM_ENDS = (0.5, 99.5)  # percentiles; a few outliers would leave the rest one bin
+_EASE = (  # of reading, from this Flesch value on (Flesch 1949)
+    (90, "very easy"),
+    (80, "easy"),
+    (70, "fairly easy"),
+    (60, "standard"),
+    (50, "fairly difficult"),
+    (30, "difficult"),
+    (-np.inf, "very difficult"),
+)
 _LENGTH_CONTROLS = {
     "raw": "",
     "prefix": ", of the first bytes",
@@ -61,6 +70,23 @@ class ScoreSummary:
         if metric != "compression_ratio":
             return metric
         return metric + _LENGTH_CONTROLS[self.manifest["rules"]["compression"]["length_control"]]
+
+    def outcome(self) -> str:
+        """Say in a sentence how long and how hard to read the stories are, then what is odd."""
+        stories, flags = self.manifest["stories"], self.manifest["flags"].items()
+        told = f"{stories:,} stories"
+        if "length" in self.histograms:
+            told += f", the middle half of them {self._middle_half('length')} bytes long"
+        if "flesch" in self.histograms:
+            ease = self.quantiles["flesch"][QUANTILES.index(50)]
+            word = next(word for least, word in _EASE if ease >= least)
+            told += f", with a Flesch reading ease of {self._middle_half('flesch')} ({word})"
+        flagged = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in flags if count)
+        return f"{told}. {f'Flagged: {flagged}' if flagged else 'Nothing is flagged'}."
+
+    def _middle_half(self, metric: str) -> str:
+        values = (self.quantiles[metric][QUANTILES.index(percent)] for percent in (25, 75))
+        return " to ".join(f"{value:,.0f}" for value in sorted(values))
 
     def to_json(self) -> dict[str, Any]:
         """Return counts and figures; None where a figure is undefined: JSON knows no NaN."""

@@ -23,6 +23,9 @@ SCORES_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
 EXAMPLES_FILE = "examples.json"
 FORMAT = 1
+# What the values mean; a change of any rule that no parameter records makes it another one.
+# 2: accents, unseen characters, apostrophes of every make, abbreviations, stories not in Latin.
+METRIC_VERSION = 2
 _AGAIN = "score the corpus again, into another folder"
 _ROW_BYTES = 8  # of a column in memory
 _BATCH_ROWS = 1 << 16
@@ -52,6 +55,16 @@ METRICS = {
     "flesch": Metric("flesch_reading_ease", "lower"),
     "length": Metric("bytes", "higher"),
 }
+_NAMES = {
+    "compression_ratio": "compression ratio with length taken out",
+    "mtld": "MTLD",
+    "flesch": "Flesch reading ease",
+}
+
+
+def metric_name(metric: str) -> str:
+    """Return what a reader calls a metric of a table made without options; others as they are."""
+    return _NAMES.get(metric, metric)
 
 
 Word = Annotated[str, Field(pattern=r"^\w{1,40}$")]
@@ -91,6 +104,7 @@ class ScoreManifest(Record):
     format: Literal[1]
     corpus: CorpusRecord
     stories: int = Field(ge=1)
+    metric_version: int = 1  # before it was recorded
     rules: RulesRecord
     metrics: dict[Word, MetricRecord]
     flags: dict[Word, Count]
@@ -191,10 +205,11 @@ def open_scores(folder: Path, fingerprint: str | None = None) -> ScoreTable:
     """Open a score folder and check that it is whole, and of the corpus with this fingerprint.
 
     Raises:
-        InputError: no score folder, a damaged one, or one of another corpus.
+        InputError: no score folder, a damaged one, one of another corpus or metric version.
     """
     try:
         manifest = read_record(folder / MANIFEST_FILE, ScoreManifest)
+        _check_version(folder, manifest)
         scores_sha = hash_file(folder / SCORES_FILE)
         rows = _rows(folder / SCORES_FILE, manifest)
     except FileNotFoundError as error:
@@ -211,6 +226,16 @@ def open_scores(folder: Path, fingerprint: str | None = None) -> ScoreTable:
         name = f"{manifest['corpus']['name']} ({manifest['corpus']['split']})"
         raise InputError(f"{folder} holds scores of another corpus, {name}", _AGAIN)
     return ScoreTable(folder, manifest)
+
+
+def _check_version(folder: Path, manifest: dict[str, Any]) -> None:
+    version = manifest.get("metric_version", 1)
+    if version != METRIC_VERSION:
+        raise InputError(
+            f"{folder} holds scores of metric version {version}, not {METRIC_VERSION}: words, "
+            "syllables and sentences are counted otherwise there",
+            _AGAIN,
+        )
 
 
 def _rows(path: Path, manifest: dict[str, Any]) -> int:

@@ -38,14 +38,17 @@ class Diagnosis:
     perplexity: Perplexity
     by: dict[By, list[Group]]
     calibration: Calibration | None
+    difficulty_metric: str | None = None  # what `by` difficulty goes by, where that was asked
 
     def to_json(self) -> dict[str, Any]:
-        """Return the perplexity's figures, and beside them `by` and `calibration` where asked."""
+        """Return the perplexity's figures, and beside them what else was asked for."""
         figures: dict[str, Any] = self.perplexity.to_json()
         if self.by:
             figures["by"] = {
                 name: [group.to_json() for group in groups] for name, groups in self.by.items()
             }
+        if self.difficulty_metric is not None:
+            figures["difficulty_metric"] = self.difficulty_metric
         if self.calibration is not None:
             figures["calibration"] = self.calibration.to_json()
         return figures
@@ -114,7 +117,10 @@ def diagnose(
             tokens = np.diff(store.offsets) - 1
             groups["difficulty"] = by_difficulty(story_sums(store, losses), tokens, difficulty)
     return Diagnosis(
-        perplexity, groups, calibrate(model, store, **context) if calibration else None
+        perplexity,
+        groups,
+        calibrate(model, store, **context) if calibration else None,
+        metric if difficulty is not None else None,
     )
 
 

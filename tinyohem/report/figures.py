@@ -212,7 +212,7 @@ def _aligned(
             for run in group.runs
             if run.label in breakdowns
         ]
-        if found:
+        if found and names:
             losses[group.name] = np.array([[run.get(n, math.nan) for n in names] for run in found])
     return names, losses
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tinyohem import __version__
 from tinyohem.artifacts import atomic_file
+from tinyohem.difficulty.table import metric_name
 from tinyohem.errors import InputError
 from tinyohem.evaluation.inspection import PALETTES, InspectedStory
 from tinyohem.evaluation.table import footnote
@@ -193,11 +194,14 @@ def _selection(groups: Sequence[RunGroup]) -> Section:
 
 
 def _where_the_loss_sits(groups: Sequence[RunGroup], scores: Scores) -> Section:
-    plots = [shares_plot(groups, scores.by["loss"])]
+    plots, missing = [shares_plot(groups, scores.by["loss"])], list(scores.missing)
+    difficulty = metric_name(scores.metric)
     for way, axis, says in _WAYS:
-        parts = scores.by[way]
+        parts, says = scores.by[way], says.format(difficulty=difficulty)
         title = f"Perplexity by {way}"
         plots.append(groups_plot(groups, parts, f"perplexity-by-{way}", title, axis, says))
+        if parts and plots[-1] is None:
+            missing.append(f"{title}: no story has a {difficulty}.")
         title = f"Loss by {way}"
         plots.append(group_differences_plot(groups, parts, f"difference-by-{way}", title, axis))
     intro = "Finished models on all their validation stories."
@@ -206,7 +210,7 @@ def _where_the_loss_sits(groups: Sequence[RunGroup], scores: Scores) -> Section:
         "Where the loss sits",
         intro if any(plots) else "",
         plots=[plot for plot in plots if plot is not None],
-        missing=scores.missing,
+        missing=missing,
     )
 
 
@@ -214,8 +218,7 @@ _WAYS = (  # of `diagnose.By`: the horizontal axis, what the figure shows
     (
         "difficulty",
         "decile of the story's difficulty, easiest to hardest",
-        "Perplexity per token in each tenth of the stories, by their compression ratio with length "
-        "taken out.",
+        "Perplexity per token in each tenth of the stories, by their {difficulty}.",
     ),
     (
         "frequency",

@@ -133,5 +133,6 @@ class KeptRecord(Record):
     """What an earlier report found; anything else is found again."""
 
     identity: str
+    difficulty_metric: str
     by: GroupsRecord
     story: StoryRecord

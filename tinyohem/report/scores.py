@@ -8,6 +8,8 @@ from typing import Any, get_args
 import numpy as np
 
 from tinyohem.artifacts import hash_file, hash_json, write_json
+from tinyohem.config import CurriculumConfig
+from tinyohem.difficulty.table import METRIC_VERSION
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.diagnose import By, diagnose
 from tinyohem.evaluation.diagnostics import Group
@@ -26,6 +28,7 @@ from tinyohem.report.runs import RunLog
 CACHE_FILE = "breakdown.json"
 _FORMAT = 1
 _WAYS = get_args(By)
+_METRIC = CurriculumConfig().metric
 _STORY_TOKENS = 400  # a longer story is no picture any more
 
 
@@ -34,6 +37,7 @@ class Scores:
     """What every run that could be scored makes of its stories."""
 
     by: dict[str, dict[str, list[Group]]]  # way (see `diagnose.By`), run label, groups
+    metric: str = ""  # what the difficulty is, as the scores record it
     stories: dict[str, InspectedStory] = field(default_factory=dict)  # run label, one story
     missing: list[str] = field(default_factory=list)  # why a run has none
 
@@ -57,6 +61,7 @@ def score_runs(runs: Iterable[RunLog], progress: Progress) -> Scores:
             continue
         for way in _WAYS:
             scores.by[way][run.label] = [_group(part) for part in kept["by"][way]]
+        scores.metric = kept["difficulty_metric"]
         scores.stories[run.label] = _story(kept["story"])
     if waiting:
         scores.missing.append(f"Without a finished model yet: {', '.join(waiting)}.")
@@ -70,7 +75,7 @@ def _kept_or_scored(run: RunLog, model: Path, progress: Progress) -> dict[str, A
         return kept
     progress.note(f"scoring {run.label} on its validation stories")
     evaluation = open_evaluation(str(run.folder), progress=progress)
-    found = diagnose(evaluation, by=_WAYS, progress=progress).to_json()
+    found = diagnose(evaluation, by=_WAYS, metric=_METRIC, progress=progress).to_json()
     story = _inspect(evaluation, run.settings.get("ohem.ratio", 1.0), progress)
     kept = {"identity": identity, **found, "story": story.to_json()}
     try:
@@ -92,10 +97,10 @@ def _inspect(evaluation: Evaluation, ratio: float, progress: Progress) -> Inspec
 
 
 def _identity(run: RunLog, model: Path) -> str:
-    """Hash what the groups depend on: the weights, the stories, and those that were learnt from."""
+    """Hash what the groups depend on: weights, stories, those learnt from, and the difficulty."""
     weights = [hash_file(path) for path in sorted(model.glob("*.safetensors"))]
     tokens = [run.record[split].get("ids_sha256") for split in ("train", "valid")]
-    return hash_json([_FORMAT, weights, tokens])
+    return hash_json([_FORMAT, weights, tokens, _METRIC, METRIC_VERSION])
 
 
 def _read(cache: Path) -> dict[str, Any]:

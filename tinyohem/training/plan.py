@@ -13,7 +13,7 @@ from tinyohem.data.prepare import Prepared
 from tinyohem.difficulty.curriculum import CurriculumPlan, build_plan, load_plan, save_plan
 from tinyohem.difficulty.pacing import Curriculum, parse_weights
 from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.table import METRICS, ScoreTable, open_scores
+from tinyohem.difficulty.table import METRIC_VERSION, METRICS, ScoreTable, open_scores
 from tinyohem.errors import InputError
 from tinyohem.locks import sole_writer
 from tinyohem.ohem.pool import Pool
@@ -92,7 +92,7 @@ def score_table(config: CurriculumConfig, corpus: Corpus, progress: Progress) ->
                 "make a score folder that has it (`tinyohem score-difficulty --help`) and name "
                 "that with --set curriculum.scores=FOLDER",
             )
-    folder = data_dir() / "scores" / corpus.fingerprint[:16]
+    folder = data_dir() / "scores" / f"{corpus.fingerprint[:16]}-{METRIC_VERSION}"
     if not folder.exists():
         progress.note(f"no score table fits the corpus: scoring it into {folder}")
     with sole_writer(folder, patience=math.inf, progress=progress):  # runs share it
