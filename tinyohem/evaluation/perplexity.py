@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import RunError
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runtime import StopRequest
+from tinyohem.signals import StopRequest
 
 _LOGIT_ELEMENTS = 1 << 25  # a forward pass makes at most about this many logits (128 MB)
 _STORIES_PER_BLOCK = 4_096  # stories whose windows are sorted together, so memory stays bounded
