@@ -92,6 +92,7 @@ class Workers(Generic[Job, Result]):
 
         That of a worker that ended in the middle of it is WorkerDied.
         """
+        assert self.busy
         while True:
             busy = [worker for worker in self._workers if worker.job is not None]
             # A child of a dead worker can hold its connection open: look at the process, too.
