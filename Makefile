@@ -37,7 +37,7 @@ fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# CHAOS_KILLS=60 kill -9 at random moments, CHAOS_SEED=0; and malformed input
+# CHAOS_KILLS=60 times kill -9, as often SIGTERM or SIGINT, CHAOS_SEED=0; and malformed input
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow tests/chaos -s
 

@@ -1,7 +1,6 @@
 """The app. Commands live in the files beside this one; heavy imports stay inside them."""
 
 import os
-import signal
 import sys
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 
 from tinyohem import __version__
 from tinyohem.errors import InputError, RunError, TinyohemError
+from tinyohem.signals import interrupt_once
 from tinyohem_cli.bench import bench
 from tinyohem_cli.compare import compare
 from tinyohem_cli.eval_perplexity import eval_perplexity
@@ -57,13 +57,9 @@ app.command("bench")(bench)
 app.add_typer(recipes, name="recipes")
 
 
-def _interrupt(_signum: int, _frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def run() -> None:
     """Run the command line: exit code 0 done, 1 run failed, 2 wrong usage or input."""
-    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's notice: leave no half-written file
+    interrupt_once(way_out=True)  # SIGTERM too, a scheduler's notice: leave nothing half-written
     # Tokenizers fork nothing here, but its warning about it would land in the middle of a bar.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     sys.exit(_run())

@@ -96,7 +96,9 @@ Device = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any recipe key; repeatable"),
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="Set any recipe key, `null` for none; repeatable"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")]
 

@@ -293,4 +293,4 @@ def train(
         return
     run, perplexity = train_model(config, run_dir, resume=resume, progress=progress, ranks=ranks)
     if ranks.leads:
-        print_result(run, perplexity, as_json)
+        print_result(run, perplexity, recipe, as_json)

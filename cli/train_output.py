@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tinyohem.training.dry_run import DryRun
     from tinyohem.training.run import Run
 
+_ENDS_EARLY = "training.stop_at_step"
 _SHOWN_CHARACTERS = 200  # of a window, in --dry-run
 
 # `0.5m`, 4M tokens of the real sample, keep ratio 0.5, three seeds: LOG.md, 2026-11-22.
@@ -42,7 +43,9 @@ def warn_of(ohem: "OhemConfig", progress: "Progress") -> None:
         progress.warn(_UNREAD_WARNING)
 
 
-def print_result(run: "Run", perplexity: "Perplexity | None", as_json: bool) -> None:
+def print_result(
+    run: "Run", perplexity: "Perplexity | None", recipe: str | None, as_json: bool
+) -> None:
     """Print what a run came to: its evaluation, or how to go on where it was stopped."""
     summary = {
         "run": str(run.run_dir),
@@ -60,7 +63,7 @@ def print_result(run: "Run", perplexity: "Perplexity | None", as_json: bool) -> 
         out.print(
             f"stopped at step {run.state.step:,} of {run.budget.steps:,}; everything is saved"
         )
-        out.print(f"go on with: {_resume_command()}", markup=False)
+        out.print(f"go on with: {_resume_command(recipe)}", markup=False)
     else:
         out.print(options.perplexity_table(perplexity, str(run.run_dir)))
         seconds, pauses = run.state.train_seconds, run.state.pause_seconds
@@ -95,11 +98,21 @@ def print_outline(outline: "DryRun", as_json: bool) -> None:
             out.print(f"{title}: {shown}", markup=False)
 
 
-def _resume_command() -> str:
-    """Return the command line that was typed, with --resume auto."""
-    arguments = sys.argv[1:]
-    if "--resume" in arguments:
-        at = arguments.index("--resume")
-        del arguments[at : at + 2]
-    kept = [a for a in arguments if not a.startswith("--resume=")]
+def _resume_command(recipe: str | None) -> str:
+    """Return the command line that was typed, with --resume auto and nothing that ends it early."""
+    from tinyohem.recipe import read_recipe
+
+    kept: list[str] = []
+    arguments = iter(sys.argv[1:])
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--resume", "--set"):
+            kept.append(argument)
+            continue
+        value = value if equals else next(arguments, "")
+        if flag == "--set" and value.partition("=")[0].strip() != _ENDS_EARLY:
+            kept += [argument] if equals else [flag, value]
+    section, _, key = _ENDS_EARLY.partition(".")
+    if recipe is not None and key in read_recipe(recipe).get(section, {}):
+        kept += ["--set", f"{_ENDS_EARLY}=null"]
     return shlex.join(["tinyohem", *kept, "--resume", "auto"])

@@ -16,7 +16,7 @@ _LOADED_AHEAD += ["tinyohem.evaluation.compare", "transformers.models.llama.mode
 
 
 def start(arguments: list[str], data: Path, log: Path) -> ForkServerProcess:
-    """Start a command.
+    """Start a command in a process group of its own.
 
     Args:
         arguments: of `tinyohem`.
@@ -33,6 +33,7 @@ def start(arguments: list[str], data: Path, log: Path) -> ForkServerProcess:
 def _run(arguments: list[str], data: str, log: str) -> None:
     from tinyohem_cli import main
 
+    os.setpgrp()
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(stream, 1)
     os.dup2(stream, 2)

@@ -15,10 +15,11 @@ import pytest
 import tiny
 
 from tinyohem.artifacts import atomic_file, atomic_folder, read_json
+from tinyohem.errors import TinyohemError
 from tinyohem.evaluation.perplexity import evaluate_perplexity
 from tinyohem.training import events
 from tinyohem.training.loop import train
-from tinyohem_cli import main
+from tinyohem_cli import console, main
 
 
 @contextmanager
@@ -201,11 +202,18 @@ class TestTenSecondsNotice:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path))
-        handler = signal.getsignal(signal.SIGTERM)
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        handlers = [signal.getsignal(number) for number in numbers]
 
         def told_to_end(*_: Any) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
+        def told_again(error: TinyohemError) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            print_error(error)
+
+        print_error = console.print_error
+        monkeypatch.setattr(console, "print_error", told_again)
         monkeypatch.setattr("tinyohem.data.tokens._encode", told_to_end)
         arguments = ["--dataset", str(corpus), "--set", "tokenizer.vocab_size=320"]
         monkeypatch.setattr("sys.argv", ["tinyohem", "prepare-data", *arguments])
@@ -213,7 +221,8 @@ class TestTenSecondsNotice:
             with pytest.raises(SystemExit) as ended:
                 main.run()
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in zip(numbers, handlers, strict=True):
+                signal.signal(number, handler)
         assert ended.value.code == 130
         assert "error: interrupted\n" in capsys.readouterr().err
         assert not (tmp_path / "tokens").exists()

@@ -81,6 +81,26 @@ class TestPrecedence:
         found = load_config(assignments=[assignment])
         assert getattr(getattr(found, section), key) == value
 
+    def test_null_takes_a_value_back(self, tmp_path: Path) -> None:
+        recipe = write(tmp_path / "r.toml", "[training]\nstop_at_step = 3\nmicro_batch_size = 4")
+        training = load_config(recipe, {}, ["training.stop_at_step=null"]).training
+        assert (training.stop_at_step, training.micro_batch_size) == (None, 4)
+
+    @pytest.mark.parametrize(
+        "key", [f"{name}.{key}" for name, keys in RunConfig() for key in type(keys).model_fields]
+    )
+    def test_null_is_none_or_refused(self, key: str) -> None:
+        section, _, name = key.partition(".")
+        error = None
+        try:
+            found = load_config(assignments=[f"{key}=null"])
+        except InputError as caught:
+            error = caught
+        if error is not None:
+            assert error.message.startswith((key, f"[{section}]"))
+        elif key != "optim.lr":  # by the width
+            assert getattr(getattr(found, section), name) is None
+
 
 class TestExtends:
     def test_a_child_lies_over_its_parent(self, tmp_path: Path) -> None:

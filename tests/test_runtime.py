@@ -1,9 +1,6 @@
-"""Devices by name, precision, step-wise random numbers, stopping, the clock, the record."""
+"""Devices by name, precision, step-wise random numbers, the clock, the record."""
 
 import json
-import os
-import signal
-import threading
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +15,6 @@ from tinyohem.runtime import (
     Stopwatch,
     autocast,
     environment,
-    graceful_stop,
     pick_device,
     product_precision,
     step_generator,
@@ -123,36 +119,6 @@ class TestStepGenerator:
         before = torch.get_rng_state()
         self.draw(1, 1)
         assert torch.equal(torch.get_rng_state(), before)
-
-
-class TestGracefulStop:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_a_signal_becomes_a_request_and_handlers_come_back(self, number: int) -> None:
-        before = signal.getsignal(number)
-        with graceful_stop() as stop:
-            assert not stop.requested
-            os.kill(os.getpid(), number)
-            assert stop.requested
-            assert signal.getsignal(number) is not before
-        assert signal.getsignal(number) is before
-
-    def test_handlers_come_back_after_a_failure(self) -> None:
-        before = signal.getsignal(signal.SIGINT)
-        with pytest.raises(RuntimeError), graceful_stop():
-            raise RuntimeError
-        assert signal.getsignal(signal.SIGINT) is before
-
-    def test_another_thread_gets_a_request_that_nothing_sets(self) -> None:
-        seen = []
-
-        def work() -> None:
-            with graceful_stop() as stop:
-                seen.append(stop.requested)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        assert seen == [False]
 
 
 def test_the_stopwatch_counts_all_but_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,9 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_literal(text: str) -> Any:
-    """Read a TOML value; what is none, such as a bare word, is a string."""
+    """Read a TOML value or `null`; what is none, such as a bare word, is a string."""
+    if text == "null":  # as in config.json: TOML has no word for it
+        return None
     try:
         return parse_toml(f"value = {text}")["value"]
     except ValueError:

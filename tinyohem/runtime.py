@@ -2,9 +2,7 @@
 
 import os
 import platform
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -78,32 +76,6 @@ def synchronize(device: torch.device) -> None:
     """Wait for the device, so that a clock read next tells the truth."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-class StopRequest:
-    """Whether someone asked the run to end."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-
-@contextmanager
-def graceful_stop() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a request that the loop reads between steps."""
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request  # only the main thread may set handlers
-        return
-
-    def ask(_signum: int, _frame: Any) -> None:
-        request.requested = True
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class Stopwatch:

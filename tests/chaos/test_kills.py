@@ -1,13 +1,16 @@
-"""The kills of `make chaos`: kill -9 at any moment, and what comes out is the same to the last bit.
+"""The kills of `make chaos`: signals at any moment, and what comes out is the same to the last bit.
 
-CHAOS_KILLS (60) is how many kills there are in all, CHAOS_SEED (0) decides their moments.
+CHAOS_KILLS (60) is how many there are in all, each of kill -9 and of SIGTERM and SIGINT; CHAOS_SEED
+(0) decides their moments.
 """
 
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ KILLS = int(os.environ.get("CHAOS_KILLS", "60"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
 SHARES = {"train": 0.35, "score-difficulty": 0.2, "mine": 0.2, "compare": 0.25}
 KILLS_IN_ONE_FOLDER = 4  # at most, before it is let finish
+SECONDS_TO_END = 300
+End = tuple[tuple[signal.Signals, bool], ...]  # signals to send, and whether to the whole group
 RECIPE = {"training__steps": 40, "ohem__ratio": 0.5, "ohem__score": "excess_loss"}
 
 
@@ -42,10 +47,15 @@ class Target:
 
 
 def run_files(folder: Path) -> dict[str, Any]:
-    """Return the hashes of all that a run left but seconds."""
+    """Return the hashes of all that a run left but seconds and checkpoints on the way."""
     timed = ("metrics.jsonl", "state.json", "config.json", "result.json")
+    kept = [(folder / "checkpoints" / name).read_text().strip() for name in ("latest", "best")]
     files = hash_files(folder)
-    return {name: files[name] for name in files if not name.endswith(timed)} | {
+    for name in list(files):  # where a signal came, a run saves at other steps
+        _, _, step = name.rpartition("checkpoints/")
+        if name.endswith(timed) or (step.startswith("step_") and step.split("/")[0] not in kept):
+            del files[name]
+    return files | {
         "validations": [row["val/loss"] for row in tiny.read_metrics(folder) if "val/loss" in row]
     }
 
@@ -72,13 +82,14 @@ def targets(
 ) -> dict[str, Target]:
     shared = tmp_path_factory.mktemp("shared")
     more = tiny.flags(corpus, **RECIPE)
-    arms = ["--arm=full:ohem.ratio=1", "--arm=half:ohem.ratio=0.5", "--seeds=1", "--workers=2"]
+    # Three runs by two workers: at the end one is idle while the other trains.
+    arms = [f"--arm=r{n}:ohem.ratio={n / 4}" for n in (4, 2, 1)] + ["--seeds=1", "--workers=2"]
     return {
         "train": Target(
             lambda out: ["train", *more, f"--out={out}", "--resume=auto"], run_files, None
         ),
         "score-difficulty": Target(
-            lambda out: ["score-difficulty", f"--dataset={corpus}", "--workers=1", f"--out={out}"],
+            lambda out: ["score-difficulty", f"--dataset={corpus}", "--workers=2", f"--out={out}"],
             score_files,
             None,
         ),
@@ -99,16 +110,28 @@ class Attempt:
         self._target, self._folder = target, folder
         self._data, self._log = target.data or folder / "data", folder / "log"
 
-    def run(self, seconds: float | None = None) -> bool:
-        """Run the command, to the end or until it is killed; return whether it ended."""
+    def run(self, seconds: float | None = None, end: End = ((signal.SIGKILL, False),)) -> bool:
+        """Run the command, to its end or until it gets signals; return whether exit code 0."""
         from kills import start
 
+        self._log.unlink(missing_ok=True)
         process = start(self._target.arguments(self.out), self._data, self._log)
+        assert process.pid is not None
         process.join(seconds)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        assert process.exitcode in (0, -9), self._log.read_text()
+        while process.is_alive() and not self._log.exists():
+            time.sleep(0.01)  # then it hears signals
+        if seconds is not None:
+            for number, to_group in end:
+                with suppress(ProcessLookupError):
+                    (os.killpg if to_group else os.kill)(process.pid, number)
+        process.join(None if seconds is None else SECONDS_TO_END)
+        told = self._log.read_text()
+        assert not process.is_alive(), f"it hangs: {told}"
+        assert process.exitcode in (0, -9, 130), told
+        assert "Traceback" not in told, told
+        if process.exitcode != -9:  # whose workers may need a moment to notice
+            with pytest.raises(ProcessLookupError):
+                os.killpg(process.pid, 0)  # no worker stays behind
         return process.exitcode == 0
 
     def left(self) -> Mapping[str, Any]:
@@ -118,14 +141,25 @@ class Attempt:
         return found
 
 
+@pytest.mark.parametrize("how", ["kill -9", "SIGTERM or SIGINT"])
 @pytest.mark.parametrize("name", SHARES)
 def test_killed_at_any_moment_it_comes_out_the_same(
     targets: dict[str, Target],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     name: str,
+    how: str,
 ) -> None:
-    target, moments = targets[name], random.Random(f"{SEED} {name}")
+    """By kill -9, or by one or two signals to the command alone or to its whole group."""
+    target, moments = targets[name], random.Random(f"{SEED} {name} {how}")
+
+    def end() -> End:
+        if how == "kill -9":
+            return ((signal.SIGKILL, False),)
+        to_group = moments.random() < 0.5
+        numbers = moments.choices([signal.SIGTERM, signal.SIGINT], k=moments.choice([1, 2]))
+        return tuple((number, to_group) for number in numbers)
+
     folder = tmp_path / "whole"
     folder.mkdir()
     Attempt(target, folder).run()  # begins the server, which takes its time, and fills caches
@@ -143,7 +177,7 @@ def test_killed_at_any_moment_it_comes_out_the_same(
         folder.mkdir()
         attempt = Attempt(target, folder)
         for _ in range(min(KILLS_IN_ONE_FOLDER, wanted - kills)):
-            if attempt.run(moments.uniform(0, seconds)):
+            if attempt.run(moments.uniform(0, seconds), end()):
                 break
             kills += 1
         assert attempt.run()
@@ -151,36 +185,6 @@ def test_killed_at_any_moment_it_comes_out_the_same(
         folders += 1
     with capsys.disabled():
         print(
-            f"\n{name}: {kills} kills in {folders} folders, each resumed to the same files "
+            f"\n{name}, {how}: {kills} kills in {folders} folders, each resumed to the same files "
             f"({time.monotonic() - began:.0f} s; undisturbed {seconds:.1f} s)"
         )
-
-
-def test_a_scheduler_that_tells_the_parent_alone(
-    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """SIGTERM to `compare`: its runs save where they are, and the same command goes on."""
-    from kills import start
-
-    arms = ["--arm=full:ohem.ratio=1", "--arm=half:ohem.ratio=0.5", "--seeds=1", "--workers=2"]
-    recipe = tiny.flags(
-        corpus, training__steps=4000, training__save_every=9999, training__eval_every=9999
-    )
-    out, log = tmp_path / "out", tmp_path / "log"
-    process = start(["compare", *recipe, *arms, f"--out={out}"], tmp_path / "data", log)
-    runs = [out / "full-seed0", out / "half-seed0"]
-    while not all((run / "metrics.jsonl").exists() for run in runs):
-        assert process.is_alive(), log.read_text()
-        time.sleep(0.05)
-    began = time.monotonic()
-    process.terminate()
-    process.join()
-    seconds = time.monotonic() - began
-    assert process.exitcode == 130, log.read_text()
-    assert log.read_text().splitlines()[-2] == "error: interrupted"
-    for run in runs:
-        (step,) = tiny.steps_kept(run)
-        assert 0 < step < 4000
-    assert not [path for path in out.rglob(".*") if path.exists()]
-    with capsys.disabled():
-        print(f"\nSIGTERM to compare: both runs saved and gone after {seconds:.1f} s")

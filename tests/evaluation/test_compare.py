@@ -24,6 +24,7 @@ from tinyohem.evaluation.perplexity import story_token_losses
 from tinyohem.evaluation.source import open_evaluation
 from tinyohem.evaluation.table import summarise, to_json
 from tinyohem.recipe import assign
+from tinyohem.training.loop import train
 
 ARMS = (
     Arm("full", {"ohem": {"ratio": 1.0}}),
@@ -276,6 +277,35 @@ def test_ctrl_c_ends_the_run_it_meets_and_begins_no_other(corpus: Path, tmp_path
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert tiny.steps_kept(tmp_path / "full-seed0")  # nothing is lost
+
+
+def test_sigterm_where_one_worker_trains_and_another_is_idle(corpus: Path, tmp_path: Path) -> None:
+    """Fewer runs are left than there are workers, and a scheduler tells the parent alone."""
+    out = tmp_path / "out"
+    every = {"training__eval_every": 9999, "training__save_every": 9999}
+    recipe = {"training__steps": 2000, **every}
+    arms = ["--arm", "full:ohem.ratio=1.0", "--arm", "half:ohem.ratio=0.5"]
+    command = [sys.executable, "-m", "tinyohem_cli", "compare", *arms, "--seeds", "1",
+               "--workers", "2", "--out", str(out), *tiny.flags(corpus, **recipe)]  # fmt: skip
+    train(tiny.config(corpus, **recipe, ohem__ratio=1.0), out / "full-seed0")  # evaluated at once
+    _, whole = train(tiny.config(corpus, **recipe, ohem__ratio=0.5), tmp_path / "whole")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    idle, trains = out / "full-seed0" / "result.json", out / "half-seed0" / "metrics.jsonl"
+    while not (idle.exists() and trains.exists() and trains.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.terminate()
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert told.splitlines()[-2] == "error: interrupted"
+    (step,) = tiny.steps_kept(out / "half-seed0")
+    assert 0 < step < 2000
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert whole is not None
+    result = read_json(out / "half-seed0" / "result.json")
+    assert result["bits_per_byte"] == whole.to_json()["bits_per_byte"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError, RunError
 from tinyohem.ohem import pool
 from tinyohem.ohem.pool import open_pool
-from tinyohem.runtime import StopRequest
+from tinyohem.signals import StopRequest
 from tinyohem.training import mine
 from tinyohem.training.loop import train
 from tinyohem.training.mine import Mined, mine_pool, mine_run

@@ -134,14 +134,15 @@ def _watch(corpus: "Corpus", unfinished: Path, scoring: Scoring, progress: Progr
     """Report on the pass over the text; return the shards in the order of the corpus."""
     # In percent: how many stories there are is known once they have been read.
     progress.start("scoring", 100, "%")
-    shards, rows, scored, began = 0, 0, 0, time.perf_counter()
+    shards, rows, scored, reached, began = 0, 0, 0, 0.0, time.perf_counter()
     with closing(scoring):  # or an interrupted engine would go on
         for shard, scored_now in scoring:
             shards += 1
             rows += shard.rows
             scored += shard.rows if scored_now else 0
             rate = scored / (time.perf_counter() - began)
-            progress.advance(int(100 * shard.share), {"stories": rows, "stories/s": rate})
+            reached = max(reached, shard.share)  # they come as they get ready
+            progress.advance(int(100 * reached), {"stories": rows, "stories/s": rate})
     progress.finish()
     if not shards:
         what = f"the corpus {corpus.name} ({corpus.split}) holds no stories"

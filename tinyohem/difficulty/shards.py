@@ -7,12 +7,9 @@ killed goes on with the shards that are missing.
 
 import io
 import re
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -24,7 +21,7 @@ from tinyohem.data.blocks import Block, Measured
 from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.text import encode
 from tinyohem.errors import RunError
-from tinyohem.processes import end_with_parent
+from tinyohem.processes import WorkerDied, Workers
 
 SHARD_ROWS = 4096
 SHARD_BYTES = 8 << 20
@@ -149,7 +146,7 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
 def score_missing_shards(
     shards: Iterable[Shard[Block]], folder: Path, rules: ScoringRules, workers: int
 ) -> Generator[tuple[Shard[Block], bool], None, None]:
-    """Score the shards that have no file yet; yield each in order, and whether it was scored now.
+    """Score the shards that have no file yet; yield each once it has one, and whether it is new.
 
     Raises:
         RunError: a worker process died.
@@ -163,28 +160,26 @@ def score_missing_shards(
             yield shard, missing
         return
 
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
-    try:
-        # Enough to keep every worker busy, few enough to bound the text held in memory.
-        waiting: deque[tuple[Shard[Block], Future[None] | None]] = deque()
+    score = partial(score_shard, folder=folder, rules=rules)
+    with Workers[Shard[Block], None](workers, score) as pool:
         for shard in shards:
-            missing = not shard_path(folder, shard.index).exists()
-            scoring = pool.submit(score_shard, shard, folder, rules) if missing else None
-            waiting.append((shard, scoring))
-            if len(waiting) > 2 * workers:
-                yield _finish(*waiting.popleft())
-        while waiting:
-            yield _finish(*waiting.popleft())
-    except BrokenProcessPool as error:
+            if shard_path(folder, shard.index).exists():
+                yield shard, False
+                continue
+            if pool.full:
+                yield _next_scored(pool), True
+            pool.submit(shard)
+        while pool.busy:
+            yield _next_scored(pool), True
+
+
+def _next_scored(pool: Workers[Shard[Block], None]) -> Shard[Block]:
+    shard, error = pool.next_ended()
+    if isinstance(error, WorkerDied):
         raise RunError(
             "a scoring process died, perhaps for want of memory",
             "run the same command again, with fewer --workers: finished shards are kept",
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _finish(shard: Shard[Block], scoring: Future[None] | None) -> tuple[Shard[Block], bool]:
-    if scoring is not None:
-        scoring.result()
-    return shard, scoring is not None
+    if error is not None:
+        raise error
+    return shard

@@ -5,10 +5,8 @@ stores.
 """
 
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +15,7 @@ import torch
 from tinyohem.config import RunConfig
 from tinyohem.errors import RunError
 from tinyohem.evaluation.bench_steps import PHASES, bench_steps, random_batch
-from tinyohem.processes import end_with_parent
+from tinyohem.processes import WorkerDied, Workers
 from tinyohem.progress import Progress
 from tinyohem.runtime import DeviceTimer, pick_device, product_precision, step_generator
 
@@ -39,14 +37,17 @@ def peak_memory(
     found, names = {}, list(names)
     progress.start("memory", len(names), "steps")
     for done, name in enumerate(names, 1):
-        with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
-            try:
-                found[name] = pool.submit(_peak_of, config, name).result()
-            except BrokenProcessPool:
-                raise RunError(
-                    f"the process that measured the memory of {name} was ended",
-                    "most likely there was too little: lower training.batch_size",
-                ) from None
+        with Workers(1, partial(_peak_of, config)) as worker:
+            worker.submit(name)
+            _, peak = worker.next_ended()
+        if isinstance(peak, WorkerDied):
+            raise RunError(
+                f"the process that measured the memory of {name} was ended",
+                "most likely there was too little: lower training.batch_size",
+            )
+        if isinstance(peak, Exception):
+            raise peak
+        found[name] = peak
         progress.advance(done)
     progress.finish()
     return found

@@ -6,6 +6,7 @@ one goes on from its last checkpoint.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,10 +181,11 @@ def _run_all(
     done += len(jobs) - len(todo)
     progress.advance(done)
     ended = in_parallel(todo, _run_job, workers, lambda job: job.run_dir.name, progress)
-    for job, result in ended:
-        results[job] = result
-        done += 1
-        progress.advance(done, {"bits per byte": result["bits_per_byte"]})
+    with closing(ended):  # or an interrupted comparison left its runs going on
+        for job, result in ended:
+            results[job] = result
+            done += 1
+            progress.advance(done, {"bits per byte": result["bits_per_byte"]})
     return [result for result in results.values() if result is not None]
 
 

@@ -16,7 +16,7 @@ from tinyohem.data.text_loss import TextLoss
 from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import RunError
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runtime import StopRequest
+from tinyohem.signals import StopRequest
 
 _LOGIT_ELEMENTS = 1 << 25  # a forward pass makes at most about this many logits (128 MB)
 # Figures that lost text makes too low, so that they are left out.

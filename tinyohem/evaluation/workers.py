@@ -1,14 +1,12 @@
-"""Jobs side by side in processes of their own: a comparison's runs."""
+"""A comparison's runs side by side: one run's trouble does not cost the others."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from itertools import islice
-from multiprocessing import active_children, get_context
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tinyohem.errors import InputError, RunError
-from tinyohem.processes import end_with_parent, usable_cores
+from tinyohem.processes import Workers, usable_cores
 from tinyohem.progress import Progress
 
 Job = TypeVar("Job")
@@ -28,7 +26,7 @@ def in_parallel(
     workers: int,
     name: Callable[[Job], str],
     progress: Progress,
-) -> Iterator[tuple[Job, Result]]:
+) -> Generator[tuple[Job, Result]]:
     """Yield each job with what `work` made of it in a worker process, as they end.
 
     Args:
@@ -41,40 +39,26 @@ def in_parallel(
     """
     import torch
 
-    failed: dict[str, Exception] = {}
-    # Spawned, not forked: a forked copy of torch's thread pool hangs.
-    context = get_context("spawn")
-    places = context.SimpleQueue()
-    for place in range(workers):
-        places.put(place)
     # What OMP_NUM_THREADS allows at most; torch has read it.
     threads = max(1, min(torch.get_num_threads(), usable_cores() // workers))
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(places, threads))
-    waiting = iter(jobs)
-    running: dict[Future[Result], Job] = {}
-    try:
-        while True:
-            # No job waits inside the pool: it could not be called back, and would begin after
-            # Ctrl-C had ended the run before it.
-            for job in islice(waiting, workers - len(running)):
-                running[pool.submit(work, job)] = job
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                try:
-                    yield job, future.result()
-                except Exception as error:  # one run's trouble must not cost the others
-                    failed[name(job)] = error
-                    progress.warn(f"{name(job)}: {str(error) or type(error).__name__}")
-                    if isinstance(error, BrokenProcessPool):  # it takes no more jobs
-                        waiting = iter(())
-    except KeyboardInterrupt:
-        for worker in active_children():  # a scheduler may have told this process alone
-            worker.terminate()  # SIGTERM: a run in training saves first
-        raise
-    finally:
-        pool.shutdown()
+    failed: dict[str, Exception] = {}
+    with Workers(workers, work, partial(_begin, threads)) as pool:
+        waiting = iter(jobs)
+        try:
+            while True:
+                for job in islice(waiting, workers - pool.busy):
+                    pool.submit(job)
+                if not pool.busy:
+                    break
+                job, outcome = pool.next_ended()
+                if isinstance(outcome, Exception):
+                    failed[name(job)] = outcome
+                    progress.warn(f"{name(job)}: {str(outcome) or type(outcome).__name__}")
+                else:
+                    yield job, outcome
+        except (KeyboardInterrupt, GeneratorExit):
+            progress.note(f"stopping: {pool.busy} run(s) save where they are")
+            raise
     if failed:
         raise _failure(failed)
 
@@ -91,13 +75,12 @@ def _failure(failed: dict[str, Exception]) -> InputError | RunError:
 _place = 0  # of this process among the workers
 
 
-def _begin(places: Any, threads: int) -> None:
+def _begin(threads: int, place: int) -> None:
     global _place
     import torch
 
-    _place = places.get()
+    _place = place
     torch.set_num_threads(threads)
-    end_with_parent()
 
 
 def own_device() -> str:

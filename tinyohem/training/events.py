@@ -6,7 +6,7 @@ from tinyohem.data.batches import batch_windows, story_rows
 from tinyohem.errors import RunError
 from tinyohem.evaluation.perplexity import evaluate_perplexity, exp_or_inf
 from tinyohem.progress import Progress
-from tinyohem.runtime import StopRequest
+from tinyohem.signals import StopRequest
 from tinyohem.training.checkpoint import latest_checkpoint, save_checkpoint
 from tinyohem.training.meter import Meter
 from tinyohem.training.run import Run

@@ -18,13 +18,12 @@ from tinyohem.ohem.stores import SoftmaxStore
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
     DeviceTimer,
-    StopRequest,
     Stopwatch,
     autocast,
-    graceful_stop,
     product_precision,
     step_generator,
 )
+from tinyohem.signals import StopRequest, graceful_stop
 from tinyohem.training.checkpoint import export_model
 from tinyohem.training.events import due, log, require_finite, save, skip, validate
 from tinyohem.training.meter import Meter, is_sound

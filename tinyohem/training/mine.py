@@ -30,7 +30,7 @@ from tinyohem.ohem.pool import (
     write_shard,
 )
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runtime import StopRequest
+from tinyohem.signals import StopRequest
 from tinyohem.training.checkpoint import checkpoint_of, tokens_seen
 from tinyohem.training.model import weights_hash
 from tinyohem.training.pretrained import check_losses

@@ -14,7 +14,7 @@ from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
 from tinyohem.ohem.pool import Pool, open_pool
 from tinyohem.progress import Progress
-from tinyohem.runtime import StopRequest
+from tinyohem.signals import StopRequest
 from tinyohem.training.checkpoint import saved_states
 from tinyohem.training.mine import mine_pool
 from tinyohem.training.reference import build_reference

@@ -1,0 +1,107 @@
+"""SIGINT and SIGTERM: the first ends what goes on, and no second one breaks off what that saves."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+_WAY_OUT = 5  # presses of Ctrl-C of someone who no longer waits
+_heard = 0  # of them, since `interrupt_once`
+
+
+def interrupt_once(*, way_out: bool = False) -> None:
+    """Let the first SIGINT or SIGTERM from now on raise KeyboardInterrupt.
+
+    Later ones do nothing: schedulers send several, torchrun hands on what the ranks got already.
+
+    Args:
+        way_out: the fifth one ends the process where it stands, should the saving never end.
+    """
+    global _heard
+    _heard = 0
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        global _heard
+        _heard += 1
+        if _heard == 1:
+            raise KeyboardInterrupt
+        if way_out and _heard >= _WAY_OUT:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    _install(interrupt)
+
+
+def ignore_signals() -> None:
+    """Let SIGINT and SIGTERM do nothing from now on."""
+    _install(lambda *_: None)  # not SIG_IGN, which processes started from here would inherit
+
+
+class StopRequest:
+    """Whether someone asked the run to end."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+
+@contextmanager
+def graceful_stop() -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a request that the loop reads between steps.
+
+    One that was heard here counts as the first of `interrupt_once`.
+    """
+    request = StopRequest()
+
+    def ask(*_: Any) -> None:
+        global _heard
+        _heard = max(1, _heard)
+        request.requested = True
+
+    previous = _install(ask)
+    try:
+        yield request
+    finally:
+        _restore(previous)
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the end of the block.
+
+    A process that is started inside begins with them blocked; see `let_signals_in`.
+    """
+    held: list[int] = []
+    previous = _install(lambda number, _: held.append(number))
+    # The mask alone would not do: another thread may take a signal, whose handler runs in this one.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _restore(previous)
+        for number in dict.fromkeys(held):
+            signal.raise_signal(number)
+
+
+def let_signals_in() -> None:
+    """Take the signals that were blocked since this process was started."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
+def _install(handler: Callable[[int, FrameType | None], Any]) -> Mapping[int, Any]:
+    """Set a handler of both and return what stood there; only the main thread can.
+
+    One that is ignored stays so: a shell has put this process into the background.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def _restore(previous: Mapping[int, Any]) -> None:
+    for number, handler in previous.items():
+        signal.signal(number, handler)
