@@ -7,9 +7,8 @@ import typer
 from tinyohem_cli import options
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tinyohem.config import RunConfig
+    from tinyohem_cli.console import Table
 
     Rows = list[dict[str, Any]]
 
@@ -87,7 +86,7 @@ def _what(config: "RunConfig", machine: dict[str, Any]) -> str:
 
 
 def _steps(rows: "Rows") -> "Table":
-    from rich.table import Table
+    from tinyohem_cli.console import Table
 
     heads = ("step", "ms (median)", "min – max", "tokens/s", "speed against full", "utilisation")
     measured = any(row["peak_memory_bytes"] for row in rows)
@@ -106,9 +105,8 @@ def _steps(rows: "Rows") -> "Table":
 
 
 def _phases(rows: "Rows") -> "Table":
-    from rich.table import Table
-
     from tinyohem.evaluation.bench_steps import PHASES
+    from tinyohem_cli.console import Table
 
     table = Table("ms (median) of", *PHASES)
     for row in rows:

@@ -70,10 +70,13 @@ def run() -> None:
 
 
 def _run() -> int:
-    from tinyohem_cli.console import print_error
+    from tinyohem_cli.console import ConsoleProgress, print_error
 
     try:
-        code = int(app(standalone_mode=False) or 0)
+        try:
+            code = int(app(standalone_mode=False) or 0)
+        finally:
+            ConsoleProgress.close()  # the bar of a stage that failed hides the cursor
         if code == 130:  # what Typer makes of a KeyboardInterrupt, without a word
             raise KeyboardInterrupt
         return code

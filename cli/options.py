@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tinyohem.evaluation.perplexity import Perplexity
     from tinyohem.evaluation.table import Row
+    from tinyohem_cli.console import Table
 
 Recipe = Annotated[
     str | None,
@@ -108,7 +107,8 @@ def given(overrides: dict[str, Any]) -> dict[str, Any]:
 def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
     """Lay out an evaluation for a person."""
     from rich.markup import escape
-    from rich.table import Table
+
+    from tinyohem_cli.console import Table
 
     figures = perplexity.to_json()
     table = Table(title=escape(title), title_justify="left", show_header=False)
@@ -130,9 +130,8 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
 
 def comparison_tables(rows: "list[Row]") -> "list[Table]":
     """Lay out a comparison for a person: the verdicts, where the loss sits, how long it took."""
-    from rich.table import Table
-
     from tinyohem.evaluation.table import CELLS, NUM_LOSS_CELLS, NUM_VERDICT_CELLS, cells, footnote
+    from tinyohem_cli.console import Table
 
     ends = (1, NUM_VERDICT_CELLS, NUM_VERDICT_CELLS + NUM_LOSS_CELLS, len(CELLS))
     tables = []

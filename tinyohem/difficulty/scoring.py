@@ -135,6 +135,7 @@ def _watch(corpus: "Corpus", unfinished: Path, scoring: Scoring, progress: Progr
             scored += shard.rows if scored_now else 0
             rate = scored / (time.perf_counter() - began)
             progress.advance(int(100 * shard.share), {"stories": rows, "stories/s": rate})
+    progress.advance(100)  # some corpora do not know their shares
     progress.finish()
     if not shards:
         what = f"the corpus {corpus.name} ({corpus.split}) holds no stories"
