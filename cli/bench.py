@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def bench(
     recipe: options.Recipe = None,
     model: options.Model = None,
+    batch_size: options.BatchSize = None,
+    seq_len: options.WindowLen = None,
     rounds: Annotated[
         int,
         typer.Option("--rounds", help="Timed steps of each variant, after two that warm up", min=1),
@@ -47,10 +49,14 @@ def bench(
     from tinyohem.runtime import environment, pick_device
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
-    given = options.given(
-        {"model.preset": model, "training.device": device, "training.compile": compile_steps}
-    )
-    config = load_config(recipe, given, assignments or ())
+    overrides = {
+        "model.preset": model,
+        "training.batch_size": batch_size,
+        "training.seq_len": seq_len,
+        "training.device": device,
+        "training.compile": compile_steps,
+    }
+    config = load_config(recipe, options.given(overrides), assignments or ())
     progress = ConsoleProgress()
     usual = dict(OhemConfig())
     if ignored := [f"ohem.{k}" for k, v in config.ohem if k != "scope" and v != usual[k]]:

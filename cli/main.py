@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -101,8 +102,18 @@ def _run() -> int:
         if not hasattr(error, "format_message"):
             raise
         if error.format_message():  # empty where the help was shown for want of a command
-            print_error(InputError(error.format_message(), "add --help to see the options"))
+            print_error(InputError(_wrong_usage(error), "add --help to see the options"))
         return 2
+
+
+def _wrong_usage(error: Any) -> str:
+    """Return what Typer says of wrong usage; for an unknown option, with what was meant."""
+    if not hasattr(error, "possibilities"):
+        return str(error.format_message())
+    from tinyohem_cli.options import suggest_option
+
+    known = [name for option in error.ctx.command.params for name in option.opts]
+    return f"{error.message}{suggest_option(error.option_name, known)}"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Options that several commands share, each with its unit and default in the help."""
 
+from collections.abc import Collection
 from itertools import pairwise, starmap
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,11 @@ if TYPE_CHECKING:
     from tinyohem.evaluation.perplexity import Perplexity
     from tinyohem.evaluation.table import Row
     from tinyohem_cli.console import Table
+
+# What other programs call those of our options that set no key of a recipe.
+_OPTIONS = dict.fromkeys(("output", "output-dir", "output_dir", "out-dir", "run-dir"), "--out")
+_OPTIONS |= dict.fromkeys(("config", "config-file", "cfg"), "--recipe")
+_OPTIONS |= dict.fromkeys(("continue", "resume-from-checkpoint", "restart"), "--resume")
 
 Recipe = Annotated[
     str | None,
@@ -62,6 +68,28 @@ Tokens = Annotated[
         "(1epoch); default: 20x",
     ),
 ]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Sequences of an optimizer step, of all GPUs; default: 8"),
+]
+WindowLen = Annotated[
+    int | None, typer.Option("--seq-len", help="Tokens of a training window; default: 256")
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        help="Highest learning rate; default: by the width of the model, 5.7e-3 for `2m`; "
+        "5e-5 with --init-from",
+    ),
+]
+EvalEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--eval-every",
+        help="Optimizer steps between two validations; default: ten of them in a run",
+    ),
+]
 ScoredModel = Annotated[
     str, typer.Argument(help="Run folder, checkpoint, transformers folder or Hub id")
 ]
@@ -102,6 +130,27 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else"
 def given(overrides: dict[str, Any]) -> dict[str, Any]:
     """Keep the options that the user gave."""
     return {key: value for key, value in overrides.items() if value is not None}
+
+
+def suggest_option(name: str, known: Collection[str]) -> str:
+    """Return `; did you mean …?` for an unknown option, by meaning, then by spelling; or nothing.
+
+    Args:
+        known: the options of the command.
+    """
+    from tinyohem.aliases import meant_key, nearest, remark
+    from tinyohem.config import known_keys
+
+    word = name.lstrip("-")
+    key = meant_key(word, known_keys()) or ""
+    section, _, rest = key.replace("_", "-").partition(".")
+    whole = section if rest in ("preset", "name", "enabled") else rest
+    for option in (f"--{whole}", f"--{rest}", f"--{section}-{rest}", _OPTIONS.get(word, "")):
+        if option in known:
+            return f"; did you mean {option}{remark(word, key)}?"
+    if key and "--set" in known:
+        return f"; did you mean --set {key}=…{remark(word, key)}?"
+    return nearest(word, [option.lstrip("-") for option in known]).replace("mean ", "mean --")
 
 
 def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
