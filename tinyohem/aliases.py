@@ -14,9 +14,10 @@ _KEYS = {
     "tokenizer.name": "tokenizer tokenizer_name tokenizer_path",
     "tokenizer.vocab_size": "n_vocab vocab vocabulary vocabulary_size",
     "model.preset": "model model_size name size",
-    "model.init_from": "checkpoint finetune from_pretrained load_from model_name_or_path model_path "
-    "pretrained resume_from",
-    "model.hidden_size": "d_model dim embed_dim embedding_dim hidden hidden_dim n_embd n_embed width",
+    "model.init_from": "checkpoint finetune from_pretrained load_from model_name_or_path "
+    "model_path pretrained resume_from",
+    "model.hidden_size": "d_model dim embed_dim embedding_dim hidden hidden_dim n_embd n_embed "
+    "width",
     "model.intermediate_size": "d_ff d_mlp ffn ffn_dim ffn_hidden_size mlp_dim",
     "model.num_heads": "attention_heads heads n_head n_heads num_attention_heads",
     "model.num_layers": "depth layers n_layer n_layers num_hidden_layers",
@@ -51,7 +52,8 @@ _KEYS = {
     "optim.schedule": "lr_decay_style lr_schedule lr_scheduler lr_scheduler_type scheduler",
     "optim.warmup_fraction": "lr_warmup_steps num_warmup_steps warmup warmup_iters warmup_ratio "
     "warmup_steps",
-    "optim.decay_fraction": "cooldown cooldown_steps decay decay_steps lr_decay_iters lr_decay_steps",
+    "optim.decay_fraction": "cooldown cooldown_steps decay decay_steps lr_decay_iters "
+    "lr_decay_steps",
     "optim.weight_decay": "l2 wd",
     "optim.beta1": "adam_beta1",
     "optim.beta2": "adam_beta2",
@@ -109,20 +111,20 @@ def suggest_key(name: str, known: Known) -> str:
     section, _, word = name.rpartition(".")
     own = {key: f"{section}.{key}" for key in known.get(section, ())}
     others = {key: f"{s}.{key}" for s, keys in known.items() for key in keys}
-    for keys in (own, others):
-        if close := _close(word, keys):
+    for keys, cutoff in ((own, 0.6), (others, 0.8)):
+        if close := _close(word, keys, cutoff):
             return f"; did you mean {keys[close]}?"
     return f"; [{section}] has {', '.join(own)}" if own else ""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return `; did you mean …?` for the closest of `names` in spelling, or nothing."""
-    close = _close(name, names)
+    close = _close(name, names, 0.5)
     return f"; did you mean {close}?" if close else ""
 
 
-def _close(name: str, names: Iterable[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(name[:80], list(names), n=1)), None)
+def _close(name: str, names: Iterable[str], cutoff: float) -> str | None:
+    return next(iter(difflib.get_close_matches(name[:80], list(names), 1, cutoff)), None)
 
 
 def _plain(name: str) -> str:

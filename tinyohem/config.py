@@ -338,7 +338,7 @@ def known_keys() -> dict[str, list[str]]:
 
 
 def _section_guess(section: str, values: Any) -> str:
-    """Return what an unknown section was meant to be: one that is spelled alike, or a key's home."""
+    """Return what an unknown section was meant to be: spelled like it, or home of its key."""
     known = known_keys()
     guess = nearest(section, known)
     for key in values if isinstance(values, Mapping) else ():
