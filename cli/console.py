@@ -76,8 +76,7 @@ class Table(table.Table):
                 break
         for column in self.columns:
             column.overflow = "fold"
-        # Titles break between words; a path in one stays in one piece.
-        yield from super().__rich_console__(console, options.update(no_wrap=False))
+        yield from super().__rich_console__(console, options)
 
 
 class ConsoleProgress:

@@ -224,7 +224,8 @@ class TestStages:
     ) -> None:
         monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path))
         small = ["--dataset", corpus, "--set", "tokenizer.vocab_size=320"]
-        assert tinyohem("prepare-data", *small).err.splitlines() == [
+        _, _, *lines = tinyohem("prepare-data", *small).err.splitlines()  # which files are which
+        assert lines == [
             "train a vocabulary of 320: 120 stories",
             "tokenize: 120 stories",
             "tokenize: 12 stories",
@@ -290,13 +291,6 @@ class TestTables:
         table = Table("a", "b")
         table.add_row("one", "two three")
         assert {len(line) for line in printed(table, 100)} == {len("│ one │ two three │")}
-
-    def test_a_title_breaks_between_words_and_a_path_stays_whole(self) -> None:
-        path = "/tmp/" + "folder/" * 20
-        table = Table("a", title=f"two words {path}", title_justify="left")
-        table.add_row("one")
-        lines = [line.strip() for line in printed(table, 40)]
-        assert path in lines
 
     @pytest.mark.parametrize(
         ("columns", "least", "most"),
