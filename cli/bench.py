@@ -7,9 +7,8 @@ import typer
 from tinyohem_cli import options
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tinyohem.config import RunConfig
+    from tinyohem_cli.console import Table
 
     Rows = list[dict[str, Any]]
 
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 def bench(
     recipe: options.Recipe = None,
     model: options.Model = None,
+    batch_size: options.BatchSize = None,
+    seq_len: options.WindowLen = None,
     rounds: Annotated[
         int,
         typer.Option("--rounds", help="Timed steps of each variant, after two that warm up", min=1),
@@ -48,10 +49,14 @@ def bench(
     from tinyohem.runtime import environment, pick_device
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
-    given = options.given(
-        {"model.preset": model, "training.device": device, "training.compile": compile_steps}
-    )
-    config = load_config(recipe, given, assignments or ())
+    overrides = {
+        "model.preset": model,
+        "training.batch_size": batch_size,
+        "training.seq_len": seq_len,
+        "training.device": device,
+        "training.compile": compile_steps,
+    }
+    config = load_config(recipe, options.given(overrides), assignments or ())
     progress = ConsoleProgress()
     usual = dict(OhemConfig())
     if ignored := [f"ohem.{k}" for k, v in config.ohem if k != "scope" and v != usual[k]]:
@@ -87,7 +92,7 @@ def _what(config: "RunConfig", machine: dict[str, Any]) -> str:
 
 
 def _steps(rows: "Rows") -> "Table":
-    from rich.table import Table
+    from tinyohem_cli.console import Table
 
     heads = ("step", "ms (median)", "min – max", "tokens/s", "speed against full", "utilisation")
     measured = any(row["peak_memory_bytes"] for row in rows)
@@ -106,9 +111,8 @@ def _steps(rows: "Rows") -> "Table":
 
 
 def _phases(rows: "Rows") -> "Table":
-    from rich.table import Table
-
     from tinyohem.evaluation.bench_steps import PHASES
+    from tinyohem_cli.console import Table
 
     table = Table("ms (median) of", *PHASES)
     for row in rows:

@@ -38,6 +38,10 @@ def compare(
     valid: options.Valid = None,
     model: options.Model = None,
     tokens: options.Tokens = None,
+    batch_size: options.BatchSize = None,
+    seq_len: options.WindowLen = None,
+    lr: options.LearningRate = None,
+    eval_every: options.EvalEvery = None,
     device: options.Device = None,
     assignments: options.Set = None,
     workers: Annotated[
@@ -70,6 +74,10 @@ def compare(
         "data.valid": valid,
         "model.preset": model,
         "training.tokens": tokens,
+        "training.batch_size": batch_size,
+        "training.seq_len": seq_len,
+        "optim.lr": lr,
+        "training.eval_every": eval_every,
         "training.device": device,
     }
     common = config_tree(recipe, options.given(overrides), assignments or ())

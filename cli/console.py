@@ -2,37 +2,37 @@
 
 import json
 import shlex
-import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from rich.console import Console
+from rich import table
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from tinyohem.errors import TinyohemError
 
-# Tables in a file or a pipe are as wide as they need to be.
-_PIPE_WIDTH = 200
-out = Console(
-    highlight=False,
-    soft_wrap=True,
-    emoji=False,
-    width=None if sys.stdout.isatty() else _PIPE_WIDTH,
-)
+# As wide as the terminal or $COLUMNS says; 80 columns where neither does.
+out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+for console in (out, err):
+    if console.width < 20:  # such as COLUMNS=0: a table would lose its cells
+        console.width = 80
 
 _PLAIN_LINE_SECONDS = 10.0
+_BESIDE_THE_BAR = 76  # columns that training's figures and counts take
 _MESSAGE_CHARACTERS = 1_000
 # Control characters as their pictures: what comes from a file must not command the terminal.
 # C1 holds one-byte forms of the same commands.
@@ -52,13 +52,42 @@ def _one_line(text: str) -> str:
     return line if cut == line else f"{cut}…"
 
 
+class Table(table.Table):
+    """A table that fits its console by breaking lines, and words only where lines do not help.
+
+    Unlike rich's own it cuts nothing off.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Share the width among the columns, none narrower than its longest word."""
+        unlimited = options.update_width(10_000)
+        sizes = [
+            [Measurement.get(console, unlimited, cell) for cell in (column.header, *column.cells)]
+            for column in self.columns
+        ]
+        least = [max(size.minimum for size in cells) for cells in sizes]
+        most = [max(size.maximum for size in cells) for cells in sizes]
+        frame = Measurement.get(console, unlimited, self).maximum - sum(most)
+        for widest in range(max(most), 0, -1):
+            widths = [min(high, max(low, widest)) for low, high in zip(least, most, strict=True)]
+            if sum(widths) + frame <= options.max_width:
+                for column, width in zip(self.columns, widths, strict=True):
+                    column.width = width
+                break
+        for column in self.columns:
+            column.overflow = "fold"
+        yield from super().__rich_console__(console, options)
+
+
 class ConsoleProgress:
     """Draws `tinyohem.progress.Progress`: a live bar on a terminal, plain lines elsewhere."""
 
+    _bar: ClassVar[Progress | None] = None  # a terminal has room for one
+
     def __init__(self) -> None:
-        self._bar: Progress | None = None
         self._stage = self._unit = ""
         self._total: int | None = None
+        self._transient = False
         self._fields = ""
         self._done = 0
         self._last_line = 0.0
@@ -72,15 +101,18 @@ class ConsoleProgress:
         """Show a line that stands out."""
         err.print(f"[yellow]warning:[/yellow] {escape(_one_line(text))}")
 
-    def start(self, stage: str, total: int | None, unit: str) -> None:
+    def start(
+        self, stage: str, total: int | None, unit: str, *, done: int = 0, transient: bool = False
+    ) -> None:
         """Open a bar, or remember the stage for plain lines."""
         self.finish()
-        self._stage, self._total, self._unit = stage, total, unit
-        self._fields, self._done, self._last_line, self._line = "", 0, time.monotonic(), ""
+        self._stage, self._total, self._unit, self._transient = stage, total, unit, transient
+        self._fields, self._done, self._last_line, self._line = "", done, time.monotonic(), ""
         if err.is_terminal:
-            self._bar = _new_bar()
-            self._bar.add_task(stage, total=total, unit=unit, fields="")
-            self._bar.start()
+            bar = ConsoleProgress._bar = _new_bar(transient)
+            task = bar.add_task(stage, total=total, unit=unit, fields="")
+            bar.update(task, completed=done)
+            bar.start()
 
     def advance(self, done: int, fields: Mapping[str, float] | None = None) -> None:
         """Move the bar; without a terminal print a line every ten seconds."""
@@ -94,13 +126,19 @@ class ConsoleProgress:
             self._print_line()
 
     def finish(self) -> None:
-        """Close the bar, leaving its last state on the screen."""
+        """Close the bar, leaving its last state on the screen unless the stage is transient."""
         if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-        elif self._stage:
+            self.close()
+        elif self._stage and not self._transient:
             self._print_line()
         self._stage = ""
+
+    @classmethod
+    def close(cls) -> None:
+        """Give the terminal back, also where a stage was left in the middle."""
+        if cls._bar is not None:
+            cls._bar.stop()
+            cls._bar = None
 
     def _print_line(self) -> None:
         of_total = f"/{self._total:,}" if self._total else ""
@@ -110,18 +148,30 @@ class ConsoleProgress:
         self._line = line
 
 
-def _new_bar() -> Progress:
+class _Clock(ProgressColumn):
+    """The time that a stage will still take; once it is over, or if nobody knows, what it took."""
+
+    def render(self, task: Task) -> str:
+        if task.finished or task.total is None:
+            return _clock(task.finished_time or task.elapsed)
+        return f"eta {_clock(task.time_remaining)}"
+
+
+def _clock(seconds: float | None) -> str:
+    return "-:--:--" if seconds is None else str(timedelta(seconds=int(seconds)))
+
+
+def _new_bar(transient: bool) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=min(24, max(4, err.width - _BESIDE_THE_BAR))),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[fields]}"),
+        _Clock(),
+        TextColumn("{task.fields[fields]}", table_column=table.Column(overflow="fold")),
         console=err,
+        transient=transient,
     )
 
 

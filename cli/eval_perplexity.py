@@ -8,10 +8,9 @@ import typer
 from tinyohem_cli import options
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tinyohem.evaluation.calibration import Calibration
     from tinyohem.evaluation.diagnostics import Group
+    from tinyohem_cli.console import Table
 
 _TITLES = {
     "loss": "By the token's loss (nats)",
@@ -107,7 +106,7 @@ def eval_perplexity(
 
 
 def _group_table(title: str, groups: "list[Group]") -> "Table":
-    from rich.table import Table
+    from tinyohem_cli.console import Table
 
     table = Table(title=title, title_justify="left")
     table.add_column("group")
@@ -127,7 +126,7 @@ def _group_table(title: str, groups: "list[Group]") -> "Table":
 
 
 def _calibration_table(calibration: "Calibration") -> "Table":
-    from rich.table import Table
+    from tinyohem_cli.console import Table
 
     table = Table(title="Calibration", title_justify="left", show_header=False)
     table.add_row("likeliest token is right", f"{calibration.accuracy:.2%}")

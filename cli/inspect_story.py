@@ -8,10 +8,10 @@ import typer
 from tinyohem_cli import options
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.text import Text
 
     from tinyohem.evaluation.inspection import InspectedStory, InspectedToken
+    from tinyohem_cli.console import Table
 
 _NUM_WIDEST = 8
 
@@ -138,8 +138,9 @@ def _coloured(story: "InspectedStory", *, brackets: bool) -> "Text":
 def _widest_table(
     heading: str, tokens: "list[tuple[str, InspectedToken]]", *, brackets: bool
 ) -> "Table":
-    from rich.table import Table
     from rich.text import Text
+
+    from tinyohem_cli.console import Table
 
     table = Table("first", "second", "token", title=heading, title_justify="left")
     for ahead, token in tokens:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -66,10 +67,13 @@ def run() -> None:
 
 
 def _run() -> int:
-    from tinyohem_cli.console import print_error
+    from tinyohem_cli.console import ConsoleProgress, print_error
 
     try:
-        code = int(app(standalone_mode=False) or 0)
+        try:
+            code = int(app(standalone_mode=False) or 0)
+        finally:
+            ConsoleProgress.close()  # the bar of a stage that failed hides the cursor
         if code == 130:  # what Typer makes of a KeyboardInterrupt, without a word
             raise KeyboardInterrupt
         return code
@@ -94,8 +98,18 @@ def _run() -> int:
         if not hasattr(error, "format_message"):
             raise
         if error.format_message():  # empty where the help was shown for want of a command
-            print_error(InputError(error.format_message(), "add --help to see the options"))
+            print_error(InputError(_wrong_usage(error), "add --help to see the options"))
         return 2
+
+
+def _wrong_usage(error: Any) -> str:
+    """Return what Typer says of wrong usage; for an unknown option, with what was meant."""
+    if not hasattr(error, "possibilities"):
+        return str(error.format_message())
+    from tinyohem_cli.options import suggest_option
+
+    known = [name for option in error.ctx.command.params for name in option.opts]
+    return f"{error.message}{suggest_option(error.option_name, known)}"
 
 
 if __name__ == "__main__":

@@ -50,10 +50,9 @@ def mine(
     shard is mined again by it.
     """
     from rich.markup import escape
-    from rich.table import Table
 
     from tinyohem.training.mine import mine_run
-    from tinyohem_cli.console import ConsoleProgress, print_json
+    from tinyohem_cli.console import ConsoleProgress, Table, print_json
     from tinyohem_cli.console import out as stdout
 
     data = {"dataset": dataset, "valid": valid, "text_field": text_field, "clean": clean}

@@ -1,15 +1,20 @@
 """Options that several commands share, each with its unit and default in the help."""
 
+from collections.abc import Collection
 from itertools import pairwise, starmap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tinyohem.evaluation.perplexity import Perplexity
     from tinyohem.evaluation.table import Row
+    from tinyohem_cli.console import Table
+
+# What other programs call those of our options that set no key of a recipe.
+_OPTIONS = dict.fromkeys(("output", "output-dir", "output_dir", "out-dir", "run-dir"), "--out")
+_OPTIONS |= dict.fromkeys(("config", "config-file", "cfg"), "--recipe")
+_OPTIONS |= dict.fromkeys(("continue", "resume-from-checkpoint", "restart"), "--resume")
 
 Recipe = Annotated[
     str | None,
@@ -64,6 +69,28 @@ Tokens = Annotated[
         "(1epoch); default: 20x",
     ),
 ]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Sequences of an optimizer step, of all GPUs; default: 8"),
+]
+WindowLen = Annotated[
+    int | None, typer.Option("--seq-len", help="Tokens of a training window; default: 256")
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        help="Highest learning rate; default: by the width of the model, 5.7e-3 for `2m`; "
+        "5e-5 with --init-from",
+    ),
+]
+EvalEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--eval-every",
+        help="Optimizer steps between two validations; default: ten of them in a run",
+    ),
+]
 ScoredModel = Annotated[
     str, typer.Argument(help="Run folder, checkpoint, transformers folder or Hub id")
 ]
@@ -108,12 +135,33 @@ def given(overrides: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if value is not None}
 
 
+def suggest_option(name: str, known: Collection[str]) -> str:
+    """Return `; did you mean …?` for an unknown option, by meaning, then by spelling; or nothing.
+
+    Args:
+        known: the options of the command.
+    """
+    from tinyohem.aliases import meant_key, nearest, remark
+    from tinyohem.config import known_keys
+
+    word = name.lstrip("-")
+    key = meant_key(word, known_keys()) or ""
+    section, _, rest = key.replace("_", "-").partition(".")
+    whole = section if rest in ("preset", "name", "enabled") else rest
+    for option in (f"--{whole}", f"--{rest}", f"--{section}-{rest}", _OPTIONS.get(word, "")):
+        if option in known:
+            return f"; did you mean {option}{remark(word, key)}?"
+    if key and "--set" in known:
+        return f"; did you mean --set {key}=…{remark(word, key)}?"
+    return nearest(word, [option.lstrip("-") for option in known]).replace("mean ", "mean --")
+
+
 def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
     """Lay out an evaluation for a person."""
     from rich.markup import escape
-    from rich.table import Table
 
     from tinyohem.evaluation.perplexity import PER_TEXT
+    from tinyohem_cli.console import Table
 
     figures, loss = perplexity.to_json(), perplexity.text_loss
     table = Table(title=escape(title), title_justify="left", show_header=False)
@@ -138,9 +186,8 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
 
 def comparison_tables(rows: "list[Row]") -> "list[Table]":
     """Lay out a comparison for a person: the verdicts, where the loss sits, how long it took."""
-    from rich.table import Table
-
     from tinyohem.evaluation.table import CELLS, NUM_LOSS_CELLS, NUM_VERDICT_CELLS, cells, footnote
+    from tinyohem_cli.console import Table
 
     ends = (1, NUM_VERDICT_CELLS, NUM_VERDICT_CELLS + NUM_LOSS_CELLS, len(CELLS))
     tables = []

@@ -19,11 +19,9 @@ def prepare_data(
     there already is held against its checksums, every byte of it; other commands look at the
     length alone where a file is larger than 2 GiB.
     """
-    from rich.table import Table
-
     from tinyohem.data.prepare import prepare_data as prepare
     from tinyohem.recipe import load_config
-    from tinyohem_cli.console import ConsoleProgress, out, print_json
+    from tinyohem_cli.console import ConsoleProgress, Table, out, print_json
 
     overrides = {
         "data.dataset": dataset,

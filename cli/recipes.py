@@ -12,10 +12,8 @@ def list_recipes() -> None:
     """List the built-in recipes with what each is for."""
     import tomllib
 
-    from rich.table import Table
-
     from tinyohem.recipe import recipe_names, recipe_text
-    from tinyohem_cli.console import out
+    from tinyohem_cli.console import Table, out
 
     table = Table("recipe", "what it is", box=None, pad_edge=False)
     for name in recipe_names():

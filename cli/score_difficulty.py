@@ -11,14 +11,13 @@ import typer
 from tinyohem_cli import options
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tinyohem.data.fingerprint import EachFile
     from tinyohem.difficulty.scoring import Engine
     from tinyohem.difficulty.summary import ScoreSummary
     from tinyohem.difficulty.table import ScoreTable
+    from tinyohem_cli.console import Table
 
-_SHOWN_CHARACTERS = 160
+_SHOWN_CHARACTERS = 56  # of an opening: two lines of a table of 80 columns
 
 Out = Annotated[
     str,
@@ -205,9 +204,8 @@ def _report(
 
 
 def _quantiles(summary: "ScoreSummary") -> "Table":
-    from rich.table import Table
-
     from tinyohem.difficulty.summary import QUANTILES
+    from tinyohem_cli.console import Table
 
     stories = f"{summary.manifest['stories']:,} stories"
     title = f"{stories}: values from the easiest (0 %) to the hardest (100 %)"
@@ -220,7 +218,7 @@ def _quantiles(summary: "ScoreSummary") -> "Table":
 
 
 def _correlations(summary: "ScoreSummary") -> "Table":
-    from rich.table import Table
+    from tinyohem_cli.console import Table
 
     table = Table("", *summary.metrics, title="Spearman correlation of the difficulties")
     for metric in summary.metrics:
@@ -230,7 +228,7 @@ def _correlations(summary: "ScoreSummary") -> "Table":
 
 
 def _flags(summary: "ScoreSummary") -> "Table":
-    from rich.table import Table
+    from tinyohem_cli.console import Table
 
     table = Table("flag", "stories", title="Flagged stories")
     for flag, count in summary.manifest["flags"].items():
@@ -239,21 +237,27 @@ def _flags(summary: "ScoreSummary") -> "Table":
 
 
 def _examples(summary: "ScoreSummary") -> list["Table"]:
-    from rich.table import Table
     from rich.text import Text
 
-    from tinyohem_cli.console import harmless
+    from tinyohem_cli.console import Table, harmless
 
     def cell(story: dict[str, Any]) -> Text:  # Text: a story may hold what looks like markup
-        opening = " ".join(story["opening"].split())[:_SHOWN_CHARACTERS]
+        opening = _shorten(" ".join(story["opening"].split()))
         return Text(harmless(f"{story['row']:,} ({story['value']:.4g}): {opening}"))
 
     tables = []
     for metric, ends in summary.examples.items():
-        table = Table(title=f"By {summary.label(metric)}: row (value) and opening")
-        for end in ("easiest", "hardest"):  # a line each: ten of every metric are to be looked over
-            table.add_column(end, no_wrap=True, overflow="ellipsis")
+        title = f"By {summary.label(metric)}: row (value) and opening"
+        table = Table("easiest", "hardest", title=title)
         for easy, hard in zip(ends["easiest"], ends["hardest"], strict=True):
             table.add_row(cell(easy), cell(hard))
         tables.append(table)
     return tables
+
+
+def _shorten(text: str) -> str:
+    """Return the beginning of a text, whole words where it has any."""
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
+    words, _, _ = text[: _SHOWN_CHARACTERS + 1].rpartition(" ")
+    return f"{words or text[:_SHOWN_CHARACTERS]}…"

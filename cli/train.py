@@ -38,6 +38,10 @@ def train(
             help="Budget in optimizer steps (of 8 × 256 tokens by default); default: by --tokens",
         ),
     ] = None,
+    batch_size: options.BatchSize = None,
+    seq_len: options.WindowLen = None,
+    lr: options.LearningRate = None,
+    eval_every: options.EvalEvery = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -257,6 +261,10 @@ def train(
         "model.init_from": init_from,
         "training.tokens": tokens,
         "training.steps": steps,
+        "training.batch_size": batch_size,
+        "training.seq_len": seq_len,
+        "optim.lr": lr,
+        "training.eval_every": eval_every,
         "training.seed": seed,
         "training.device": device,
         "training.on_nonfinite": on_nonfinite,

@@ -5,10 +5,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from tinyohem_cli import options
-from tinyohem_cli.console import err, harmless, out, print_json, quote
+from tinyohem_cli.console import Table, err, harmless, out, print_json, quote
 
 if TYPE_CHECKING:
     from tinyohem.evaluation.perplexity import Perplexity

@@ -40,6 +40,8 @@ KEY_OF_OPTION = {
     "--clean": "data.clean",
     "--model": "model.preset",
     "--tokens": "training.tokens",
+    "--batch-size": "training.batch_size",
+    "--seq-len": "training.seq_len",
     "--seed": "training.seed",
     "--device": "training.device",
     "--compile": "training.compile",
@@ -56,6 +58,9 @@ KEY_OF_OPTION = {
 UNITS = {
     ("train", "--tokens"): "tokens",
     ("train", "--steps"): "optimizer steps",
+    ("train", "--batch-size"): "sequences",
+    ("train", "--seq-len"): "tokens",
+    ("train", "--eval-every"): "optimizer steps",
     ("train", "--model"): "parameters",
     ("train", "--ohem-ratio"): "share of tokens",
     ("train", "--ohem-min-kept"): "tokens",
@@ -137,6 +142,12 @@ class TestHelp:
         from tinyohem.data.splits import HOLDOUT_EVERY
 
         assert f"1 story in {HOLDOUT_EVERY}" in options["--valid"].help
+        peak, tuned = (
+            options["--lr"].help.split(", ")[1].split()[0],
+            load_config(overrides={"model.init_from": "folder"}),
+        )
+        assert load_config().optim.lr == pytest.approx(float(peak), rel=0.01)
+        assert f"{tuned.optim.lr:g}".replace("e-05", "e-5") in options["--lr"].help
         from tinyohem.shapes import PRESETS
 
         assert set(re.findall(r"\d[\d.]*[km]", options["--model"].help)) == set(PRESETS)
@@ -144,6 +155,25 @@ class TestHelp:
 
         for schedule in NAMED_SCHEDULES:
             assert schedule in options["--ohem-schedule"].help
+
+    @pytest.mark.parametrize(
+        "command", ["", *COMMANDS, "compare", "bench", "report", "recipes list"]
+    )
+    def test_h_is_help(self, tinyohem: tiny.Command, command: str) -> None:
+        short, long = (tinyohem(*command.split(), flag) for flag in ("-h", "--help"))
+        assert short == long
+        assert short.code == 0
+        assert "Usage: " in short.out
+
+    @pytest.mark.parametrize("command", ["compare", "bench"])
+    def test_the_first_flags_are_those_of_train(self, command: str) -> None:
+        train, other = options_of("train"), options_of(command)
+        flags = {"--batch-size", "--seq-len", "--lr", "--eval-every"}
+        shared = flags if command == "compare" else {"--batch-size", "--seq-len"}
+        assert flags & set(other) == shared
+        assert {name: other[name].help for name in shared} == {
+            name: train[name].help for name in shared
+        }
 
     def test_every_option_of_train_reaches_its_key(
         self, monkeypatch: pytest.MonkeyPatch, tinyohem: tiny.Command, tmp_path: Path
@@ -165,6 +195,8 @@ class TestHelp:
             "--tokenizer": "tokenizer.name",
             "--init-from": "model.init_from",
             "--steps": "training.steps",
+            "--lr": "optim.lr",
+            "--eval-every": "training.eval_every",
             "--ohem-score": "ohem.score",
             "--ohem-weight": "ohem.weight",
             "--pool-max-age": "ohem.pool_max_age",
@@ -184,6 +216,10 @@ class TestHelp:
             "--init-from": "folder",
             "--tokens": "4M",
             "--steps": 7,
+            "--batch-size": 16,
+            "--seq-len": 64,
+            "--lr": 1e-3,
+            "--eval-every": 50,
             "--seed": 3,
             "--device": "cpu",
             "--compile": True,
@@ -372,11 +408,46 @@ class TestPipeline:
         stopped = tiny.flags(corpus, training__stop_at_step=3)
         assert tinyohem("train", *stopped).code == 0
         (run_dir,) = (tmp_path / "runs").iterdir()
-        assert re.fullmatch(r"2m-ohem1-[0-9a-f]{8}", run_dir.name)
+        assert re.fullmatch(r"2m-[0-9a-f]{8}", run_dir.name)
         assert tinyohem("train", *stopped).code == 2
         assert tinyohem("train", *tiny.flags(corpus), "--resume", "must").code == 0
         assert [run_dir] == list((tmp_path / "runs").iterdir())
         assert (run_dir / "model").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "2m"),
+        ({"ohem.ratio": 1.0, "ohem.schedule": "constant"}, "2m"),
+        ({"model.preset": "0.5m", "ohem.select": "random"}, "0.5m"),
+        ({"model.init_from": "some/folder"}, "folder"),
+        ({"ohem.ratio": 0.5}, "2m-ohem0.5"),
+        ({"ohem.schedule": "anneal-quarter"}, "2m-ohem"),
+        ({"ohem.schedule": "0:1,1:0.5"}, "2m-ohem"),
+        ({"ohem.schedule": "0:1,1:1"}, "2m"),
+        ({"ohem.weight": "focal"}, "2m-focal"),
+        ({"ohem.weight": "focal", "ohem.ratio": 0.25}, "2m-ohem0.25-focal"),
+        ({"ohem.reference": "pool", "ohem.hard_windows": 0.5}, "2m-ohem"),
+    ],
+)
+def test_a_folders_name_says_how_a_run_mines_and_nothing_of_a_plain_one(
+    given: dict[str, Any], name: str
+) -> None:
+    from tinyohem.training.run_folder import default_run_dir
+
+    folder = default_run_dir(load_config(overrides=given), None)
+    assert re.fullmatch(rf"runs/{re.escape(name)}-[0-9a-f]{{8}}", str(folder))
+
+
+def test_git_ignores_whatever_commands_write_by_default() -> None:
+    ignored = (Path(__file__).parents[1] / ".gitignore").read_text().split()
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    outs = {str(p.default) for c in commands.values() for p in c.params if p.name == "out"}
+    assert outs >= {"pool", "scores", "report.html"}
+    for out in (*outs - {"None"}, "report_figures", "data", "runs"):
+        top = out.partition("/")[0]
+        assert {f"/{top}", f"/{top}/"} & set(ignored), out
 
 
 class TestWrongUsage:

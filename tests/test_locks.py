@@ -222,7 +222,7 @@ class TestWaiting:
         thread = threading.Thread(target=prepare, args=(second,))
 
         class First(tiny.Listener):
-            def start(self, stage: str, total: int | None, unit: str) -> None:
+            def start(self, stage: str, total: int | None, unit: str, **_: object) -> None:
                 super().start(stage, total, unit)
                 if stage.startswith("train a vocabulary"):
                     second.note = lambda text: waiting.set() if "waiting" in text else None  # type: ignore[method-assign]

@@ -236,7 +236,7 @@ class TestRefusals:
             ("ohem.ration=0.5", "unknown key ohem.ration; did you mean ohem.ratio?"),
             ("training.batchsize=3", "unknown key training.batchsize; did you mean "),
             ("ohm.ratio=0.5", "unknown section [ohm]; did you mean ohem?"),
-            ("qqqqq.ratio=0.5", "unknown section [qqqqq]; there are data, tokenizer, model, "),
+            ("qqqqq.zzz=0.5", "unknown section [qqqqq]; there are data, tokenizer, model, "),
             ("ohem.a.b=0.5", "unknown key ohem.a.b"),
             ("ratio=0.5", "'ratio' names no key"),
             ("ohem.ratio", "'ohem.ratio' has no '='"),

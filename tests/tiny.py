@@ -112,7 +112,7 @@ class Listener:
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
-    def start(self, stage: str, total: int | None, unit: str) -> None:
+    def start(self, stage: str, total: int | None, unit: str, **_: object) -> None:
         self.stages.append(stage)
 
     def advance(self, done: int, fields: object = None) -> None: ...

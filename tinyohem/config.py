@@ -1,12 +1,12 @@
 """What decides a run: typed, frozen, validated once; `recipe.py` says where values come from."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from tinyohem.aliases import nearest, suggest_key
 from tinyohem.difficulty.pacing import Pacing, parse_weights
 from tinyohem.errors import InputError
 from tinyohem.ohem.config import OhemConfig
@@ -319,26 +319,32 @@ def _advice(field: tuple[int | str, ...]) -> str:
 
 def reject_unknown_keys(tree: Mapping[str, Any]) -> None:
     """Refuse a section or key that no config has, suggesting the nearest name."""
-    sections = RunConfig.model_fields
-    known = {name: getattr(RunConfig(), name).__class__.model_fields for name in sections}
-    every_key = [f"{section}.{key}" for section, keys in known.items() for key in keys]
+    known = known_keys()
     for section, values in tree.items():
         if section not in known:
-            known_ones = f"; there are {', '.join(sections)}"
-            guess = nearest(section, sections) or known_ones
-            raise InputError(f"unknown section [{section}]{guess}", _SHOW)
+            raise InputError(f"unknown section [{section}]{_section_guess(section, values)}", _SHOW)
         if not isinstance(values, Mapping):
             raise InputError(f"[{section}] is {repr(values)[:200]}, not a table of keys", _SHOW)
         for key in values:
             if key not in known[section]:
                 name = f"{section}.{key}"
-                raise InputError(f"unknown key {name}{nearest(name, every_key)}", _SHOW)
+                raise InputError(f"unknown key {name}{suggest_key(name, known)}", _SHOW)
+
+
+def known_keys() -> dict[str, list[str]]:
+    """Return the keys of each section."""
+    sections = RunConfig.model_fields
+    return {name: list(getattr(RunConfig(), name).__class__.model_fields) for name in sections}
+
+
+def _section_guess(section: str, values: Any) -> str:
+    """Return what an unknown section was meant to be: spelled like it, or home of its key."""
+    known = known_keys()
+    guess = nearest(section, known)
+    for key in values if isinstance(values, Mapping) else ():
+        if not any(f" {name}?" in guess and key in known[name] for name in known):
+            guess = suggest_key(f"{section}.{key}", known) or guess
+    return guess or f"; there are {', '.join(known)}"
 
 
 _SHOW = "`tinyohem recipes show baseline` prints every section and key"
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return `; did you mean …?` for the closest of `names`, or nothing."""
-    close = difflib.get_close_matches(name[:80], list(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""

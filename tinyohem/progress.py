@@ -13,11 +13,21 @@ class Progress(Protocol):
     def warn(self, text: str) -> None:
         """Tell one thing that the user should act on."""
 
-    def start(self, stage: str, total: int | None, unit: str) -> None:
-        """Begin a stage of `total` units (unknown: None); ends any stage still open."""
+    def start(
+        self, stage: str, total: int | None, unit: str, *, done: int = 0, transient: bool = False
+    ) -> None:
+        """Begin a stage of `total` units (unknown: None); ends any stage still open.
+
+        Args:
+            done: units that were done before, such as a resumed run's.
+            transient: a stage that nobody asks about once it is over: it leaves nothing behind.
+        """
 
     def advance(self, done: int, fields: Mapping[str, float] | None = None) -> None:
-        """Report `done` units so far in the open stage and, optionally, its current figures."""
+        """Report `done` units so far in the open stage and, optionally, its current figures.
+
+        They may be overwritten or never shown: what is to stay is a `note`.
+        """
 
     def finish(self) -> None:
         """End the open stage."""
@@ -28,7 +38,9 @@ class _Silent:
 
     def warn(self, text: str) -> None: ...
 
-    def start(self, stage: str, total: int | None, unit: str) -> None: ...
+    def start(
+        self, stage: str, total: int | None, unit: str, *, done: int = 0, transient: bool = False
+    ) -> None: ...
 
     def advance(self, done: int, fields: Mapping[str, float] | None = None) -> None: ...
 

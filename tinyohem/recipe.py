@@ -10,7 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tinyohem.config import RunConfig, nearest, reject_unknown_keys, validate_config
+from tinyohem.aliases import nearest, suggest_key
+from tinyohem.config import RunConfig, known_keys, reject_unknown_keys, validate_config
 from tinyohem.errors import InputError, plainly
 
 
@@ -126,5 +127,6 @@ def assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
     """Set `section.key` in a config tree."""
     section, _, key = dotted.partition(".")
     if not key:
-        raise InputError(f"{dotted!r} names no key", "write --set section.key=value")
+        guess = suggest_key(dotted, known_keys())
+        raise InputError(f"{dotted!r} names no key{guess}", "write --set section.key=value")
     tree.setdefault(section, {})[key] = value

@@ -35,7 +35,7 @@ class Recorder:
     def warn(self, text: str) -> None:
         self.notes.append(text)
 
-    def start(self, stage: str, total: int | None, unit: str) -> None:
+    def start(self, stage: str, total: int | None, unit: str, **_: object) -> None:
         self.stages.append(stage)
 
     def advance(self, done: int, fields: Mapping[str, float] | None = None) -> None: ...

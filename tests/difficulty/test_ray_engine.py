@@ -95,7 +95,7 @@ class Stop:
     def warn(self, text: str) -> None: ...
     def finish(self) -> None: ...
 
-    def start(self, stage: str, total: int | None, unit: str) -> None:
+    def start(self, stage: str, total: int | None, unit: str, **_: object) -> None:
         self.stage = stage
 
     def advance(self, done: int, fields: Mapping[str, float] | None = None) -> None:

@@ -51,6 +51,27 @@ def test_json_has_one_object_a_variant(tinyohem: tiny.Command) -> None:
         assert set(row["ms_by_phase"]) == expected.get(row["name"], set())
 
 
+def test_without_accelerate_it_says_what_brings_the_trainers_row(
+    tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "no row for transformers' Trainer, which needs accelerate: pip install accelerate"
+    for there in (True, False):
+        monkeypatch.setattr("transformers.utils.is_accelerate_available", lambda: there)  # noqa: B023
+        monkeypatch.setattr(bench_steps, "_trainer", lambda *_: lambda *_: None)
+        result = tinyohem("bench", "--rounds", 1, "--json", *SMALL)
+        assert result.code == 0, result.err
+        assert (told in result.err.splitlines()) == (not there)
+        names = [row["name"] for row in json.loads(result.out)["steps"]]
+        assert ("trainer" in names) == there
+
+
+def test_the_flags_set_the_steps(tinyohem: tiny.Command) -> None:
+    flags = ["--batch-size", 2, "--seq-len", 16]
+    rest = [argument for argument in SMALL if "training.batch" not in argument]
+    rest = [argument for argument in rest if "training.seq" not in argument]
+    assert "2 × 16 tokens a step" in tinyohem("bench", "--rounds", 1, *rest, *flags).out
+
+
 def test_the_tables_name_every_step(tinyohem: tiny.Command) -> None:
     result = tinyohem("bench", "--rounds", 1, *SMALL, "--set=ohem.select=importance")
     assert result.code == 0, result.err

@@ -27,7 +27,7 @@ def hash_story_files(files: list[Path], each: EachFile, progress: Progress) -> l
     found = [_hashed.get(state) if state else None for state in states]
     new = [index for index, sha256 in enumerate(found) if sha256 is None]
     if new:
-        progress.start("fingerprint", len(new), "files")
+        progress.start("fingerprint", len(new), "files", transient=True)
         hashes = each(_hash_story_file, [files[index] for index in new])
         for done, (index, sha256) in enumerate(zip(new, hashes, strict=True), 1):
             found[index] = sha256

@@ -189,10 +189,12 @@ def _missing(folder: Path, progress: Progress) -> Iterator[bool]:
 
 
 def _counted(texts: Iterator[str], progress: Progress) -> Iterator[str]:
-    for done, text in enumerate(texts):
+    done = 0
+    for done, text in enumerate(texts, 1):
+        yield text
         if done % 1000 == 0:
             progress.advance(done)
-        yield text
+    progress.advance(done)
 
 
 def part_store(

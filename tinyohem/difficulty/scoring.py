@@ -143,6 +143,7 @@ def _watch(corpus: "Corpus", unfinished: Path, scoring: Scoring, progress: Progr
             rate = scored / (time.perf_counter() - began)
             reached = max(reached, shard.share)  # they come as they get ready
             progress.advance(int(100 * reached), {"stories": rows, "stories/s": rate})
+    progress.advance(100)  # some corpora do not know their shares
     progress.finish()
     if not shards:
         what = f"the corpus {corpus.name} ({corpus.split}) holds no stories"

@@ -17,7 +17,7 @@ from tinyohem.config import Precision, RunConfig
 from tinyohem.errors import InputError
 from tinyohem.evaluation.bench_memory import peak_memory
 from tinyohem.evaluation.bench_rate import step_flops, trunk_products
-from tinyohem.evaluation.bench_steps import PHASES, bench_steps, random_batch
+from tinyohem.evaluation.bench_steps import PHASES, TRAINER, bench_steps, random_batch
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runtime import (
     DeviceTimer,
@@ -113,6 +113,10 @@ def run_bench(
     device, training = pick_device(config.training.device), config.training
     shape = model_shape(config.model)
     steps = bench_steps(config, device)
+    if TRAINER not in steps:
+        progress.note(
+            "no row for transformers' Trainer, which needs accelerate: pip install accelerate"
+        )
     multiply, product_flops = trunk_products(
         shape, training.tokens_per_step, device, training.precision
     )

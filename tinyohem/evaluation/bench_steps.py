@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from tinyohem.training.passes import Trunk
 KEEP_RATIOS = (0.75, 0.5, 0.25)
 PHASES = (*training.PHASES, "update")  # of a step of ours; update: clipping and the optimizer
 
+TRAINER = "trainer"
 Step = Callable[[Batch, dict[str, DeviceTimer]], None]
 
 
@@ -46,6 +46,8 @@ def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
     on the bare loop's loss; `trainer` is a step of transformers' `Trainer` with its own optimizer,
     where accelerate is installed. Of the config's `ohem` only the scope counts.
     """
+    from transformers.utils import is_accelerate_available
+
     shape = model_shape(config.model)
     model: Any = build_model(
         shape, config.tokenizer.vocab_size, config.training.seq_len, 0, config.training.seed
@@ -63,8 +65,8 @@ def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
         steps |= {f"{name}-compiled": step for name, step in compiled.items()}
         steps["bare-compiled"] = bare(torch.compile(model))
     steps |= {"bare": bare(model), "mask-0.5": _mask(config, device, finish, model)}
-    if find_spec("accelerate"):
-        steps["trainer"] = _trainer(config, device, model)
+    if is_accelerate_available():  # not an older one than the Trainer takes
+        steps[TRAINER] = _trainer(config, device, model)
     return steps
 
 

@@ -7,6 +7,7 @@ Shape suffixes: N scored tokens of a batch, C rows of a chunk, V vocabulary.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -72,8 +73,11 @@ def calibrate(
         RunError: a loss is not finite: the model's weights are broken.
     """
 
+    passes = count(1)
+
     def stream() -> Iterator[tuple[Tensor, Tensor]]:
-        progress.start("calibrate", store.num_tokens - store.num_stories, "tokens")
+        stage = f"calibrate, pass {next(passes)}"
+        progress.start(stage, store.num_tokens - store.num_stories, "tokens")
         done = 0
         for logits_NV, labels_N in scored_logits(model, store, seq_len=seq_len, stride=stride):
             yield logits_NV, labels_N

@@ -185,7 +185,8 @@ def _run_all(
         for job, result in ended:
             results[job] = result
             done += 1
-            progress.advance(done, {"bits per byte": result["bits_per_byte"]})
+            progress.advance(done)
+            progress.note(f"{job.run_dir.name}: {result['bits_per_byte']:.4f} bits per byte")
     return [result for result in results.values() if result is not None]
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tinyohem.config import RunConfig, nearest, reject_unknown_keys, validate_config
+from tinyohem.aliases import nearest
+from tinyohem.config import RunConfig, reject_unknown_keys, validate_config
 from tinyohem.errors import InputError, plainly
 from tinyohem.recipe import (
     assign,

@@ -4,6 +4,7 @@ Shape suffixes: B windows of a batch, T tokens of one, V vocabulary.
 """
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -106,16 +107,13 @@ def evaluate_perplexity(
         KeyboardInterrupt: `stop` was requested.
     """
     nats = 0.0
-    progress.start("evaluate", store.num_stories, "stories")
     for last_story, losses in story_token_losses(
-        model, store, seq_len=seq_len, stride=stride, stop=stop
+        model, store, seq_len=seq_len, stride=stride, stop=stop, progress=progress
     ):
         nats += float(losses.sum(dtype=np.float64))
         if out is not None:
             end = int(store.offsets[last_story])
             out[end - len(losses) : end] = losses
-        progress.advance(last_story)
-    progress.finish()
     if not math.isfinite(nats):
         raise RunError("the model's loss on these stories is not finite", "its weights are broken")
     return Perplexity(
@@ -136,6 +134,8 @@ def story_token_losses(
     seq_len: int,
     stride: int | None = None,
     stop: StopRequest | None = None,
+    stage: str = "evaluate",
+    progress: Progress = SILENT,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield the loss of every token, a block of whole stories at a time.
 
@@ -147,11 +147,14 @@ def story_token_losses(
         stride: tokens newly scored by a window past the first (default: half of `seq_len`). At
             `seq_len` itself the windows are those of lm-evaluation-harness (and so are the losses,
             if it is given stripped text, no start beyond its own and special tokens as text).
+        stage: what `progress` calls this. It moves with every forward pass.
 
     Yields:
         The number of stories done so far, and float32 nats for each of the block's ids in store
         order, with 0 at start tokens.
     """
+    scored, began = 0, time.perf_counter()
+    progress.start(stage, store.num_tokens - store.num_stories, "tokens")
     for first, last in _blocks(store):
         origin = int(store.offsets[first])
         losses = np.zeros(int(store.offsets[last]) - origin, dtype=np.float32)
@@ -166,7 +169,10 @@ def story_token_losses(
                 # The input at position p predicts the token at p + 1.
                 at = slice(window.score_from + 1 - origin, window.end + 1 - origin)
                 losses[at] = row[window.scored]
+                scored += window.end - window.score_from
+            progress.advance(scored, {"tok/s": scored / (time.perf_counter() - began)})
         yield last, losses
+    progress.finish()
 
 
 @torch.inference_mode()

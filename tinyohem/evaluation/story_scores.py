@@ -1,7 +1,6 @@
 """Difficulties that take more than the text: a tokenizer's fertility, the loss of a model."""
 
 import math
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,9 +115,10 @@ def story_losses(
         RunError: one of them is not finite.
     """
     means = np.empty(store.num_stories)
-    first, began = 0, time.perf_counter()
-    progress.start("model loss", store.num_stories, "stories")
-    for last, losses in story_token_losses(model, store, seq_len=seq_len):
+    first = 0
+    for last, losses in story_token_losses(
+        model, store, seq_len=seq_len, stage="model loss", progress=progress
+    ):
         starts = store.offsets[first : last + 1] - store.offsets[first]
         nats = np.add.reduceat(losses.astype(np.float64), starts[:-1])
         tokens = np.diff(starts) - 1
@@ -128,8 +128,6 @@ def story_losses(
             )
         means[first:last] = np.divide(nats, tokens, np.full(len(nats), np.nan), where=tokens > 0)
         first = last
-        progress.advance(last, {"stories/s": last / (time.perf_counter() - began)})
-    progress.finish()
     return means
 
 

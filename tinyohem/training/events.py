@@ -72,10 +72,13 @@ def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) 
         "train/seconds": run.state.train_seconds,
     }
     tracker.log(run.state.step, figures)
-    progress.advance(run.state.step, {"val ppl": exp_or_inf(result.loss)})
     improved = run.state.best_loss is None or result.loss < run.state.best_loss
     if improved:
         run.state.best_loss = result.loss
+    progress.note(
+        f"step {run.state.step:,}: validation loss {result.loss:.4f}, perplexity "
+        f"{exp_or_inf(result.loss):.4g}{', the best so far' if improved else ''}"
+    )
     return improved
 
 

@@ -132,10 +132,10 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
     """Take optimizer steps until the budget is spent or someone asks to stop."""
     config, state, ranks = run.config.training, run.state, run.ranks
     tracker = Tracker(run.run_dir, run.config, state.step) if ranks.leads else None
+    progress.start("train", run.budget.known_steps, "steps", done=state.step)
     if tracker is not None and state.validation_due:
         save(run, is_best=validate(run, stop, tracker, progress))
     tools = _Tools.of(run)
-    progress.start("train", run.budget.known_steps, "steps")
 
     ending = ranks.any(run.finished or run.paused or stop.requested)
     while not ending:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from tinyohem.artifacts import hash_json, is_leftover
 from tinyohem.config import RESUME_MAY_CHANGE, RunConfig
 from tinyohem.errors import InputError
+from tinyohem.ohem.config import OhemConfig
 from tinyohem.progress import Progress
 from tinyohem.record import Record, read_record
 from tinyohem.training.checkpoint import newest_sound_checkpoint
@@ -35,8 +36,16 @@ def default_run_dir(config: RunConfig, name: str | None) -> Path:
     """Return `runs/<recipe or model>-<hash>`: the same command finds its own run again."""
     deciding = {k: v for k, v in _flat(config).items() if k not in RESUME_MAY_CHANGE}
     model = config.model.preset or Path(config.model.init_from or "").name
-    label = Path(name).stem if name else f"{model}-ohem{config.ohem.ratio:g}"
+    label = Path(name).stem if name else f"{model}{_way(config.ohem)}"
     return Path("runs") / f"{label}-{hash_json(deciding)[:8]}"
+
+
+def _way(ohem: OhemConfig) -> str:
+    """Return how a run mines, as its folder's name says it: nothing where it trains plainly."""
+    way = ""
+    if ohem.keep_schedule().lowest < 1 or ohem.hard_windows:
+        way = f"-ohem{ohem.ratio:g}" if ohem.ratio < 1 else "-ohem"  # some schedules know no ratio
+    return way if ohem.weight == "none" else f"{way}-{ohem.weight}"
 
 
 def find_checkpoint(

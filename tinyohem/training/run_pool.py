@@ -86,7 +86,7 @@ def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> None:
     _use_own_pool(run)
     if run.ranks.leads:
         _prune(run)
-    progress.start("train", run.budget.known_steps, "steps")
+    progress.start("train", run.budget.known_steps, "steps", done=run.state.step)
 
 
 def _mine(run: Run, stop: StopRequest, progress: Progress) -> bool:

@@ -1,0 +1,157 @@
+"""An unknown name is understood by meaning before it is spelled."""
+
+import difflib
+
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyohem.aliases import ALIASES, meant_key, suggest_key
+from tinyohem.config import RunConfig, known_keys
+from tinyohem.errors import InputError
+from tinyohem.recipe import load_config
+
+KNOWN = known_keys()
+KEYS = [f"{section}.{key}" for section, keys in KNOWN.items() for key in keys]
+
+# As transformers' TrainingArguments, nanoGPT, Lightning, litgpt and torchtitan spell them.
+OTHERS = {
+    "learning_rate": "optim.lr",
+    "max_lr": "optim.lr",
+    "min_lr": "optim.min_lr_ratio",
+    "warmup_steps": "optim.warmup_fraction",
+    "warmup": "optim.warmup_fraction",
+    "lr_scheduler_type": "optim.schedule",
+    "wd": "optim.weight_decay",
+    "adam_beta2": "optim.beta2",
+    "grad_clip": "optim.max_grad_norm",
+    "gradient_clip_val": "optim.max_grad_norm",
+    "batch": "training.batch_size",
+    "per_device_train_batch_size": "training.batch_size",
+    "gradient_accumulation_steps": "training.micro_batch_size",
+    "block_size": "training.seq_len",
+    "context_length": "training.seq_len",
+    "max_steps": "training.steps",
+    "num_steps": "training.steps",
+    "max_iters": "training.steps",
+    "epochs": "training.tokens",
+    "num_train_epochs": "training.tokens",
+    "eval_interval": "training.eval_every",
+    "eval_steps": "training.eval_every",
+    "logging_steps": "training.log_every",
+    "save_steps": "training.save_every",
+    "bf16": "training.precision",
+    "dtype": "training.precision",
+    "torch_compile": "training.compile",
+    "n_layer": "model.num_layers",
+    "num_hidden_layers": "model.num_layers",
+    "n_head": "model.num_heads",
+    "d_model": "model.hidden_size",
+    "n_embd": "model.hidden_size",
+    "d_ff": "model.intermediate_size",
+    "report_to": "tracking.wandb",
+}
+
+
+def refusal(*assignments: str) -> str:
+    """Return the message that `--set` is refused with."""
+    with pytest.raises(InputError) as refused:
+        load_config(assignments=assignments)
+    return refused.value.message
+
+
+class TestKeys:
+    def test_an_alias_is_no_key_and_names_one(self) -> None:
+        for alias, key in ALIASES.items():
+            assert key in KEYS, alias
+            assert f"{key.partition('.')[0]}.{alias}" not in KEYS, alias
+
+    @pytest.mark.parametrize(("other", "key"), OTHERS.items())
+    def test_what_others_call_it_is_understood_in_every_section_and_in_none(
+        self, other: str, key: str
+    ) -> None:
+        for section in (*KNOWN, "optimizer", "trainer"):
+            if (name := f"{section}.{other}") not in KEYS:
+                message = refusal(f"{name}=1")
+                assert f"; did you mean {key}" in message, message
+        assert f"; did you mean {key}" in refusal(f"{other}=1")
+
+    @pytest.mark.parametrize("key", KEYS)
+    def test_a_key_of_another_section_is_found_there(self, key: str) -> None:
+        home, _, name = key.partition(".")
+        if sum(name in keys for keys in KNOWN.values()) == 1 and name not in ALIASES:
+            for section in KNOWN.keys() - {home}:
+                assert meant_key(f"{section}.{name}", KNOWN) == key
+            assert refusal(f"{name}=1").startswith(f"'{name}' names no key; did you mean {key}?")
+
+    def test_the_unit_is_told_where_it_is_another(self) -> None:
+        assert "training.tokens (such as 4M or 3epochs)?" in refusal("training.epochs=3")
+        assert "optim.warmup_fraction (a share of all steps)?" in refusal("optim.warmup_steps=3")
+        assert "training.tokens?" in refusal("optim.tokens=3")
+
+    @given(st.sampled_from(KEYS), st.data())
+    def test_a_letter_left_out_is_found_by_spelling(self, key: str, data: st.DataObject) -> None:
+        section, _, name = key.partition(".")
+        at = data.draw(st.integers(0, len(name) - 1))
+        slip = name[:at] + name[at + 1 :]
+        closest = difflib.get_close_matches(slip, KNOWN[section], n=1)
+        if closest == [name] and meant_key(f"{section}.{slip}", KNOWN) is None:
+            assert suggest_key(f"{section}.{slip}", KNOWN) == f"; did you mean {key}?"
+
+    def test_a_name_like_no_other_gets_its_sections_keys(self) -> None:
+        assert refusal("data.zzz=1") == (
+            "unknown key data.zzz; [data] has dataset, valid, text_field, clean"
+        )
+        assert refusal("zzz.yyy=1") == (
+            "unknown section [zzz]; there are " + ", ".join(RunConfig.model_fields)
+        )
+
+    @pytest.mark.parametrize(
+        ("assignment", "told"),
+        [
+            ("optimizer.lr=1", "unknown section [optimizer]; did you mean optim?"),
+            ("train.steps=1", "unknown section [train]; did you mean training?"),
+            ("train.lr=1", "unknown section [train]; did you mean optim.lr?"),
+            ("training.weight_dcay=1", "unknown key training.weight_dcay; did you mean optim."),
+        ],
+    )
+    def test_section_and_key_are_guessed_together(self, assignment: str, told: str) -> None:
+        assert refusal(assignment).startswith(told)
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("command", "told"),
+        [
+            ("train --learning-rate 1", "--learning-rate; did you mean --lr?"),
+            ("train --learning_rate=1", "--learning_rate; did you mean --lr?"),
+            ("compare --max-lr 1", "--max-lr; did you mean --lr?"),
+            ("train --batch 1", "--batch; did you mean --batch-size?"),
+            ("train --batch_size 1", "--batch_size; did you mean --batch-size?"),
+            ("train --max-steps 1", "--max-steps; did you mean --steps?"),
+            ("train --epochs 3", "did you mean --tokens (such as 4M or 3epochs)?"),
+            ("train --context-length 3", "did you mean --seq-len?"),
+            ("eval-perplexity x --context-length 3", "did you mean --seq-len?"),
+            ("train --eval-interval 3", "did you mean --eval-every?"),
+            ("train --model-size 2m", "did you mean --model?"),
+            ("train --keep-ratio 1", "did you mean --ohem-ratio?"),
+            ("train --n-layer 1", "did you mean --set model.num_layers=…?"),
+            ("train --weight-decay 1", "did you mean --set optim.weight_decay=…?"),
+            ("bench --precision medium", "did you mean --set training.precision=…?"),
+            ("train --output-dir x", "did you mean --out?"),
+            ("train --sead 1", "did you mean --seed?"),
+            ("inspect x --stori 1", "did you mean --story?"),
+        ],
+    )
+    def test_an_unknown_one_is_understood(
+        self, tinyohem: tiny.Command, command: str, told: str
+    ) -> None:
+        result = tinyohem(*command.split())
+        assert result.code == 2
+        assert result.err.splitlines()[0].endswith(told)
+
+    def test_one_like_no_other_is_refused_alone(self, tinyohem: tiny.Command) -> None:
+        assert tinyohem("train", "--zzz").err == (
+            "error: No such option: --zzz\nhint: add --help to see the options\n"
+        )
