@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinyohem import artifacts
+from tinyohem import artifacts, streams
 from tinyohem.artifacts import (
     append_line,
     atomic_file,
@@ -23,7 +23,6 @@ from tinyohem.artifacts import (
     hash_file,
     hash_files,
     hash_json,
-    open_binary,
     read_json,
     read_jsonl,
     read_sealed,
@@ -31,6 +30,7 @@ from tinyohem.artifacts import (
     write_sealed,
 )
 from tinyohem.errors import InputError
+from tinyohem.streams import open_binary
 from tinyohem.strict_json import parse_json
 
 # Half of it cannot be compressed, so that a cut falls inside a block as well as between blocks.
@@ -252,8 +252,8 @@ class TestBombs:
     def test_a_file_that_expands_beyond_any_text_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
     ) -> None:
-        monkeypatch.setattr(artifacts, "_FREE_BYTES", 1 << 20)
-        monkeypatch.setattr(artifacts, "MAX_EXPANSION", 100)
+        monkeypatch.setattr(streams, "_FREE_BYTES", 1 << 20)
+        monkeypatch.setattr(streams, "MAX_EXPANSION", 100)
         path = tmp_path / f"file{suffix}"
         path.write_bytes(PACK[suffix](bytes(32 << 20)))
         read: list[int] = []

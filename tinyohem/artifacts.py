@@ -1,4 +1,4 @@
-"""Files: where they stand, atomic writes, hashes, JSON lines, compressed text and bytes.
+"""Files: where they stand, atomic writes, hashes, JSON lines, compressed bytes.
 
 Everything the project writes goes through here, so that a kill at any moment leaves either the old
 file or the new one, never half of one.
@@ -6,7 +6,6 @@ file or the new one, never half of one.
 
 import errno
 import hashlib
-import io
 import json
 import os
 import re
@@ -14,7 +13,7 @@ import shutil
 import stat
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -24,10 +23,8 @@ from tinyohem.errors import InputError
 from tinyohem.strict_json import parse_json
 
 MAX_JSON_BYTES = 64 << 20  # of a file, or of a line; a metrics row has some 500
-MAX_EXPANSION = 1_000  # times the bytes read so far; text, even repeated, stays far below
 
 _BUFFER_BYTES = 1 << 20
-_FREE_BYTES = 64 << 20  # what any compressed file may expand to
 _SEAL = "seal"
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.(partial|replaced)")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -206,56 +203,6 @@ def hash_json(value: Any) -> str:
     """Return the SHA-256 of a JSON value, independent of key order, in hex."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextmanager
-def open_binary(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain, `.gz` or `.zst` file and stream its uncompressed bytes.
-
-    Raises:
-        OSError: the file cannot be opened or, while reading, is damaged or cut short.
-    """
-    with open_measured(path) as (stream, _):
-        yield stream
-
-
-@contextmanager
-def open_measured(path: Path) -> Iterator[tuple["io.BufferedReader[Any]", Callable[[], int]]]:
-    """Open like `open_binary`; the function tells how many bytes of the file itself were read."""
-    codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
-    if codec is None:
-        with path.open("rb") as plain:
-            yield plain, plain.tell
-        return
-    import pyarrow
-
-    # Not the zstandard package: its reader ends without a word where a frame is cut short. A frame
-    # that asks for a window of more than 128 MiB is refused by libzstd.
-    with (
-        path.open("rb") as plain,
-        pyarrow.PythonFile(plain, "r") as raw,
-        pyarrow.CompressedInputStream(raw, codec) as stream,
-        io.BufferedReader(_Bounded(stream, raw.tell), _BUFFER_BYTES) as buffered,
-    ):
-        yield buffered, raw.tell
-
-
-class _Bounded(io.RawIOBase):
-    """A decompressed stream that ends in an `OSError` where it expands beyond any text."""
-
-    def __init__(self, stream: Any, position: Callable[[], int]) -> None:
-        self._stream, self._position, self._done = stream, position, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        self._done += len(data)
-        if self._done > _FREE_BYTES + MAX_EXPANSION * self._position():
-            raise OSError(f"it expands to more than {MAX_EXPANSION:,} times its size")
-        return len(data)
 
 
 def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:

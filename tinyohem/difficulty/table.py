@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from tinyohem.artifacts import MAX_EXPANSION, hash_file
+from tinyohem.artifacts import hash_file
 from tinyohem.difficulty.metrics import FloatArray, LengthControl
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError, plainly
 from tinyohem.record import Count, Figure, Record, check_record, read_record
+from tinyohem.streams import MAX_EXPANSION
 
 SCORES_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
