@@ -89,7 +89,7 @@ def test_a_second_part_cut_short_raises(tmp_path: Path, suffix: str) -> None:
 def test_a_file_that_is_not_compressed_raises(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"file{suffix}"
     path.write_bytes(b"Once upon a time there was a cat.")
-    with pytest.raises(OSError, match=r"inflate failed|decompress failed"):
+    with pytest.raises(OSError, match=r"Not a gzipped file|decompress failed"):
         _read(path)
 
 
@@ -268,7 +268,7 @@ class TestBombs:
         # A frame of one byte that asks its reader for a window of 2 GiB (RFC 8878, 3.1.1.1.2).
         frame = b"\x28\xb5\x2f\xfd" + b"\x00" + bytes([21 << 3]) + b"\x09\x00\x00" + b"a"
         (tmp_path / "a.zst").write_bytes(frame)
-        with pytest.raises(OSError, match="memory"):
+        with pytest.raises(InputError, match="window of more than 128 MiB"):
             _read(tmp_path / "a.zst")
         small = frame[:5] + bytes([10 << 3]) + frame[6:]
         (tmp_path / "a.zst").write_bytes(small)

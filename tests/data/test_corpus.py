@@ -118,7 +118,9 @@ class TestNames:
         (tmp_path / "notes.md").write_text("not a story")
         error = failure(f"{tmp_path}{name}")
         assert error.message == f"{tmp_path}{name} holds no story file"
-        assert error.hint == ("known are .txt, .jsonl, .json, .parquet, each also with .gz or .zst")
+        assert error.hint == (
+            "known are .txt, .jsonl, .ndjson, .json, .parquet, .arrow, each also with .gz or .zst"
+        )
 
     def test_unknown_suffix_lists_the_known_ones(self, tmp_path: Path) -> None:
         (tmp_path / "a.csv").write_text("text\n")
@@ -232,7 +234,9 @@ class TestSplits:
             (tmp_path / name).write_text(name)
         progress = Notes()
         open_corpus(str(tmp_path), progress=progress)
-        assert progress.notes == [f"{tmp_path}: the train split is 2 of 3 files, train-0.txt first"]
+        assert progress.notes == [
+            f"{tmp_path}: the train split is train-0.txt, train-1.txt, 2 of 3 files"
+        ]
         assert progress.done == [1, 2]
 
 

@@ -88,7 +88,7 @@ class Corpus:
         if not stories:
             raise InputError(f"{where} holds no story", "check the file and --text-field")
         if empty := row + 1 - stories:
-            self._tell(f"{where}: {empty:,} of {row + 1:,} rows are empty")
+            self._tell(f"{where}: {empty:,} of {row + 1:,} rows hold no text")
 
     def blocks(self) -> Iterator[tuple[Block, float]]:
         """Stream every row, empty ones too, in blocks that other processes can parse.
@@ -148,8 +148,8 @@ def open_corpus(
         raise _missing_split(name, split, [group for group in groups if group])
     chosen = groups[split]
     of_all = f", {len(chosen):,} of {len(files):,} files" if len(chosen) < len(files) else ""
-    left_out = f"; left out: {list_names(others)}" if others else ""
-    progress.note(f"{name}: the {split} split is {list_names(chosen)}{of_all}{left_out}")
+    left_out = f"; left out: {list_names(others, found)}" if others else ""
+    progress.note(f"{name}: the {split} split is {list_names(chosen, found)}{of_all}{left_out}")
     return _open_files(name, chosen, split, text_field, progress, each)
 
 

@@ -72,7 +72,7 @@ def story_files(found: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 def by_split(files: list[Path]) -> dict[str | None, list[Path]]:
     """Group files by split, if their names tell more than one kind apart; else all are train."""
-    base = os.path.commonpath([pure(file).parent for file in files])
+    base = _common_folder(files)
     groups: dict[str | None, list[Path]] = {}
     for file in files:
         words = _SPLIT_WORD.findall(pure(file).relative_to(base).as_posix().lower())
@@ -90,10 +90,15 @@ def pure(path: Path) -> PurePosixPath:
     return PurePosixPath(path.as_posix())
 
 
-def list_names(files: Sequence[Path]) -> str:
-    """Name a few files, and say how many more there are."""
-    names = ", ".join(file.name for file in files[:_NAMED])
+def list_names(files: Sequence[Path], among: Iterable[Path]) -> str:
+    """Name a few files, from the folder that all those `among` which they are share."""
+    base = _common_folder(among)
+    names = ", ".join(str(pure(file).relative_to(base)) for file in files[:_NAMED])
     return names if len(files) <= _NAMED else f"{names} and {len(files) - _NAMED:,} more"
+
+
+def _common_folder(files: Iterable[Path]) -> str:
+    return os.path.commonpath([pure(file).parent for file in files])
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,8 @@ class StoryFiles:
     def _tell_of(self, whole: Sequence[Path]) -> None:
         """Say which text files came out as a single story."""
         if whole:
-            them = f"{whole[0]} is" if len(whole) == 1 else f"{list_names(whole)} are each"
+            one, names = len(whole) == 1, list_names(whole, self.paths)
+            them = f"{whole[0]} is" if one else f"each of {names} is"
             self.tell(f"{them} one story: a line {END_OF_TEXT} separates stories in a .txt file")
 
 
