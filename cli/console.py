@@ -1,6 +1,8 @@
 """What a person sees: results on stdout, progress and messages on stderr, errors in two lines."""
 
+import codecs
 import json
+import os
 import shlex
 import sys
 import time
@@ -21,6 +23,7 @@ from rich.progress import (
 )
 
 from tinyohem.errors import TinyohemError
+from tinyohem.names import shown
 
 # Tables in a file or a pipe are as wide as they need to be.
 _PIPE_WIDTH = 200
@@ -40,9 +43,29 @@ _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t
 _PICTURES |= {127: 0x2421, **dict.fromkeys(range(128, 160), 0xFFFD)}
 
 
+# Where a terminal's encoding lacks a character that we print ourselves.
+_SPELLINGS = str.maketrans({"…": "...", "×": "x", "–": "-", "█": "#"})
+_ERRORS = "tinyohem-spelling"
+
+
+def take_any_text() -> None:
+    """Make stdout and stderr spell what their encoding lacks, in place of raising."""
+    codecs.register_error(_ERRORS, _spelling)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def _spelling(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for the characters that an encoding lacks; see `codecs.register_error`."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = shown(error.object[error.start : error.end]).translate(_SPELLINGS)
+    return lacking.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
 def harmless(text: str) -> str:
     """Return a text whose control characters, all but tab and line feed, are pictures."""
-    return text.translate(_PICTURES)
+    return shown(text).translate(_PICTURES)
 
 
 def _one_line(text: str) -> str:
@@ -112,7 +135,7 @@ class ConsoleProgress:
 
 def _new_bar() -> Progress:
     return Progress(
-        SpinnerColumn(),
+        SpinnerColumn("line"),  # in ASCII
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -131,7 +154,10 @@ def _short(value: float) -> str:
 
 def print_json(value: Any) -> None:
     """Print one JSON object and nothing else."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # JSON is UTF-8 by its standard; its own escapes go through every other stream.
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    print(text if is_utf8 and shown(text) == text else json.dumps(value, indent=2))
 
 
 def print_error(error: TinyohemError) -> None:
@@ -141,6 +167,13 @@ def print_error(error: TinyohemError) -> None:
         err.print(f"[cyan]hint:[/cyan] {escape(_one_line(error.hint))}")
 
 
-def quote(path: Path) -> str:
-    """Return a path as one would type it in a shell."""
-    return shlex.quote(str(path))
+def quote(word: Path | str) -> str:
+    """Return a word, such as a path, as one would type it in a shell."""
+    text = str(word)
+    if shown(text) == text:
+        return shlex.quote(text)
+    plain = (
+        chr(b) if chr(b).isalnum() or chr(b) in " /._-" else f"\\x{b:02x}"
+        for b in os.fsencode(text)
+    )
+    return f"$'{''.join(plain)}'"

@@ -81,6 +81,9 @@ def _interrupt(_signum: int, _frame: object) -> None:
 
 def run() -> None:
     """Run the command line: exit code 0 done, 1 run failed, 2 wrong usage or input."""
+    from tinyohem_cli.console import take_any_text
+
+    take_any_text()
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's notice: leave no half-written file
     # Tokenizers fork nothing here, but its warning about it would land in the middle of a bar.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

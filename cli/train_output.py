@@ -1,6 +1,5 @@
 """What `tinyohem train` warns of, prints at its end, and shows with --dry-run instead."""
 
-import shlex
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -102,4 +101,4 @@ def _resume_command() -> str:
         at = arguments.index("--resume")
         del arguments[at : at + 2]
     kept = [a for a in arguments if not a.startswith("--resume=")]
-    return shlex.join(["tinyohem", *kept, "--resume", "auto"])
+    return " ".join(map(quote, ["tinyohem", *kept, "--resume", "auto"]))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyohem.errors import InputError
+from tinyohem.names import utf8_path
 from tinyohem.strict_json import parse_json
 
 MAX_JSON_BYTES = 64 << 20  # of a file, or of a line; a metrics row has some 500
@@ -74,7 +75,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         with _naming(path):
-            yield partial
+            yield utf8_path(partial)
         for file in partial.rglob("*"):
             if file.is_file():
                 with file.open("rb") as stream:
@@ -108,7 +109,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_file(path) as stream:
-        stream.write(text.encode())
+        stream.write(_encoded(text))
+
+
+def _encoded(text: str) -> bytes:
+    """Return JSON as UTF-8; what UTF-8 has not, a byte of a file's name, in JSON's own escape."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def read_json(path: Path) -> Any:
@@ -202,12 +208,12 @@ def checksum_file(path: Path) -> int:
 def hash_json(value: Any) -> str:
     """Return the SHA-256 of a JSON value, independent of key order, in hex."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_encoded(text)).hexdigest()
 
 
 def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:
     """Append one JSON object as a line."""
-    stream.write((json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    stream.write(_encoded(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
 def compress(content: bytes) -> bytes:

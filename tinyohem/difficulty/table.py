@@ -17,6 +17,7 @@ from tinyohem.artifacts import hash_file
 from tinyohem.difficulty.metrics import FloatArray, LengthControl
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError, plainly
+from tinyohem.names import utf8_path
 from tinyohem.record import Count, Figure, Record, check_record, read_record
 from tinyohem.streams import MAX_EXPANSION
 
@@ -124,7 +125,7 @@ class ScoreTable:
         """
         num_rows = 0
         try:
-            with pq.ParquetFile(self.folder / SCORES_FILE) as file:
+            with pq.ParquetFile(utf8_path(self.folder / SCORES_FILE)) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
                     num_rows += len(batch)
                     yield batch
@@ -220,7 +221,7 @@ def _rows(path: Path, manifest: dict[str, Any]) -> int:
     Raises:
         ValueError: a column is missing or of another type, or the rows cannot be in the file.
     """
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(utf8_path(path))
     schema, rows = file.schema_arrow, int(file.metadata.num_rows)
     wanted = {"row": pa.int64(), "text_sha": pa.string(), "words": pa.int64(), "bytes": pa.int64()}
     for name in manifest["metrics"]:

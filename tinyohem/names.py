@@ -1,0 +1,35 @@
+"""Names of files that are not UTF-8. Python spells each such byte as half of a surrogate pair."""
+
+import atexit
+import hashlib
+import os
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+
+def shown(text: str) -> str:
+    """Return a text that every UTF-8 stream takes: such a byte as `\\xe9`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def utf8_path(path: Path) -> Path:
+    """Return a path that the libraries in Rust and Arrow take: a link to it if its name is none."""
+    name = os.fsencode(path.absolute())
+    try:
+        name.decode()
+        return path
+    except UnicodeDecodeError:
+        link = _links() / hashlib.sha256(name).hexdigest()[:16]
+    if not link.is_symlink():
+        link.symlink_to(path.absolute())
+    return link
+
+
+@cache
+def _links() -> Path:
+    """Return a folder that goes with this process."""
+    folder = tempfile.mkdtemp(prefix="tinyohem-names-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
