@@ -4,6 +4,7 @@ import codecs
 import json
 import os
 import shlex
+import string
 import sys
 import time
 from collections.abc import Mapping
@@ -44,8 +45,11 @@ _PICTURES |= {127: 0x2421, **dict.fromkeys(range(128, 160), 0xFFFD)}
 
 
 # Where a terminal's encoding lacks a character that we print ourselves.
-_SPELLINGS = str.maketrans({"…": "...", "×": "x", "–": "-", "█": "#"})
+_SPELLINGS = str.maketrans(
+    {"…": "...", "×": "x", "–": "-", "█": "#", "─": "-", "␊": "\\n", "␉": "\\t"}
+)
 _ERRORS = "tinyohem-spelling"
+_PLAIN = frozenset(string.ascii_letters + string.digits + " /._-")
 
 
 def take_any_text() -> None:
@@ -172,8 +176,6 @@ def quote(word: Path | str) -> str:
     text = str(word)
     if shown(text) == text:
         return shlex.quote(text)
-    plain = (
-        chr(b) if chr(b).isalnum() or chr(b) in " /._-" else f"\\x{b:02x}"
-        for b in os.fsencode(text)
-    )
-    return f"$'{''.join(plain)}'"
+    # The form that bash and zsh have for bytes.
+    letters = os.fsencode(text).decode("latin-1")
+    return "$'" + "".join(c if c in _PLAIN else f"\\x{ord(c):02x}" for c in letters) + "'"

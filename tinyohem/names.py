@@ -11,7 +11,10 @@ from pathlib import Path
 
 def shown(text: str) -> str:
     """Return a text that every UTF-8 stream takes: such a byte as `\\xe9`."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # another half of a pair, which JSON can spell
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def utf8_path(path: Path) -> Path:
