@@ -81,9 +81,6 @@ def _interrupt(_signum: int, _frame: object) -> None:
 
 def run() -> None:
     """Run the command line: exit code 0 done, 1 run failed, 2 wrong usage or input."""
-    from tinyohem_cli.console import take_any_text
-
-    take_any_text()
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's notice: leave no half-written file
     # Tokenizers fork nothing here, but its warning about it would land in the middle of a bar.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -91,8 +88,9 @@ def run() -> None:
 
 
 def _run() -> int:
-    from tinyohem_cli.console import print_error
+    from tinyohem_cli.console import print_error, take_any_text
 
+    take_any_text()
     try:
         code = int(app(standalone_mode=False) or 0)
         if code == 130:  # what Typer makes of a KeyboardInterrupt, without a word

@@ -19,14 +19,14 @@ def shown(text: str) -> str:
 
 def utf8_path(path: Path) -> Path:
     """Return a path that the libraries in Rust and Arrow take: a link to it if its name is none."""
-    name = os.fsencode(path.absolute())
+    target = path.absolute()
     try:
-        name.decode()
+        str(target).encode()
         return path
-    except UnicodeDecodeError:
-        link = _links() / hashlib.sha256(name).hexdigest()[:16]
+    except UnicodeEncodeError:
+        link = _links() / hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
     if not link.is_symlink():
-        link.symlink_to(path.absolute())
+        link.symlink_to(target)
     return link
 
 

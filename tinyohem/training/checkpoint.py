@@ -153,7 +153,7 @@ def _load(
 
     # Through transformers, which saves some architectures under other names than it trains them.
     try:
-        weights = load_causal_lm(str(path / "model"), torch.float32).state_dict()
+        weights = load_causal_lm(str(utf8_path(path / "model")), torch.float32).state_dict()
     except InputError as error:
         raise InputError(f"{path} does not fit this run: {error}", "choose another --out") from None
     loaded = model.load_state_dict(weights, strict=False)
