@@ -1,7 +1,11 @@
 """What a person sees: results on stdout, progress and messages on stderr, errors in two lines."""
 
+import codecs
 import json
+import os
 import shlex
+import string
+import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -23,6 +27,7 @@ from rich.progress import (
 )
 
 from tinyohem.errors import TinyohemError
+from tinyohem.names import shown
 
 # As wide as the terminal or $COLUMNS says; 80 columns where neither does.
 out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -40,9 +45,32 @@ _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t
 _PICTURES |= {127: 0x2421, **dict.fromkeys(range(128, 160), 0xFFFD)}
 
 
+# Where a terminal's encoding lacks a character that we print ourselves.
+_SPELLINGS = str.maketrans(
+    {"…": "...", "×": "x", "–": "-", "█": "#", "─": "-", "␊": "\\n", "␉": "\\t"}
+)
+_ERRORS = "tinyohem-spelling"
+_PLAIN = frozenset(string.ascii_letters + string.digits + " /._-")
+
+
+def take_any_text() -> None:
+    """Make stdout and stderr spell what their encoding lacks, in place of raising."""
+    codecs.register_error(_ERRORS, _spelling)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def _spelling(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for the characters that an encoding lacks; see `codecs.register_error`."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = shown(error.object[error.start : error.end]).translate(_SPELLINGS)
+    return lacking.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
 def harmless(text: str) -> str:
     """Return a text whose control characters, all but tab and line feed, are pictures."""
-    return text.translate(_PICTURES)
+    return shown(text).translate(_PICTURES)
 
 
 def _one_line(text: str) -> str:
@@ -163,7 +191,7 @@ def _clock(seconds: float | None) -> str:
 
 def _new_bar(transient: bool) -> Progress:
     return Progress(
-        SpinnerColumn(),
+        SpinnerColumn("line"),  # in ASCII
         TextColumn("{task.description}"),
         BarColumn(bar_width=min(24, max(4, err.width - _BESIDE_THE_BAR))),
         MofNCompleteColumn(),
@@ -181,7 +209,10 @@ def _short(value: float) -> str:
 
 def print_json(value: Any) -> None:
     """Print one JSON object and nothing else."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # JSON is UTF-8 by its standard; its own escapes go through every other stream.
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    print(text if is_utf8 and shown(text) == text else json.dumps(value, indent=2))
 
 
 def print_error(error: TinyohemError) -> None:
@@ -191,6 +222,11 @@ def print_error(error: TinyohemError) -> None:
         err.print(f"[cyan]hint:[/cyan] {escape(_one_line(error.hint))}")
 
 
-def quote(path: Path) -> str:
-    """Return a path as one would type it in a shell."""
-    return shlex.quote(str(path))
+def quote(word: Path | str) -> str:
+    """Return a word, such as a path, as one would type it in a shell."""
+    text = str(word)
+    if shown(text) == text:
+        return shlex.quote(text)
+    # The form that bash and zsh have for bytes.
+    letters = os.fsencode(text).decode("latin-1")
+    return "$'" + "".join(c if c in _PLAIN else f"\\x{ord(c):02x}" for c in letters) + "'"

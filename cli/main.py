@@ -5,6 +5,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from tinyohem import __version__
 from tinyohem.errors import InputError, RunError, TinyohemError
@@ -45,6 +46,21 @@ def _root(
 ) -> None: ...
 
 
+class _Command(TyperCommand):
+    """Refuses an option that is given twice where one value counts: Click takes the last."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for option in order:
+            takes_one = not option.multiple and not getattr(option, "is_flag", False)
+            if takes_one and order.count(option) > 1:
+                hint = "give it once"
+                if option.name in ("dataset", "valid"):
+                    hint += "; a folder or a quoted glob names many files"
+                raise InputError(f"{option.opts[0]} is given twice", hint)
+        return super().parse_args(ctx, args)
+
+
 app.command("train")(train)
 app.command("mine")(mine)
 app.command("eval-perplexity")(eval_perplexity)
@@ -55,6 +71,8 @@ app.command("compare")(compare)
 app.command("report")(report)
 app.command("score-difficulty")(score_difficulty)
 app.command("bench")(bench)
+for command in app.registered_commands:
+    command.cls = _Command
 app.add_typer(recipes, name="recipes")
 
 
@@ -67,8 +85,9 @@ def run() -> None:
 
 
 def _run() -> int:
-    from tinyohem_cli.console import ConsoleProgress, print_error
+    from tinyohem_cli.console import ConsoleProgress, print_error, take_any_text
 
+    take_any_text()
     try:
         try:
             code = int(app(standalone_mode=False) or 0)

@@ -1,6 +1,5 @@
 """What `tinyohem train` warns of, prints at its end, and shows with --dry-run instead."""
 
-import shlex
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -113,4 +112,4 @@ def _resume_command(recipe: str | None) -> str:
     section, _, key = _ENDS_EARLY.partition(".")
     if recipe is not None and key in read_recipe(recipe).get(section, {}):
         kept += ["--set", f"{_ENDS_EARLY}=null"]
-    return shlex.join(["tinyohem", *kept, "--resume", "auto"])
+    return " ".join(map(quote, ["tinyohem", *kept, "--resume", "auto"]))

@@ -17,6 +17,7 @@ PACKAGES = {"tinyohem": ROOT / "tinyohem", "tinyohem_cli": ROOT / "cli"}
 
 # Where a dependency may be imported; a folder ends in a dot.
 HOMES = {
+    "aiohttp": ("tinyohem.remote",),
     "datasets": ("tinyohem.data.hub",),
     "fsspec": ("tinyohem.remote",),
     "ftfy": ("tinyohem.data.clean", "tinyohem.difficulty.flags"),
@@ -50,6 +51,7 @@ HOMES = {
 }
 # Too slow to load before they are needed: imported inside functions.
 LAZY = {
+    "aiohttp",
     "datasets",
     "fsspec",
     "ftfy",

@@ -1,4 +1,4 @@
-"""Files: where they stand, atomic writes, hashes, JSON lines, compressed text and bytes.
+"""Files: where they stand, atomic writes, hashes, JSON lines, compressed bytes.
 
 Everything the project writes goes through here, so that a kill at any moment leaves either the old
 file or the new one, never half of one.
@@ -6,7 +6,6 @@ file or the new one, never half of one.
 
 import errno
 import hashlib
-import io
 import json
 import os
 import re
@@ -14,20 +13,19 @@ import shutil
 import stat
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyohem.errors import InputError
+from tinyohem.names import utf8_path
 from tinyohem.strict_json import parse_json
 
 MAX_JSON_BYTES = 64 << 20  # of a file, or of a line; a metrics row has some 500
-MAX_EXPANSION = 1_000  # times the bytes read so far; text, even repeated, stays far below
 
 _BUFFER_BYTES = 1 << 20
-_FREE_BYTES = 64 << 20  # what any compressed file may expand to
 _SEAL = "seal"
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.(partial|replaced)")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -77,7 +75,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         with _naming(path):
-            yield partial
+            yield utf8_path(partial)
         for file in partial.rglob("*"):
             if file.is_file():
                 with file.open("rb") as stream:
@@ -111,7 +109,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_file(path) as stream:
-        stream.write(text.encode())
+        stream.write(_encoded(text))
+
+
+def _encoded(text: str) -> bytes:
+    """Return JSON as UTF-8; what UTF-8 has not, a byte of a file's name, in JSON's own escape."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def read_json(path: Path) -> Any:
@@ -205,62 +208,12 @@ def checksum_file(path: Path) -> int:
 def hash_json(value: Any) -> str:
     """Return the SHA-256 of a JSON value, independent of key order, in hex."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextmanager
-def open_binary(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain, `.gz` or `.zst` file and stream its uncompressed bytes.
-
-    Raises:
-        OSError: the file cannot be opened or, while reading, is damaged or cut short.
-    """
-    with open_measured(path) as (stream, _):
-        yield stream
-
-
-@contextmanager
-def open_measured(path: Path) -> Iterator[tuple["io.BufferedReader[Any]", Callable[[], int]]]:
-    """Open like `open_binary`; the function tells how many bytes of the file itself were read."""
-    codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
-    if codec is None:
-        with path.open("rb") as plain:
-            yield plain, plain.tell
-        return
-    import pyarrow
-
-    # Not the zstandard package: its reader ends without a word where a frame is cut short. A frame
-    # that asks for a window of more than 128 MiB is refused by libzstd.
-    with (
-        path.open("rb") as plain,
-        pyarrow.PythonFile(plain, "r") as raw,
-        pyarrow.CompressedInputStream(raw, codec) as stream,
-        io.BufferedReader(_Bounded(stream, raw.tell), _BUFFER_BYTES) as buffered,
-    ):
-        yield buffered, raw.tell
-
-
-class _Bounded(io.RawIOBase):
-    """A decompressed stream that ends in an `OSError` where it expands beyond any text."""
-
-    def __init__(self, stream: Any, position: Callable[[], int]) -> None:
-        self._stream, self._position, self._done = stream, position, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        self._done += len(data)
-        if self._done > _FREE_BYTES + MAX_EXPANSION * self._position():
-            raise OSError(f"it expands to more than {MAX_EXPANSION:,} times its size")
-        return len(data)
+    return hashlib.sha256(_encoded(text)).hexdigest()
 
 
 def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:
     """Append one JSON object as a line."""
-    stream.write((json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    stream.write(_encoded(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
 def compress(content: bytes) -> bytes:

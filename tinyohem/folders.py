@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 from tinyohem.errors import InputError
+from tinyohem.names import utf8_path
+from tinyohem.streams import refuse_pointers
 
 STEP_NAME = re.compile(r"step_[0-9]{6,12}")  # of a checkpoint's folder
 
@@ -16,7 +18,7 @@ def model_folder(name: str) -> str:
             or a Hub id.
 
     Raises:
-        InputError: it is a run that has not finished, or a folder of runs.
+        InputError: it is a run that has not finished, a folder of runs, or of git-lfs pointers.
     """
     path = Path(name)
     if (path / "checkpoints").is_dir() and not (path / "model").is_dir():
@@ -31,7 +33,12 @@ def model_folder(name: str) -> str:
                 f"{name} is a folder of {len(runs)} run(s)",
                 f"name one run inside, such as {runs[0]}",
             )
-    return str(resolve_model_folder(path)) if path.exists() else name
+    if not path.exists():
+        return name
+    folder = resolve_model_folder(path)
+    if folder.is_dir():
+        refuse_pointers(folder)
+    return str(utf8_path(folder))
 
 
 def resolve_model_folder(path: Path) -> Path:

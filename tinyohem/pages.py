@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinyohem.errors import InputError
+from tinyohem.names import shown
 
 
 def require_plots(what: str) -> None:
@@ -43,4 +44,4 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**values)
+    return shown(environment.get_template(template).render(**values))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import unquote, urlsplit
 
 from tinyohem.errors import InputError
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _BUFFER_BYTES = 1 << 20
+_HTTP = ("http", "https")
+_SILENCE_SECONDS = 60.0  # of a web server, until it counts as lost
 
 
 def is_url(name: str) -> bool:
@@ -43,23 +46,31 @@ class RemoteFile:
         return self.url
 
     def as_posix(self) -> str:
-        """See `Path`."""
-        return self.url
+        """See `Path`: without the query of a web address."""
+        if not self.only_streams:
+            return self.url
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}{unquote(parts.path)}"
+
+    @property
+    def only_streams(self) -> bool:
+        """Whether it can be read from its beginning only: few web servers send ranges."""
+        return urlsplit(self.url).scheme in _HTTP
 
     @property
     def name(self) -> str:
         """See `Path`."""
-        return PurePosixPath(self.url).name
+        return PurePosixPath(self.as_posix()).name
 
     @property
     def stem(self) -> str:
         """See `Path`."""
-        return PurePosixPath(self.url).stem
+        return PurePosixPath(self.as_posix()).stem
 
     @property
     def suffix(self) -> str:
         """See `Path`."""
-        return PurePosixPath(self.url).suffix
+        return PurePosixPath(self.as_posix()).suffix
 
     def is_file(self) -> bool:
         """See `Path`: no folder is ever made one of these."""
@@ -72,8 +83,39 @@ class RemoteFile:
     def open(self, _mode: str = "rb") -> BinaryIO:
         """Open for reading bytes."""
         system, path = _file_system(self.url)
+        how = {"block_size": 0} if self.only_streams else {}
         with _reaching(self.url):
-            return io.BufferedReader(system.open(path, "rb"), _BUFFER_BYTES)
+            stream = system.open(path, "rb", **how)
+        return io.BufferedReader(_Reader(self.url, stream), _BUFFER_BYTES)
+
+
+class _Reader(io.RawIOBase):
+    """A stream that names its URL where reading fails."""
+
+    def __init__(self, url: str, stream: Any) -> None:
+        self._url, self._stream = url, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._stream.seekable())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._stream.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        with _reaching(self._url):
+            data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def find_files(url: str) -> tuple[bool, list[Path]]:
@@ -83,11 +125,13 @@ def find_files(url: str) -> tuple[bool, list[Path]]:
         InputError: its file system is not known, not installed or does not answer.
     """
     system, path = _file_system(url)
+    on_the_web = urlsplit(url).scheme in _HTTP
     with _reaching(url):
+        # A web address is asked for what is wrong with it, which `isfile` would not tell.
+        if (url[-1] != "/" and "*" not in path) if on_the_web else system.isfile(path):
+            return True, _files(system, {path: system.info(path)})
         if any(character in path for character in "*?["):
             found, base = system.glob(path, detail=True), ""
-        elif system.isfile(path):
-            return True, _files(system, {path: system.info(path)})
         else:
             found, base = system.find(path, detail=True), path.rstrip("/") + "/"
     seen = {
@@ -164,12 +208,27 @@ def _file_system(url: str) -> tuple["AbstractFileSystem", str]:
         raise InputError(f"{url} chains file systems", "give one plain URL")
     try:
         with _reaching(url, ImportError, ValueError):
-            return fsspec.core.url_to_fs(url)
+            return fsspec.core.url_to_fs(url, **_web_options(url))
     except ImportError as error:
         hint = "install the package that the message names"
         raise InputError(f"{url} needs a package that is not installed: {error}", hint) from None
     except ValueError as error:
         raise InputError(f"{url}: {error}", "known are s3, gs, az, hf, http and others") from None
+
+
+def _web_options(url: str) -> dict[str, Any]:
+    """Return how web servers are asked: for a file as it stands, however long it takes to read."""
+    if urlsplit(url).scheme not in _HTTP:
+        return {}
+    import aiohttp
+
+    patience = aiohttp.ClientTimeout(
+        total=None, sock_connect=_SILENCE_SECONDS, sock_read=_SILENCE_SECONDS
+    )
+    return {
+        "headers": {"Accept-Encoding": "identity"},
+        "client_kwargs": {"timeout": patience, "auto_decompress": False},
+    }
 
 
 @contextmanager
@@ -180,5 +239,22 @@ def _reaching(url: str, *told_elsewhere: type[Exception]) -> Iterator[None]:
     except told_elsewhere:
         raise
     except Exception as error:
-        what = f"{url} cannot be reached: {type(error).__name__}: {error}"
-        raise InputError(what, "check the address, the network and your credentials") from error
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, error: Exception) -> InputError:
+    # Of a web address fsspec says "not found" whatever it was, with the cause behind it.
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+    cause = cause if isinstance(cause, Exception) else error
+    status = getattr(cause, "status", None)
+    if isinstance(status, int):
+        answer = f"the server answers {status} {getattr(cause, 'message', '')}".rstrip()
+        hint = "try again later" if status >= 500 else "check the address and your credentials"
+        return InputError(f"{url} cannot be read: {answer}", hint)
+    if "Payload" in type(cause).__name__:  # aiohttp's: less came than was announced
+        return InputError(f"{url} cannot be read: the connection broke", "run the command again")
+    reason = " ".join(str(cause).split())
+    return InputError(
+        f"{url} cannot be reached: {type(cause).__name__}: {reason}",
+        "check the address, the network and your credentials",
+    )

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tinyohem.errors import InputError
 
-_TOKEN_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[xkmb]|epochs?|)", re.IGNORECASE)
+_TOKEN_BUDGET = re.compile(
+    r"(?P<number>\d+(\.\d+)?(e\+?\d{1,3})?) ?(?P<unit>[xkmbg]|epochs?|)", re.IGNORECASE
+)
 MAX_COUNT = 10**15  # of tokens or steps: beyond any run, within 64 bits whatever it is scaled by
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 
 
 class Section(BaseModel):
@@ -68,21 +71,26 @@ def build(section: type[S], options: Mapping[str, Any]) -> S:
 def parse_tokens(
     text: str, num_parameters: int, num_tokens: int, key: str = "training.tokens"
 ) -> int:
-    """Return how many tokens `text` names: `4M`, `250000`, `20x` a parameter, `3epochs`.
+    """Return how many tokens `text` names: `4M`, `250000`, `1e6`, `20x` a parameter, `3epochs`.
 
     Args:
         num_parameters: of the model.
         num_tokens: of the training corpus.
+
+    Raises:
+        InputError: it names none, a part of a token, or more than `MAX_COUNT`.
     """
     parsed = _TOKEN_BUDGET.fullmatch(text.strip().replace("_", ""))
-    number = float(parsed["number"]) if parsed else 0.0
+    number = Decimal(parsed["number"]) if parsed else Decimal(0)
+    hint = "write a count such as 4M or 250k, a multiple of the parameters such as 20x, or 1epoch"
     if not parsed or number <= 0:
-        raise InputError(
-            f"{key} = {text!r} is not a number of tokens",
-            "write a count such as 4M or 250k, a multiple of the parameters such as 20x, or 1epoch",
-        )
-    if number > MAX_COUNT:
-        raise InputError(f"{key} = {text[:40]!r} is too large", "write a count such as 4M")
+        raise InputError(f"{key} = {text!r} is not a number of tokens", hint)
     unit = parsed["unit"].lower()
-    units = {**_UNITS, "x": num_parameters, "epoch": num_tokens, "epochs": num_tokens}
-    return round(number * units[unit])
+    if number * _COUNTS.get(unit, 1) > MAX_COUNT:
+        raise InputError(f"{key} = {text[:40]!r} is too large", "write a count such as 4M")
+    if unit not in _COUNTS:
+        return round(number * (num_parameters if unit == "x" else num_tokens))
+    tokens = number * _COUNTS[unit]
+    if tokens != int(tokens):
+        raise InputError(f"{key} = {text!r} is no whole number of tokens", hint)
+    return int(tokens)

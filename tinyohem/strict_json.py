@@ -13,7 +13,8 @@ def parse_json(text: str) -> Any:
 
     Raises:
         ValueError: it is not JSON, is nested deeper than 32 levels, or holds a number that is not
-            finite or needs more than 64 bits, or half of a surrogate pair.
+            finite or needs more than 64 bits, or half of a surrogate pair, but for those that spell
+            the bytes of a file's name (see `names`).
     """
     try:
         value = json.loads(
@@ -25,7 +26,7 @@ def parse_json(text: str) -> Any:
     for _ in range(_MAX_DEPTH):
         for part in level:
             if isinstance(part, str):
-                part.encode()
+                part.encode("utf-8", "surrogateescape")
         level = [child for part in level for child in _children(part)]
         if not level:
             return value

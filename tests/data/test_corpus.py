@@ -104,6 +104,14 @@ class TestNames:
         write_lines(tmp_path / "a1.jsonl", ["Two."])
         assert texts_of(tmp_path / "a[1].jsonl") == ["One."]
 
+    @pytest.mark.parametrize("folder", ["data [v1]", "{a,b}", "what?", "a*b", "[!x]/[a-c]"])
+    def test_a_glob_may_stand_below_a_folder_of_any_name(self, tmp_path: Path, folder: str) -> None:
+        write_lines(tmp_path / folder / "a.jsonl", ["One."])
+        write_lines(tmp_path / folder / "b{1}.jsonl", ["Two."])
+        write_lines(tmp_path / "v" / "a.jsonl", ["Another."])
+        assert texts_of(f"{tmp_path}/{folder}/*.jsonl") == ["One.", "Two."]
+        assert texts_of(f"{tmp_path}/{folder}/b{{1}}*") == ["Two."]
+
     @pytest.mark.parametrize("name", ["./nowhere", "/nowhere", "~/nowhere", "a.jsonl.gz", "a/b/c"])
     def test_what_looks_like_a_path_is_never_sought_on_the_hub(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -118,13 +126,86 @@ class TestNames:
         (tmp_path / "notes.md").write_text("not a story")
         error = failure(f"{tmp_path}{name}")
         assert error.message == f"{tmp_path}{name} holds no story file"
-        assert error.hint == ("known are .txt, .jsonl, .json, .parquet, each also with .gz or .zst")
+        assert error.hint == (
+            "known are .txt, .jsonl, .ndjson, .json, .parquet, .arrow, each also with .gz or .zst"
+        )
 
     def test_unknown_suffix_lists_the_known_ones(self, tmp_path: Path) -> None:
         (tmp_path / "a.csv").write_text("text\n")
         error = failure(tmp_path / "a.csv")
         assert error.message == f"{tmp_path}/a.csv is no story file"
         assert ".parquet" in str(error.hint)
+
+
+class TestWhatIsTold:
+    def told(self, name: Path | str, split: Split = "train") -> list[str]:
+        listener = tiny.Listener()
+        opened = open_corpus(str(name), split, progress=listener)
+        for _ in range(2):  # training reads a corpus twice
+            list(opened.stories())
+        return listener.notes
+
+    def test_rows_without_text_are_counted_once(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jsonl").write_text('{"text": "One."}\n{"text": null}\n{"text": " "}\n')
+        assert self.told(tmp_path / "a.jsonl") == [f"{tmp_path}/a.jsonl: 2 of 3 rows hold no text"]
+
+    def test_a_text_file_without_a_marker_is_told_with_what_separates_stories(
+        self, tmp_path: Path
+    ) -> None:
+        for name in ("novel.txt", "tale.TXT", "tales.txt"):
+            (tmp_path / name).write_text("Once.\n\nTwice.\n")
+        (tmp_path / "tales.txt").write_text("Once.<|endoftext|>Twice.")
+        separates = "one story: a line <|endoftext|> separates stories in a .txt file"
+        assert self.told(tmp_path / "novel.txt") == [f"{tmp_path}/novel.txt is {separates}"]
+        assert self.told(tmp_path / "tales.txt") == []
+        assert self.told(tmp_path)[1] == f"each of novel.txt, tale.TXT is {separates}"
+
+    def test_a_folder_says_what_is_read_and_leaves_out_papers(self, tmp_path: Path) -> None:
+        write_lines(tmp_path / "a.jsonl", ["One."])
+        write_lines(tmp_path / "sub" / "licensed.jsonl", ["Two."])
+        for name in ("LICENSE.txt", "README.md", "sub/readme.en.txt"):
+            (tmp_path / name).write_text("No story.")
+        said = "the train split is a.jsonl, sub/licensed.jsonl"
+        left_out = "left out: LICENSE.txt, README.md, sub/readme.en.txt"
+        assert self.told(tmp_path) == [f"{tmp_path}: {said}; {left_out}"]
+        assert texts_of(tmp_path / "LICENSE.txt") == ["No story."]
+
+    def test_of_many_files_the_first_are_named(self, tmp_path: Path) -> None:
+        for number in range(8):
+            write_lines(tmp_path / f"{number}.jsonl", ["One."])
+        assert self.told(tmp_path)[0].endswith(
+            "is 0.jsonl, 1.jsonl, 2.jsonl, 3.jsonl, 4.jsonl and 3 more"
+        )
+
+    def test_an_empty_split_is_named(self, tmp_path: Path) -> None:
+        write_lines(tmp_path / "train.jsonl", ["One."])
+        write_lines(tmp_path / "valid.jsonl", [])
+        assert failure(tmp_path, "validation").message == f"{tmp_path} (validation) holds no story"
+
+
+class TestSavedByDatasets:
+    @pytest.fixture
+    def saved(self, tmp_path: Path) -> Path:
+        import datasets
+
+        datasets.disable_progress_bars()
+        train = datasets.Dataset.from_dict({"text": [f"Story {n}." for n in range(2_500)]})
+        valid = datasets.Dataset.from_dict({"text": ["Held out.", None]})
+        both = datasets.DatasetDict({"train": train, "validation": valid})
+        both.save_to_disk(str(tmp_path / "both"), num_shards={"train": 3, "validation": 1})
+        train.shuffle(seed=1).save_to_disk(str(tmp_path / "one"))
+        return tmp_path
+
+    def test_a_folder_of_splits_is_read_in_order(self, saved: Path) -> None:
+        assert texts_of(saved / "both") == [f"Story {n}." for n in range(2_500)]
+        assert texts_of(saved / "both", "validation") == ["Held out."]
+
+    def test_a_single_data_set_is_a_train_split(self, saved: Path) -> None:
+        import datasets
+
+        assert texts_of(saved / "one") == datasets.load_from_disk(str(saved / "one"))["text"][:]
+        with pytest.raises(MissingSplitError):
+            open_corpus(str(saved / "one"), "validation")
 
 
 class TestFingerprint:
@@ -232,7 +313,9 @@ class TestSplits:
             (tmp_path / name).write_text(name)
         progress = Notes()
         open_corpus(str(tmp_path), progress=progress)
-        assert progress.notes == [f"{tmp_path}: the train split is 2 of 3 files, train-0.txt first"]
+        assert progress.notes == [
+            f"{tmp_path}: the train split is train-0.txt, train-1.txt, 2 of 3 files"
+        ]
         assert progress.done == [1, 2]
 
 

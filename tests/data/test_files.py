@@ -11,13 +11,15 @@ from pathlib import Path
 from unittest import mock
 
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyohem.data import files, records
+from tinyohem.data import files, json_rows, records
+from tinyohem.data.blocks import read_blocks
 from tinyohem.data.files import read_texts
 from tinyohem.data.tokenizer import END_OF_TEXT
 from tinyohem.errors import InputError
@@ -66,6 +68,7 @@ def test_every_format_gives_back_every_story_in_order(
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(files, "_READ_BYTES", read_bytes),
+        mock.patch.object(json_rows, "_READ_BYTES", read_bytes),
     ):
         path = Path(folder) / f"stories{suffix}{compression}"
         path.write_bytes(PACK[compression](encode(suffix, texts, escaped=escaped)))
@@ -139,14 +142,14 @@ def test_the_text_field_is_the_one_asked_for(tmp_path: Path) -> None:
             'a.jsonl:3: no field "text"; the fields are: story, id',
             "--text-field",
         ),
-        ("a.jsonl", b'{"text": null}', "a.jsonl:1: the story is null, not text", "field of text"),
         ("a.jsonl", b'{"text": ["a"]}', "a.jsonl:1: the story is an array", "field of text"),
         ("a.jsonl", b'{"text": 3}', "a.jsonl:1: the story is of type int", "field of text"),
-        ("a.jsonl", b'"One."', "a.jsonl:1: text where an object", '{"text": "..."}'),
+        ("a.jsonl", b"3", "a.jsonl:1: of type int where an object", '{"text": "..."}'),
         ("a.jsonl", b'{"text": "\\ud83d"}', "a.jsonl:1: the story holds half of a", "UTF-8"),
-        ("a.json", b'{"text": "One."}', "a.json:1: not a JSON array", ".jsonl"),
-        ("a.json", b"", "a.json:1: not a JSON array", ".jsonl"),
-        ("a.json", b'[{"text": "One."},\n "Two."]', "a.json:2: broken JSON: no object", "whole"),
+        ("a.json", b'{"data": [{"text": "1"}]}', "a.json:1: one object with rows", "one array"),
+        ("a.json", b'{"text": {"0": "1"}}', "a.json:1: one object with rows", "orient='records'"),
+        ("a.json", b'{"tale": "One."}', 'a.json:1: no field "text"', "--text-field"),
+        ("a.json", b'[{"text": "One."},\n 2]', "a.json:2: of type int where an object", "text"),
         ("a.json", b'[\n{"text": "One."}', "a.json:2: broken JSON: the array is cut", "whole"),
         ("a.json", b'[\n{"text": "One."}]\n]', "a.json:3: broken JSON: text after", "whole"),
         ("a.json", b'[\n{"text":\n"One', "a.json:3: broken JSON: Unterminated", "whole"),
@@ -154,7 +157,7 @@ def test_the_text_field_is_the_one_asked_for(tmp_path: Path) -> None:
         ("a.json", b'[{"text": "1"},\n\n{"text": "\xff"}]', "a.json:3: not UTF-8", "UTF-8"),
         ("a.parquet", b"PAR1 not really", "a.parquet cannot be read", "damaged or cut short"),
         ("a.txt.zst", b"One.", "a.txt.zst cannot be read: ZSTD", "damaged or cut short"),
-        ("a.csv", b"text\nOne.", "a.csv is no story file", ".txt, .jsonl, .json, .parquet"),
+        ("a.csv", b"text\nOne.", "a.csv is no story file", ".json, .parquet, .arrow"),
         ("a.csv.gz", b"", "a.csv.gz is no story file", "each also with .gz or .zst"),
     ],
 )
@@ -170,7 +173,8 @@ def test_bad_content_is_named_with_its_place(
 def test_lines_are_counted_across_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int
 ) -> None:
-    monkeypatch.setattr(files, "_READ_BYTES", read_bytes)
+    for module in (files, json_rows):
+        monkeypatch.setattr(module, "_READ_BYTES", read_bytes)
     message, _ = failure(tmp_path / "a.json", b'[\n{"text":\n"1"},\n\n{"text":\n 2}]')
     assert message == "a.json:5: the story is of type int, not text"
     message, _ = failure(tmp_path / "b.json", b'[\n{"text": "1"},\n{"text":\n "\n\xff"}]')
@@ -195,11 +199,7 @@ def test_a_parquet_file_that_cannot_be_a_corpus(tmp_path: Path) -> None:
         'a.parquet: no field "tale"; the fields are: row, text',
         "name one with --text-field",
     )
-    assert failure(path, whole, text_field="row")[0].startswith("a.parquet: row 0: the story is of")
     assert failure(path, whole[: len(whole) // 2])[0].startswith("a.parquet cannot be read")
-    column = pa.array(["One.", None])
-    pq.write_table(pa.table({"text": column}), path)
-    assert failure(path, path.read_bytes())[0] == "a.parquet: row 1: the story is null, not text"
     invalid = pa.array([b"fine", b"\xff"]).cast(pa.string(), safe=False)
     pq.write_table(pa.table({"text": invalid}), path)
     assert failure(path, path.read_bytes())[0].startswith("a.parquet: not UTF-8 in rows 0 to 1")
@@ -216,7 +216,7 @@ def test_a_parquet_file_that_cannot_be_a_corpus(tmp_path: Path) -> None:
 def test_a_file_that_decompresses_without_end_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, start: bytes, message: str
 ) -> None:
-    for module in (files, records):
+    for module in (files, json_rows, records):
         monkeypatch.setattr(module, "MAX_STORY_BYTES", 1 << 20)
     bomb = PACK[".zst"](start) + PACK[".zst"](b"a" * (1 << 24)) * 8
     tracemalloc.start()
@@ -231,7 +231,7 @@ def test_a_file_that_decompresses_without_end_is_stopped(
 def test_a_story_larger_than_the_limit_raises_in_parquet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (files, records):
+    for module in (files, json_rows, records):
         monkeypatch.setattr(module, "MAX_STORY_BYTES", 1 << 20)
     content = encode(".parquet", ["One.", "é" * (1 << 19) + "é"])
     assert failure(tmp_path / "a.parquet", content)[0] == (
@@ -310,3 +310,125 @@ class _Attack:
 
     def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", b'[{"text": "One."}, null, {"text": "Two."}]'),
+        ("a.json", b'{"text": "One."}\n{"text": null}\n{"text": "Two."}'),
+        ("a.json", b'["One.", null, "Two."]'),
+        ("a.JSON", b'"One." "" "Two."'),
+        ("a.jsonl", b'{"text": "One."}\nnull\n"Two."'),
+        ("a.ndjson", b'{"text": "One."}\n{"text": NaN}\n{"text": "Two."}\n'),
+        ("a.JSONL.GZ", gzip.compress(b'{"text": "One."}\n{"text": null}\n{"text": "Two."}')),
+        ("A.TXT", b"One.<|endoftext|><|endoftext|>Two."),
+    ],
+)
+def test_rows_come_in_many_shapes_and_null_is_an_empty_one(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert list(read_texts(path)) == ["One.", "", "Two."]
+    blocks = [block for block, _ in read_blocks(path, "text")]
+    assert [text for block in blocks for text in block.texts()] == ["One.", "", "Two."]
+    assert sum(block.rows for block in blocks) == 3
+
+
+def test_a_string_is_no_row_where_a_field_was_named(tmp_path: Path) -> None:
+    message, hint = failure(tmp_path / "a.json", b'["One."]', text_field="tale")
+    assert message == "a.json:1: text where an object with the story should be"
+    assert hint == 'each row should read {"tale": "..."}'
+
+
+def test_a_file_of_nothing_has_no_row(tmp_path: Path) -> None:
+    for name in ("a.json", "a.jsonl", "a.txt", "a.json.gz", "a.txt.zst"):
+        (tmp_path / name).write_bytes(b"")
+        assert list(read_texts(tmp_path / name)) == []
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    pq.write_table(table, path)
+
+
+def write_stream(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+
+
+def write_feather(path: Path, table: pa.Table) -> None:
+    pyarrow.feather.write_feather(table, str(path), chunksize=2)
+
+
+COLUMN_FILES = [
+    (".parquet", write_parquet),
+    (".arrow", write_stream),
+    (".arrow", write_feather),
+]
+
+
+@pytest.mark.parametrize(("suffix", "write"), COLUMN_FILES)
+class TestColumns:
+    @pytest.mark.parametrize(
+        "kind",
+        ["string", "large_string", "binary", "large_binary", "string_view", "dictionary"],
+    )
+    def test_every_type_of_text_is_read(
+        self, tmp_path: Path, suffix: str, write: Callable[[Path, pa.Table], None], kind: str
+    ) -> None:
+        texts = ["Zoë.", None, "Zoë.", "Two.", ""]
+        column = pa.array(texts).dictionary_encode()
+        if kind != "dictionary":
+            column = pa.array([t.encode() if t and "binary" in kind else t for t in texts])
+            column = column.cast(getattr(pa, kind)())
+        table = pa.table({"row": range(5), "text": column})
+        path = tmp_path / f"a{suffix}"
+        write(path, table)
+        assert list(read_texts(path)) == ["Zoë.", "", "Zoë.", "Two.", ""]
+        packed = path.with_name(f"a{suffix}.ZST")
+        packed.write_bytes(PACK[".zst"](path.read_bytes()))
+        assert list(read_texts(packed)) == ["Zoë.", "", "Zoë.", "Two.", ""]
+
+    @pytest.mark.parametrize(
+        ("values", "kind"),
+        [
+            ([1, 2], "int64"),
+            ([0.5, None], "double"),
+            ([["a"], ["b"]], "list<"),
+            ([{"role": "a"}, {"role": "b"}], "struct<role: string>"),
+        ],
+    )
+    def test_another_type_is_named_with_the_columns_of_text(
+        self,
+        tmp_path: Path,
+        suffix: str,
+        write: Callable[[Path, pa.Table], None],
+        values: list[object],
+        kind: str,
+    ) -> None:
+        table = pa.table({"text": pa.array(values), "tale": ["One.", "Two."]})
+        write(tmp_path / f"a{suffix}", table)
+        with pytest.raises(InputError) as caught:
+            list(read_texts(tmp_path / f"a{suffix}"))
+        assert f'the field "text" is {kind}' in caught.value.message
+        assert caught.value.hint == "the fields of text are: tale; name one with --text-field"
+        assert list(read_texts(tmp_path / f"a{suffix}", "tale")) == ["One.", "Two."]
+
+    def test_bytes_that_are_no_utf8_are_named_by_their_row(
+        self, tmp_path: Path, suffix: str, write: Callable[[Path, pa.Table], None]
+    ) -> None:
+        write(tmp_path / f"a{suffix}", pa.table({"text": [b"fine", b"\xff"]}))
+        with pytest.raises(InputError, match="row 1: not UTF-8: invalid start byte"):
+            list(read_texts(tmp_path / f"a{suffix}"))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize("compression", PACK)
+@pytest.mark.parametrize("suffix", [*FORMATS, ".ndjson", ".arrow"])
+def test_a_git_lfs_pointer_is_named(tmp_path: Path, suffix: str, compression: str) -> None:
+    message, hint = failure(tmp_path / f"a{suffix}{compression}", POINTER)
+    assert message.endswith("is a git-lfs pointer, the content was not fetched")
+    assert "git lfs pull" in hint

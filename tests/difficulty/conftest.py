@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tinyohem.artifacts import open_binary
 from tinyohem.data.blocks import TextBlock
+from tinyohem.streams import open_binary
 
 _NAMES = ["Lily", "Tom", "Mr. Brown", "Mrs. Bell", "Zoë", "St. Nick"]
 _VOCABULARY = """

@@ -4,23 +4,16 @@ Which one a name means: `sample` is the built-in corpus; what begins like a URL 
 what exists here, looks like a path or ends like a story file is local; the rest is a Hub id.
 """
 
-import glob
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from tinyohem.artifacts import hash_json
-from tinyohem.data.blocks import Block, blocks_of, read_blocks
-from tinyohem.data.files import (
-    DEFAULT_TEXT_FIELD,
-    KNOWN_SUFFIXES,
-    file_format,
-    read_texts,
-    unknown_format,
-)
+from tinyohem.data.blocks import Block, blocks_of
+from tinyohem.data.files import KNOWN_SUFFIXES, file_format, name_with_split, unknown_format
 from tinyohem.data.fingerprint import EachFile, hash_story_files
 from tinyohem.data.hub import (
     hub_builder,
@@ -29,6 +22,15 @@ from tinyohem.data.hub import (
     hub_splits,
     hub_texts,
     latest_commit,
+)
+from tinyohem.data.records import DEFAULT_TEXT_FIELD
+from tinyohem.data.story_files import (
+    StoryFiles,
+    by_split,
+    find_here,
+    is_local,
+    list_names,
+    story_files,
 )
 from tinyohem.data.twins import twins
 from tinyohem.errors import InputError
@@ -40,17 +42,6 @@ Split = Literal["train", "validation"]
 SAMPLE = "sample"
 # Part of every fingerprint: raise it when the same files would give other stories.
 _FORMAT = 1
-_SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "valid": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
-# Whole words only: "retrain" and "evaluation" name no split.
-_SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(_SPLIT_WORDS)})(?![a-z])")
 
 
 class MissingSplitError(InputError):
@@ -86,6 +77,7 @@ class Corpus:
     )
     files: tuple[Path, ...] = field(default=(), repr=False, compare=False)
     text_field: str = field(default=DEFAULT_TEXT_FIELD, compare=False)
+    _tell: Callable[[str], None] = field(default=SILENT.note, repr=False, compare=False)
 
     def stories(self) -> Iterator[Story]:
         """Stream every story that is not empty, in order; each call begins anew.
@@ -96,13 +88,16 @@ class Corpus:
             InputError: there is no story at all, or a file is damaged (see `files.read_texts`).
             RunError: the connection to the Hub was lost.
         """
-        empty = True
+        row = stories = 0
         for row, text in enumerate(self._texts()):
             if text := text.strip():
-                empty = False
+                stories += 1
                 yield Story(row, text)
-        if empty:
-            raise InputError(f"{self.name} holds no story", "check the file and --text-field")
+        where = name_with_split(self.name, self.split)
+        if not stories:
+            raise InputError(f"{where} holds no story", "check the file and --text-field")
+        if empty := row + 1 - stories:
+            self._tell(f"{where}: {empty:,} of {row + 1:,} rows hold no text")
 
     def blocks(self) -> Iterator[tuple[Block, float]]:
         """Stream every row, empty ones too, in blocks that other processes can parse.
@@ -144,7 +139,7 @@ def open_corpus(
     """
     if name == SAMPLE:
         return _open_sample(split)
-    match = find_files(name) if is_url(name) else _find_here(name)
+    match = find_files(name) if is_url(name) else find_here(name)
     if match is None:
         return _open_hub(name, split, text_field, progress)
     single, found = match
@@ -154,53 +149,24 @@ def open_corpus(
         if split != "train":
             raise _missing_split(name, split, ["train"])
         return _open_files(name, found, split, text_field, progress, each)
-    files = sorted((file for file in found if file_format(file) and file.is_file()), key=_pure)
+    files, others = story_files(found)
     if not files:
         raise InputError(f"{name} holds no story file", KNOWN_SUFFIXES)
-    chosen = _files_of_split(files, name, split)
-    if len(chosen) < len(files):
-        first = f"{len(chosen)} of {len(files)} files, {chosen[0].name} first"
-        progress.note(f"{name}: the {split} split is {first}")
+    groups = by_split(files)
+    if split not in groups:
+        raise _missing_split(name, split, [group for group in groups if group])
+    chosen = groups[split]
+    of_all = f", {len(chosen):,} of {len(files):,} files" if len(chosen) < len(files) else ""
+    left_out = f"; left out: {list_names(others, found)}" if others else ""
+    progress.note(f"{name}: the {split} split is {list_names(chosen, found)}{of_all}{left_out}")
     return _open_files(name, chosen, split, text_field, progress, each)
 
 
 def absolute_name(name: str) -> str:
     """Return a data set's name as it reads from any working directory."""
-    if name == SAMPLE or is_url(name) or not _is_local(name):
+    if name == SAMPLE or is_url(name) or not is_local(name):
         return name
     return os.path.join(os.getcwd(), os.path.expanduser(name))
-
-
-def _is_local(name: str) -> bool:
-    """Tell a path, which need not exist, or a glob from a Hub id."""
-    path = Path(name)
-    return (
-        name.startswith((".", "/", "~"))
-        or any(character in name for character in "*?[")
-        or file_format(path) is not None
-        or name.count("/") > 1
-        or path.is_file()
-        or path.is_dir()
-    )
-
-
-def _find_here(name: str) -> tuple[bool, list[Path]] | None:
-    """Return whether a name is one file, and what it stands for; None for a Hub id."""
-    try:
-        path = Path(name).expanduser()
-        if "\0" in name:
-            raise ValueError("it holds a null byte")
-    except (RuntimeError, ValueError) as error:  # `~somebody`
-        raise InputError(f"there is no file or folder {name}: {error}", "check the path") from None
-    if path.is_file():
-        return True, [path]
-    if path.is_dir():
-        return False, [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
-    if any(character in name for character in "*?["):
-        return False, [Path(file) for file in glob.glob(str(path), recursive=True)]
-    if _is_local(name):
-        raise InputError(f"there is no file or folder {name}", "check the path")
-    return None
 
 
 def _open_sample(split: Split) -> Corpus:
@@ -244,58 +210,24 @@ def _counted_corpus(
 
 def _open_files(
     name: str,
-    files: list[Path],
+    paths: Sequence[Path],
     split: Split,
     text_field: str,
     progress: Progress,
     each: EachFile,
 ) -> Corpus:
     # Not the name: a file that was moved still holds the same stories.
-    shas = hash_story_files(files, each, progress)
-    hashes = [[file_format(path), sha] for path, sha in zip(files, shas, strict=True)]
-    for first, second in twins(files, shas, text_field):
+    shas = hash_story_files(list(paths), each, progress)
+    hashes = [[file_format(path), sha] for path, sha in zip(paths, shas, strict=True)]
+    for first, second in twins(paths, shas, text_field):
         same = f"{first} and {second} begin with the same story"
         progress.warn(f"{same}: if they hold the same ones, leave one of them out")
-
-    def texts() -> Iterator[str]:
-        for path in files:
-            yield from read_texts(path, text_field)
-
-    def blocks() -> Iterator[tuple[Block, float]]:
-        total, before = max(1, sum(path.stat().st_size for path in files)), 0
-        for path in files:
-            for block, read in read_blocks(path, text_field):
-                yield block, min(1.0, (before + read) / total)  # a URL may not know its size
-            before += path.stat().st_size
-
     fingerprint = hash_json([_FORMAT, text_field, hashes])
-    return Corpus(name, split, fingerprint, texts, blocks, tuple(files), text_field)
-
-
-def _files_of_split(files: list[Path], name: str, split: Split) -> list[Path]:
-    """Pick the files of one split, if their names tell more than one kind apart."""
-    base = os.path.commonpath([_pure(file).parent for file in files])
-    groups: dict[str | None, list[Path]] = {}
-    for file in files:
-        words = _SPLIT_WORD.findall(_pure(file).relative_to(base).as_posix().lower())
-        # The last word: the file's own name says more than its folders' names.
-        groups.setdefault(_SPLIT_WORDS[words[-1]] if words else None, []).append(file)
-    if len(groups) == 1:
-        groups = {"train": files}
-    elif "train" not in groups and None in groups:
-        groups["train"] = groups.pop(None)
-    if split not in groups:
-        raise _missing_split(name, split, [group for group in groups if group])
-    return groups[split]
-
-
-def _pure(path: Path) -> PurePosixPath:
-    """Return the parts of a path or a URL."""
-    return PurePosixPath(path.as_posix())
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    tell = cache(progress.note)  # once, however often the stories are read
+    files = StoryFiles(tuple(paths), text_field, tell)
+    return Corpus(
+        name, split, fingerprint, files.texts, files.blocks, files.paths, text_field, tell
+    )
 
 
 def _missing_split(name: str, split: Split, splits: list[str]) -> MissingSplitError:

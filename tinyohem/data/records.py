@@ -10,27 +10,35 @@ from tinyohem.errors import InputError
 # decompresses without end, or holds no separator at all, stops here.
 MAX_STORY_BYTES = 64 << 20
 
+DEFAULT_TEXT_FIELD = "text"
 UTF8_HINT = "convert the file to UTF-8"
 
 
 def story_text(record: object, field: str, where: str) -> str:
     """Return the story in one record of a JSON file or a Hub data set.
 
+    A record is an object with the field, or, where the user named no field, the story itself.
+    Null, as a record or as a story, is an empty one.
+
     Raises:
-        InputError: `record` is not an object, lacks the field, or the field is not proper text.
+        InputError: `record` is neither, lacks the field, or the field is not proper text.
     """
-    if not isinstance(record, Mapping):
-        raise InputError(
-            f"{where}: {_kind(record)} where an object with the story should be",
-            'each line should read {"text": "..."}',
-        )
-    if field not in record:
-        raise missing_field(where, field, list(record))
-    return checked_text(record[field], where)
+    if isinstance(record, Mapping):
+        if field not in record:
+            raise missing_field(where, field, list(record))
+        return checked_text(record[field], where)
+    if record is None or (isinstance(record, str) and field == DEFAULT_TEXT_FIELD):
+        return checked_text(record, where)
+    raise InputError(
+        f"{where}: {_kind(record)} where an object with the story should be",
+        f'each row should read {{"{field}": "..."}}',
+    )
 
 
 def checked_text(value: object, where: str) -> str:
-    """Return a story that is text of an allowed length; see `story_text`."""
+    """Return a story that is text of an allowed length, an empty one for null; see `story_text`."""
+    if value is None or value != value:  # pandas writes a missing text as NaN
+        return ""
     if not isinstance(value, str):
         raise InputError(f"{where}: the story is {_kind(value)}, not text", "name a field of text")
     try:
@@ -82,5 +90,5 @@ def too_long(where: str) -> InputError:
 
 
 def _kind(value: object) -> str:
-    names = {"NoneType": "null", "dict": "an object", "list": "an array", "str": "text"}
+    names = {"dict": "an object", "list": "an array", "str": "text"}
     return names.get(type(value).__name__, f"of type {type(value).__name__}")

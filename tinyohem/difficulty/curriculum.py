@@ -16,6 +16,7 @@ from tinyohem.difficulty.pacing import Curriculum, describe, order_draws
 from tinyohem.difficulty.table import ScoreTable, combined_difficulty
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError, plainly
+from tinyohem.names import utf8_path
 from tinyohem.record import Record, read_record
 
 _ORDER_FILE = "order.safetensors"
@@ -158,7 +159,7 @@ def load_plan(folder: Path) -> CurriculumPlan:
     """
     try:
         saved = read_record(folder / _PLAN_FILE, PlanRecord)
-        plan = CurriculumPlan(load_file(folder / _ORDER_FILE)["order"], saved["origin"])
+        plan = CurriculumPlan(load_file(utf8_path(folder / _ORDER_FILE))["order"], saved["origin"])
         intact = plan.hash == saved["hash"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         what = f"{folder} holds no curriculum plan that can be read: {plainly(error)}"

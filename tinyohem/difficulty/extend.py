@@ -32,6 +32,7 @@ from tinyohem.difficulty.table import (
 )
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError
+from tinyohem.names import utf8_path
 
 _REPLACED = shutil.ignore_patterns(SCORES_FILE, MANIFEST_FILE, PAGE_FILE, HISTOGRAM_FILE)
 
@@ -131,7 +132,7 @@ def _percentiles(difficulty: FloatArray) -> tuple[FloatArray, int]:
 
 def _write_with(new: dict[str, FloatArray], table: ScoreTable, out: Path) -> list[str]:
     """Copy a score table with more columns before its last one, and return all their names."""
-    schema = pq.read_schema(table.folder / SCORES_FILE)
+    schema = pq.read_schema(utf8_path(table.folder / SCORES_FILE))
     for name in new:
         schema = schema.insert(len(schema) - 1, pa.field(name, pa.float64()))
     first = 0

@@ -21,6 +21,7 @@ from tinyohem.data.blocks import Block, Measured
 from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.text import encode
 from tinyohem.errors import RunError
+from tinyohem.names import utf8_path
 from tinyohem.processes import WorkerDied, Workers
 
 SHARD_ROWS = 4096
@@ -134,7 +135,7 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
         RunError: the file was damaged since it was written.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(utf8_path(path), page_checksum_verification=True) as file:
             if not file.schema_arrow.equals(SHARD_SCHEMA):
                 raise pa.ArrowInvalid("its columns are others")
             return file.read(columns)

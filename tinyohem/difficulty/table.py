@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from tinyohem.artifacts import MAX_EXPANSION, hash_file
+from tinyohem.artifacts import hash_file
 from tinyohem.difficulty.metrics import FloatArray, LengthControl
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError, plainly
+from tinyohem.names import utf8_path
 from tinyohem.record import Count, Figure, Record, check_record, read_record
+from tinyohem.streams import MAX_EXPANSION
 
 SCORES_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
@@ -137,7 +139,7 @@ class ScoreTable:
         """
         num_rows = 0
         try:
-            with pq.ParquetFile(self.folder / SCORES_FILE) as file:
+            with pq.ParquetFile(utf8_path(self.folder / SCORES_FILE)) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
                     num_rows += len(batch)
                     yield batch
@@ -244,7 +246,7 @@ def _rows(path: Path, manifest: dict[str, Any]) -> int:
     Raises:
         ValueError: a column is missing or of another type, or the rows cannot be in the file.
     """
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(utf8_path(path))
     schema, rows = file.schema_arrow, int(file.metadata.num_rows)
     wanted = {"row": pa.int64(), "text_sha": pa.string(), "words": pa.int64(), "bytes": pa.int64()}
     for name in manifest["metrics"]:

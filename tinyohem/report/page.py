@@ -1,8 +1,10 @@
 """One page about one or several runs: self-contained HTML, every figure also as PNG and SVG."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from tinyohem import __version__
 from tinyohem.artifacts import atomic_file
@@ -92,7 +94,7 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
         warnings=warnings,
         sections=sections,
         pictures=pictures,
-        figures=figures.name,
+        figures=quote(os.fsencode(figures.name)),
         colours=COLOURS,
         series=SERIES,
         palettes=PALETTES,

@@ -13,6 +13,7 @@ from tinyohem.artifacts import read_jsonl
 from tinyohem.errors import InputError
 from tinyohem.evaluation.comparison import PLAN_FILE
 from tinyohem.evaluation.table import Row, RunResult, summarise
+from tinyohem.names import utf8_path
 from tinyohem.record import Record, check_record, read_record
 from tinyohem.report.arms import ArmFolders, Planned, arm_folders, what_is_missing
 from tinyohem.report.records import (
@@ -250,13 +251,13 @@ def _read_results(folder: Path) -> list[dict[str, Any]]:
     from pyarrow import parquet
 
     try:
-        metadata = parquet.read_metadata(path)
+        metadata = parquet.read_metadata(utf8_path(path))
         if not 1 <= metadata.num_rows <= _MAX_RUNS:
             raise ValueError(f"it has {metadata.num_rows:,} rows")
         if missing := {"arm", "seed"} - {column.path for column in metadata.schema}:
             raise ValueError(f"it names no {min(missing)}s")
         # A name stays one, however often it is repeated.
-        file = parquet.ParquetFile(path, metadata=metadata, read_dictionary=["arm"])
+        file = parquet.ParquetFile(utf8_path(path), metadata=metadata, read_dictionary=["arm"])
         known = [name for name in file.schema_arrow.names if name in RunResult.model_fields]
         table = file.read(columns=known)
         if table.nbytes > _BYTES_PER_RUN * metadata.num_rows:

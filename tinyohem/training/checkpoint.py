@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from tinyohem.artifacts import atomic_file, atomic_folder, hash_files, write_sealed
 from tinyohem.errors import InputError
 from tinyohem.folders import STEP_NAME, follow, pointed_at, resolve_model_folder
+from tinyohem.names import utf8_path
 from tinyohem.progress import Progress
 from tinyohem.record import Count, Figure, Record, read_record
 from tinyohem.training.model import load_causal_lm
@@ -152,13 +153,13 @@ def _load(
 
     # Through transformers, which saves some architectures under other names than it trains them.
     try:
-        weights = load_causal_lm(str(path / "model"), torch.float32).state_dict()
+        weights = load_causal_lm(str(utf8_path(path / "model")), torch.float32).state_dict()
     except InputError as error:
         raise InputError(f"{path} does not fit this run: {error}", "choose another --out") from None
     loaded = model.load_state_dict(weights, strict=False)
     if loaded.unexpected_keys or loaded.missing_keys:
         raise InputError(f"{path} holds another model's weights", "choose another --out")
-    tensors = load_file(path / "optimizer.safetensors")
+    tensors = load_file(utf8_path(path / "optimizer.safetensors"))
     torch.set_rng_state(tensors.pop("rng.cpu"))
     for optimizer in optimizers:
         moments = {

@@ -1,0 +1,38 @@
+"""Names of files that are not UTF-8. Python spells each such byte as half of a surrogate pair."""
+
+import atexit
+import hashlib
+import os
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+
+def shown(text: str) -> str:
+    """Return a text that every UTF-8 stream takes: such a byte as `\\xe9`."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # another half of a pair, which JSON can spell
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
+def utf8_path(path: Path) -> Path:
+    """Return a path that the libraries in Rust and Arrow take: a link to it if its name is none."""
+    target = path.absolute()
+    try:
+        str(target).encode()
+        return path
+    except UnicodeEncodeError:
+        link = _links() / hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
+    if not link.is_symlink():
+        link.symlink_to(target)
+    return link
+
+
+@cache
+def _links() -> Path:
+    """Return a folder that goes with this process."""
+    folder = tempfile.mkdtemp(prefix="tinyohem-names-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
