@@ -18,7 +18,7 @@ from tinyohem.report.curve_specs import (
     OPTIMISER_CURVES,
     SELECTION_CURVES,
 )
-from tinyohem.report.curves import Plot, curve_plot, mean_curve, thin
+from tinyohem.report.curves import Plot, curve_plot
 from tinyohem.report.figures import (
     forest_plot,
     group_differences_plot,
@@ -26,6 +26,7 @@ from tinyohem.report.figures import (
     selection_plot,
     shares_plot,
 )
+from tinyohem.report.lines import mean_curve, thin
 from tinyohem.report.runs import Material, RunGroup, read_material
 from tinyohem.report.style import (
     COLOURS,
@@ -74,7 +75,7 @@ def breakdowns(material: Material) -> dict[str, list[Group]]:
             extra = 0.1 if group.name == "ohem" else 0.0
             losses = (1 + 0.01 * seed, 2 + 0.01 * seed + extra, 3.0, 9.0)
             found[run.label] = [
-                Group(name, 10, loss, 0.25) for name, loss in zip(names, losses, strict=True)
+                Group(name, 1000, loss, 0.25) for name, loss in zip(names, losses, strict=True)
             ]
     return found
 
@@ -343,7 +344,7 @@ class TestOthers:
         np.testing.assert_allclose(dots, [[0, 0.1, 0], [0.01, 0.11, 0]], atol=1e-12)
 
     def test_one_group_has_no_differences(self, single: Material) -> None:
-        parts = {"mined": [Group("1", 1, 1.0, 1.0)]}
+        parts = {"mined": [Group("1", 100, 1.0, 1.0)]}
         assert group_differences_plot(single.groups, parts, "n", "t", "x") is None
         assert groups_plot(single.groups, {}, "n", "t", "x", "s") is None
         assert shares_plot(single.groups, {}) is None
