@@ -22,7 +22,7 @@ from tinyohem.report.lines import thin
 from tinyohem.report.runs import RunGroup, RunLog
 from tinyohem.report.style import COLOURS, LEVELS, SERIES, figure_style
 
-SPECS = [  # each kind of axis once: cropped, in seconds, smoothed, from zero, with gaps, logarithmic
+SPECS = [  # cropped, in seconds, smoothed, from zero, with gaps, logarithmic
     *(LOSS_CURVES[0], LOSS_CURVES[1], LOSS_CURVES[2]),
     *(SELECTION_CURVES[0], SELECTION_CURVES[1], OPTIMISER_CURVES[1]),
 ]
