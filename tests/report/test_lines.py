@@ -149,9 +149,10 @@ def test_the_steep_beginning_is_still_cut_off() -> None:
 @pytest.mark.parametrize("steps", [1, 40, 1000])
 def test_lines_that_coincide_are_all_seen(count: int, steps: int) -> None:
     """As points, as stubs beside a long run, and as whole lines."""
-    logs = [run("long", 1000, floor=4.0), *(run(f"r{i}", steps) for i in range(count))]
+    gaps = (True, False)  # of the threshold alone: its points have no neighbours
+    logs = [run("long", 1000, 4.0, gaps), *(run(f"r{i}", steps, 2.0, gaps) for i in range(count))]
     with figure_style():
-        for spec in (LOSS_CURVES[0], OPTIMISER_CURVES[0]):
+        for spec in (LOSS_CURVES[0], SELECTION_CURVES[1], OPTIMISER_CURVES[0]):
             assert hidden(curve_plot(alone(logs), spec), count + 1) == [], spec.name
 
 

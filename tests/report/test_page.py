@@ -103,7 +103,8 @@ class TestPage:
 
     def test_what_is_missing_is_said(self, written: Path) -> None:
         html = written.read_text()
-        assert "Without a finished model yet: going-on, compared/full-seed0" in html
+        assert "Without a finished model yet: going-on.<" in html
+        assert "Finished, but without a model to score in their folders: compared/full-s" in html
         assert "at step 200 of 200" in html
         assert "validated on different stories" in html  # the real corpus and a made-up one
 

@@ -67,7 +67,7 @@ def curve_plot(groups: Sequence[RunGroup], spec: CurveSpec) -> Plot | None:
     axis.set_ylabel(spec.label)
     cut = _lay_out_y(axis, spec, [*lines, *(curve.mean for curve in curves)])
     dashed = reveal(axis, means)
-    if len(curves) > 1:
+    if len(groups) > 1:  # also where one alone has the series: whose line is it?
         keys = [legend_line(curve.index, marked=spec.marked) for curve in curves]
         add_legend(figure, keys, [curve.name for curve in curves])
     caption = spec.says

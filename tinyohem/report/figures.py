@@ -125,7 +125,7 @@ def groups_plot(
     axis.set_xticks(range(len(parts)), [_tick(part) for part in parts])
     axis.set(xlabel=label, ylabel="perplexity per token (log scale)")
     says += left_out + (COINCIDE if reveal(axis, means) else "")
-    if len(keys) > 1:
+    if len(groups) > 1:
         add_legend(figure, list(keys.values()), list(keys))
     return Plot(name, says, figure)
 

@@ -118,9 +118,9 @@ def reveal(axis: "Axes", means: Sequence["Line2D"]) -> bool:
     for rank, (line, place) in enumerate(drawn):
         line.set_zorder(3 + rank / len(drawn))
         below, above = sum(close[rank][:rank]), sum(close[rank][rank + 1 :])
-        if _width(place) < STUB:
+        if _width(place) < STUB or isinstance(line.get_markevery(), list):
             line.set_markersize(_MARKER + _RING * above)
-        elif below:
+        if below and _width(place) >= STUB:
             together = below + 1 + above
             # Points over the line's thickness; the pattern repeats twice at least.
             dash = min(3.0, 70 * _width(place) / together)
