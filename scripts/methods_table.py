@@ -27,13 +27,10 @@ def main(folder: Path) -> None:
     """Print the table in Markdown, arms in the order of the comparison file."""
     order = list(tomllib.loads((Path(__file__).parent / "methods.toml").read_text())["arms"])
     results = [json.loads(path.read_text()) for path in folder.glob("*-seed*/result.json")]
-    milestones = dict.fromkeys(
-        [f"{unit}_to_{name}" for unit in ("steps", "seconds") for name in ("baseline", "halfway")]
-    )
     results.sort(key=lambda result: (order.index(result["arm"]), result["seed"]))
     names = ["arm", "seeds", *SHOWN, "best temperature"]
     print(f"| {' | '.join(names)} |\n| {' | '.join(['---'] * len(names))} |")
-    for row in summarise([milestones | result for result in results]):
+    for row in summarise(results):
         print(f"| {' | '.join(line(row, temperatures(folder, row.arm)))} |")
 
 

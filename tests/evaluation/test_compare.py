@@ -402,6 +402,6 @@ def test_the_command_writes_the_tables(
     assert (out / "table.md").read_text().startswith("| arm |")
     again = tinyohem(*command)
     assert again.code == 0
-    assert "one seed: no test" in again.out
+    assert "too few seeds" in again.out
     assert "of it selection" in " ".join(again.out.split())
     assert "…" not in again.out  # nothing is cut at 80 columns

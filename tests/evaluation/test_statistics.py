@@ -31,11 +31,16 @@ def test_the_sign_is_arm_minus_baseline() -> None:
     assert paired_difference(BASELINE, ARM).mean == pytest.approx(-0.034)
 
 
-def test_one_seed_gives_no_test() -> None:
-    found = paired_difference([1.0], [2.0])
-    assert found.mean == -1.0
-    assert not found.shown
-    assert found.to_json()["p_value"] is None
+@pytest.mark.parametrize(
+    ("arm", "baseline"), [([1.0], [2.0]), ([1.0, 1.5], [2.0, 2.5001]), ([1.0, 1.5], [2.0, 2.5])]
+)
+def test_below_three_seeds_there_is_no_test(arm: list[float], baseline: list[float]) -> None:
+    """Also where two differences lie so close together that Student's test is sure of itself."""
+    found = paired_difference(arm, baseline)
+    assert found.mean == pytest.approx(-1.0, abs=1e-4)
+    assert not found.tested
+    figures = found.to_json()
+    assert [figures[k] for k in ("low", "high", "p_value", "shown")] == [None] * 4
 
 
 def test_identical_runs_show_no_difference() -> None:

@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tinyohem.evaluation.table import (
@@ -30,6 +33,7 @@ def result(arm: str, seed: int, bpb: float, steps: int | None = 10) -> dict[str,
     }  # fmt: skip
 
 
+BITS = st.floats(0.5, 2)
 FULL = [result("full", seed, bpb) for seed, bpb in enumerate([1.00, 1.10, 0.90])]
 
 
@@ -51,27 +55,29 @@ def test_every_cell_says_its_own_figure() -> None:
         {**result("topk", 0, 1.25, steps=1000), "hardest_tenth": 8.0, "easiest_half": 0.25,
          "gini": 0.5, "tokens_selected": 25, "train_seconds": 80.0, "select_seconds": 8.0},
         {**result("topk", 1, 1.30, steps=2000), "hardest_tenth": 9.0, "easiest_half": 0.75,
-         "gini": 0.7, "tokens_selected": 50, "train_seconds": 90.0, "select_seconds": 9.0},
+         "gini": 0.7, "tokens_selected": 50, "train_seconds": 90.0, "select_seconds": 10.0},
+        {**result("topk", 2, 1.20, steps=3000), "hardest_tenth": 8.5, "easiest_half": 0.5,
+         "gini": 0.6, "tokens_selected": 75, "train_seconds": 85.0, "select_seconds": 9.0},
     ]  # fmt: skip
     row = summarise([*FULL, *arm])[1]
-    # Differences 0.25 and 0.20: half their distance times t(0.975, 1) = 12.7062 is 0.31766.
+    # Differences 0.25, 0.20 and 0.30: sd 0.05, standard error 0.05 / √3, t(0.975, 2) = 4.30265.
     assert dict(zip(CELLS, cells(row), strict=True)) == {
         "arm": "topk",
-        "bits per byte": "1.2750 ± 0.0354",
-        "difference": "+0.2250",
-        "95 % interval": "-0.0927 to +0.5427",
-        "p": "0.07",
-        "verdict": "no difference shown",
-        "perplexity": "12.75 ± 0.35",
-        "kept": "37.5%",
-        "hardest tenth": "8.500 ± 0.707",
-        "easiest half": "0.500 ± 0.354",
-        "Gini": "0.600 ± 0.141",
-        "steps to half-way": "600",
-        "steps to baseline": "1,500",
-        "s to baseline": "3,000",
-        "train s": "85 ± 7",
-        "of it selection": "8 ± 1",
+        "bits per byte": "1.2500 ± 0.0500",
+        "difference": "+0.2500",
+        "95 % interval": "+0.1258 to +0.3742",
+        "p": "0.013",
+        "verdict": "worse",
+        "perplexity": "12.50 ± 0.50",
+        "kept": "50.0%",
+        "hardest tenth": "8.500 ± 0.500",
+        "easiest half": "0.500 ± 0.250",
+        "Gini": "0.600 ± 0.100",
+        "steps to half-way": "800",
+        "steps to baseline": "2,000",
+        "s to baseline": "4,000",
+        "train s": "85 ± 5",
+        "of it selection": "9 ± 1",
     }
 
 
@@ -101,10 +107,38 @@ def test_it_says_when_no_difference_is_shown() -> None:
     assert "no difference shown" in cells(summarise(FULL + noise)[1])
 
 
-def test_one_seed_is_not_tested() -> None:
-    row = summarise([FULL[0], result("topk", 0, 1.5)])[1]
-    assert "one seed: no test" in cells(row)
-    assert "±" not in " ".join(cells(row))
+@given(st.lists(st.tuples(BITS, BITS), min_size=1, max_size=4), st.integers(0, 2))
+def test_below_three_shared_seeds_nothing_is_judged(
+    pairs: list[tuple[float, float]], alone: int
+) -> None:
+    """Whatever the figures, and however many seeds an arm has that the baseline lacks."""
+    full = [result("full", seed, base) for seed, (base, _) in enumerate(pairs)]
+    topk = [result("topk", seed, bits) for seed, (_, bits) in enumerate(pairs)]
+    topk += [result("topk", 90 + more, 1.0) for more in range(alone)]
+    rows = summarise(full + topk)
+    told = dict(zip(CELLS, cells(rows[1]), strict=True))
+    figures = to_json(rows)[1]
+    tested = ("95 % interval", "p")
+    judged = ("better", "worse", "no difference shown", "not adjusted")
+    difference = figures["difference"]
+    null = [difference[name] is None for name in ("low", "high", "p_value", "shown")]
+    if len(pairs) < 3:
+        assert [told[name] for name in tested] == ["", ""]
+        assert told["verdict"] == figures["verdict"] == "too few seeds"
+        assert not any(word in to_markdown(rows) for word in judged)
+        assert "no test below 3 seeds" in to_markdown(rows)
+        assert all(null)
+    else:
+        assert all(told[name] for name in tested)
+        assert figures["verdict"] in judged
+        assert "no test" not in to_markdown(rows)
+        assert not any(null)
+    assert difference["mean"] == pytest.approx(np.mean([b - a for a, b in pairs]), abs=1e-12)
+    assert told["difference"]
+
+
+def test_a_single_run_has_no_spread() -> None:
+    assert "±" not in " ".join(cells(summarise([FULL[0], result("topk", 0, 1.5)])[1]))
 
 
 def test_never_reaching_the_baseline_is_said() -> None:
@@ -132,6 +166,18 @@ def test_markdown_json_and_parquet_hold_the_same_runs(tmp_path: Path) -> None:
 
 
 def test_the_footnote_says_how_many_comparisons_p_stands_for() -> None:
-    results = [result(arm, seed, 1.0 + seed) for arm in ("a", "b", "c") for seed in range(2)]
+    results = [result(arm, seed, 1.0 + seed) for arm in ("a", "b", "c") for seed in range(3)]
     assert "not adjusted for 2 comparisons" in to_markdown(summarise(results))
-    assert "adjusted" not in to_markdown(summarise(results[:4]))
+    assert "adjusted" not in to_markdown(summarise(results[:6]))
+    single = result("d", 0, 1.0)  # is not tested, so it does not count
+    told = to_markdown(summarise([*results, single]))
+    assert "mean ± sd over 1 to 3 seeds" in told
+    assert "not adjusted for 2 comparisons" in told
+
+
+def test_a_milestone_that_is_not_known_is_not_called_never() -> None:
+    unknown = [{k: v for k, v in r.items() if "_to_" not in k} for r in FULL]
+    row = summarise(unknown)[0]
+    assert (row.halfway, row.baseline) == (None, None)
+    assert "never" not in cells(row)
+    assert to_json([row])[0]["baseline"] is None

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 pytest.importorskip("matplotlib")
 
@@ -18,7 +19,7 @@ from tinyohem.report.curve_specs import (
     OPTIMISER_CURVES,
     SELECTION_CURVES,
 )
-from tinyohem.report.curves import Plot, curve_plot, mean_curve, thin
+from tinyohem.report.curves import Plot, curve_plot
 from tinyohem.report.figures import (
     forest_plot,
     group_differences_plot,
@@ -26,7 +27,8 @@ from tinyohem.report.figures import (
     selection_plot,
     shares_plot,
 )
-from tinyohem.report.runs import Material, RunGroup, read_material
+from tinyohem.report.lines import mean_curve, thin
+from tinyohem.report.runs import ComparisonResult, Material, RunGroup, read_material
 from tinyohem.report.style import (
     COLOURS,
     SERIES,
@@ -74,7 +76,7 @@ def breakdowns(material: Material) -> dict[str, list[Group]]:
             extra = 0.1 if group.name == "ohem" else 0.0
             losses = (1 + 0.01 * seed, 2 + 0.01 * seed + extra, 3.0, 9.0)
             found[run.label] = [
-                Group(name, 10, loss, 0.25) for name, loss in zip(names, losses, strict=True)
+                Group(name, 1000, loss, 0.25) for name, loss in zip(names, losses, strict=True)
             ]
     return found
 
@@ -342,8 +344,51 @@ class TestOthers:
         dots = [y for _, y, _ in lines_of(plot) if len(y) == 3]
         np.testing.assert_allclose(dots, [[0, 0.1, 0], [0.01, 0.11, 0]], atol=1e-12)
 
+    @pytest.mark.parametrize(
+        ("tokens", "left_out"),
+        [
+            ((4, 4), " Left out, with fewer than 100 tokens: unseen (4)."),
+            ((99, 5_000), " Left out, with fewer than 100 tokens: unseen (99 to 5,000)."),
+            ((100, 101), ""),
+        ],
+    )
+    def test_a_part_of_a_few_tokens_is_left_out_and_counted(
+        self, make_run, tmp_path: Path, tokens: tuple[int, int], left_out: str
+    ) -> None:
+        groups = read_material([make_run(tmp_path / name) for name in "ab"]).groups
+        parts = {
+            name: [Group("top 10", 900, 1.0, 0.5), Group("unseen", n, 9.0, 0.5)]
+            for name, n in zip("ab", tokens, strict=True)
+        }
+        plots = [
+            groups_plot(groups, parts, "n", "t", "x", "Says."),
+            group_differences_plot(groups, parts, "n", "t", "x"),
+        ]
+        for plot in plots:
+            assert plot is not None
+            assert plot.caption.partition(" Lines that")[0].endswith("." + left_out)
+            ticks = [tick.get_text() for tick in plot.figure.axes[0].get_xticklabels()]
+            assert ticks == ["top 10"] + ["unseen"] * (not left_out)
+
+    def test_where_all_parts_are_small_there_is_no_figure(self, single: Material) -> None:
+        parts = {"mined": [Group("1", 99, 1.0, 0.5), Group("2", 5, 1.0, 0.5)]}
+        assert groups_plot(single.groups, parts, "n", "t", "x", "s") is None
+        assert group_differences_plot(single.groups, parts, "n", "t", "x") is None
+
+    def test_below_three_seeds_the_forest_has_no_interval(self, comparison: Path) -> None:
+        from tinyohem.evaluation.table import summarise
+
+        from_table = parquet.read_table(comparison / "runs.parquet").to_pylist()
+        rows = summarise([row for row in from_table if row["seed"] < 2])
+        plot = forest_plot(ComparisonResult("two", rows, [0, 1, 2]))
+        assert plot is not None
+        assert [len(x) for x, _, _ in lines_of(plot)] == [1, 1, 2]  # two means, and the zero line
+        said = [text.get_text() for text in plot.figure.axes[0].texts]
+        assert said == ["+0.0325\ntoo few seeds", "-0.0005\ntoo few seeds"]
+        assert plot.caption.endswith("means over the seeds. Fewer than 3 seeds have no interval.")
+
     def test_one_group_has_no_differences(self, single: Material) -> None:
-        parts = {"mined": [Group("1", 1, 1.0, 1.0)]}
+        parts = {"mined": [Group("1", 100, 1.0, 1.0)]}
         assert group_differences_plot(single.groups, parts, "n", "t", "x") is None
         assert groups_plot(single.groups, {}, "n", "t", "x", "s") is None
         assert shares_plot(single.groups, {}) is None

@@ -15,7 +15,8 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 from tinyohem.progress import SILENT
-from tinyohem.report.page import write_report
+from tinyohem.report.curves import Plot
+from tinyohem.report.page import Section, write_report
 from tinyohem.report.runs import read_material
 from tinyohem.report.scores import CACHE_FILE, score_runs
 
@@ -103,7 +104,8 @@ class TestPage:
 
     def test_what_is_missing_is_said(self, written: Path) -> None:
         html = written.read_text()
-        assert "Without a finished model yet: going-on, compared/full-seed0" in html
+        assert "Without a finished model yet: going-on.<" in html
+        assert "Finished, but without a model to score in their folders: compared/full-s" in html
         assert "at step 200 of 200" in html
         assert "validated on different stories" in html  # the real corpus and a made-up one
 
@@ -122,6 +124,22 @@ class TestPage:
         assert "half-way: to the loss that the baseline has at half of its steps" in html
         assert "p is not adjusted for 2 comparisons" in html
         assert "crosses zero leaves the difference open" in html
+
+    def test_it_begins_with_what_came_out(self, comparison: Path, tmp_path: Path) -> None:
+        write_report([comparison], tmp_path / "page.html")
+        html = (tmp_path / "page.html").read_text()
+        told = html.index("Against full, 1.0200 bits per byte: random (+0.0330) is worse")
+        assert html.index("<h1>") < told < html.index("<nav")
+
+    @pytest.mark.parametrize("wide", ["", "w", "nwn", "wnn", "nnwnw", "nnn"])
+    def test_an_odd_figure_has_the_row_to_itself(self, wide: str) -> None:
+        plots = [Plot(str(n), "", None, kind == "w") for n, kind in enumerate(wide)]  # type: ignore[arg-type]
+        rows = Section("a", "A", plots=plots).rows
+        assert [plot for plot, _ in rows] == plots
+        beside = [not alone for _, alone in rows]
+        assert sum(beside) % 2 == 0  # they fill their rows
+        assert all(alone for plot, alone in rows if plot.wide)
+        assert sum(alone and not plot.wide for plot, alone in rows) == wide.count("n") % 2
 
     def test_a_heading_names_no_more_than_fits(self, make_run, tmp_path: Path) -> None:
         rows = [{"step": 1, "train/lr": 0.1}]

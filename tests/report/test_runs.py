@@ -90,7 +90,8 @@ class TestComparison:
         shutil.copytree(comparison, folder)
         (folder / "runs.parquet").unlink()
         (folder / "table.json").unlink()
-        (folder / "random-seed2" / "metrics.jsonl").unlink()  # waits for its turn
+        for name in ("metrics.jsonl", "eval.json"):
+            (folder / "random-seed2" / name).unlink()  # waits for its turn
         material = read_material([folder])
         assert material.comparisons == []
         assert {group.name: len(group.runs) for group in material.groups} == {
@@ -196,7 +197,7 @@ class TestRefused:
             read_material([finished_run / "model"])
 
     def test_no_metrics_yet(self, make_run, tmp_path: Path) -> None:
-        folder = make_run(tmp_path / "a", rows=[])
+        folder = make_run(tmp_path / "a", rows=[], finished=False)
         with pytest.raises(InputError, match="a has no metrics yet"):
             read_material([folder])
         (folder / "metrics.jsonl").unlink()

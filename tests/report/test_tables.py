@@ -92,6 +92,8 @@ def test_what_a_run_scored_and_how_far_one_got_that_goes_on(make_run, tmp_path: 
     folders = [make_run(tmp_path / "done", keep=0.5), make_run(tmp_path / "going", finished=False)]
     table = runs_table(read_material(folders).groups)
     done, going = (dict(zip(table.head, row, strict=True)) for row in table.rows)
+    scores = ["perplexity", "bits per byte", "nats per token"]
+    assert table.head[:4] == ["run", *scores]  # a phone shows no more
     assert done["state"] == "finished"
     assert done["tokens seen"] == f"{200 * 128:,}"
     assert (done["nats per token"], done["bits per byte"]) == ("3.1000", "1.0333")
@@ -104,7 +106,9 @@ def test_what_a_run_scored_and_how_far_one_got_that_goes_on(make_run, tmp_path: 
 def test_before_the_first_evaluation_there_are_no_scores(make_run, tmp_path: Path) -> None:
     rows = [{"step": 10, "train/loss": 5.0}]
     folder = make_run(tmp_path / "a", rows=rows, finished=False)
-    assert runs_table(read_material([folder]).groups).rows[0][-3:] == ["", "", ""]
+    table = runs_table(read_material([folder]).groups)
+    assert table.head == ["run", "state", "parameters"]  # no column without a figure
+    assert table.rows == [["a", "at step 10 of 200", "158,448"]]
 
 
 def test_where_machines_differ_each_has_its_runs(make_run, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from tinyohem.aliases import nearest
 from tinyohem.config import RunConfig, reject_unknown_keys, validate_config
 from tinyohem.errors import InputError, plainly
+from tinyohem.evaluation.statistics import MIN_SEEDS
 from tinyohem.recipe import (
     assign,
     overlay,
@@ -218,9 +219,10 @@ def _warnings(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
         warnings.append(
             "arms differ in eval_tokens: the time to the baseline's loss is read from other stories"
         )
-    if len(comparison.seeds) < 3:
+    if len(comparison.seeds) < MIN_SEEDS:
         warnings.append(
-            f"{len(comparison.seeds)} seed(s) cannot tell a difference from luck; use --seeds 3"
+            f"{len(comparison.seeds)} seed(s) cannot tell a difference from luck, so the table has "
+            f"no verdict; use --seeds {MIN_SEEDS}"
         )
     return warnings + _missing_controls(comparison, configs)
 

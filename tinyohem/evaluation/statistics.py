@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 SIGNIFICANCE = 0.05
+MIN_SEEDS = 3  # of a test: with two the interval rests on one degree of freedom
 
 
 @dataclass(frozen=True)
@@ -12,18 +13,23 @@ class Difference:
     """A paired difference to the baseline: arm minus baseline, seed by seed."""
 
     mean: float
-    low: float  # of the 95 % interval
+    low: float  # of the 95 % interval; NaN below MIN_SEEDS
     high: float
-    p_value: float  # two-sided, paired t-test; NaN below two seeds
+    p_value: float  # two-sided, paired t-test; NaN below MIN_SEEDS
     seeds: int
 
     @property
-    def shown(self) -> bool:
-        """Whether the data show a difference at all."""
-        return self.p_value < SIGNIFICANCE
+    def tested(self) -> bool:
+        """Whether there were seeds enough for a test."""
+        return self.seeds >= MIN_SEEDS
+
+    @property
+    def shown(self) -> bool | None:
+        """Whether the data show a difference; None where they were too few to ask."""
+        return self.p_value < SIGNIFICANCE if self.tested else None
 
     def to_json(self) -> dict[str, float | int | bool | None]:
-        """Return the figures; what two seeds cannot tell is null."""
+        """Return the figures; what too few seeds cannot tell is null."""
         figures = {
             name: None if isinstance(value, float) and math.isnan(value) else value
             for name, value in asdict(self).items()
@@ -35,6 +41,7 @@ def paired_difference(arm: Sequence[float], baseline: Sequence[float]) -> Differ
     """Compare two arms whose runs share seeds, windows and initial weights.
 
     The interval is the mean difference ± t(0.975, n − 1) standard errors (Student's paired test).
+    Below `MIN_SEEDS` there is no interval and no p-value.
 
     Args:
         arm: one figure a seed.
@@ -44,7 +51,7 @@ def paired_difference(arm: Sequence[float], baseline: Sequence[float]) -> Differ
 
     differences = [a - b for a, b in zip(arm, baseline, strict=True)]
     mean = sum(differences) / len(differences)
-    if len(differences) < 2:
+    if len(differences) < MIN_SEEDS:
         return Difference(mean, math.nan, math.nan, math.nan, len(differences))
     if all(d == differences[0] for d in differences):
         # No spread, no test: identical figures differ by exactly nothing.

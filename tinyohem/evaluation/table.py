@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from tinyohem.artifacts import atomic_file
-from tinyohem.evaluation.statistics import Difference, mean_sd, paired_difference
+from tinyohem.evaluation.statistics import MIN_SEEDS, Difference, mean_sd, paired_difference
 from tinyohem.record import Count, Figure, Record
 
 Result = dict[str, Any]
@@ -63,8 +63,8 @@ class Row:
     kept: float  # share of the tokens seen that got a gradient
     train_seconds: tuple[float, float]
     select_seconds: tuple[float, float]
-    halfway: Reached  # the baseline's loss at half of its steps
-    baseline: Reached  # its final loss
+    halfway: Reached | None  # the baseline's loss at half of its steps; None: not known
+    baseline: Reached | None  # its final loss
     difference: Difference | None  # of bits per byte, to the baseline; None for itself
 
 
@@ -104,7 +104,10 @@ def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
     )
 
 
-def _reached(runs: list[Result], milestone: str) -> Reached:
+def _reached(runs: list[Result], milestone: str) -> Reached | None:
+    """Average over the seeds that got there; None where a run's validations are not known."""
+    if any(f"steps_to_{milestone}" not in run for run in runs):
+        return None
     steps, seconds = (
         [t for run in runs if (t := run[f"{unit}_to_{milestone}"]) is not None]
         for unit in ("steps", "seconds")
@@ -118,8 +121,8 @@ def verdict(row: Row) -> str:
     """Say in words what the paired difference shows."""
     if row.difference is None:
         return "baseline"
-    if math.isnan(row.difference.p_value):
-        return "one seed: no test"
+    if not row.difference.tested:
+        return "too few seeds"
     if not row.difference.shown:
         return "no difference shown"
     return "better" if row.difference.mean < 0 else "worse"
@@ -150,7 +153,7 @@ NUM_LOSS_CELLS = 5  # where the loss sits; and then how long it took
 def cells(row: Row) -> list[str]:
     """Lay out a row as text, in the order of `CELLS`."""
     difference = row.difference
-    tested = difference is not None and not math.isnan(difference.p_value)
+    tested = difference is not None and difference.tested
     return [
         row.arm,
         _spread(row.bits_per_byte, 4),
@@ -163,9 +166,9 @@ def cells(row: Row) -> list[str]:
         _spread(row.hardest_tenth, 3),
         _spread(row.easiest_half, 3),
         _spread(row.gini, 3),
-        _when(row.halfway.steps, row.halfway, row.seeds),
-        _when(row.baseline.steps, row.baseline, row.seeds),
-        _when(row.baseline.seconds, row.baseline, row.seeds),
+        _when(row.halfway, "steps", row.seeds),
+        _when(row.baseline, "steps", row.seeds),
+        _when(row.baseline, "seconds", row.seeds),
         _spread(row.train_seconds, 0),
         _spread(row.select_seconds, 0),
     ]
@@ -180,12 +183,17 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 def footnote(rows: Sequence[Row]) -> str:
     """Say how to read the figures of a table."""
+    fewest, most = min(row.seeds for row in rows), max(row.seeds for row in rows)
+    seeds = f"{most} seed(s)" if fewest == most else f"{fewest} to {most} seeds"
     told = (
-        f"mean ± sd over {rows[0].seeds} seed(s); losses in nats per token; half-way: to the loss "
-        "that the baseline has at half of its steps"
+        f"mean ± sd over {seeds}; losses in nats per token; half-way: to the loss that the "
+        "baseline has at half of its steps"
     )
-    compared = len(rows) - 1
-    return told if compared < 2 else f"{told}; p is not adjusted for {compared} comparisons"
+    differences = [row.difference for row in rows if row.difference]
+    tested = sum(difference.tested for difference in differences)
+    if tested < len(differences):
+        told += f"; no test below {MIN_SEEDS} seeds that an arm shares with the baseline"
+    return told if tested < 2 else f"{told}; p is not adjusted for {tested} comparisons"
 
 
 def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -210,7 +218,10 @@ def write_parquet(path: Path, results: Sequence[Result]) -> None:
         parquet.write_table(pyarrow.Table.from_pylist(flat), stream)
 
 
-def _when(value: float | None, reached: Reached, seeds: int) -> str:
+def _when(reached: Reached | None, unit: Literal["steps", "seconds"], seeds: int) -> str:
+    if reached is None:
+        return ""
+    value = reached.steps if unit == "steps" else reached.seconds
     if value is None:
         return "never"
     return f"{value:,.0f}" + ("" if reached.seeds == seeds else f" ({reached.seeds} of {seeds})")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyohem.config import nearest
+from tinyohem.aliases import nearest
 from tinyohem.data.batches import IGNORE_INDEX
 from tinyohem.ohem.config import OhemConfig
 from tinyohem.ohem.inputs import check_tensors, foreign_labels, refuse_labels

@@ -6,32 +6,23 @@ mean a thick one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinyohem.report.curve_specs import CurveSpec
+from tinyohem.report.lines import Curve, draw_lines, legend_line, mean_curve, reveal
 from tinyohem.report.runs import FloatArray, RunGroup, RunLog
-from tinyohem.report.style import (
-    MARKERS,
-    add_legend,
-    colour,
-    new_figure,
-    series_style,
-    shorten,
-)
+from tinyohem.report.style import add_legend, new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+COINCIDE = " Lines that coincide take turns, as dashes."
 FULL = 0.9995  # a larger share kept means that nothing was selected
-_MOST_POINTS = 400  # of a line; more cannot be told apart and weigh the page down
 _BEGINNING = 0.1  # of a run: steep, and no measure of what comes after
 _ENDS_NAMED = 6  # groups whose last value a caption names
-
-Curve = tuple[FloatArray, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -41,6 +32,7 @@ class Plot:
     name: str  # of its files
     caption: str
     figure: "Figure"
+    wide: bool = False  # whether it has a row of the page to itself
 
     @property
     def title(self) -> str:
@@ -68,26 +60,23 @@ def curve_plot(groups: Sequence[RunGroup], spec: CurveSpec) -> Plot | None:
     lines = [line for curve in curves for line in curve.seeds if np.isfinite(line[1]).any()]
     figure, (axis,) = new_figure(spec.title)
     unit = lay_out_x(axis, spec.by, max(x[-1] for x, _ in lines))
-    handles: dict[str, Any] = {}
-    dashed = False
-    for place, curve in enumerate(curves):
-        below = sum(_coincide(curve.mean, other.mean) for other in curves[:place])
-        dashed |= below > 0
+    means = []
+    for curve in curves:
         mean, *seeds = [(x / unit, y) for x, y in (curve.mean, *curve.seeds)]
-        handles[curve.name] = draw_lines(
-            axis, seeds, mean, curve.index, below=below, marked=spec.marked
-        )
+        means.append(draw_lines(axis, seeds, mean, curve.index, marked=spec.marked))
     axis.set_ylabel(spec.label)
-    cut = _lay_out_y(axis, spec, [(x / unit, y) for x, y in lines])
-    if len(handles) > 1:
-        add_legend(figure, list(handles.values()), list(handles))
+    cut = _lay_out_y(axis, spec, [*lines, *(curve.mean for curve in curves)])
+    dashed = reveal(axis, means)
+    if len(groups) > 1:  # also where one alone has the series: whose line is it?
+        keys = [legend_line(curve.index, marked=spec.marked) for curve in curves]
+        add_legend(figure, keys, [curve.name for curve in curves])
     caption = spec.says
-    if spec.ends and len(handles) <= _ENDS_NAMED:
+    if spec.ends and len(curves) <= _ENDS_NAMED:
         caption += _ends(curves, spec.by)
     if any(not c.finished and len(x) > len(c.mean[0]) for c in curves for x, _ in c.seeds):
         caption += " A mean goes as far as all of its seeds have come."
     if dashed:
-        caption += " Lines that coincide take turns, as dashes."
+        caption += COINCIDE
     if cut:
         caption += " The steep beginning is cut off above."
     return Plot(spec.name, caption, figure)
@@ -127,18 +116,6 @@ def _place(x: float, by: str) -> str:
     return f"{x / unit:.3g} {name}"
 
 
-def _coincide(a: Curve, b: Curve) -> bool:
-    """Whether one line hides the other: closer on average than a line of the figure is thick."""
-    if not len(a[0]) or len(a[0]) != len(b[0]) or not np.allclose(a[0], b[0]):
-        return False
-    late = a[0] >= _BEGINNING * a[0][-1]
-    both = np.concatenate([a[1][late], b[1][late]])
-    if not np.array_equal(np.isnan(a[1]), np.isnan(b[1])) or np.isnan(both).all():
-        return False
-    spread = float(np.nanmax(both) - np.nanmin(both))
-    return float(np.nanmean(np.abs(a[1] - b[1])[late])) <= 0.01 * spread
-
-
 def _curve(run: RunLog, spec: CurveSpec) -> Curve:
     x, y = run.series(spec.key, spec.by)
     if spec.mined_only:
@@ -157,71 +134,6 @@ def _smoothed(y: FloatArray) -> FloatArray:
         total, weight = keep * total + value, keep * weight + 1
         means[index] = total / weight
     return means
-
-
-def thin(x: FloatArray, y: FloatArray) -> Curve:
-    """Average neighbours until a line has few enough points."""
-    if len(x) <= _MOST_POINTS:
-        return x, y
-    parts = zip(np.array_split(x, _MOST_POINTS), np.array_split(y, _MOST_POINTS), strict=True)
-    means = [(float(part.mean()), float(values.mean())) for part, values in parts]
-    array = np.array(means)
-    return array[:, 0], array[:, 1]
-
-
-def mean_curve(lines: Sequence[Curve], by: str = "tokens") -> Curve:
-    """Average over seeds where every one of them has a value, and nowhere else: (N,), (N,).
-
-    By tokens at the points that all have; by seconds, which no two runs share, in between the
-    latest beginning and the earliest end.
-    """
-    if len(lines) == 1:
-        return lines[0]
-    if by == "tokens":
-        common = reduce(np.intersect1d, [x for x, _ in lines])
-        return common, np.mean([_at(common, x, y) for x, y in lines], axis=0)
-    if any(len(x) == 0 for x, _ in lines):
-        return np.empty(0), np.empty(0)
-    shortest, _ = min(lines, key=lambda line: line[0][-1])
-    common = shortest[shortest >= max(x[0] for x, _ in lines)]
-    return common, np.mean([np.interp(common, x, y) for x, y in lines], axis=0)
-
-
-def _at(common: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
-    """Return the values at some of a line's points, the first where a point stands twice."""
-    places, first = np.unique(x, return_index=True)
-    return y[first[np.isin(places, common)]]
-
-
-def draw_lines(
-    axis: "Axes",
-    seeds: Sequence[Curve],
-    mean: Curve,
-    index: int,
-    *,
-    below: int = 0,
-    marked: bool = False,
-) -> Any:
-    """Draw a group's seeds thin and their mean thick; return the handle of the mean.
-
-    Args:
-        index: of the group, which decides its colour.
-        below: how many lines this one would hide; dashes let them through.
-    """
-    from matplotlib.lines import Line2D
-
-    style = series_style(index)
-    if len(seeds) > 1:
-        for x, y in seeds:
-            dot: dict[str, Any] = {"marker": ".", "markersize": 4} if len(x) == 1 else {}
-            axis.plot(*thin(x, y), **style, **dot, linewidth=0.8, alpha=0.45)
-    marks: dict[str, Any] = {}
-    if marked or len(mean[0]) == 1:
-        marks = {"marker": MARKERS[index % len(MARKERS)], "markersize": 4.2}
-        marks |= {"markeredgecolor": colour("surface"), "markeredgewidth": 0.6}
-    dashes = {"linestyle": (3 * below, (3, 6))} if below else {}
-    axis.plot(*thin(*mean), **style | dashes, **marks)
-    return Line2D([], [], **style, **marks)
 
 
 def lay_out_x(axis: "Axes", by: str, last: float) -> float:
@@ -249,13 +161,15 @@ def _lay_out_y(axis: "Axes", spec: CurveSpec, lines: Sequence[Curve]) -> bool:
         axis.set_ylim(bottom=0)
     if not spec.zoomed:
         return False
-    last = max(x[-1] for x, _ in lines)
-    late = np.concatenate([y[x >= _BEGINNING * last] for x, y in lines])
-    late = late[np.isfinite(late)]
-    low, high = float(late.min()), float(late.max())
+    known = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in lines]
+    known = [(x, y) for x, y in known if len(x)]
+    beginning = _BEGINNING * max(x[-1] for x, _ in known)
+    # Of a line that is short beside the longest, half is seen all the same.
+    late = [y[x >= min(beginning, x[-1] / 2)].max() for x, y in known]
+    low, high = min(float(y.min()) for _, y in known), float(max(late))
     margin = 0.06 * (high - low) or 0.1
     axis.set_ylim(low - margin, high + margin)
-    return any(np.nanmax(y) > high + margin for _, y in lines)
+    return any(y.max() > high + margin for _, y in known)
 
 
 def plain_log_scale(axis: "Axes") -> None:

@@ -6,15 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinyohem.evaluation.diagnostics import LOSS_GROUPS, UNDEFINED, Group
+from tinyohem.evaluation.statistics import MIN_SEEDS
 from tinyohem.evaluation.table import verdict
-from tinyohem.report.curves import (
-    Plot,
-    draw_lines,
-    lay_out_x,
-    mean_curve,
-    plain_log_scale,
-    thin,
-)
+from tinyohem.report.curves import COINCIDE, Plot, lay_out_x, plain_log_scale
+from tinyohem.report.lines import STUB, draw_lines, legend_line, mean_curve, reveal, thin
 from tinyohem.report.runs import ComparisonResult, FloatArray, RunGroup
 from tinyohem.report.style import (
     LEVELS,
@@ -33,6 +28,8 @@ BUCKETS = {  # of the loss of a kept token in nats: metric, name
     "train/kept_above_5": "over 5",
 }
 
+LEAST_TOKENS = 100  # of a part: the loss of fewer says more of them than of the model
+
 Breakdowns = dict[str, list[Group]]  # of each run, by its label
 
 
@@ -46,8 +43,10 @@ def selection_plot(groups: Sequence[RunGroup]) -> Plot | None:
             bands[group.name] = [thin(*mean) for mean in means]
     if not bands:
         return None
-    height = max(2.9, 0.9 + 1.35 * len(bands))
-    figure, axes = new_figure("What was selected, by loss (nats)", len(bands), height)
+    ends = [curves[0][0][-1] for curves in bands.values()]
+    alike = min(ends) >= STUB * max(ends)  # else a short run would be a stroke
+    height = max(2.9, 0.9 + (1.35 if alike else 1.6) * len(bands))
+    figure, axes = new_figure("What was selected, by loss (nats)", len(bands), height, alike)
     for axis, (name, curves) in zip(axes, bands.items(), strict=True):
         shares = 100 * np.array([y for _, y in curves])
         areas = axis.stackplot(curves[0][0], shares, colors=[colour(level) for level in LEVELS])
@@ -55,26 +54,29 @@ def selection_plot(groups: Sequence[RunGroup]) -> Plot | None:
         axis.margins(x=0)
         if len(groups) > 1:
             axis.set_title(shorten(name))
-    lay_out_x(axes[-1], "tokens", 0)
+    for axis in axes[-1:] if alike else axes:
+        lay_out_x(axis, "tokens", 0)
     add_legend(figure, areas, list(BUCKETS.values()))
     says = "Shares of the kept tokens by their loss in the step."
+    if not alike:
+        says += " Each panel is as wide as its run was long."
     if len(bands) < len(groups):
         says += " Runs without a panel did not record it."
-    return Plot("selected-by-loss", says, figure)
+    return Plot("selected-by-loss", says, figure, wide=True)
 
 
 def forest_plot(result: ComparisonResult, suffix: str = "") -> Plot | None:
     """Draw the paired differences of a comparison with their intervals."""
     rows = [(i, row, row.difference) for i, row in zip(result.groups, result.rows, strict=True)]
-    tested = [(index, row, d) for index, row, d in rows if d is not None]
-    if not tested:
+    compared = [(index, row, d) for index, row, d in rows if d is not None]
+    if not compared:
         return None
     baseline = shorten(result.rows[0].arm)
-    height = 1.1 + 0.45 * len(tested)
+    height = 1.1 + 0.45 * len(compared)
     figure, (axis,) = new_figure(f"Difference to {baseline}", height=height)
-    for place, (index, row, d) in enumerate(tested):
+    for place, (index, row, d) in enumerate(compared):
         style = series_style(index)
-        if np.isfinite([d.low, d.high]).all():
+        if d.tested:
             axis.plot([d.low, d.high], [place, place], **style, linewidth=2.2)
         style |= {"marker": MARKERS[index % len(MARKERS)], "markeredgecolor": colour("surface")}
         axis.plot(d.mean, place, **style, markersize=7)
@@ -86,38 +88,45 @@ def forest_plot(result: ComparisonResult, suffix: str = "") -> Plot | None:
             color=colour("ink"),
         )
     axis.axvline(0, color=colour("ink"), linewidth=1)
-    axis.set_yticks(range(len(tested)), [shorten(row.arm) for _, row, _ in tested])
+    axis.set_yticks(range(len(compared)), [shorten(row.arm) for _, row, _ in compared])
     axis.tick_params(axis="y", labelcolor=colour("ink"))
     axis.grid(visible=False)
     axis.margins(x=0.08)
-    axis.set_ylim(len(tested) - 0.5, -0.5)
-    axis.set_xlabel("bits per byte, arm minus baseline (left is better)")
-    says = (
-        f"Paired differences to {baseline} in bits per byte: means over the seeds with 95 % "
-        "intervals of Student's t-test. An interval that crosses zero leaves the difference open."
-    )
-    return Plot(f"paired-differences{suffix}", says, figure)
+    axis.set_ylim(len(compared) - 0.5, -0.5)
+    axis.set_xlabel("bits per byte, arm minus baseline (left: fewer)")
+    says = f"Paired differences to {baseline} in bits per byte: means over the seeds"
+    if any(d.tested for _, _, d in compared):
+        says += (
+            " with 95 % intervals of Student's t-test. An interval that crosses zero leaves the "
+            "difference open"
+        )
+    if not all(d.tested for _, _, d in compared):
+        says += f". Fewer than {MIN_SEEDS} seeds have no interval"
+    return Plot(f"paired-differences{suffix}", f"{says}.", figure, wide=True)
 
 
 def groups_plot(
     groups: Sequence[RunGroup], breakdowns: Breakdowns, name: str, title: str, label: str, says: str
 ) -> Plot | None:
     """Draw the perplexity of each part of the tokens or stories: a line for each group of runs."""
-    parts, losses = _aligned(groups, breakdowns)
-    if not losses:
+    parts, left_out = _parts(breakdowns)
+    losses = _losses(groups, breakdowns, parts)
+    if not losses or not parts:
         return None
     figure, (axis,) = new_figure(title)
-    handles = {}
+    keys, means = {}, []
     for index, group in enumerate(groups):
         if group.name in losses:
             at = np.arange(len(parts), dtype=np.float64)
             lines = [(at, np.exp(row)) for row in losses[group.name]]
-            handles[group.name] = draw_lines(axis, lines, mean_curve(lines), index, marked=True)
+            means.append(draw_lines(axis, lines, mean_curve(lines), index, marked=True))
+            keys[group.name] = legend_line(index, marked=True)
     plain_log_scale(axis)
     axis.set_xticks(range(len(parts)), [_tick(part) for part in parts])
     axis.set(xlabel=label, ylabel="perplexity per token (log scale)")
-    if len(handles) > 1:
-        add_legend(figure, list(handles.values()), list(handles))
+    says += left_out + (COINCIDE if reveal(axis, means) else "")
+    if len(groups) > 1:
+        add_legend(figure, list(keys.values()), list(keys))
     return Plot(name, says, figure)
 
 
@@ -125,12 +134,13 @@ def group_differences_plot(
     groups: Sequence[RunGroup], breakdowns: Breakdowns, name: str, title: str, label: str
 ) -> Plot | None:
     """Draw each part's loss minus that of the first group of runs: what lines alone hide."""
-    parts, losses = _aligned(groups, breakdowns)
+    parts, left_out = _parts(breakdowns)
+    losses = _losses(groups, breakdowns, parts)
     scored = [[run for run in group.runs if run.label in breakdowns] for group in groups]
     groups = [RunGroup(g.name, tuple(runs)) for g, runs in zip(groups, scored, strict=True)]
     baseline = groups[0]
     others = [(i, g) for i, g in enumerate(groups) if i > 0 and g.name in losses]
-    if baseline.name not in losses or not others:
+    if baseline.name not in losses or not others or not parts:
         return None
     figure, (axis,) = new_figure(f"{title}, minus {shorten(baseline.name, 22)}")
     width = 0.8 / len(others)
@@ -146,10 +156,10 @@ def group_differences_plot(
     axis.set_xticks(range(len(parts)), [_tick(part) for part in parts])
     axis.set(xlabel=label, ylabel="difference (nats per token)")
     add_legend(figure, list(handles.values()), list(handles))
-    says = f"Mean loss minus that of {shorten(baseline.name)}: bars below zero are better."
+    says = f"Mean loss minus that of {shorten(baseline.name)}: below zero, less than there."
     if any(len(group.runs) > 1 for _, group in others):
         says += " Dots are seeds."
-    return Plot(name, says, figure)
+    return Plot(name, says + left_out, figure)
 
 
 def shares_plot(groups: Sequence[RunGroup], breakdowns: Breakdowns) -> Plot | None:
@@ -182,7 +192,7 @@ def shares_plot(groups: Sequence[RunGroup], breakdowns: Breakdowns) -> Plot | No
         "Validation tokens of the finished model by their own loss: how many of them there are, "
         "and how much of the whole loss they hold."
     )
-    return Plot("loss-by-loss", says, figure)
+    return Plot("loss-by-loss", says, figure, wide=True)
 
 
 def _shares(parts: Sequence[Group]) -> tuple[list[float], list[float]]:
@@ -196,15 +206,30 @@ def _shares(parts: Sequence[Group]) -> tuple[list[float], list[float]]:
     )
 
 
-def _aligned(
-    groups: Sequence[RunGroup], breakdowns: Breakdowns
-) -> tuple[list[str], dict[str, FloatArray]]:
-    """Return the names of the parts, and for each group of runs its losses (runs, parts).
+def _parts(breakdowns: Breakdowns) -> tuple[list[str], str]:
+    """Return the names of the parts that are drawn, and a sentence about those too small for it.
 
-    A part without a token in some run is NaN there; what has no difficulty is no part.
+    What has no difficulty is no part.
     """
     longest = max(breakdowns.values(), key=len, default=[])
-    names = [part.name for part in longest if part.name != UNDEFINED]
+    counts = {
+        part.name: [p.tokens for parts in breakdowns.values() for p in parts if p.name == part.name]
+        for part in longest
+        if part.name != UNDEFINED
+    }
+    few = {name: tokens for name, tokens in counts.items() if min(tokens) < LEAST_TOKENS}
+    told = [
+        f"{name} ({min(n):,})" if min(n) == max(n) else f"{name} ({min(n):,} to {max(n):,})"
+        for name, n in few.items()
+    ]
+    left_out = f" Left out, with fewer than {LEAST_TOKENS} tokens: {', '.join(told)}."
+    return [name for name in counts if name not in few], left_out if few else ""
+
+
+def _losses(
+    groups: Sequence[RunGroup], breakdowns: Breakdowns, parts: Sequence[str]
+) -> dict[str, FloatArray]:
+    """Return for each group of runs its losses (runs, parts); NaN where a run lacks a part."""
     losses = {}
     for group in groups:
         found = [
@@ -212,9 +237,9 @@ def _aligned(
             for run in group.runs
             if run.label in breakdowns
         ]
-        if found and names:
-            losses[group.name] = np.array([[run.get(n, math.nan) for n in names] for run in found])
-    return names, losses
+        if found:
+            losses[group.name] = np.array([[run.get(n, math.nan) for n in parts] for run in found])
+    return losses
 
 
 def _tick(part: str) -> str:

@@ -23,6 +23,7 @@ from tinyohem.report.curve_specs import (
 )
 from tinyohem.report.curves import FULL, Plot, curve_plot
 from tinyohem.report.figures import (
+    LEAST_TOKENS,
     forest_plot,
     group_differences_plot,
     groups_plot,
@@ -39,6 +40,7 @@ from tinyohem.report.style import (
     to_png,
     to_svg,
 )
+from tinyohem.report.summary import what_came_out
 from tinyohem.report.tables import (
     Table,
     comparison_tables,
@@ -61,6 +63,13 @@ class Section:
     plots: list[Plot] = field(default_factory=list)
     story: InspectedStory | None = None
     missing: list[str] = field(default_factory=list)  # what is not shown, and why
+
+    @property
+    def rows(self) -> list[tuple[Plot, bool]]:
+        """Return the plots, and whether each has a row to itself: the odd one has no neighbour."""
+        paired = [plot for plot in self.plots if not plot.wide]
+        odd = paired[-1] if len(paired) % 2 else None
+        return [(plot, plot.wide or plot is odd) for plot in self.plots]
 
 
 def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT) -> list[Path]:
@@ -90,7 +99,8 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
         pictures = _draw(plots, figures, progress)
     html = render(
         "report.html.jinja",
-        title=_title([group.name for group in material.groups]),
+        title=_title([g.name for g in material.groups] or [r.label for r in material.comparisons]),
+        came_out=what_came_out(material),
         warnings=warnings,
         sections=sections,
         pictures=pictures,
@@ -131,6 +141,8 @@ def _draw(plots: Sequence[Plot], folder: Path, progress: Progress) -> dict[str, 
 
 def _sections(material: Material, scores: Scores) -> list[Section]:
     groups = material.groups
+    if not groups:
+        return _comparisons(material)
     losses = [*LOSS_CURVES, BITS_CURVE] if material.incomparable else LOSS_CURVES
     return [
         *_comparisons(material),
@@ -182,10 +194,10 @@ def _curves(
 
 
 def _selection(groups: Sequence[RunGroup]) -> Section:
-    runs = [run for group in groups for run in group.runs]
-    mined = any((run.series("train/keep_ratio")[1] < FULL).any() for run in runs)
-    section = _curves("selection", "Selection", groups, SELECTION_CURVES if mined else ())
-    if not mined:
+    kept = [run.series("train/keep_ratio")[1] for group in groups for run in group.runs]
+    all_kept = any(map(len, kept)) and not any((shares < FULL).any() for shares in kept)
+    section = _curves("selection", "Selection", groups, () if all_kept else SELECTION_CURVES)
+    if all_kept:
         section.missing.append("No run has left a token out so far.")
     plot = selection_plot(groups)
     if plot is not None:
@@ -196,14 +208,14 @@ def _selection(groups: Sequence[RunGroup]) -> Section:
 
 
 def _where_the_loss_sits(groups: Sequence[RunGroup], scores: Scores) -> Section:
-    plots, missing = [shares_plot(groups, scores.by["loss"])], list(scores.missing)
+    plots, missing = [shares_plot(groups, scores.by["loss"])], []
     difficulty = metric_name(scores.metric)
     for way, axis, says in _WAYS:
         parts, says = scores.by[way], says.format(difficulty=difficulty)
         title = f"Perplexity by {way}"
         plots.append(groups_plot(groups, parts, f"perplexity-by-{way}", title, axis, says))
-        if parts and plots[-1] is None:
-            missing.append(f"{title}: no story has a {difficulty}.")
+        if any(parts.values()) and plots[-1] is None:
+            missing.append(f"{title}: no part has {LEAST_TOKENS} tokens.")
         title = f"Loss by {way}"
         plots.append(group_differences_plot(groups, parts, f"difference-by-{way}", title, axis))
     intro = "Finished models on all their validation stories."
@@ -212,7 +224,7 @@ def _where_the_loss_sits(groups: Sequence[RunGroup], scores: Scores) -> Section:
         "Where the loss sits",
         intro if any(plots) else "",
         plots=[plot for plot in plots if plot is not None],
-        missing=missing,
+        missing=[*missing, *scores.missing],
     )
 
 

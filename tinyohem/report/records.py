@@ -1,10 +1,13 @@
 """What the report relies on in the files that it reads, which may be another version's."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tinyohem.record import Count, Figure, Record
+from tinyohem.errors import InputError
+from tinyohem.evaluation.table import RunResult
+from tinyohem.record import Count, Figure, Record, read_record
 from tinyohem.settings import MAX_COUNT
 
 
@@ -61,6 +64,18 @@ class RunFolderRecord(Record):
     num_parameters: Count = 0
     train: StoreOfRun
     valid: ValidStore
+    environment: EnvironmentRecord | None = None
+
+
+class ResultRecord(RunResult):
+    """What the report reads of a `result.json`: it stands in for the other files of its run."""
+
+    config: SectionsRecord
+    steps: Count = 0
+    loss: Figure | None = None
+    tokens: Count = 0
+    stories: Count = 0
+    tokens_sha256: str = ""
     environment: EnvironmentRecord | None = None
 
 
@@ -136,3 +151,15 @@ class KeptRecord(Record):
     difficulty_metric: str
     by: GroupsRecord
     story: StoryRecord
+
+
+def read_or_refuse(path: Path, record: type[Record] = Record) -> dict[str, Any]:
+    """Read one of a run's JSON files.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        return read_record(path, record)
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None

@@ -1,7 +1,7 @@
 """What a report is about: run folders with their logs, and the comparisons they belong to."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,24 +9,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.artifacts import read_jsonl
+from tinyohem.artifacts import hash_json, read_jsonl
 from tinyohem.errors import InputError
-from tinyohem.evaluation.comparison import PLAN_FILE
-from tinyohem.evaluation.table import Row, RunResult, summarise
-from tinyohem.names import utf8_path
-from tinyohem.record import Record, check_record, read_record
-from tinyohem.report.arms import ArmFolders, Planned, arm_folders, what_is_missing
+from tinyohem.evaluation.table import Row, summarise
+from tinyohem.record import check_record
+from tinyohem.report.arms import (
+    RESULT_FILE,
+    arm_folders,
+    is_run,
+    name_runs,
+    what_is_missing,
+)
+from tinyohem.report.comparisons import (
+    damaged_table,
+    read_plan,
+    read_table,
+    results_of_records,
+)
 from tinyohem.report.records import (
     EvaluationRecord,
     MetricsRow,
-    PlanRecord,
+    ResultRecord,
     RunFolderRecord,
+    read_or_refuse,
 )
 
 FloatArray = NDArray[np.float64]
-_RESULTS = "runs.parquet"
-_MAX_RUNS = 10_000
-_BYTES_PER_RUN = 4_096
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,9 @@ class RunLog:
 
     folder: Path
     label: str
-    record: dict[str, Any]  # config.json
-    rows: list[dict[str, Any]]  # metrics.jsonl
-    evaluation: dict[str, Any] | None  # eval.json; None: not evaluated yet
+    record: dict[str, Any]  # config.json; without it what result.json knows of that
+    rows: list[dict[str, Any]]  # metrics.jsonl; none where it is gone
+    evaluation: dict[str, Any] | None  # eval.json, or result.json; None: not evaluated yet
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -51,17 +59,23 @@ class RunLog:
     @property
     def step(self) -> int:
         """Return the last step that the log knows."""
-        return int(self.rows[-1]["step"])
+        return int(self.rows[-1]["step"]) if self.rows else 0
 
     @property
     def model_folder(self) -> Path | None:
-        """Return the finished model, if the run has ended."""
+        """Return the finished model, if the run has ended and its stories are known."""
         folder = self.folder / "model"
-        return folder if folder.is_dir() else None
+        return folder if folder.is_dir() and "valid" in self.record else None
 
     def last(self, name: str) -> float | None:
         """Return the newest value of a figure."""
         return next((row[name] for row in reversed(self.rows) if row.get(name) is not None), None)
+
+    def total(self, name: str) -> float | None:
+        """Return what training came to: `tokens_seen`, `tokens_selected` or `seconds`."""
+        logged = self.last(f"train/{name}")
+        recorded = "train_seconds" if name == "seconds" else name
+        return logged if logged is not None else (self.evaluation or {}).get(recorded)
 
     def series(self, name: str, by: str = "tokens") -> tuple[FloatArray, FloatArray]:
         """Return where in training a figure was logged, and its values: (N,), (N,).
@@ -105,6 +119,7 @@ class Material:
     comparisons: list[ComparisonResult]
     warnings: list[str]  # what is left out
     incomparable: str | None  # what keeps the runs' figures from being compared
+    bits_compare: bool = True  # bits per byte of the finished runs do, whatever else does not
 
     @property
     def runs(self) -> list[RunLog]:
@@ -122,35 +137,26 @@ def read_material(folders: Sequence[Path]) -> Material:
     comparisons, warnings = [], []
     labels = _labels(folders)
     for folder, label in zip(folders, labels, strict=True):
-        if (folder / "config.json").exists():
+        if is_run(folder):
             groups.append(RunGroup(label, (_read_run(folder, label),)))
             continue
         prefix = f"{label}/" if len(folders) > 1 else ""
-        planned, results = _read_plan(folder), _read_results(folder)
-        order = [*(planned[0] if planned else ()), *(r["arm"] for r in results)]
-        arms = arm_folders(folder, list(dict.fromkeys(order)))
-        own = _read_arms(folder, prefix, arms)
-        if missing := what_is_missing(label, planned, arms, results):
-            warnings.append(missing)
-        if results:
-            try:
-                comparisons.append(_comparison(label, prefix, results, [*groups, *own]))
-            except KeyError as figure:
-                warnings.append(
-                    f"The table of {label} is left out: another version made it, without {figure}. "
-                    "The same compare command makes it anew, where it can."
-                )
-            except (TypeError, ZeroDivisionError):  # no figure, or no seed that two arms share
-                raise _damaged_results(folder / _RESULTS, "runs without figures") from None
+        own, table, told = _read_comparison(folder, label, prefix, len(groups))
         groups += own
+        comparisons += [table] if table else []
+        warnings += told
+    silent = [run.label for group in groups for run in group.runs if not run.rows]
+    if silent:
+        warnings.append(f"Without a log, so in no chart over training: {name_runs(silent)}.")
     runs = [run for group in groups for run in group.runs]
-    warnings += [told for run in runs if (told := _lost_text(run))]
-    return Material(groups, comparisons, warnings, _incomparable(runs))
+    warnings += [lost for run in runs if (lost := _lost_text(run))]
+    incomparable, bits_compare = _incomparable(runs)
+    return Material(groups, comparisons, warnings, incomparable, bits_compare)
 
 
 def _lost_text(run: RunLog) -> str | None:
     """Say that the ids of a run's validation stories do not give them back, where that is so."""
-    loss = run.record["valid"].get("text_loss")
+    loss = (run.record.get("valid") or {}).get("text_loss")
     if not loss or not loss["lost_stories"]:
         return None
     return (
@@ -180,127 +186,131 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _read_arms(folder: Path, prefix: str, arms: ArmFolders) -> list[RunGroup]:
-    """Read the runs of a comparison, finished or not, but those without a line of metrics yet."""
-    groups = []
-    for arm, seeds in arms.items():
-        paths = [path for path in seeds.values() if (path / "metrics.jsonl").exists()]
-        if paths:
-            runs = tuple(_read_run(path, prefix + path.name) for path in paths)
-            groups.append(RunGroup(prefix + arm, runs))
-    if not groups:
+def _read_comparison(
+    folder: Path, label: str, prefix: str, taken: int
+) -> tuple[list[RunGroup], ComparisonResult | None, list[str]]:
+    """Read the folder of a comparison, finished or not.
+
+    Args:
+        prefix: of the names of its arms and runs.
+        taken: how many groups stand before its own.
+    """
+    planned, results = read_plan(folder), read_table(folder)
+    order = [*(planned[0] if planned else ()), *(r["arm"] for r in results)]
+    arms = arm_folders(folder, list(dict.fromkeys(order)))
+    if not results and not any(arms.values()):
         raise InputError(
             f"{folder} is neither a run folder nor the folder of a comparison",
             "name a folder that `train` or `compare` wrote with --out",
         )
-    return groups
+    runs = {
+        (arm, seed): _read_run(path, prefix + path.name)
+        for arm, seeds in arms.items()
+        for seed, path in seeds.items()
+        if _has_figures(path)
+    }
+    warnings = [] if runs else [f"The folders of the runs of {label} are gone: there is no chart."]
+    baseline = None
+    if not results:
+        logs = {run: log.rows for run, log in runs.items()}
+        results, baseline, told = results_of_records(label, planned, arms, logs)
+        warnings += told
+    if missing := what_is_missing(label, planned, arms, results):
+        warnings.append(missing)
+    names = list(dict.fromkeys([*filter(None, [baseline]), *arms]))
+    groups = [
+        RunGroup(prefix + name, tuple(run for (arm, _), run in runs.items() if arm == name))
+        for name in names
+    ]
+    groups = [group for group in groups if group.runs]
+    places = {group.name: place for place, group in enumerate(groups, taken)}
+    try:
+        rows = summarise(results) if results else []
+    except KeyError as figure:
+        rows = []
+        warnings.append(
+            f"The table of {label} is left out: another version made it, without {figure}. "
+            "The same compare command makes it anew, where it can."
+        )
+    except (TypeError, ZeroDivisionError):  # no figure, or no seed that two arms share
+        raise damaged_table(folder, "runs without figures") from None
+    # An arm whose runs were deleted has a colour that is free.
+    colours = [places.get(prefix + row.arm, taken + len(groups)) for row in rows]
+    table = ComparisonResult(label, rows, colours) if rows else None
+    return groups, table, warnings
+
+
+def _has_figures(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("metrics.jsonl", "eval.json", RESULT_FILE))
 
 
 def _read_run(folder: Path, label: str) -> RunLog:
-    record = _read(folder / "config.json")
-    try:
-        check_record(record, RunFolderRecord)
-    except ValueError as error:
-        raise InputError(
-            f"{folder / 'config.json'} is no run's, or another version's: {error}",
-            "name a folder that `train` or `compare` wrote with --out",
-        ) from None
-    rows = read_jsonl(folder / "metrics.jsonl")
-    if not rows:
+    """Read a run by its own files, or what `compare` recorded of it in their place."""
+    if (folder / "config.json").exists():
+        record = read_or_refuse(folder / "config.json")
+        evaluation = None
+        try:
+            check_record(record, RunFolderRecord)
+        except ValueError as error:
+            raise InputError(
+                f"{folder / 'config.json'} is no run's, or another version's: {error}",
+                "name a folder that `train` or `compare` wrote with --out",
+            ) from None
+    else:
+        evaluation = read_or_refuse(folder / RESULT_FILE, ResultRecord)
+        record = {key: evaluation.get(key) for key in ("config", "environment", "tokens_sha256")}
+        record["num_steps"] = evaluation.get("steps")
+    if (path := folder / "eval.json").exists():
+        evaluation = {**(evaluation or {}), **read_or_refuse(path, EvaluationRecord)}
+    rows = _read_log(folder / "metrics.jsonl")
+    if not rows and evaluation is None:
         raise InputError(f"{folder} has no metrics yet", "wait for the run's first line of them")
+    return RunLog(folder, label, record, rows, evaluation)
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    rows = read_jsonl(path)
     for number, row in enumerate(rows, 1):
         try:
             check_record(row, MetricsRow)
         except ValueError as error:
             raise InputError(
-                f"{folder / 'metrics.jsonl'}: line {number} is not a row of figures: {error}",
+                f"{path}: line {number} is not a row of figures: {error}",
                 "delete that line, or mend it",
             ) from None
-    path = folder / "eval.json"
-    evaluation = _read(path, EvaluationRecord) if path.exists() else None
-    return RunLog(folder, label, record, rows, evaluation)
+    return rows
 
 
-def _read(path: Path, record: type[Record] = Record) -> dict[str, Any]:
-    try:
-        return read_record(path, record)
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None
-
-
-def _read_plan(folder: Path) -> Planned:
-    """Return the arms and seeds that `compare` set out with; None from before it said."""
-    path = folder / PLAN_FILE
-    if not path.exists():
-        return None
-    try:
-        plan = read_record(path, PlanRecord)
-        if len(plan["arms"]) * len(plan["seeds"]) > _MAX_RUNS:
-            raise ValueError(f"more than {_MAX_RUNS:,} runs")
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}", "delete that file") from None
-    return plan["arms"], plan["seeds"]
-
-
-def _read_results(folder: Path) -> list[dict[str, Any]]:
-    """Return what a comparison found of each of its runs; nothing before its end."""
-    path = folder / _RESULTS
-    if not path.exists():
-        return []
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        metadata = parquet.read_metadata(utf8_path(path))
-        if not 1 <= metadata.num_rows <= _MAX_RUNS:
-            raise ValueError(f"it has {metadata.num_rows:,} rows")
-        if missing := {"arm", "seed"} - {column.path for column in metadata.schema}:
-            raise ValueError(f"it names no {min(missing)}s")
-        # A name stays one, however often it is repeated.
-        file = parquet.ParquetFile(utf8_path(path), metadata=metadata, read_dictionary=["arm"])
-        known = [name for name in file.schema_arrow.names if name in RunResult.model_fields]
-        table = file.read(columns=known)
-        if table.nbytes > _BYTES_PER_RUN * metadata.num_rows:
-            raise ValueError("it holds more than figures")
-        return [check_record(result, RunResult) for result in table.to_pylist()]
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise _damaged_results(path, error) from None
-
-
-def _damaged_results(path: Path, why: object) -> InputError:
-    return InputError(
-        f"{path} is damaged: {why}", "repeat the `compare` command: it keeps finished runs"
-    )
-
-
-def _comparison(
-    label: str, prefix: str, results: list[dict[str, Any]], groups: Sequence[RunGroup]
-) -> ComparisonResult:
-    """Make the table again; an arm whose runs were deleted has a colour that is free."""
-    rows = summarise(results)
-    places = {group.name: place for place, group in enumerate(groups)}
-    return ComparisonResult(
-        label, rows, [places.get(prefix + row.arm, len(groups)) for row in rows]
-    )
-
-
-def _incomparable(runs: Iterable[RunLog]) -> str | None:
-    """Say what the figures of these runs cannot be compared by."""
-    valid = [run.record["valid"] for run in runs]
-    stories = {json.dumps([v["corpus"], v.get("part"), v.get("clean")]) for v in valid}
+def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
+    """Say what keeps figures of these runs from being compared, and whether bits per byte do."""
+    valid = [run.record.get("valid") for run in runs]
+    known = [v for v in valid if v is not None]
+    stories = {json.dumps([v["corpus"], v.get("part"), v.get("clean")]) for v in known}
     if len(stories) > 1:
         return (
             "These runs were validated on different stories: their losses and perplexities do not "
             "compare; bits per byte come nearest, and still depend on the text."
-        )
-    if len({v["tokenizer"] for v in valid}) > 1:
+        ), False
+    if len({v["tokenizer"] for v in known}) > 1:
         return (
             "These runs have different tokenizers: losses and perplexities per token do not "
             "compare; bits per byte do."
-        )
+        ), True
+    if len(known) < len(valid) and len({_tokens(run) for run in runs}) > 1:
+        return (
+            "The records of these runs do not say that they have stories and tokenizer in common: "
+            "their losses and perplexities may not compare."
+        ), False
     if len({run.record["config"]["training"].get("eval_tokens") for run in runs}) > 1:
         return (
             "During training these runs were validated on heads of different length: their "
             "validation curves do not compare; the figures of the finished models do."
-        )
-    return None
+        ), True
+    return None, True
+
+
+def _tokens(run: RunLog) -> str:
+    """Return the hash of a run's training and validation tokens, as `compare` records it."""
+    if "valid" in run.record:
+        return hash_json([run.record[split]["ids_sha256"] for split in ("train", "valid")])
+    return str(run.record["tokens_sha256"])

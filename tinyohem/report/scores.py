@@ -22,6 +22,7 @@ from tinyohem.evaluation.inspection import (
 from tinyohem.evaluation.source import Evaluation, open_evaluation
 from tinyohem.progress import Progress
 from tinyohem.record import read_record
+from tinyohem.report.arms import name_runs
 from tinyohem.report.records import KeptRecord
 from tinyohem.report.runs import RunLog
 
@@ -48,10 +49,11 @@ def score_runs(runs: Iterable[RunLog], progress: Progress) -> Scores:
     A run that cannot be scored, for want of a model or of its stories, costs only its own lines.
     """
     scores = Scores({way: {} for way in _WAYS})
-    waiting = []
+    waiting: list[str] = []
+    without: list[str] = []
     for run in runs:
         if run.model_folder is None:
-            waiting.append(run.label)
+            (waiting if run.evaluation is None else without).append(run.label)
             continue
         try:
             kept = _kept_or_scored(run, run.model_folder, progress)
@@ -64,7 +66,10 @@ def score_runs(runs: Iterable[RunLog], progress: Progress) -> Scores:
         scores.metric = kept["difficulty_metric"]
         scores.stories[run.label] = _story(kept["story"])
     if waiting:
-        scores.missing.append(f"Without a finished model yet: {', '.join(waiting)}.")
+        scores.missing.append(f"Without a finished model yet: {name_runs(waiting)}.")
+    if without:
+        told = f"Finished, but without a model to score in their folders: {name_runs(without)}."
+        scores.missing.append(told)
     return scores
 
 

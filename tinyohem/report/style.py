@@ -114,14 +114,14 @@ def series_style(index: int) -> dict[str, Any]:
 
 
 def new_figure(
-    title: str, panels: int = 1, height: float = _HEIGHT
+    title: str, panels: int = 1, height: float = _HEIGHT, share_x: bool = True
 ) -> tuple["Figure", list["Axes"]]:
-    """Return an empty figure, its panels one below the other on a common horizontal axis."""
+    """Return an empty figure, its panels one below the other, as a rule on one horizontal axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     figure.suptitle(title, x=0.012, ha="left")
-    return figure, list(figure.subplots(panels, sharex=True, squeeze=False)[:, 0])
+    return figure, list(figure.subplots(panels, sharex=share_x, squeeze=False)[:, 0])
 
 
 def add_legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 from tinyohem.config import validate_config
@@ -24,45 +25,50 @@ class Table:
 
 
 def runs_table(groups: Sequence[RunGroup]) -> Table:
-    """Return one row a run: how far it got, on what, and what it scored."""
-    head = ["run", "state", "parameters", "tokens seen", "got a gradient", "training time"]
-    head += ["nats per token", "perplexity", "bits per byte"]
+    """Return one row a run: what it scored, how far it got, on what.
+
+    The scores stand right beside the name: a phone shows no more columns than those.
+    """
+    head = ["run", "perplexity", "bits per byte", "nats per token", "state", "tokens seen"]
+    head += ["got a gradient", "training time", "parameters"]
     rows: list[list[str]] = []
     colours = []
     for index, group in enumerate(groups):
         for run in group.runs:
-            rows.append([run.label, *_progress(run), *_scores(run)])
+            rows.append([run.label, *_scores(run), *_progress(run)])
             colours.append(index)
+    told = [any(column) for column in zip(*rows, strict=True)]  # by any run
+    head, *rows = ([*compress(row, told)] for row in (head, *rows)) if rows else [head]
     return Table(head, rows, colours)
 
 
 def _progress(run: RunLog) -> list[str]:
     planned = run.record.get("num_steps")
     of = f" of {planned:,}" if planned else ""
-    seen, kept = run.last("train/tokens_seen"), run.last("train/tokens_selected")
-    seconds = run.last("train/seconds")
+    seen, kept = run.total("tokens_seen"), run.total("tokens_selected")
+    seconds, parameters = run.total("seconds"), run.record.get("num_parameters")
     return [
         "finished" if run.evaluation else f"at step {run.step:,}{of}",
-        f"{run.record.get('num_parameters', 0):,}",
         f"{seen:,.0f}" if seen else "",
         f"{kept / seen:.1%}" if seen and kept is not None else "",
         _duration(seconds) if seconds is not None else "",
+        f"{parameters:,}" if parameters else "",
     ]
 
 
 def _scores(run: RunLog) -> list[str]:
-    """Return loss, perplexity and bits per byte; until a run's end those on the validation head."""
+    """Return perplexity, bits per byte and loss; until a run's end those on the validation head."""
     if run.evaluation is not None:
-        figures = [run.evaluation.get(key) for key in ("loss", "perplexity", "bits_per_byte")]
+        figures = [run.evaluation.get(key) for key in ("perplexity", "bits_per_byte", "loss")]
         return _scores_as_text(figures, "")
     loss = run.last("val/loss")
     if loss is None:
         return ["", "", ""]
-    return _scores_as_text([loss, exp_or_inf(loss), run.last("val/bpb")], " so far")
+    return _scores_as_text([exp_or_inf(loss), run.last("val/bpb"), loss], " so far")
 
 
 def _scores_as_text(figures: Sequence[float | None], mark: str) -> list[str]:
-    forms = (".4f", ".3f", ".4f")
+    forms = (".3f", ".4f", ".4f")
     return [
         "–" if figure is None else f"{figure:{form}}{mark}"
         for figure, form in zip(figures, forms, strict=True)
@@ -146,9 +152,12 @@ def environment_table(runs: Sequence[RunLog]) -> Table:
 
 
 def _surroundings(record: dict[str, Any]) -> dict[str, Any]:
-    data = {}
-    for split in ("train", "valid"):
-        manifest = record.get(split, {})
+    data: dict[str, Any] = {}
+    for split, setting in (("train", "dataset"), ("valid", "valid")):
+        asked = record["config"].get("data", {}).get(setting)
+        if (manifest := record.get(split)) is None:
+            data |= {f"{split} data": asked} if asked else {}
+            continue
         name = name_with_split(str(manifest.get("name")), str(manifest.get("split")))
         size = f"{manifest.get('stories', 0):,} stories, {manifest.get('tokens', 0):,} tokens"
         data[f"{split} data"] = f"{name}: {size}, ids {str(manifest.get('ids_sha256'))[:16]}"
