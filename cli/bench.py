@@ -7,7 +7,7 @@ import typer
 from tinyohem_cli import options
 
 if TYPE_CHECKING:
-    from tinyohem.config import RunConfig
+    from tinyohem.config.run import RunConfig
     from tinyohem_cli.console import Table
 
     Rows = list[dict[str, Any]]
@@ -43,10 +43,11 @@ def bench(
     The others: a bare PyTorch loop, the usual mask on its loss, a step of transformers' Trainer
     (where accelerate is installed). All steps are interleaved; random tokens, so no data is needed.
     """
-    from tinyohem.evaluation.bench import run_bench
-    from tinyohem.ohem.config import OhemConfig
-    from tinyohem.recipe import load_config
-    from tinyohem.runtime import environment, pick_device
+    from tinyohem.bench.run import run_bench
+    from tinyohem.config.ohem import OhemConfig
+    from tinyohem.config.recipes import load_config
+    from tinyohem.system.device import pick_device
+    from tinyohem.system.environment import environment
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     overrides = {
@@ -77,7 +78,7 @@ def bench(
 
 
 def _what(config: "RunConfig", machine: dict[str, Any]) -> str:
-    from tinyohem.shapes import model_shape
+    from tinyohem.config.model import model_shape
 
     training, shape = config.training, model_shape(config.model)
     where = machine["device"]
@@ -111,7 +112,7 @@ def _steps(rows: "Rows") -> "Table":
 
 
 def _phases(rows: "Rows") -> "Table":
-    from tinyohem.evaluation.bench_steps import PHASES
+    from tinyohem.bench.steps import PHASES
     from tinyohem_cli.console import Table
 
     table = Table("ms (median) of", *PHASES)

@@ -60,12 +60,13 @@ def compare(
     All arms share windows, tokenizer, initial weights and evaluation. Finished runs are never
     repeated: give the same command again to go on. --out gets table.md, table.json, runs.parquet.
     """
-    from tinyohem.artifacts import atomic_file, write_json
-    from tinyohem.evaluation import table
-    from tinyohem.evaluation.compare import run_comparison
-    from tinyohem.evaluation.comparison import check, plan_comparison
-    from tinyohem.locks import sole_writer
-    from tinyohem.recipe import config_tree
+    from tinyohem.config.recipes import config_tree
+    from tinyohem.experiments import table
+    from tinyohem.experiments.run import run_comparison
+    from tinyohem.experiments.spec import check, plan_comparison
+    from tinyohem.io.atomic import atomic_file
+    from tinyohem.io.json import write_json
+    from tinyohem.io.locks import sole_writer
     from tinyohem_cli.console import ConsoleProgress, print_json
     from tinyohem_cli.console import out as console
 

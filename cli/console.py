@@ -27,7 +27,7 @@ from rich.progress import (
 )
 
 from tinyohem.errors import TinyohemError
-from tinyohem.names import shown
+from tinyohem.io.names import shown
 
 # As wide as the terminal or $COLUMNS says; 80 columns where neither does.
 out = Console(highlight=False, soft_wrap=True, emoji=False)

@@ -9,7 +9,7 @@ from tinyohem_cli import options
 
 if TYPE_CHECKING:
     from tinyohem.evaluation.calibration import Calibration
-    from tinyohem.evaluation.diagnostics import Group
+    from tinyohem.evaluation.loss_groups import Group
     from tinyohem_cli.console import Table
 
 _TITLES = {
@@ -64,10 +64,10 @@ def eval_perplexity(
 
     Without --dataset a run, or its checkpoint, is scored on the stories it was validated on.
     """
-    from tinyohem.artifacts import write_json
     from tinyohem.errors import InputError
     from tinyohem.evaluation.diagnose import diagnose, parse_ways
-    from tinyohem.evaluation.source import open_evaluation
+    from tinyohem.evaluation.open import open_evaluation
+    from tinyohem.io.json import write_json
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     ways = parse_ways(by)

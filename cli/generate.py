@@ -35,8 +35,8 @@ def generate(
     as_json: options.Json = False,
 ) -> None:
     """Continue one or several prompts, each until its end of text."""
-    from tinyohem.evaluation.source import generate as continue_prompts
-    from tinyohem.evaluation.source import load_source
+    from tinyohem.models.generate import generate as continue_prompts
+    from tinyohem.models.source import load_source
     from tinyohem_cli.console import harmless, out, print_json
 
     stories = continue_prompts(

@@ -10,7 +10,7 @@ from tinyohem_cli import options
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from tinyohem.evaluation.inspection import InspectedStory, InspectedToken
+    from tinyohem.evaluation.inspect_story import InspectedStory, InspectedToken
     from tinyohem_cli.console import Table
 
 _NUM_WIDEST = 8
@@ -52,13 +52,14 @@ def inspect(
     The hardest tokens of the story are kept, underlined on a terminal and in \[brackets] elsewhere.
     """
     from tinyohem.errors import InputError
-    from tinyohem.evaluation.inspection import (
+    from tinyohem.evaluation.inspect_story import (
         compare_stories,
         inspect_story,
         nth_story,
         write_story_page,
     )
-    from tinyohem.evaluation.source import load_source, stories_of
+    from tinyohem.evaluation.open import stories_of
+    from tinyohem.models.source import load_source
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     if text is None and story is None:
@@ -105,7 +106,7 @@ def inspect(
 
 
 def _style(story: "InspectedStory", level: int, kept: bool = False) -> str:
-    from tinyohem.evaluation.inspection import PALETTES
+    from tinyohem.evaluation.inspect_story import PALETTES
 
     shade = PALETTES[story.scale][level]
     colours = f"#000000 on {shade}" if shade else ""  # bold "black" is grey on many terminals

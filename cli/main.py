@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 
 from tinyohem import __version__
 from tinyohem.errors import InputError, RunError, TinyohemError
-from tinyohem.signals import interrupt_once
+from tinyohem.system.signals import interrupt_once
 from tinyohem_cli.bench import bench
 from tinyohem_cli.compare import compare
 from tinyohem_cli.eval_perplexity import eval_perplexity

@@ -51,7 +51,7 @@ def mine(
     """
     from rich.markup import escape
 
-    from tinyohem.training.mine import mine_run
+    from tinyohem.training.mine_pool import mine_run
     from tinyohem_cli.console import ConsoleProgress, Table, print_json
     from tinyohem_cli.console import out as stdout
 

@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from tinyohem.evaluation.perplexity import Perplexity
-    from tinyohem.evaluation.table import Row
+    from tinyohem.experiments.table import Row
     from tinyohem_cli.console import Table
 
 # What other programs call those of our options that set no key of a recipe.
@@ -141,8 +141,8 @@ def suggest_option(name: str, known: Collection[str]) -> str:
     Args:
         known: the options of the command.
     """
-    from tinyohem.aliases import meant_key, nearest, remark
-    from tinyohem.config import known_keys
+    from tinyohem.config.aliases import meant_key, nearest, remark
+    from tinyohem.config.run import known_keys
 
     word = name.lstrip("-")
     key = meant_key(word, known_keys()) or ""
@@ -186,7 +186,7 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
 
 def comparison_tables(rows: "list[Row]") -> "list[Table]":
     """Lay out a comparison for a person: the verdicts, where the loss sits, how long it took."""
-    from tinyohem.evaluation.table import CELLS, NUM_LOSS_CELLS, NUM_VERDICT_CELLS, cells, footnote
+    from tinyohem.experiments.table import CELLS, NUM_LOSS_CELLS, NUM_VERDICT_CELLS, cells, footnote
     from tinyohem_cli.console import Table
 
     ends = (1, NUM_VERDICT_CELLS, NUM_VERDICT_CELLS + NUM_LOSS_CELLS, len(CELLS))

@@ -19,8 +19,8 @@ def prepare_data(
     there already is held against its checksums, every byte of it; other commands look at the
     length alone where a file is larger than 2 GiB.
     """
+    from tinyohem.config.recipes import load_config
     from tinyohem.data.prepare import prepare_data as prepare
-    from tinyohem.recipe import load_config
     from tinyohem_cli.console import ConsoleProgress, Table, out, print_json
 
     overrides = {

@@ -12,7 +12,7 @@ def list_recipes() -> None:
     """List the built-in recipes with what each is for."""
     import tomllib
 
-    from tinyohem.recipe import recipe_names, recipe_text
+    from tinyohem.config.recipes import recipe_names, recipe_text
     from tinyohem_cli.console import Table, out
 
     table = Table("recipe", "what it is", box=None, pad_edge=False)
@@ -26,7 +26,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Built-in recipe or a .toml file")],
 ) -> None:
     """Print every key of a recipe as `train` would use it, defaults included."""
-    from tinyohem.recipe import load_config
+    from tinyohem.config.recipes import load_config
 
     for section, values in load_config(name).model_dump().items():
         typer.echo(f"[{section}]")

@@ -20,7 +20,7 @@ def report(
 
     The page needs no network and no other file; every figure is also written as PNG and SVG.
     """
-    from tinyohem.report.page import write_report
+    from tinyohem.report.run_page import write_report
     from tinyohem_cli.console import ConsoleProgress
     from tinyohem_cli.console import out as console
 

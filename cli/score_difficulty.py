@@ -12,9 +12,9 @@ from tinyohem_cli import options
 
 if TYPE_CHECKING:
     from tinyohem.data.fingerprint import EachFile
-    from tinyohem.difficulty.scoring import Engine
+    from tinyohem.difficulty.score_corpus import Engine
+    from tinyohem.difficulty.score_table import ScoreTable
     from tinyohem.difficulty.summary import ScoreSummary
-    from tinyohem.difficulty.table import ScoreTable
     from tinyohem_cli.console import Table
 
 _SHOWN_CHARACTERS = 56  # of an opening: two lines of a table of 80 columns
@@ -97,16 +97,16 @@ def score_difficulty(
     and tied to it. A pass that was stopped goes on where it was when the same command runs again;
     --tokenizer and --model add to a finished one.
     """
-    from tinyohem.config import DataConfig
+    from tinyohem.config.data import DataConfig
     from tinyohem.data.corpus import open_corpus
-    from tinyohem.difficulty.batch import ScoringRules
-    from tinyohem.difficulty.far import scores_at
     from tinyohem.difficulty.metrics import CompressionRule
     from tinyohem.difficulty.mtld import MtldRule
-    from tinyohem.difficulty.scoring import is_started, score_corpus
-    from tinyohem.difficulty.table import open_scores
-    from tinyohem.locks import sole_writer
-    from tinyohem.remote import is_url
+    from tinyohem.difficulty.remote_scores import scores_at
+    from tinyohem.difficulty.score_batch import ScoringRules
+    from tinyohem.difficulty.score_corpus import is_started, score_corpus
+    from tinyohem.difficulty.score_table import open_scores
+    from tinyohem.io.locks import sole_writer
+    from tinyohem.io.remote import is_url
     from tinyohem_cli.console import ConsoleProgress
 
     if show is not None:
@@ -140,9 +140,9 @@ def score_difficulty(
 @contextmanager
 def _engine(name: str, workers: int | None) -> Iterator[tuple["Engine", "EachFile"]]:
     """Yield what scores a corpus, and what hashes its files."""
-    from tinyohem.difficulty.scoring import score_here
+    from tinyohem.difficulty.score_corpus import score_here
     from tinyohem.errors import InputError
-    from tinyohem.processes import usable_cores
+    from tinyohem.system.processes import usable_cores
 
     if name == "local":
         yield score_here, map
@@ -161,13 +161,13 @@ def _additions(tokenizer: str | None, model: str | None, device: str) -> list[An
 
     add: list[Any] = []
     if tokenizer is not None:
-        from tinyohem.evaluation.story_scores import add_fertility, load_tokenizer_of
+        from tinyohem.evaluation.story_metrics import add_fertility, load_tokenizer_of
 
         loaded = load_tokenizer_of(tokenizer)
         add.append(partial(add_fertility, tokenizer=loaded, name=tokenizer))
     if model is not None:
-        from tinyohem.evaluation.source import load_source
-        from tinyohem.evaluation.story_scores import add_model_loss
+        from tinyohem.evaluation.story_metrics import add_model_loss
+        from tinyohem.models.source import load_source
 
         add.append(partial(add_model_loss, source=load_source(model, device), name=model))
     return add
@@ -177,10 +177,10 @@ def _report(
     table: "ScoreTable", place: str, stories_per_second: float | None, as_json: bool
 ) -> None:
     """Print what the table says, and write it as a page beside it; `place` is the user's word."""
-    from tinyohem.difficulty.page import write_page
+    from tinyohem.difficulty.score_table import MANIFEST_FILE, SCORES_FILE
     from tinyohem.difficulty.summary import summarise
-    from tinyohem.difficulty.table import MANIFEST_FILE, SCORES_FILE
     from tinyohem.errors import InputError
+    from tinyohem.report.difficulty_page import write_page
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     progress = ConsoleProgress()

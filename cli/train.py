@@ -242,12 +242,12 @@ def train(
     transformers loads. `torchrun --nproc-per-node 8 -m tinyohem_cli train …` trains the same run on
     8 GPUs; training.batch_size counts the sequences of all.
     """
+    from tinyohem.config.recipes import load_config
     from tinyohem.progress import SILENT
-    from tinyohem.recipe import load_config
+    from tinyohem.runs.resume import default_run_dir
     from tinyohem.training.dry_run import dry_run as outline
     from tinyohem.training.loop import train as train_model
     from tinyohem.training.ranks import join_ranks
-    from tinyohem.training.run_folder import default_run_dir
     from tinyohem_cli.console import ConsoleProgress
     from tinyohem_cli.train_output import print_outline, print_result, warn_of
 

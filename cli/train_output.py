@@ -8,8 +8,8 @@ from tinyohem_cli import options
 from tinyohem_cli.console import Table, err, harmless, out, print_json, quote
 
 if TYPE_CHECKING:
+    from tinyohem.config.ohem import OhemConfig
     from tinyohem.evaluation.perplexity import Perplexity
-    from tinyohem.ohem.config import OhemConfig
     from tinyohem.progress import Progress
     from tinyohem.training.dry_run import DryRun
     from tinyohem.training.run import Run
@@ -97,7 +97,7 @@ def print_outline(outline: "DryRun", as_json: bool) -> None:
 
 def _resume_command(recipe: str | None) -> str:
     """Return the command line that was typed, with --resume auto and nothing that ends it early."""
-    from tinyohem.recipe import read_recipe
+    from tinyohem.config.recipes import read_recipe
 
     kept: list[str] = []
     arguments = iter(sys.argv[1:])

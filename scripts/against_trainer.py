@@ -29,11 +29,11 @@ def main(
     """Train with the Trainer, print steps, bits per byte and perplexity as JSON."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from tinyohem.config.model import model_shape
+    from tinyohem.config.recipes import load_config
     from tinyohem.data.prepare import prepare_data
     from tinyohem.data.tokenizer import start_id
     from tinyohem.evaluation.perplexity import evaluate_perplexity
-    from tinyohem.recipe import load_config
-    from tinyohem.shapes import model_shape
     from tinyohem_cli.console import ConsoleProgress, print_json
 
     config = load_config(
@@ -72,7 +72,7 @@ def _train(
     from torch.utils.data import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from tinyohem.data.batches import plan_windows
+    from tinyohem.data.windows import plan_windows
 
     class Windows(Dataset[dict[str, Any]]):
         def __len__(self) -> int:

@@ -25,9 +25,9 @@ import zstandard
 
 from tinyohem.data.blocks import Block
 from tinyohem.data.corpus import SAMPLE, open_corpus
-from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.mtld import mtld_of_each
-from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.score_batch import ScoringRules, score_batch
+from tinyohem.difficulty.score_corpus import score_corpus
 from tinyohem.difficulty.sentences import count_sentences
 from tinyohem.difficulty.shards import SHARD_ROWS
 from tinyohem.difficulty.syllables import count_syllables

@@ -16,8 +16,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from tinyohem.evaluation.statistics import mean_sd
-from tinyohem.evaluation.table import CELLS, Row, cells, summarise
+from tinyohem.experiments.statistics import mean_sd
+from tinyohem.experiments.table import CELLS, Row, cells, summarise
 
 SHOWN = ("bits per byte", "difference", "95 % interval", "p", "perplexity", "kept")
 SHOWN += ("hardest tenth", "easiest half", "Gini")

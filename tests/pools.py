@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.artifacts import hash_file, write_json
-from tinyohem.data.tokens import TokenStore
-from tinyohem.ohem.pool import MANIFEST_FILE, describe, rounded, shards_of, write_shard
+from tinyohem.data.token_store import TokenStore
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.json import write_json
+from tinyohem.ohem.loss_pool import MANIFEST_FILE, describe, rounded, shards_of, write_shard
 
 
 def store_of(lengths: list[int]) -> TokenStore:

@@ -23,10 +23,10 @@ from torch import Tensor
 from torch import distributed as dist
 
 from tinyohem.errors import TinyohemError
-from tinyohem.ohem.mining import Mining
-from tinyohem.runtime import Stopwatch
+from tinyohem.models.causal_lm import weights_hash
+from tinyohem.ohem.miner import Mining
+from tinyohem.system.timing import Stopwatch
 from tinyohem.training import loop
-from tinyohem.training.model import weights_hash
 from tinyohem.training.ranks import Ranks, join_ranks
 from tinyohem_cli import main as cli
 

@@ -7,10 +7,10 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyohem.aliases import ALIASES, meant_key, suggest_key
-from tinyohem.config import RunConfig, known_keys
+from tinyohem.config.aliases import ALIASES, meant_key, suggest_key
+from tinyohem.config.recipes import load_config
+from tinyohem.config.run import RunConfig, known_keys
 from tinyohem.errors import InputError
-from tinyohem.recipe import load_config
 
 KNOWN = known_keys()
 KEYS = [f"{section}.{key}" for section, keys in KNOWN.items() for key in keys]

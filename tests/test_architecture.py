@@ -17,23 +17,23 @@ PACKAGES = {"tinyohem": ROOT / "tinyohem", "tinyohem_cli": ROOT / "cli"}
 
 # Where a dependency may be imported; a folder ends in a dot.
 HOMES = {
-    "aiohttp": ("tinyohem.remote",),
+    "aiohttp": ("tinyohem.io.remote",),
     "datasets": ("tinyohem.data.hub",),
-    "fsspec": ("tinyohem.remote",),
+    "fsspec": ("tinyohem.io.remote",),
     "ftfy": ("tinyohem.data.clean", "tinyohem.difficulty.flags"),
-    "jinja2": ("tinyohem.pages",),
+    "jinja2": ("tinyohem.report.html",),
     "lm_eval": (),
-    "matplotlib": ("tinyohem.difficulty.page", "tinyohem.pages", "tinyohem.report."),
+    "matplotlib": ("tinyohem.report.difficulty_page", "tinyohem.report.html", "tinyohem.report."),
     "pydantic": (  # a reader's records stand beside the reader
         "tinyohem.config",
-        "tinyohem.difficulty.table",
-        "tinyohem.evaluation.milestones",
-        "tinyohem.evaluation.table",
-        "tinyohem.ohem.config",
-        "tinyohem.ohem.pool",
+        "tinyohem.difficulty.score_table",
+        "tinyohem.experiments.milestones",
+        "tinyohem.experiments.table",
+        "tinyohem.config.ohem",
+        "tinyohem.ohem.loss_pool",
         "tinyohem.record",
         "tinyohem.report.records",
-        "tinyohem.settings",
+        "tinyohem.config.sections",
     ),
     "ray": ("tinyohem.difficulty.ray_engine",),
     "rich": ("tinyohem_cli.",),
@@ -42,7 +42,7 @@ HOMES = {
     "transformers": (
         "tinyohem.data.tokenizer",
         "tinyohem.evaluation.",
-        "tinyohem.training.attention",
+        "tinyohem.models.kept_attention",
         "tinyohem.training.model",
     ),
     "typer": ("tinyohem_cli.",),
@@ -127,9 +127,9 @@ def module_of(target: str) -> str | None:
 
 def test_the_reader_sees_the_code() -> None:
     seen = {(i.source, i.target, i.at_load) for i in imports()}
-    assert ("tinyohem.settings", "pydantic.BaseModel", True) in seen
+    assert ("tinyohem.config.sections", "pydantic.BaseModel", True) in seen
     assert ("tinyohem.training.model", "transformers.LlamaConfig", False) in seen
-    assert not any(s == "tinyohem.data.tokens" and "transformers" in t for s, t, _ in seen)
+    assert not any(s == "tinyohem.data.token_store" and "transformers" in t for s, t, _ in seen)
     assert "tinyohem_cli.main" in trees()
 
 
@@ -150,9 +150,7 @@ def test_data_difficulty_and_mining_do_not_know_training() -> None:
 
 def test_only_the_command_line_and_compare_start_a_run() -> None:
     callers = {i.source for i in imports() if module_of(i.target) == "tinyohem.training.loop"}
-    assert [
-        c for c in callers if not within(c, "tinyohem_cli.", "tinyohem.evaluation.compare")
-    ] == []
+    assert [c for c in callers if not within(c, "tinyohem_cli.", "tinyohem.experiments.run")] == []
 
 
 def test_there_is_no_import_cycle() -> None:

@@ -13,25 +13,15 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinyohem import artifacts, streams
-from tinyohem.artifacts import (
-    append_line,
-    atomic_file,
-    atomic_folder,
-    checksum_file,
-    data_dir,
-    hash_file,
-    hash_files,
-    hash_json,
-    read_json,
-    read_jsonl,
-    read_sealed,
-    write_json,
-    write_sealed,
-)
+from tinyohem import artifacts
 from tinyohem.errors import InputError
-from tinyohem.streams import open_binary
-from tinyohem.strict_json import parse_json
+from tinyohem.io import streams
+from tinyohem.io.atomic import atomic_file, atomic_folder
+from tinyohem.io.data_dir import data_dir
+from tinyohem.io.hashing import checksum_file, hash_file, hash_files, hash_json
+from tinyohem.io.json import append_line, parse_json, read_json, read_jsonl, write_json
+from tinyohem.io.manifest import read_sealed, write_sealed
+from tinyohem.io.streams import open_binary
 
 # Half of it cannot be compressed, so that a cut falls inside a block as well as between blocks.
 CONTENT = random.Random(0).randbytes(300_000) + b"a" * 300_000

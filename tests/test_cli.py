@@ -12,8 +12,8 @@ import pytest
 import tiny
 import typer
 
-from tinyohem.config import RunConfig, validate_config
-from tinyohem.recipe import load_config, recipe_names
+from tinyohem.config.recipes import load_config, recipe_names
+from tinyohem.config.run import RunConfig, validate_config
 from tinyohem_cli import console
 from tinyohem_cli.console import harmless
 from tinyohem_cli.main import app
@@ -148,10 +148,10 @@ class TestHelp:
         )
         assert load_config().optim.lr == pytest.approx(float(peak), rel=0.01)
         assert f"{tuned.optim.lr:g}".replace("e-05", "e-5") in options["--lr"].help
-        from tinyohem.shapes import PRESETS
+        from tinyohem.config.model import PRESETS
 
         assert set(re.findall(r"\d[\d.]*[km]", options["--model"].help)) == set(PRESETS)
-        from tinyohem.ohem.schedule import NAMED_SCHEDULES
+        from tinyohem.config.schedule import NAMED_SCHEDULES
 
         for schedule in NAMED_SCHEDULES:
             assert schedule in options["--ohem-schedule"].help
@@ -434,7 +434,7 @@ class TestPipeline:
 def test_a_folders_name_says_how_a_run_mines_and_nothing_of_a_plain_one(
     given: dict[str, Any], name: str
 ) -> None:
-    from tinyohem.training.run_folder import default_run_dir
+    from tinyohem.runs.resume import default_run_dir
 
     folder = default_run_dir(load_config(overrides=given), None)
     assert re.fullmatch(rf"runs/{re.escape(name)}-[0-9a-f]{{8}}", str(folder))
@@ -494,7 +494,7 @@ class TestWrongUsage:
         def bug(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("tinyohem.recipe.recipe_names", bug)
+        monkeypatch.setattr("tinyohem.config.recipes.recipe_names", bug)
         with pytest.raises(ZeroDivisionError):
             tinyohem("recipes", "list")
 

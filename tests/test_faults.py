@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import tiny
 
-from tinyohem.artifacts import atomic_file, atomic_folder, read_json
 from tinyohem.errors import TinyohemError
 from tinyohem.evaluation.perplexity import evaluate_perplexity
+from tinyohem.io.atomic import atomic_file, atomic_folder
+from tinyohem.io.json import read_json
 from tinyohem.training import events
 from tinyohem.training.loop import train
 from tinyohem_cli import console, main
@@ -87,7 +88,9 @@ class TestFullDisk:
                 return [command, finished_run, "--out", out]
             return ["score-difficulty", "--dataset", corpus, "--workers", 1, "--out", out]
 
-        monkeypatch.setattr("tinyohem.difficulty.page.write_page", lambda *_: [])  # takes long
+        monkeypatch.setattr(
+            "tinyohem.report.difficulty_page.write_page", lambda *_: []
+        )  # takes long
         assert tinyohem(*arguments(tmp_path / "whole")).code == 0
         for room in rooms:
             with full_disk(room):
@@ -214,7 +217,7 @@ class TestTenSecondsNotice:
 
         print_error = console.print_error
         monkeypatch.setattr(console, "print_error", told_again)
-        monkeypatch.setattr("tinyohem.data.tokens._encode", told_to_end)
+        monkeypatch.setattr("tinyohem.data.token_store._encode", told_to_end)
         arguments = ["--dataset", str(corpus), "--set", "tokenizer.vocab_size=320"]
         monkeypatch.setattr("sys.argv", ["tinyohem", "prepare-data", *arguments])
         try:

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import tiny
 
-from tinyohem.config import DataConfig, TokenizerConfig
+from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.data.corpus import open_corpus
 from tinyohem.data.prepare import prepare_data
-from tinyohem.difficulty.extend import add_metric
-from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.table import Metric
+from tinyohem.difficulty.add_metric import add_metric
+from tinyohem.difficulty.score_corpus import score_corpus
+from tinyohem.difficulty.score_table import Metric
 from tinyohem.errors import InputError
-from tinyohem.locks import LOCK_FILE, sole_writer
+from tinyohem.io.locks import LOCK_FILE, sole_writer
 
 HOLD = """
 import sys

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from tinyohem.artifacts import append_line, hash_json, read_json, read_jsonl, write_json
 from tinyohem.data.sample import sample_stories
-from tinyohem.names import shown, utf8_path
+from tinyohem.io.hashing import hash_json
+from tinyohem.io.json import append_line, read_json, read_jsonl, write_json
+from tinyohem.io.names import shown, utf8_path
 from tinyohem_cli import console, main
 
 ODD = os.fsdecode(b"caf\xe9")

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.config.recipes import load_config
 from tinyohem.errors import InputError
-from tinyohem.ohem.config import OhemConfig
-from tinyohem.recipe import load_config
 
 
 def ohem(**given: Any) -> OhemConfig:

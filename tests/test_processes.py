@@ -14,7 +14,7 @@ import pytest
 import worker_jobs
 
 from tinyohem.errors import InputError, RunError
-from tinyohem.processes import WorkerDied, Workers
+from tinyohem.system.processes import WorkerDied, Workers
 
 PATIENCE = 60  # seconds until a hang is called one
 TERM, INT = signal.SIGTERM, signal.SIGINT

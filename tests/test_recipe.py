@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tinyohem.config import RESUME_MAY_CHANGE, RunConfig, validate_config
+from tinyohem.config.recipes import load_config, read_recipe, recipe_names, recipe_text
+from tinyohem.config.run import RESUME_MAY_CHANGE, RunConfig, validate_config
+from tinyohem.config.schedule import NAMED_SCHEDULES
+from tinyohem.config.sections import parse_tokens
 from tinyohem.errors import InputError
-from tinyohem.ohem.schedule import NAMED_SCHEDULES
-from tinyohem.recipe import load_config, read_recipe, recipe_names, recipe_text
-from tinyohem.settings import parse_tokens
 
 
 def write(path: Path, text: str) -> str:

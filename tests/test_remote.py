@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tinyohem.artifacts import compress
 from tinyohem.data.corpus import MissingSplitError, open_corpus
 from tinyohem.errors import InputError
-from tinyohem.remote import RemoteFolder, is_url
+from tinyohem.io.compressed import compress
+from tinyohem.io.remote import RemoteFolder, is_url
 
 LINES = "".join(json.dumps({"text": f"Story {n}. Zoë ran."}) + "\n" for n in range(30)).encode()
 

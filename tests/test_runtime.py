@@ -10,15 +10,9 @@ import torch
 
 from tinyohem import runtime
 from tinyohem.errors import InputError
-from tinyohem.runtime import (
-    DeviceTimer,
-    Stopwatch,
-    autocast,
-    environment,
-    pick_device,
-    product_precision,
-    step_generator,
-)
+from tinyohem.system.device import autocast, pick_device, product_precision, step_generator
+from tinyohem.system.environment import environment
+from tinyohem.system.timing import DeviceTimer, Stopwatch
 
 CPU = torch.device("cpu")
 

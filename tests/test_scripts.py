@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from tinyohem.evaluation.comparison import check, plan_comparison
+from tinyohem.experiments.spec import check, plan_comparison
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

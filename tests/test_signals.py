@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tinyohem.signals import graceful_stop, ignore_signals, interrupt_once, signals_held_back
+from tinyohem.system.signals import graceful_stop, ignore_signals, interrupt_once, signals_held_back
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 

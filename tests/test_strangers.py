@@ -10,10 +10,11 @@ import pytest
 import tiny
 from safetensors.torch import load_file, save_file
 
-from tinyohem.artifacts import hash_file, read_json, write_json
+from tinyohem.config.recipes import load_config
 from tinyohem.data.hub import hub_builder
 from tinyohem.errors import InputError
-from tinyohem.recipe import load_config
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.json import read_json, write_json
 from tinyohem.training.loop import train
 
 SECRETS = {

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyohem.artifacts import hash_file
-from tinyohem.config import RunConfig
+from tinyohem.config.recipes import load_config
+from tinyohem.config.run import RunConfig
 from tinyohem.evaluation.diagnose import diagnose
+from tinyohem.evaluation.open import open_evaluation
 from tinyohem.evaluation.perplexity import Perplexity
-from tinyohem.evaluation.source import open_evaluation
-from tinyohem.recipe import load_config
+from tinyohem.io.hashing import hash_file
 
 RECIPE: dict[str, Any] = {
     "tokenizer.vocab_size": 320,

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinyohem.data.batches import IGNORE_INDEX, Batch
-from tinyohem.ohem.config import OhemConfig
-from tinyohem.ohem.mining import Mining
-from tinyohem.ohem.stores import SoftmaxStore
-from tinyohem.ohem.weights import class_weights
-from tinyohem.shapes import Shape
-from tinyohem.training.model import build_model, head_weight, trunk
-from tinyohem.training.passes import Trunk
+from tinyohem.config.model import Shape
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.data.windows import IGNORE_INDEX, Batch
+from tinyohem.models.causal_lm import head_weight, trunk
+from tinyohem.models.llama import build_model
+from tinyohem.models.trunk_passes import Trunk
+from tinyohem.ohem.miner import Mining
+from tinyohem.ohem.softmax_cache import SoftmaxStore
+from tinyohem.ohem.token_weights import class_weights
 from tinyohem.training.ranks import ALONE, Ranks
 from tinyohem.training.step import StepStats, training_step
 

@@ -10,10 +10,10 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tinyohem import processes
 from tinyohem.errors import InputError
-from tinyohem.processes import Workers
-from tinyohem.signals import graceful_stop, ignore_signals, interrupt_once
+from tinyohem.system import processes
+from tinyohem.system.processes import Workers
+from tinyohem.system.signals import graceful_stop, ignore_signals, interrupt_once
 
 
 class OddError(Exception):

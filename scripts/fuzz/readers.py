@@ -54,7 +54,7 @@ def corpus(suffix: str) -> Callable[[bytes], None]:
 
     def read(data: bytes) -> None:
         from tinyohem.data.blocks import read_blocks
-        from tinyohem.data.files import read_texts
+        from tinyohem.data.readers import read_texts
 
         path = _file(f"stories{suffix}", data)
         _drain(read_texts(path))
@@ -66,21 +66,21 @@ def corpus(suffix: str) -> Callable[[bytes], None]:
 
 def recipe(data: bytes) -> None:
     """Read a recipe as `train --recipe` does."""
-    from tinyohem.recipe import load_config
+    from tinyohem.config.recipes import load_config
 
     load_config(str(_file("a.toml", data)))
 
 
 def comparison(data: bytes) -> None:
     """Read a comparison file as `compare` does, short of its data."""
-    from tinyohem.evaluation.comparison import check, plan_comparison
+    from tinyohem.experiments.spec import check, plan_comparison
 
     check(plan_comparison(_file("a.toml", data), (), None, None, {}))
 
 
 def json_file(data: bytes) -> None:
     """Read one JSON value, then JSON lines."""
-    from tinyohem.artifacts import read_json, read_jsonl
+    from tinyohem.io.json import read_json, read_jsonl
 
     read_jsonl(_file("a.jsonl", data))
     read_json(_file("a.json", data))
@@ -88,7 +88,7 @@ def json_file(data: bytes) -> None:
 
 def run_folder(data: bytes) -> None:
     """Read a run for the report: record, log and evaluation stand one after the other."""
-    from tinyohem.report.runs import read_material
+    from tinyohem.report.run_logs import read_material
     from tinyohem.report.tables import environment_table, runs_table, settings_table
 
     record, log, evaluation, *_ = [*data.split(b"\0"), b"", b""]
@@ -105,7 +105,7 @@ def run_folder(data: bytes) -> None:
 
 def results(data: bytes) -> None:
     """Read the table of a comparison's runs."""
-    from tinyohem.report.runs import read_material
+    from tinyohem.report.run_logs import read_material
 
     arm = _file("compared/a-seed0/config.json", json.dumps(RUN).encode()).parent
     (arm / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
@@ -115,7 +115,7 @@ def results(data: bytes) -> None:
 def checkpoint(data: bytes) -> None:
     """Read what points to a checkpoint, and its state."""
     from tinyohem.progress import SILENT
-    from tinyohem.training.checkpoint import latest_checkpoint, newest_sound_checkpoint, read_state
+    from tinyohem.runs.checkpoints import latest_checkpoint, newest_sound_checkpoint, read_state
 
     pointer, _, state = data.partition(b"\0")
     step = _file("run/checkpoints/step_000020/state.json", state).parent
@@ -128,7 +128,7 @@ def checkpoint(data: bytes) -> None:
 
 def pool(data: bytes) -> None:
     """Read a pool's manifest and one shard."""
-    from tinyohem.ohem.pool import read_manifest, read_shard, shards_of
+    from tinyohem.ohem.loss_pool import read_manifest, read_shard, shards_of
 
     manifest, _, frame = data.partition(b"\0")
     folder = _file("pool/manifest.json", manifest).parent
@@ -141,9 +141,9 @@ def pool(data: bytes) -> None:
 
 def scores(data: bytes) -> None:
     """Read a score folder whose manifest agrees with its table."""
-    from tinyohem.artifacts import hash_file
+    from tinyohem.difficulty.score_table import open_scores, read_examples
     from tinyohem.difficulty.summary import summarise
-    from tinyohem.difficulty.table import open_scores, read_examples
+    from tinyohem.io.hashing import hash_file
 
     manifest, examples, table, *_ = [*data.split(b"\0\0\0\0", 2), b"", b""]
     path = _file("scores/scores.parquet", table)
@@ -171,7 +171,7 @@ def plan(data: bytes) -> None:
 
 def tokens(data: bytes) -> None:
     """Read a token store: the parts stand one after the other."""
-    from tinyohem.data.tokens import open_store
+    from tinyohem.data.token_store import open_store
 
     parts = [*data.split(b"\0\0\0\0", 2), b"", b""]
     for name, part in zip(("manifest.json", "offsets.npy", "ids.bin"), parts, strict=False):
@@ -214,9 +214,10 @@ def _seeds(name: str, folder: Path) -> None:
     import pyarrow.parquet as pq
     from safetensors.numpy import save
 
-    from tinyohem.artifacts import atomic_folder, compress
     from tinyohem.data.corpus import open_corpus
-    from tinyohem.difficulty.scoring import score_corpus
+    from tinyohem.difficulty.score_corpus import score_corpus
+    from tinyohem.io.atomic import atomic_folder
+    from tinyohem.io.compressed import compress
 
     def stored(table: pa.Table) -> bytes:
         sink = pa.BufferOutputStream()

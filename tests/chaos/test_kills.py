@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import tiny
 
-from tinyohem.artifacts import hash_files, read_json
+from tinyohem.io.hashing import hash_files
+from tinyohem.io.json import read_json
 
 pytestmark = pytest.mark.slow
 

@@ -22,8 +22,9 @@ import pytest
 import tiny
 import zstandard
 
-from tinyohem.artifacts import hash_file, read_json, write_json
 from tinyohem.data.sample import sample_stories
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.json import read_json, write_json
 
 Arguments = list[object]
 GENERATED = 450  # in all; a sample of them is in the ordinary suite
@@ -82,8 +83,8 @@ def workshop(
     corpus: Path, finished_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Workshop:
     from tinyohem.data.corpus import open_corpus
-    from tinyohem.difficulty.scoring import score_corpus
-    from tinyohem.training.mine import mine_run
+    from tinyohem.difficulty.score_corpus import score_corpus
+    from tinyohem.training.mine_pool import mine_run
 
     stock = tmp_path_factory.mktemp("stock")
     shop = Workshop(corpus, finished_run, stock)

@@ -10,15 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from tinyohem.artifacts import hash_file, read_json, read_sealed, write_json
-from tinyohem.data.batches import plan_windows
 from tinyohem.data.corpus import open_corpus
 from tinyohem.data.prepare import prepare_data
+from tinyohem.data.windows import plan_windows
 from tinyohem.difficulty.curriculum import load_plan
-from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.table import open_scores
-from tinyohem.evaluation.source import load_source
-from tinyohem.evaluation.story_scores import add_model_loss
+from tinyohem.difficulty.score_corpus import score_corpus
+from tinyohem.difficulty.score_table import open_scores
+from tinyohem.evaluation.story_metrics import add_model_loss
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.json import read_json, write_json
+from tinyohem.io.manifest import read_sealed
+from tinyohem.models.source import load_source
 
 
 @pytest.fixture(scope="module")

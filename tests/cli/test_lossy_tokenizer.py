@@ -11,7 +11,7 @@ import tiny
 import tokenizers_of_others as others
 
 from tinyohem.data.sample import sample_stories
-from tinyohem.report.runs import read_material
+from tinyohem.report.run_logs import read_material
 from tinyohem.report.tables import runs_table
 
 PER_TEXT = ("word_perplexity", "byte_perplexity", "bits_per_byte")

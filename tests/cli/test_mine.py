@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tiny
 
-from tinyohem.artifacts import read_json
+from tinyohem.io.json import read_json
 
 
 def test_mine_then_train_on_what_it_left(

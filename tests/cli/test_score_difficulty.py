@@ -9,7 +9,7 @@ import tiny
 import typer
 from typer.testing import CliRunner
 
-from tinyohem.difficulty.table import open_scores
+from tinyohem.difficulty.score_table import open_scores
 from tinyohem.errors import InputError
 from tinyohem_cli.score_difficulty import score_difficulty
 

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyohem.data.batches import (
+from tinyohem.data.token_store import TokenStore
+from tinyohem.data.windows import (
     Batch,
     HardWindowPlan,
     WindowPlan,
@@ -18,7 +19,6 @@ from tinyohem.data.batches import (
     plan_windows,
     story_rows,
 )
-from tinyohem.data.tokens import TokenStore
 from tinyohem.errors import InputError
 
 

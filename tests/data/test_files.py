@@ -18,9 +18,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyohem.data import files, json_rows, records
+from tinyohem.data import json_rows
+from tinyohem.data import readers as files
+from tinyohem.data import story_text as records
 from tinyohem.data.blocks import read_blocks
-from tinyohem.data.files import read_texts
+from tinyohem.data.readers import read_texts
 from tinyohem.data.tokenizer import END_OF_TEXT
 from tinyohem.errors import InputError
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from tinyohem.data.prepare import evaluation_part, part_store
 from tinyohem.data.sample import sample_stories
+from tinyohem.data.token_store import text_store
 from tinyohem.data.tokenizer import (
     END_OF_TEXT,
     load_tokenizer,
@@ -24,7 +25,6 @@ from tinyohem.data.tokenizer import (
     tokenizer_hash,
     train_tokenizer,
 )
-from tinyohem.data.tokens import text_store
 from tinyohem.progress import SILENT
 
 STORIES = [*islice(sample_stories("train"), 40), "a <s> b", "</s> [UNK] <s>"]

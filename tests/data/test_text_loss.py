@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from tiny import Listener, write_stories
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from tinyohem.config import DataConfig, TokenizerConfig
+from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.data.corpus import Story
 from tinyohem.data.prepare import prepare_data
 from tinyohem.data.sample import sample_stories
 from tinyohem.data.text_loss import LossMeter, TextLoss
-from tinyohem.data.tokens import build_store, open_store, text_store
+from tinyohem.data.token_store import build_store, open_store, text_store
 from tinyohem.errors import InputError
 
 TEXTS = [

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tinyohem.artifacts import hash_file, read_sealed, write_sealed
-from tinyohem.data import tokens
+from tinyohem.data import token_store as tokens
 from tinyohem.data.corpus import Story, open_corpus
+from tinyohem.data.token_store import TokenStore, build_store, open_store
 from tinyohem.data.tokenizer import (
     END_OF_TEXT,
     load_tokenizer,
@@ -24,8 +24,9 @@ from tinyohem.data.tokenizer import (
     tokenizer_hash,
     train_tokenizer,
 )
-from tinyohem.data.tokens import TokenStore, build_store, open_store
 from tinyohem.errors import InputError
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.manifest import read_sealed, write_sealed
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "tinystories"
 STORIES = [

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tinyohem.data.blocks import TextBlock
-from tinyohem.streams import open_binary
+from tinyohem.io.streams import open_binary
 
 _NAMES = ["Lily", "Tom", "Mr. Brown", "Mrs. Bell", "Zoë", "St. Nick"]
 _VOCABULARY = """

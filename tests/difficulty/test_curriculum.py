@@ -12,8 +12,8 @@ from tinyohem.difficulty.curriculum import (
     window_difficulty,
 )
 from tinyohem.difficulty.pacing import Curriculum
-from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.table import ScoreTable
+from tinyohem.difficulty.score_corpus import score_corpus
+from tinyohem.difficulty.score_table import ScoreTable
 from tinyohem.errors import InputError
 
 

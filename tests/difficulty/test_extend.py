@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from tinyohem.difficulty import table as table_module
-from tinyohem.difficulty.extend import add_metric
-from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty import score_table as table_module
+from tinyohem.difficulty.add_metric import add_metric
+from tinyohem.difficulty.score_corpus import score_corpus
+from tinyohem.difficulty.score_table import Metric, ScoreTable, open_scores
 from tinyohem.difficulty.shards import opening_of
 from tinyohem.difficulty.summary import summarise
-from tinyohem.difficulty.table import Metric, ScoreTable, open_scores
 from tinyohem.errors import InputError
 
 LOSS = Metric("mean_loss", "higher")

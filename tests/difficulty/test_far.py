@@ -8,9 +8,10 @@ import fsspec
 import pytest
 import tiny
 
-from tinyohem.difficulty import finish, shards
-from tinyohem.difficulty.far import scores_at
-from tinyohem.difficulty.scoring import UNFINISHED, score_corpus, score_here
+from tinyohem.difficulty import corpus_percentiles as finish
+from tinyohem.difficulty import shards
+from tinyohem.difficulty.remote_scores import scores_at
+from tinyohem.difficulty.score_corpus import UNFINISHED, score_corpus, score_here
 from tinyohem.errors import InputError
 from tinyohem.progress import SILENT
 
@@ -89,7 +90,7 @@ def test_shards_of_another_corpus_are_thrown_away(
     made_up: list[str], fake_corpus, tmp_path: Path, memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("tinyohem.difficulty.scoring.write_scores", lambda *_: 1 / 0)
+        patch.setattr("tinyohem.difficulty.score_corpus.write_scores", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             score_far(fake_corpus(tuple(made_up)))
     other = fake_corpus(tuple(made_up[200:]), fingerprint="0" * 64)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.flags import Flag
+from tinyohem.difficulty.score_batch import ScoringRules, score_batch
 
 LONG = "The cat sat on the mat. " * 10
 

@@ -8,7 +8,6 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyohem.difficulty.batch import ScoringRules, score_batch
 from tinyohem.difficulty.metrics import (
     CompressionRule,
     compressed_over_original,
@@ -17,6 +16,7 @@ from tinyohem.difficulty.metrics import (
     flesch_reading_ease,
     windowed_ratio,
 )
+from tinyohem.difficulty.score_batch import ScoringRules, score_batch
 from tinyohem.difficulty.syllables import count_syllables
 from tinyohem.errors import InputError
 

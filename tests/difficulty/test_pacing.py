@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyohem.difficulty.pacing import Curriculum, Pacing, describe, order_draws
+from tinyohem.config.curriculum import Pacing
+from tinyohem.difficulty.pacing import Curriculum, describe, order_draws
 from tinyohem.errors import InputError
 
 COMPETENCE = {

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from tinyohem.artifacts import compress
 from tinyohem.data.corpus import Corpus, open_corpus
 from tinyohem.difficulty import ray_engine
 from tinyohem.difficulty.ray_engine import each_on_ray, ray_cluster, score_on_ray
-from tinyohem.difficulty.scoring import UNFINISHED, score_corpus
+from tinyohem.difficulty.score_corpus import UNFINISHED, score_corpus
 from tinyohem.errors import InputError, RunError
+from tinyohem.io.compressed import compress
 
 # Ray's own, about its own.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")

@@ -11,15 +11,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tinyohem.artifacts import read_sealed
 from tinyohem.data.blocks import TextBlock
 from tinyohem.data.corpus import open_corpus
-from tinyohem.difficulty import finish, shards
-from tinyohem.difficulty.batch import ScoringRules, score_batch
+from tinyohem.difficulty import corpus_percentiles as finish
+from tinyohem.difficulty import shards
 from tinyohem.difficulty.metrics import CompressionRule
-from tinyohem.difficulty.scoring import UNFINISHED, score_corpus
+from tinyohem.difficulty.score_batch import ScoringRules, score_batch
+from tinyohem.difficulty.score_corpus import UNFINISHED, score_corpus
 from tinyohem.difficulty.shards import opening_of, shards_of
 from tinyohem.errors import InputError, RunError
+from tinyohem.io.manifest import read_sealed
 
 
 @pytest.fixture
@@ -229,7 +230,7 @@ def test_shards_of_another_corpus_are_not_reused(
     corpus, fake_corpus, made_up: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("tinyohem.difficulty.scoring.write_scores", lambda *_: 1 / 0)
+        patch.setattr("tinyohem.difficulty.score_corpus.write_scores", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             score_corpus(corpus, tmp_path / "scores", workers=1)
     other = fake_corpus(tuple(made_up[200:]), fingerprint="0" * 64)
@@ -266,7 +267,7 @@ def test_a_damaged_shard_is_named_and_scored_again_once_deleted(
     corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("tinyohem.difficulty.scoring.write_scores", lambda *_: 1 / 0)
+        patch.setattr("tinyohem.difficulty.score_corpus.write_scores", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             score_corpus(corpus, tmp_path / "scores", workers=1)
     shard = tmp_path / "scores" / UNFINISHED / "shard_0000002.parquet"

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from tinyohem.difficulty import table as table_module
-from tinyohem.difficulty.batch import ScoringRules
-from tinyohem.difficulty.extend import add_metric
+from tinyohem.difficulty import score_table as table_module
+from tinyohem.difficulty.add_metric import add_metric
 from tinyohem.difficulty.metrics import CompressionRule
-from tinyohem.difficulty.page import write_page
-from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.score_batch import ScoringRules
+from tinyohem.difficulty.score_corpus import score_corpus
+from tinyohem.difficulty.score_table import Metric, ScoreTable
 from tinyohem.difficulty.summary import QUANTILES, summarise
-from tinyohem.difficulty.table import Metric, ScoreTable
+from tinyohem.report.difficulty_page import write_page
 
 METRICS = ("compression_ratio", "mtld", "flesch", "length")
 

@@ -6,11 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tinyohem.artifacts import hash_file, read_sealed, write_sealed
-from tinyohem.difficulty.pacing import parse_weights
-from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.table import METRIC_VERSION, ScoreTable, combined_difficulty, open_scores
+from tinyohem.config.curriculum import parse_weights
+from tinyohem.difficulty.score_corpus import score_corpus
+from tinyohem.difficulty.score_table import (
+    METRIC_VERSION,
+    ScoreTable,
+    combined_difficulty,
+    open_scores,
+)
 from tinyohem.errors import InputError
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.manifest import read_sealed, write_sealed
 
 
 @pytest.fixture

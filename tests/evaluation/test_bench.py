@@ -11,15 +11,17 @@ import tiny
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tinyohem.data.batches import Batch
-from tinyohem.evaluation import bench, bench_memory, bench_steps
-from tinyohem.evaluation.bench_rate import step_flops, trunk_products
+from tinyohem.bench import memory as bench_memory
+from tinyohem.bench import run as bench
+from tinyohem.bench import steps as bench_steps
+from tinyohem.bench.flops import step_flops, trunk_products
+from tinyohem.config.model import PRESETS
+from tinyohem.data.windows import Batch
+from tinyohem.models.llama import build_model
+from tinyohem.models.trunk_passes import choose_way
 from tinyohem.progress import SILENT
-from tinyohem.runtime import DeviceTimer
-from tinyohem.shapes import PRESETS
+from tinyohem.system.timing import DeviceTimer
 from tinyohem.training import step as training
-from tinyohem.training.model import build_model
-from tinyohem.training.passes import choose_way
 
 OURS = ["full", "topk-0.75", "topk-0.5", "topk-0.25", "pruned-0.75", "pruned-0.5", "pruned-0.25"]
 OTHERS = ["bare", "mask-0.5", *(["trainer"] if find_spec("accelerate") else [])]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyohem.evaluation.breakdown import break_down, gini, mean_by_type
+from tinyohem.evaluation.loss_summary import break_down, gini, mean_by_type
 
 
 def test_tail_and_easy_half() -> None:

@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinyohem.data.tokens import TokenStore
+from tinyohem.data.token_store import TokenStore
 from tinyohem.errors import RunError
 from tinyohem.evaluation import calibration as module
 from tinyohem.evaluation.calibration import Calibration, LogitStream, calibrate, calibration
@@ -124,10 +124,11 @@ class TestError:
 class TestModel:
     @pytest.fixture
     def scored(self, finished_run) -> tuple[torch.nn.Module, TokenStore]:
-        from tinyohem.artifacts import read_json
-        from tinyohem.config import TokenizerConfig, validate_config
+        from tinyohem.config.data import TokenizerConfig
+        from tinyohem.config.run import validate_config
         from tinyohem.data.prepare import prepare_data
-        from tinyohem.evaluation.source import load_source
+        from tinyohem.io.json import read_json
+        from tinyohem.models.source import load_source
 
         config = validate_config(read_json(finished_run / "config.json")["config"])
         tokenizer = TokenizerConfig(name=str(finished_run / "model"))

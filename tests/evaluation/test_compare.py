@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import tiny
 
-from tinyohem.artifacts import read_json, write_json
+from tinyohem.config.recipes import assign
 from tinyohem.errors import InputError
-from tinyohem.evaluation import compare
-from tinyohem.evaluation.compare import run_comparison
-from tinyohem.evaluation.comparison import Arm, Budget, Comparison
+from tinyohem.evaluation.open import open_evaluation
 from tinyohem.evaluation.perplexity import story_token_losses
-from tinyohem.evaluation.source import open_evaluation
-from tinyohem.evaluation.table import summarise, to_json
-from tinyohem.recipe import assign
+from tinyohem.experiments import run as compare
+from tinyohem.experiments.run import run_comparison
+from tinyohem.experiments.spec import Arm, Budget, Comparison
+from tinyohem.experiments.table import summarise, to_json
+from tinyohem.io.json import read_json, write_json
 from tinyohem.training.loop import train
 
 ARMS = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tinyohem.errors import InputError
-from tinyohem.evaluation.comparison import check, plan_comparison
+from tinyohem.experiments.spec import check, plan_comparison
 
 FILE = """
 seeds = [4, 7]

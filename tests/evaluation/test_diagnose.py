@@ -11,13 +11,13 @@ from tinyohem.data.corpus import open_corpus
 from tinyohem.data.prepare import validation_part
 from tinyohem.data.splits import HOLDOUT_EVERY
 from tinyohem.data.story_hash import story_hash
-from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.table import SCORES_FILE
+from tinyohem.difficulty.score_corpus import score_corpus
+from tinyohem.difficulty.score_table import SCORES_FILE
 from tinyohem.errors import InputError
 from tinyohem.evaluation import diagnose as module
 from tinyohem.evaluation.diagnose import Diagnosis, diagnose
+from tinyohem.evaluation.open import Evaluation, open_evaluation
 from tinyohem.evaluation.perplexity import story_token_losses
-from tinyohem.evaluation.source import Evaluation, open_evaluation
 from tinyohem.progress import SILENT
 from tinyohem.training.loop import train
 
@@ -138,7 +138,9 @@ class TestScores:
     ) -> None:
         import pyarrow.parquet as pq
 
-        from tinyohem.artifacts import hash_file, read_sealed, write_json
+        from tinyohem.io.hashing import hash_file
+        from tinyohem.io.json import write_json
+        from tinyohem.io.manifest import read_sealed
 
         table = score_corpus(open_corpus(str(corpus), "validation"), tmp_path, workers=1)
         path = tmp_path / SCORES_FILE

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tinyohem.data.tokens import TokenStore
-from tinyohem.evaluation.diagnostics import (
+from tinyohem.data.token_store import TokenStore
+from tinyohem.evaluation.loss_groups import (
     Group,
     by_difficulty,
     by_frequency,

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from tinyohem.data.corpus import open_corpus
 from tinyohem.data.sample import sample_stories
+from tinyohem.data.token_store import text_store
 from tinyohem.data.tokenizer import train_tokenizer
-from tinyohem.data.tokens import text_store
 from tinyohem.errors import InputError, RunError
-from tinyohem.evaluation.inspection import (
+from tinyohem.evaluation.inspect_story import (
     PALETTES,
     InspectedToken,
     compare_stories,
@@ -27,7 +27,8 @@ from tinyohem.evaluation.inspection import (
     pieces,
     write_story_page,
 )
-from tinyohem.evaluation.source import Source, load_source, open_evaluation, stories_of
+from tinyohem.evaluation.open import open_evaluation, stories_of
+from tinyohem.models.source import Source, load_source
 from tinyohem.progress import SILENT
 
 SHORT = "A café saw 🐶."  # fits the context of 32, and some characters take several tokens

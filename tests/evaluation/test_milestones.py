@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyohem.evaluation.milestones import time_to_milestones
+from tinyohem.experiments.milestones import time_to_milestones
 
 
 def curve(*points: tuple[float, float]) -> list[dict[str, Any]]:

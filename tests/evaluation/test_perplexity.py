@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tinyohem.data.prepare import evaluation_part, part_store
 from tinyohem.data.sample import sample_stories
-from tinyohem.data.tokens import TokenStore
+from tinyohem.data.token_store import TokenStore
 from tinyohem.evaluation import perplexity
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, story_token_losses
 from tinyohem.progress import SILENT
@@ -29,9 +29,9 @@ VOCAB, SEQ_LEN = 320, 32
 
 def exported(folder: Path, tokenizer: Any, *, seq_len: int, seed: int = 0) -> Path:
     """Save an untrained model: what it predicts does not matter, that both agree does."""
-    from tinyohem.shapes import Shape
+    from tinyohem.config.model import Shape
+    from tinyohem.models.llama import build_model
     from tinyohem.training.checkpoint import export_model
-    from tinyohem.training.model import build_model
 
     model = build_model(Shape(16, 1, 2, 32), len(tokenizer), seq_len, 0, seed)
     export_model(folder, model, tokenizer)
@@ -182,8 +182,8 @@ class TestReferences:
         assert losses[start] == 0
 
     def test_a_uniform_model_scores_the_vocabulary(self, store: TokenStore, tokenizer: Any) -> None:
-        from tinyohem.shapes import Shape
-        from tinyohem.training.model import build_model
+        from tinyohem.config.model import Shape
+        from tinyohem.models.llama import build_model
 
         model = build_model(Shape(16, 1, 2, 32), len(tokenizer), SEQ_LEN, 0, seed=0)
         with torch.no_grad():

@@ -8,9 +8,10 @@ import pytest
 import tiny
 import torch
 
-from tinyohem.artifacts import read_json
 from tinyohem.errors import InputError
-from tinyohem.evaluation.source import Source, generate, load_source
+from tinyohem.io.json import read_json
+from tinyohem.models.generate import generate
+from tinyohem.models.source import Source, load_source
 from tinyohem.training.loop import train
 
 GREEDY: dict[str, Any] = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tinyohem.evaluation.statistics import mean_sd, paired_difference
+from tinyohem.experiments.statistics import mean_sd, paired_difference
 
 BASELINE = [1.00, 1.10, 0.90, 1.05, 0.95]
 ARM = [1.02, 1.16, 0.91, 1.08, 1.00]

@@ -8,25 +8,26 @@ import pytest
 import tiny
 import torch
 
-from tinyohem.artifacts import hash_file, read_json
 from tinyohem.data.corpus import Corpus, open_corpus
 from tinyohem.data.prepare import tokenize_corpus
 from tinyohem.data.tokenizer import load_tokenizer
-from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.score_corpus import score_corpus
+from tinyohem.difficulty.score_table import ScoreTable
 from tinyohem.difficulty.shards import opening_of
-from tinyohem.difficulty.table import ScoreTable
 from tinyohem.difficulty.text import words
 from tinyohem.errors import InputError, RunError
-from tinyohem.evaluation.source import load_source
-from tinyohem.evaluation.story_scores import (
+from tinyohem.evaluation.story_metrics import (
     add_fertility,
     add_model_loss,
     load_tokenizer_of,
     story_losses,
 )
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.json import read_json
+from tinyohem.models.causal_lm import weights_hash
+from tinyohem.models.source import load_source
 from tinyohem.progress import SILENT
-from tinyohem.training.checkpoint import tokens_seen
-from tinyohem.training.model import weights_hash
+from tinyohem.runs.checkpoints import tokens_seen
 
 TEXTS = ["Tom had a dog.", "", "🎉🎉", "The end. <|endoftext|>", "Lily was sad. " * 40, "Cat"]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from tinyohem.evaluation.table import (
+from tinyohem.experiments.table import (
     CELLS,
     Reached,
     cells,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tinyohem.data.batches import IGNORE_INDEX
-from tinyohem.ohem.duplicates import first_of_bigram, first_of_neighbours
+from tinyohem.data.windows import IGNORE_INDEX
+from tinyohem.ohem.nms import first_of_bigram, first_of_neighbours
 
 
 @st.composite

@@ -20,7 +20,7 @@ from tiny_head import (
 )
 from torch import Tensor
 
-from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.data.windows import IGNORE_INDEX
 from tinyohem.ohem.losses import kept_rows, token_losses
 
 

@@ -12,12 +12,12 @@ import torch
 from tiny_step import SCOPES, SELECTS, WEIGHTS
 from torch import Tensor
 
-from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.prepare import prepare_data
-from tinyohem.ohem.config import OhemConfig
-from tinyohem.ohem.mining import Mining, build_mining
+from tinyohem.data.windows import IGNORE_INDEX
+from tinyohem.ohem.miner import Mining, build_mining
 from tinyohem.ohem.selection import select
-from tinyohem.ohem.weights import class_weights, ghm_weights
+from tinyohem.ohem.token_weights import class_weights, ghm_weights
 
 SHAPE = (4, 16)
 

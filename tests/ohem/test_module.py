@@ -12,11 +12,11 @@ from tiny_step import LENGTH, ROWS, SELECTS, VOCAB, losses, mining, model, refer
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.data.windows import IGNORE_INDEX
+from tinyohem.models.causal_lm import head_weight, trunk
 from tinyohem.ohem import OhemLoss, trainer_loss
 from tinyohem.ohem.losses import token_losses
 from tinyohem.ohem.scores import read_tokens
-from tinyohem.training.model import head_weight, trunk
 
 Form = Callable[[Any, Tensor], tuple[Tensor, Tensor | None]]
 

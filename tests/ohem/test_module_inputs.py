@@ -15,10 +15,10 @@ from tiny_step import LENGTH, SELECTS, VOCAB, model
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.data.windows import IGNORE_INDEX
+from tinyohem.models.causal_lm import trunk
 from tinyohem.ohem import OhemLoss, trainer_loss
-from tinyohem.ohem.config import OhemConfig
-from tinyohem.training.model import trunk
 
 ROWS, TOKENS, SIZE = 2, 4, 5
 

@@ -13,10 +13,12 @@ import pytest
 import tiny
 import zstandard
 
-from tinyohem.artifacts import data_dir, read_json, read_sealed, write_sealed
 from tinyohem.errors import InputError
-from tinyohem.ohem import pool
-from tinyohem.ohem.pool import Pool, open_pool
+from tinyohem.io.data_dir import data_dir
+from tinyohem.io.json import read_json
+from tinyohem.io.manifest import read_sealed, write_sealed
+from tinyohem.ohem import loss_pool as pool
+from tinyohem.ohem.loss_pool import Pool, open_pool
 
 SEQ_LEN = 8
 STORE = pools.store_of([30, 1, 25, 40, 5, 70])  # 171 tokens: 21 windows, 2 tokens left

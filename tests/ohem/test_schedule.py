@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyohem.config.schedule import NAMED_SCHEDULES, KeepSchedule, parse_mix, parse_schedule
 from tinyohem.errors import InputError
-from tinyohem.ohem.schedule import NAMED_SCHEDULES, KeepSchedule, parse_mix, parse_schedule
 
 ratios = st.floats(1e-6, 1)
 progresses = st.floats(0, 1)

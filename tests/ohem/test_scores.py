@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 from torch.nn import functional as F
 
-from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.data.windows import IGNORE_INDEX
 from tinyohem.ohem import losses
 from tinyohem.ohem.losses import token_losses
 from tinyohem.ohem.scores import read_tokens

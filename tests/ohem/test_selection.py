@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tinyohem.data.batches import IGNORE_INDEX
-from tinyohem.ohem.config import OhemConfig
-from tinyohem.ohem.ranking import keep_counts
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.data.windows import IGNORE_INDEX
 from tinyohem.ohem.selection import select
+from tinyohem.ohem.topk import keep_counts
 
 decimal_ratios = st.integers(1, 10_000).map(lambda n: Fraction(n, 10_000))
 

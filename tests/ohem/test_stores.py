@@ -16,10 +16,11 @@ from tiny_head import (
 )
 from torch import Tensor
 
-from tinyohem.ohem import losses, stores
-from tinyohem.ohem.config import OhemConfig
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.ohem import losses
+from tinyohem.ohem import softmax_cache as stores
 from tinyohem.ohem.losses import kept_rows, softmax_chunks
-from tinyohem.ohem.stores import GradientGuess, SoftmaxStore, open_store
+from tinyohem.ohem.softmax_cache import GradientGuess, SoftmaxStore, open_store
 
 
 def stored_loss(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tinyohem.ohem.weights import class_weights, ghm_weights
+from tinyohem.ohem.token_weights import class_weights, ghm_weights
 
 
 class Ghm:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tinyohem.config import validate_config
+from tinyohem.config.run import validate_config
 
 MakeRun = Callable[..., Path]
 ROWS = 20
@@ -139,7 +139,7 @@ BITS = {"full": (1.02, 1.03, 1.01), "random": (1.05, 1.065, 1.044), "ohem": (1.0
 @pytest.fixture(scope="session")
 def comparison(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished comparison of three arms with three seeds. Only read it."""
-    from tinyohem.evaluation.table import summarise, to_json, write_parquet
+    from tinyohem.experiments.table import summarise, to_json, write_parquet
 
     folder = tmp_path_factory.mktemp("runs") / "compared"
     results = [result(arm, s, bits) for arm, all_ in BITS.items() for s, bits in enumerate(all_)]

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 pytest.importorskip("matplotlib")
 
-from tinyohem.evaluation.diagnostics import Group
+from tinyohem.evaluation.loss_groups import Group
 from tinyohem.report.curve_specs import (
     BITS_CURVE,
     LOSS_CURVES,
@@ -28,7 +28,7 @@ from tinyohem.report.figures import (
     shares_plot,
 )
 from tinyohem.report.lines import mean_curve, thin
-from tinyohem.report.runs import ComparisonResult, Material, RunGroup, read_material
+from tinyohem.report.run_logs import ComparisonResult, Material, RunGroup, read_material
 from tinyohem.report.style import (
     COLOURS,
     SERIES,
@@ -376,7 +376,7 @@ class TestOthers:
         assert group_differences_plot(single.groups, parts, "n", "t", "x") is None
 
     def test_below_three_seeds_the_forest_has_no_interval(self, comparison: Path) -> None:
-        from tinyohem.evaluation.table import summarise
+        from tinyohem.experiments.table import summarise
 
         from_table = parquet.read_table(comparison / "runs.parquet").to_pylist()
         rows = summarise([row for row in from_table if row["seed"] < 2])

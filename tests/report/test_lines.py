@@ -14,12 +14,12 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from tinyohem.evaluation.diagnostics import Group
+from tinyohem.evaluation.loss_groups import Group
 from tinyohem.report.curve_specs import LOSS_CURVES, OPTIMISER_CURVES, SELECTION_CURVES
 from tinyohem.report.curves import Plot, curve_plot
 from tinyohem.report.figures import groups_plot, selection_plot
 from tinyohem.report.lines import thin
-from tinyohem.report.runs import RunGroup, RunLog
+from tinyohem.report.run_logs import RunGroup, RunLog
 from tinyohem.report.style import COLOURS, LEVELS, SERIES, figure_style
 
 SPECS = [  # cropped, in seconds, smoothed, from zero, with gaps, logarithmic

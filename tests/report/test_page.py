@@ -16,9 +16,9 @@ pytest.importorskip("jinja2")
 
 from tinyohem.progress import SILENT
 from tinyohem.report.curves import Plot
-from tinyohem.report.page import Section, write_report
-from tinyohem.report.runs import read_material
-from tinyohem.report.scores import CACHE_FILE, score_runs
+from tinyohem.report.finished_models import CACHE_FILE, score_runs
+from tinyohem.report.run_logs import read_material
+from tinyohem.report.run_page import Section, write_report
 
 needs_browser = pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
 

@@ -13,8 +13,8 @@ import tiny
 pytest.importorskip("matplotlib")
 
 from tinyohem.errors import InputError
-from tinyohem.report.page import write_report
-from tinyohem.report.runs import Material, read_material
+from tinyohem.report.run_logs import Material, read_material
+from tinyohem.report.run_page import write_report
 from tinyohem.report.summary import what_came_out
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 def verdicts(material: Material) -> dict[str, tuple[float, str]]:
     """Return each arm's difference and verdict."""
-    from tinyohem.evaluation.table import verdict
+    from tinyohem.experiments.table import verdict
 
     (table,) = material.comparisons
     return {

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from tinyohem.errors import InputError
-from tinyohem.report.runs import read_material
+from tinyohem.report.run_logs import read_material
 
 STEP_TOKENS = 4 * 32
 

@@ -8,13 +8,13 @@ import pytest
 import tiny
 from safetensors.torch import load_file, save_file
 
-from tinyohem.artifacts import write_json
 from tinyohem.errors import InputError
 from tinyohem.evaluation.diagnose import diagnose
-from tinyohem.evaluation.source import open_evaluation
-from tinyohem.report import scores as report_scores
-from tinyohem.report.runs import RunLog, read_material
-from tinyohem.report.scores import CACHE_FILE, score_runs
+from tinyohem.evaluation.open import open_evaluation
+from tinyohem.io.json import write_json
+from tinyohem.report import finished_models as report_scores
+from tinyohem.report.finished_models import CACHE_FILE, score_runs
+from tinyohem.report.run_logs import RunLog, read_material
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from tinyohem.report.runs import read_material
+from tinyohem.report.run_logs import read_material
 from tinyohem.report.summary import what_came_out
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tinyohem.config import validate_config
-from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells
-from tinyohem.report.runs import read_material
+from tinyohem.config.run import validate_config
+from tinyohem.experiments.table import CELLS, NUM_VERDICT_CELLS, cells
+from tinyohem.report.run_logs import read_material
 from tinyohem.report.tables import (
     comparison_tables,
     environment_table,

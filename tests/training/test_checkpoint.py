@@ -12,20 +12,22 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tinyohem.artifacts import hash_file, read_json, read_sealed, write_json
-from tinyohem.config import OptimConfig
+from tinyohem.config.model import Shape
+from tinyohem.config.training import OptimConfig
 from tinyohem.errors import InputError
-from tinyohem.shapes import Shape
-from tinyohem.training.checkpoint import (
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.json import read_json, write_json
+from tinyohem.io.manifest import read_sealed
+from tinyohem.models.llama import build_model
+from tinyohem.runs.checkpoints import (
     RunState,
     checkpoint_of,
     latest_checkpoint,
     newest_sound_checkpoint,
-    save_checkpoint,
     tokens_seen,
 )
+from tinyohem.training.checkpoint import save_checkpoint
 from tinyohem.training.loop import train
-from tinyohem.training.model import build_model
 from tinyohem.training.optim import build_optimizers
 
 

@@ -19,9 +19,10 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from tinyohem.artifacts import read_json
 from tinyohem.errors import InputError, RunError
-from tinyohem.training import loop, setup
+from tinyohem.io.json import read_json
+from tinyohem.training import loop
+from tinyohem.training import prepare as setup
 from tinyohem.training.loop import train
 
 

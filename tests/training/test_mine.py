@@ -16,17 +16,18 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from tinyohem.artifacts import hash_file, read_sealed
 from tinyohem.data.prepare import prepare_data
-from tinyohem.data.tokens import TokenStore
+from tinyohem.data.token_store import TokenStore
 from tinyohem.errors import InputError, RunError
-from tinyohem.ohem import pool
-from tinyohem.ohem.pool import open_pool
-from tinyohem.signals import StopRequest
-from tinyohem.training import mine
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.manifest import read_sealed
+from tinyohem.models.causal_lm import weights_hash
+from tinyohem.ohem import loss_pool as pool
+from tinyohem.ohem.loss_pool import open_pool
+from tinyohem.system.signals import StopRequest
+from tinyohem.training import mine_pool as mine
 from tinyohem.training.loop import train
-from tinyohem.training.mine import Mined, mine_pool, mine_run
-from tinyohem.training.model import weights_hash
+from tinyohem.training.mine_pool import Mined, mine_pool, mine_run
 
 SHARD_TOKENS = 4_000  # 125 windows of 32
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tinyohem.config import ModelConfig
+from tinyohem.config.model import PRESETS, ModelConfig, Shape, model_shape
 from tinyohem.errors import InputError
-from tinyohem.shapes import PRESETS, Shape, model_shape
-from tinyohem.training.model import build_model, head_weight, load_causal_lm, trunk
+from tinyohem.models.causal_lm import head_weight, load_causal_lm, trunk
+from tinyohem.models.llama import build_model
 
 SMALL = Shape(hidden_size=24, num_layers=2, num_heads=3, intermediate_size=40)
 DEFAULT_VOCAB = 4096

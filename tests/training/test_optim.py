@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tinyohem.config import OptimConfig
-from tinyohem.shapes import Shape
-from tinyohem.training.model import build_model
+from tinyohem.config.model import Shape
+from tinyohem.config.training import OptimConfig
+from tinyohem.models.llama import build_model
 from tinyohem.training.optim import build_optimizers, learning_rate, update
 
 COSINE = OptimConfig(lr=2.0, schedule="cosine", warmup_fraction=0.1, min_lr_ratio=0.1)

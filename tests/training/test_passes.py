@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tinyohem.training.attention import Kept, Memory
-from tinyohem.training.model import trunk
-from tinyohem.training.passes import Trunk, read_all, read_below, run_below, run_pruned
+from tinyohem.models.causal_lm import trunk
+from tinyohem.models.kept_attention import Kept, Memory
+from tinyohem.models.trunk_passes import Trunk, read_all, read_below, run_below, run_pruned
 
 VOCAB, ROWS, LENGTH, LAYERS = 37, 4, 12, 3
 LAYOUTS = ("even", "ragged", "spread")  # every row keeps as many; not; on a GPU, not either

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.integrations import sdpa_attention
 
-from tinyohem.runtime import product_precision
+from tinyohem.models.causal_lm import trunk
+from tinyohem.models.kept_attention import _exactly
+from tinyohem.system.device import product_precision
 from tinyohem.training import events, loop
-from tinyohem.training.attention import _exactly
 from tinyohem.training.loop import train
-from tinyohem.training.model import trunk
 
 
 @pytest.mark.parametrize("fixed", [None, 0, 1, 2])

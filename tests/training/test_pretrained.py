@@ -12,17 +12,19 @@ import tiny_step
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from tinyohem.artifacts import hash_file, read_json
-from tinyohem.config import RunConfig, validate_config
+from tinyohem.config.run import RunConfig, validate_config
 from tinyohem.data.sample import sample_stories
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
 from tinyohem.errors import InputError
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.json import read_json
+from tinyohem.models.causal_lm import load_causal_lm
+from tinyohem.models.llama import parameter_count
+from tinyohem.models.pretrained import check_losses, load_pretrained
+from tinyohem.models.trunk_passes import Trunk
 from tinyohem.training.dry_run import dry_run
 from tinyohem.training.loop import train
-from tinyohem.training.model import load_causal_lm, parameter_count
 from tinyohem.training.optim import build_optimizers
-from tinyohem.training.passes import Trunk
-from tinyohem.training.pretrained import check_losses, load_pretrained
 
 VOCAB, POSITIONS = 300, 48
 ROTARY = {

@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tinyohem.artifacts import read_json
-from tinyohem.config import TrainingConfig
+from tinyohem.config.training import TrainingConfig
 from tinyohem.errors import InputError
-from tinyohem.training.mine import mine_run
+from tinyohem.io.json import read_json
+from tinyohem.training.mine_pool import mine_run
 from tinyohem.training.ranks import ALONE, Ranks, join_ranks
 
 SHORT = {

@@ -15,17 +15,21 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM
 
-from tinyohem.artifacts import read_json, read_sealed, write_json
 from tinyohem.data.prepare import prepare_data
-from tinyohem.data.tokens import TokenStore
+from tinyohem.data.token_store import TokenStore
 from tinyohem.errors import InputError
-from tinyohem.ohem.mining import Mining
-from tinyohem.ohem.pool import open_pool
-from tinyohem.training import loop, mine, run_pool, setup
+from tinyohem.io.json import read_json, write_json
+from tinyohem.io.manifest import read_sealed
+from tinyohem.models.causal_lm import weights_hash
+from tinyohem.ohem.loss_pool import open_pool
+from tinyohem.ohem.miner import Mining
+from tinyohem.training import loop
+from tinyohem.training import mine_pool as mine
+from tinyohem.training import pool_refresh as run_pool
+from tinyohem.training import prepare as setup
 from tinyohem.training.dry_run import dry_run
 from tinyohem.training.loop import train
-from tinyohem.training.mine import mine_run
-from tinyohem.training.model import weights_hash
+from tinyohem.training.mine_pool import mine_run
 
 Train = Callable[..., Path]
 REFRESHED = {"ohem__pool_refresh_every": 6, "ohem__hard_windows": 0.25}
@@ -37,7 +41,7 @@ A_STEP = 4 * 32  # tokens
 @pytest.fixture(scope="module", autouse=True)
 def _small_shards() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyohem.ohem.pool.SHARD_TOKENS", 4_000)
+        patch.setattr("tinyohem.ohem.loss_pool.SHARD_TOKENS", 4_000)
         patch.setattr(mine, "_CPU_PASS_TOKENS", 1_600)  # three passes a shard
         yield
 

@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyohem.data.batches import IGNORE_INDEX, Batch
-from tinyohem.ohem import stores
-from tinyohem.ohem.config import OhemConfig
-from tinyohem.ohem.mining import Mining
+from tinyohem.config.model import Shape
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.data.windows import IGNORE_INDEX, Batch
+from tinyohem.models.causal_lm import head_weight, trunk
+from tinyohem.models.llama import build_model
+from tinyohem.models.trunk_passes import Trunk, choose_way
+from tinyohem.ohem import softmax_cache as stores
+from tinyohem.ohem.miner import Mining
 from tinyohem.ohem.selection import select
-from tinyohem.ohem.stores import SoftmaxStore
-from tinyohem.shapes import Shape
-from tinyohem.training.model import build_model, head_weight, trunk
-from tinyohem.training.passes import Trunk, choose_way
+from tinyohem.ohem.softmax_cache import SoftmaxStore
 from tinyohem.training.step import PHASES, StepStats, training_step
 
 VOCAB, ROWS, LENGTH = 37, 4, 10

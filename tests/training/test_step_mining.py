@@ -11,13 +11,13 @@ import torch
 from tiny_step import LENGTH, ROWS, SCOPES, SELECTS, WEIGHTS
 from torch import Tensor
 
-from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.data.windows import IGNORE_INDEX
+from tinyohem.models.causal_lm import head_weight, trunk
 from tinyohem.ohem import sampling
-from tinyohem.ohem.mining import Mining
+from tinyohem.ohem.miner import Mining
 from tinyohem.ohem.sampling import inclusion
 from tinyohem.ohem.scores import read_tokens
-from tinyohem.ohem.stores import SoftmaxStore
-from tinyohem.training.model import head_weight, trunk
+from tinyohem.ohem.softmax_cache import SoftmaxStore
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from tinyohem.data.batches import Batch
-from tinyohem.ohem.stores import SoftmaxStore
+from tinyohem.data.windows import Batch
+from tinyohem.models.causal_lm import head_weight, trunk
+from tinyohem.models.trunk_passes import Trunk, choose_way
+from tinyohem.ohem.softmax_cache import SoftmaxStore
 from tinyohem.training.meter import Meter
-from tinyohem.training.model import head_weight, trunk
-from tinyohem.training.passes import Trunk, choose_way
 from tinyohem.training.step import training_step
 
 META = torch.device("meta")

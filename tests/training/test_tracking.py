@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tiny
 
-from tinyohem.artifacts import read_json
+from tinyohem.io.json import read_json
 from tinyohem.training.loop import train
 from tinyohem.training.run import Budget, Run
 from tinyohem.training.tracking import Tracker

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tinyohem.data.files import file_format, open_rows, parse_rows, read_texts, readable
-from tinyohem.data.records import MAX_STORY_BYTES, too_long
+from tinyohem.data.readers import file_format, open_rows, parse_rows, read_texts, readable
+from tinyohem.data.story_text import MAX_STORY_BYTES, too_long
 from tinyohem.data.tokenizer import END_OF_TEXT
 
 BLOCK_ROWS = 4096

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tinyohem.data.records import UTF8_HINT, checked_text, missing_field
+from tinyohem.data.story_text import UTF8_HINT, checked_text, missing_field
 from tinyohem.errors import InputError
-from tinyohem.streams import open_seekable
+from tinyohem.io.streams import open_seekable
 
 if TYPE_CHECKING:
     from pyarrow import DataType, RecordBatch, Schema

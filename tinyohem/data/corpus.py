@@ -11,9 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from tinyohem.artifacts import hash_json
 from tinyohem.data.blocks import Block, blocks_of
-from tinyohem.data.files import KNOWN_SUFFIXES, file_format, name_with_split, unknown_format
 from tinyohem.data.fingerprint import EachFile, hash_story_files
 from tinyohem.data.hub import (
     hub_builder,
@@ -23,7 +21,7 @@ from tinyohem.data.hub import (
     hub_texts,
     latest_commit,
 )
-from tinyohem.data.records import DEFAULT_TEXT_FIELD
+from tinyohem.data.readers import KNOWN_SUFFIXES, file_format, name_with_split, unknown_format
 from tinyohem.data.story_files import (
     StoryFiles,
     by_split,
@@ -32,10 +30,12 @@ from tinyohem.data.story_files import (
     list_names,
     story_files,
 )
+from tinyohem.data.story_text import DEFAULT_TEXT_FIELD
 from tinyohem.data.twins import twins
 from tinyohem.errors import InputError
+from tinyohem.io.hashing import hash_json
+from tinyohem.io.remote import find_files, is_url
 from tinyohem.progress import SILENT, Progress
-from tinyohem.remote import find_files, is_url
 
 Split = Literal["train", "validation"]
 

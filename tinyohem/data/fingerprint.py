@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tinyohem.artifacts import hash_file
 from tinyohem.errors import InputError
+from tinyohem.io.hashing import hash_file
 from tinyohem.progress import Progress
 
 EachFile = Callable[[Callable[[Path], str], Iterable[Path]], Iterator[str]]  # such as `map`

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tinyohem.artifacts import hash_json
 from tinyohem.data.hub_names import TIMEOUT_SECONDS, asking, first_line, network_errors
-from tinyohem.data.records import story_text
+from tinyohem.data.story_text import story_text
 from tinyohem.errors import InputError, RunError
+from tinyohem.io.hashing import hash_json
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tinyohem.data.records import (
+from tinyohem.data.story_text import (
     DEFAULT_TEXT_FIELD,
     MAX_STORY_BYTES,
     UTF8_HINT,
@@ -15,7 +15,7 @@ from tinyohem.data.records import (
     story_text,
 )
 from tinyohem.errors import InputError
-from tinyohem.streams import open_binary
+from tinyohem.io.streams import open_binary
 
 _READ_BYTES = 1 << 20
 _JSON = json.JSONDecoder()

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Literal
 
-from tinyohem.artifacts import hash_json
 from tinyohem.data.clean import CLEAN_FORMAT, VALIDATION, Cleaning, clean_stories
 from tinyohem.data.corpus import Corpus, Story
 from tinyohem.data.splits import SPLIT_FORMAT, held_out, holdout_limit, not_held_out
 from tinyohem.data.story_hash import story_hash
 from tinyohem.errors import InputError
+from tinyohem.io.hashing import hash_json
 from tinyohem.progress import Progress
 
 

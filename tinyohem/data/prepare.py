@@ -9,22 +9,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyohem.artifacts import (
-    atomic_folder,
-    data_dir,
-    hash_files,
-    hash_json,
-    read_sealed,
-    write_sealed,
-)
-from tinyohem.config import DataConfig, TokenizerConfig
+from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.data.corpus import Corpus, MissingSplitError, open_corpus
 from tinyohem.data.parts import Part, same_stories
 from tinyohem.data.splits import HOLDOUT_EVERY, count_shared
+from tinyohem.data.token_store import STORE_FORMAT, TokenStore, build_store, open_store
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
-from tinyohem.data.tokens import STORE_FORMAT, TokenStore, build_store, open_store
 from tinyohem.errors import InputError
-from tinyohem.locks import sole_writer
+from tinyohem.io.atomic import atomic_folder
+from tinyohem.io.data_dir import data_dir
+from tinyohem.io.hashing import hash_files, hash_json
+from tinyohem.io.locks import sole_writer
+from tinyohem.io.manifest import read_sealed, write_sealed
 from tinyohem.progress import SILENT, Progress
 
 if TYPE_CHECKING:

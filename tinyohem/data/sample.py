@@ -9,12 +9,12 @@ from functools import cache
 from itertools import islice
 from typing import Literal
 
-from tinyohem.artifacts import hash_json
 from tinyohem.data.sample_grammar import Teller, Template, WordList, parse, polish
 from tinyohem.data.sample_phrases import PHRASES
 from tinyohem.data.sample_plots_home import HOME_PLOTS
 from tinyohem.data.sample_plots_outdoors import OUTDOOR_PLOTS
 from tinyohem.data.sample_words import WORDS
+from tinyohem.io.hashing import hash_json
 
 Split = Literal["train", "validation"]
 

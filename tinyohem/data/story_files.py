@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tinyohem.data.blocks import Block, read_blocks
-from tinyohem.data.files import file_format, read_texts
+from tinyohem.data.readers import file_format, read_texts
 from tinyohem.data.tokenizer import END_OF_TEXT
 from tinyohem.errors import InputError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyohem.data.hub_names import require_model
 from tinyohem.errors import InputError, TinyohemError
-from tinyohem.folders import model_folder
+from tinyohem.runs.layout import model_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinyohem.data.files import file_format, read_texts
+from tinyohem.data.readers import file_format, read_texts
 from tinyohem.data.story_hash import story_hash
 from tinyohem.errors import InputError
 

@@ -10,14 +10,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from tinyohem.artifacts import atomic_folder, hash_json, write_json
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.pacing import Curriculum, describe, order_draws
-from tinyohem.difficulty.table import ScoreTable, combined_difficulty
+from tinyohem.difficulty.score_table import ScoreTable, combined_difficulty
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError, plainly
-from tinyohem.names import utf8_path
-from tinyohem.record import Record, read_record
+from tinyohem.io.atomic import atomic_folder
+from tinyohem.io.hashing import hash_json
+from tinyohem.io.json import write_json
+from tinyohem.io.manifest import Record, read_record
+from tinyohem.io.names import utf8_path
 
 _ORDER_FILE = "order.safetensors"
 _PLAN_FILE = "plan.json"

@@ -6,29 +6,19 @@ same data, and `shuffled` is exactly the run without a curriculum.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from tinyohem.config.curriculum import Pacing
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError
 
-Pacing = Literal[
-    "warmup",
-    "sorted",
-    "linear",
-    "quadratic",
-    "inverse_quadratic",
-    "root",
-    "interleaved",
-    "zigzag",
-    "shuffled",
-    "reverse",
-    "by_length",
-]
 WARMUP_FRACTION = 0.2
+
+
 _JITTER, _DRAWS = 1, 2  # separate random streams, so that jitter does not change what follows
 
 
@@ -78,25 +68,6 @@ class Curriculum:
                 f"layers is {self.layers}, jitter window {self.jitter_window}",
                 "choose at least 1 layer and a jitter window of 0 or more draws",
             )
-
-
-def parse_weights(text: str) -> dict[str, float]:
-    """Read metrics and weights: `mtld`, `mtld,flesch` (weight 1 each) or `mtld=2,flesch=1`.
-
-    Raises:
-        InputError: a weight that is no positive number, or a metric named twice.
-    """
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, weight = part.strip().partition("=")
-        try:
-            value = float(weight or 1)
-        except ValueError:
-            value = np.nan
-        if not name or name in weights or not 0 < value < np.inf:
-            raise InputError(f"cannot read the metrics {text!r}", "write them as mtld=2,flesch=1")
-        weights[name] = value
-    return weights
 
 
 def order_draws(drawn: IntArray, difficulty: FloatArray, curriculum: Curriculum) -> IntArray:

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from tinyohem.data.blocks import read_blocks
-from tinyohem.difficulty.batch import ScoringRules
+from tinyohem.difficulty.score_batch import ScoringRules
+from tinyohem.difficulty.score_table import library_versions
 from tinyohem.difficulty.shards import Shard, scores_of, shard_path, shards_of, store_shard
-from tinyohem.difficulty.table import library_versions
 from tinyohem.errors import InputError, RunError
 from tinyohem.progress import Progress
 
 if TYPE_CHECKING:
     from tinyohem.data.corpus import Corpus
-    from tinyohem.difficulty.scoring import Scoring
+    from tinyohem.difficulty.score_corpus import Scoring
 
 # A task cuts its way through the file to its first shard: few enough tasks a file to make that
 # cheap, enough to give one large file to many cores.

@@ -16,13 +16,13 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyohem.artifacts import atomic_file
 from tinyohem.data.blocks import Block, Measured
-from tinyohem.difficulty.batch import ScoringRules, score_batch
+from tinyohem.difficulty.score_batch import ScoringRules, score_batch
 from tinyohem.difficulty.text import encode
 from tinyohem.errors import RunError
-from tinyohem.names import utf8_path
-from tinyohem.processes import WorkerDied, Workers
+from tinyohem.io.atomic import atomic_file
+from tinyohem.io.names import utf8_path
+from tinyohem.system.processes import WorkerDied, Workers
 
 SHARD_ROWS = 4096
 SHARD_BYTES = 8 << 20

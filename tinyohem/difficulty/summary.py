@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinyohem.difficulty.metrics import FloatArray
-from tinyohem.difficulty.table import ScoreTable, read_examples
+from tinyohem.difficulty.score_table import ScoreTable, read_examples
 
 LENGTH_CONFOUND = 0.5  # a metric that goes with length as closely as this mostly sorts by length
 QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)

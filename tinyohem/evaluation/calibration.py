@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tinyohem.data.tokens import TokenStore
+from tinyohem.data.token_store import TokenStore
 from tinyohem.errors import RunError
 from tinyohem.evaluation.perplexity import scored_logits
 from tinyohem.progress import SILENT, Progress

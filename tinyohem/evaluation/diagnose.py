@@ -8,14 +8,14 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.config import CurriculumConfig, TokenizerConfig
+from tinyohem.config.curriculum import CurriculumConfig, parse_weights
+from tinyohem.config.data import TokenizerConfig
 from tinyohem.data.prepare import prepare_data
-from tinyohem.difficulty.pacing import parse_weights
-from tinyohem.difficulty.table import ScoreTable, combined_difficulty, open_scores
+from tinyohem.difficulty.score_corpus import score_table
+from tinyohem.difficulty.score_table import ScoreTable, combined_difficulty, open_scores
 from tinyohem.errors import InputError
-from tinyohem.evaluation.breakdown import scored_labels
 from tinyohem.evaluation.calibration import Calibration, calibrate
-from tinyohem.evaluation.diagnostics import (
+from tinyohem.evaluation.loss_groups import (
     Group,
     by_difficulty,
     by_frequency,
@@ -23,10 +23,11 @@ from tinyohem.evaluation.diagnostics import (
     label_counts,
     story_sums,
 )
+from tinyohem.evaluation.loss_summary import scored_labels
+from tinyohem.evaluation.open import Evaluation, recorded_ids
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
-from tinyohem.evaluation.source import Evaluation, recorded_ids, run_config
 from tinyohem.progress import SILENT, Progress
-from tinyohem.training.plan import score_table
+from tinyohem.runs.record import run_config
 
 By = Literal["loss", "frequency", "difficulty"]
 

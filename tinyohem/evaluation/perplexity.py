@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinyohem.data.text_loss import TextLoss
-from tinyohem.data.tokens import TokenStore
+from tinyohem.data.token_store import TokenStore
 from tinyohem.errors import RunError
 from tinyohem.progress import SILENT, Progress
-from tinyohem.signals import StopRequest
+from tinyohem.system.signals import StopRequest
 
 _LOGIT_ELEMENTS = 1 << 25  # a forward pass makes at most about this many logits (128 MB)
 # Figures that lost text makes too low, so that they are left out.

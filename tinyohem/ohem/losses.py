@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.data.windows import IGNORE_INDEX
 
 # Logits are made and consumed in chunks of about this many elements, so that memory does not grow
 # with vocabulary × tokens. On a CPU 2 MB stays in cache; a GPU wants few, large kernels.
@@ -311,3 +311,6 @@ def _chunk_rows(hidden_ND: Tensor, head_VD: Tensor | None) -> int:
     elements = _CPU_CHUNK_ELEMENTS if hidden_ND.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
     vocab_size = hidden_ND.shape[1] if head_VD is None else head_VD.shape[0]
     return max(_MIN_CHUNK_ROWS, elements // vocab_size)
+
+
+LOSS_BUCKETS = (1.0, 3.0, 5.0)  # nats: where the shares of kept tokens are counted

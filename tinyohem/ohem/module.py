@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyohem.aliases import nearest
-from tinyohem.data.batches import IGNORE_INDEX
-from tinyohem.ohem.config import OhemConfig
+from tinyohem.config.aliases import nearest
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.config.sections import build
+from tinyohem.data.windows import IGNORE_INDEX
 from tinyohem.ohem.inputs import check_tensors, foreign_labels, refuse_labels
 from tinyohem.ohem.losses import kept_loss, kept_rows, token_losses
-from tinyohem.ohem.mining import Mining
+from tinyohem.ohem.miner import Mining
 from tinyohem.ohem.scores import read_tokens
-from tinyohem.ohem.weights import class_weights
-from tinyohem.settings import build
+from tinyohem.ohem.token_weights import class_weights
 
 # What only `tinyohem train` can do: these need its trunk or its data.
 _OF_OUR_LOOP = ("backward", "hard_windows", "pool_refresh_every", "pool_max_age")

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from tinyohem.ohem.ranking import top_k, uniform
+from tinyohem.ohem.topk import top_k, uniform
 
 
 def importance(

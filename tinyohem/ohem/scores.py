@@ -6,7 +6,7 @@ Shape suffixes: B sequences, T tokens of one, C rows of a chunk, D hidden size, 
 import torch
 from torch import Tensor
 
-from tinyohem.data.batches import IGNORE_INDEX
+from tinyohem.data.windows import IGNORE_INDEX
 from tinyohem.ohem.losses import SoftmaxChunk, Store, focal, softmax_chunks
 
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tinyohem.data.batches import IGNORE_INDEX
-from tinyohem.ohem.config import OhemConfig
-from tinyohem.ohem.duplicates import first_of_bigram, first_of_neighbours
-from tinyohem.ohem.ranking import keep_counts, ranks, top_k, uniform
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.data.windows import IGNORE_INDEX
+from tinyohem.ohem.nms import first_of_bigram, first_of_neighbours
 from tinyohem.ohem.sampling import adaptive_counts, importance, stratified
+from tinyohem.ohem.topk import keep_counts, ranks, top_k, uniform
 
 
 def select(

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyohem.config import validate_config
+from tinyohem.config.run import validate_config
 from tinyohem.errors import InputError
-from tinyohem.evaluation.comparison import PLAN_FILE
-from tinyohem.evaluation.milestones import time_to_milestones
-from tinyohem.evaluation.table import Result, RunResult
-from tinyohem.names import utf8_path
-from tinyohem.record import check_record, read_record
+from tinyohem.experiments.milestones import time_to_milestones
+from tinyohem.experiments.spec import PLAN_FILE
+from tinyohem.experiments.table import Result, RunResult
+from tinyohem.io.manifest import check_record, read_record
+from tinyohem.io.names import utf8_path
 from tinyohem.report.arms import RESULT_FILE, ArmFolders, Planned
 from tinyohem.report.records import PlanRecord, ResultRecord, read_or_refuse
 

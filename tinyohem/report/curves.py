@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyohem.report.curve_specs import CurveSpec
 from tinyohem.report.lines import Curve, draw_lines, legend_line, mean_curve, reveal
-from tinyohem.report.runs import FloatArray, RunGroup, RunLog
+from tinyohem.report.run_logs import FloatArray, RunGroup, RunLog
 from tinyohem.report.style import add_legend, new_figure, shorten
 
 if TYPE_CHECKING:

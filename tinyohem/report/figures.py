@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyohem.evaluation.diagnostics import LOSS_GROUPS, UNDEFINED, Group
-from tinyohem.evaluation.statistics import MIN_SEEDS
-from tinyohem.evaluation.table import verdict
+from tinyohem.evaluation.loss_groups import LOSS_GROUPS, UNDEFINED, Group
+from tinyohem.experiments.statistics import MIN_SEEDS
+from tinyohem.experiments.table import verdict
 from tinyohem.report.curves import COINCIDE, Plot, lay_out_x, plain_log_scale
 from tinyohem.report.lines import STUB, draw_lines, legend_line, mean_curve, reveal, thin
-from tinyohem.report.runs import ComparisonResult, FloatArray, RunGroup
+from tinyohem.report.run_logs import ComparisonResult, FloatArray, RunGroup
 from tinyohem.report.style import (
     LEVELS,
     MARKERS,

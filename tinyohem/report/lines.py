@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyohem.report.runs import FloatArray
+from tinyohem.report.run_logs import FloatArray
 from tinyohem.report.style import MARKERS, colour, series_style
 
 if TYPE_CHECKING:

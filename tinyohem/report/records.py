@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tinyohem.config.sections import MAX_COUNT
 from tinyohem.errors import InputError
-from tinyohem.evaluation.table import RunResult
-from tinyohem.record import Count, Figure, Record, read_record
-from tinyohem.settings import MAX_COUNT
+from tinyohem.experiments.table import RunResult
+from tinyohem.io.manifest import Count, Figure, Record, read_record
 
 
 class StoreOfRun(Record):

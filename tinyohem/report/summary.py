@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from tinyohem.evaluation.perplexity import exp_or_inf
-from tinyohem.evaluation.statistics import MIN_SEEDS
-from tinyohem.evaluation.table import Row, verdict
-from tinyohem.report.runs import ComparisonResult, Material, RunGroup, RunLog
+from tinyohem.experiments.statistics import MIN_SEEDS
+from tinyohem.experiments.table import Row, verdict
+from tinyohem.report.run_logs import ComparisonResult, Material, RunGroup, RunLog
 from tinyohem.report.style import shorten
 
 _NAMED = 4  # arms or runs in one breath

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
-from tinyohem.config import validate_config
-from tinyohem.data.files import name_with_split
+from tinyohem.config.run import validate_config
+from tinyohem.data.readers import name_with_split
 from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import exp_or_inf
-from tinyohem.evaluation.table import CELLS, NUM_VERDICT_CELLS, cells
-from tinyohem.report.runs import ComparisonResult, RunGroup, RunLog
+from tinyohem.experiments.table import CELLS, NUM_VERDICT_CELLS, cells
+from tinyohem.report.run_logs import ComparisonResult, RunGroup, RunLog
 
 
 @dataclass(frozen=True)

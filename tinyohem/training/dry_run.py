@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyohem.config import RunConfig
+from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.difficulty.curriculum import CurriculumPlan
+from tinyohem.models.llama import parameter_count
+from tinyohem.models.pretrained import load_pretrained
 from tinyohem.progress import SILENT, Progress
-from tinyohem.training.model import parameter_count
 from tinyohem.training.plan import Plan, budget_steps, make_plan
-from tinyohem.training.pretrained import load_pretrained
-from tinyohem.training.run_pool import open_run_pool
+from tinyohem.training.pool_refresh import open_run_pool
 
 _SHOWN_WINDOWS = 3
 

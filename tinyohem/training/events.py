@@ -2,12 +2,13 @@
 
 from torch import Tensor
 
-from tinyohem.data.batches import batch_windows, story_rows
+from tinyohem.data.windows import batch_windows, story_rows
 from tinyohem.errors import RunError
 from tinyohem.evaluation.perplexity import evaluate_perplexity, exp_or_inf
 from tinyohem.progress import Progress
-from tinyohem.signals import StopRequest
-from tinyohem.training.checkpoint import latest_checkpoint, save_checkpoint
+from tinyohem.runs.checkpoints import latest_checkpoint
+from tinyohem.system.signals import StopRequest
+from tinyohem.training.checkpoint import save_checkpoint
 from tinyohem.training.meter import Meter
 from tinyohem.training.run import Run
 from tinyohem.training.tracking import Tracker

@@ -8,35 +8,31 @@ from typing import Any, Self
 import numpy as np
 from torch import nn
 
-from tinyohem.artifacts import atomic_folder, drop_leftovers, write_json
-from tinyohem.config import RunConfig
-from tinyohem.data.batches import WindowSource, batch_windows
+from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import prepare_data
+from tinyohem.data.windows import WindowSource, batch_windows
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
-from tinyohem.locks import sole_writer
-from tinyohem.ohem.stores import SoftmaxStore
+from tinyohem.io.atomic import atomic_folder, drop_leftovers
+from tinyohem.io.json import write_json
+from tinyohem.io.locks import sole_writer
+from tinyohem.models.causal_lm import head_weight, trunk
+from tinyohem.models.pretrained import load_pretrained
+from tinyohem.models.trunk_passes import Trunk
+from tinyohem.ohem.softmax_cache import SoftmaxStore
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runtime import (
-    DeviceTimer,
-    Stopwatch,
-    autocast,
-    product_precision,
-    step_generator,
-)
-from tinyohem.signals import StopRequest, graceful_stop
+from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
+from tinyohem.system.device import autocast, product_precision, step_generator
+from tinyohem.system.signals import StopRequest, graceful_stop
+from tinyohem.system.timing import DeviceTimer, Stopwatch
 from tinyohem.training.checkpoint import export_model
 from tinyohem.training.events import due, log, require_finite, save, skip, validate
 from tinyohem.training.meter import Meter, is_sound
-from tinyohem.training.model import head_weight, trunk
 from tinyohem.training.optim import learning_rate, update
-from tinyohem.training.passes import Trunk
 from tinyohem.training.plan import keep_plan
-from tinyohem.training.pretrained import load_pretrained
+from tinyohem.training.pool_refresh import pool_is_due, refresh_pool
+from tinyohem.training.prepare import describe, go_on_from, set_up
 from tinyohem.training.ranks import ALONE, Ranks
 from tinyohem.training.run import Run
-from tinyohem.training.run_folder import Resume, check_same_start, find_checkpoint
-from tinyohem.training.run_pool import pool_is_due, refresh_pool
-from tinyohem.training.setup import describe, go_on_from, set_up
 from tinyohem.training.step import StepStats, training_step
 from tinyohem.training.tracking import Tracker, require_login, sync_command, tracking_id
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tinyohem.config import OptimConfig
+from tinyohem.config.training import OptimConfig
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:

@@ -2,26 +2,23 @@
 a curriculum.
 """
 
-import math
 from pathlib import Path
 
-from tinyohem.artifacts import data_dir
-from tinyohem.config import CurriculumConfig, RunConfig
-from tinyohem.data.batches import HardWindowPlan, WindowPlan, plan_windows
-from tinyohem.data.corpus import Corpus
+from tinyohem.config.curriculum import parse_weights
+from tinyohem.config.run import RunConfig
+from tinyohem.config.sections import parse_tokens
 from tinyohem.data.prepare import Prepared
+from tinyohem.data.windows import HardWindowPlan, WindowPlan, plan_windows
 from tinyohem.difficulty.curriculum import CurriculumPlan, build_plan, load_plan, save_plan
-from tinyohem.difficulty.pacing import Curriculum, parse_weights
-from tinyohem.difficulty.scoring import score_corpus
-from tinyohem.difficulty.table import METRIC_VERSION, METRICS, ScoreTable, open_scores
+from tinyohem.difficulty.pacing import Curriculum
+from tinyohem.difficulty.score_corpus import score_table
 from tinyohem.errors import InputError
-from tinyohem.locks import sole_writer
-from tinyohem.ohem.pool import Pool
+from tinyohem.models.llama import parameter_count
+from tinyohem.ohem.loss_pool import Pool
 from tinyohem.progress import Progress
-from tinyohem.settings import parse_tokens
-from tinyohem.training.model import parameter_count
 
 PLAN_FOLDER = "plan"
+
 
 Plan = WindowPlan | HardWindowPlan | CurriculumPlan
 
@@ -75,28 +72,6 @@ def make_plan(
         f"plan {plan.hash[:16]}"
     )
     return plan
-
-
-def score_table(config: CurriculumConfig, corpus: Corpus, progress: Progress) -> ScoreTable:
-    """Return the scores of the training corpus: the folder named, or scored now and kept.
-
-    Raises:
-        InputError: a metric that no pass over the text yields, without a folder that holds it.
-    """
-    if config.scores is not None:
-        return open_scores(Path(config.scores), corpus.fingerprint)
-    for metric in parse_weights(config.metric):
-        if metric not in METRICS:
-            raise InputError(
-                f"scoring the corpus yields no metric {metric!r}, only {', '.join(METRICS)}",
-                "make a score folder that has it (`tinyohem score-difficulty --help`) and name "
-                "that with --set curriculum.scores=FOLDER",
-            )
-    folder = data_dir() / "scores" / f"{corpus.fingerprint[:16]}-{METRIC_VERSION}"
-    if not folder.exists():
-        progress.note(f"no score table fits the corpus: scoring it into {folder}")
-    with sole_writer(folder, patience=math.inf, progress=progress):  # runs share it
-        return score_corpus(corpus, folder, progress=progress)
 
 
 def keep_plan(plan: Plan, run_dir: Path) -> Plan:

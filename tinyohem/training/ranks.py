@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tinyohem.config import TrainingConfig
+from tinyohem.config.training import TrainingConfig
 from tinyohem.errors import InputError, RunError
-from tinyohem.runtime import pick_device
-from tinyohem.training.model import weights_hash
+from tinyohem.models.causal_lm import weights_hash
+from tinyohem.system.device import pick_device
 
 # The others wait while one prepares the corpus, mines or evaluates, however long that takes. A rank
 # that died is noticed at once all the same: its connections close, and torchrun ends the rest.

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tinyohem.data.batches import Batch
-from tinyohem.ohem.config import OhemConfig
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.data.windows import Batch
+from tinyohem.models.causal_lm import head_weight, trunk
+from tinyohem.ohem.loss_pool import Pool
 from tinyohem.ohem.losses import token_losses
-from tinyohem.ohem.pool import Pool
-from tinyohem.training.model import head_weight, trunk
 
 
 class Reference(Protocol):

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from tinyohem.config import RunConfig
+from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import Prepared
-from tinyohem.ohem.mining import Mining
-from tinyohem.ohem.pool import Pool
-from tinyohem.training.checkpoint import RunState
+from tinyohem.ohem.loss_pool import Pool
+from tinyohem.ohem.miner import Mining
+from tinyohem.runs.checkpoints import RunState
 from tinyohem.training.plan import Plan
 from tinyohem.training.ranks import Ranks
 from tinyohem.training.reference import Reference

@@ -10,25 +10,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinyohem.data.batches import IGNORE_INDEX, Batch
-from tinyohem.ohem.config import OhemConfig
-from tinyohem.ohem.losses import Store, kept_loss, kept_rows
-from tinyohem.ohem.mining import Mining
-from tinyohem.ohem.ranking import keep_counts
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.data.windows import IGNORE_INDEX, Batch
+from tinyohem.models.trunk_passes import Passes, Trunk, choose_way
+from tinyohem.ohem.losses import LOSS_BUCKETS, Store, kept_loss, kept_rows
+from tinyohem.ohem.miner import Mining
 from tinyohem.ohem.scores import read_tokens
-from tinyohem.ohem.stores import SoftmaxStore, open_store
-from tinyohem.training.passes import Passes, Trunk, choose_way
+from tinyohem.ohem.softmax_cache import SoftmaxStore, open_store
+from tinyohem.ohem.topk import keep_counts
 from tinyohem.training.ranks import ALONE, Ranks
 
 _EXACT_COUNTS = ("topk", "random", "stratified", "mixed")
 
+
 # The parts of a step that can be timed: the first pass over all tokens as far as a plain step needs
 # one too, what is read beyond that, the selection, and all that the kept tokens' gradient takes.
 PHASES = ("trunk", "read", "select", "gradient")
-Timers = Mapping[str, AbstractContextManager[Any]]
-_UNTIMED = nullcontext()
 
-LOSS_BUCKETS = (1.0, 3.0, 5.0)  # nats: where the shares of kept tokens are counted
+
+Timers = Mapping[str, AbstractContextManager[Any]]
+
+
+_UNTIMED = nullcontext()
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tinyohem.artifacts import append_line, atomic_file, read_jsonl
-from tinyohem.config import RunConfig
+from tinyohem.config.run import RunConfig
 from tinyohem.errors import InputError
-from tinyohem.record import Record, check_record, read_record
+from tinyohem.io.atomic import atomic_file
+from tinyohem.io.json import append_line, read_jsonl
+from tinyohem.io.manifest import Record, check_record, read_record
 
 
 class LoggedRow(Record):

@@ -1,0 +1,167 @@
+"""How long a training step takes: ours at several keep ratios, and what it is measured against.
+
+All variants share one model, one optimizer and the same random tokens; rounds are interleaved, so
+that a machine that slows down slows every variant alike.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from tinyohem.bench.flops import step_flops, trunk_products
+from tinyohem.bench.memory import peak_memory
+from tinyohem.bench.steps import PHASES, TRAINER, bench_steps, random_batch
+from tinyohem.config.model import model_shape
+from tinyohem.config.run import RunConfig
+from tinyohem.config.training import Precision
+from tinyohem.errors import InputError
+from tinyohem.progress import SILENT, Progress
+from tinyohem.system.device import pick_device, product_precision, step_generator, synchronize
+from tinyohem.system.timing import DeviceTimer
+
+WARMUP_ROUNDS = 2
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One step's times in milliseconds."""
+
+    total: float
+    phases: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One variant's steps over all rounds."""
+
+    name: str
+    samples: tuple[Sample, ...]
+
+    @property
+    def median(self) -> float:
+        """Median step time in milliseconds."""
+        return statistics.median(s.total for s in self.samples)
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Median milliseconds of each phase that the variant has."""
+        names = [name for name in PHASES if any(s.phases[name] for s in self.samples)]
+        return {name: statistics.median(s.phases[name] for s in self.samples) for name in names}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All variants' steps, and what to hold them against."""
+
+    timings: tuple[Timing, ...]
+    tokens_per_step: int
+    step_flops: int  # of a plain training step
+    product_flops_per_second: float  # of bare matrix products of the trunk's shapes
+    peak_memory: Mapping[str, int | None] = field(default_factory=dict)  # bytes, by variant
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the figures that scripts rely on.
+
+        Ratios above 1 are faster than `full`. The utilisation of the model's FLOPs is that of a
+        plain step done in this time, as a share of what bare products reach: a step that leaves
+        work out can exceed what it really computes.
+        """
+        full = next(timing for timing in self.timings if timing.name == FULL)
+        return [self._row(timing, full) for timing in self.timings]
+
+    def _row(self, timing: Timing, full: Timing) -> dict[str, Any]:
+        totals = [s.total for s in timing.samples]
+        rate = self.step_flops / timing.median * 1000
+        return {
+            "name": timing.name,
+            "tokens_per_second": self.tokens_per_step / timing.median * 1000,
+            "ms_per_step": timing.median,
+            "ms_min": min(totals),
+            "ms_max": max(totals),
+            "ms_by_phase": timing.phases,
+            "peak_memory_bytes": self.peak_memory.get(timing.name),
+            "ratio_to_full": full.median / timing.median,
+            "model_flops_per_second": rate,
+            "model_flop_utilization": rate / self.product_flops_per_second,
+        }
+
+
+def run_bench(
+    config: RunConfig, rounds: int, *, memory: bool = False, progress: Progress = SILENT
+) -> Bench:
+    """Time a whole optimizer step of every variant, `rounds` times each, interleaved.
+
+    The variants are those of `bench_steps`; bare matrix products take their turn among them.
+
+    Args:
+        memory: measure each variant's peak memory as well, in a process of its own.
+
+    Raises:
+        InputError: the config asks for another model than a new one, or for micro-batches.
+    """
+    _require_whole_steps(config)
+    device, training = pick_device(config.training.device), config.training
+    shape = model_shape(config.model)
+    steps = bench_steps(config, device)
+    if TRAINER not in steps:
+        progress.note(
+            "no row for transformers' Trainer, which needs accelerate: pip install accelerate"
+        )
+    multiply, product_flops = trunk_products(
+        shape, training.tokens_per_step, device, training.precision
+    )
+    generator = step_generator(training.seed, 0, device)
+    samples: dict[str, list[Sample]] = {name: [] for name in steps}
+    products = []
+    all_rounds = WARMUP_ROUNDS + rounds
+    progress.start("bench", all_rounds * len(steps), "steps")
+    for done in range(all_rounds):
+        for place, (name, step) in enumerate(steps.items(), 1):
+            timers = {phase: DeviceTimer(device) for phase in PHASES}
+            work = partial(step, random_batch(config, generator, device), timers)
+            total = _milliseconds(work, device, training.precision)
+            phases = {phase: 1000 * timer.seconds() for phase, timer in timers.items()}
+            samples[name].append(Sample(total, phases))
+            progress.advance(done * len(steps) + place)
+        products.append(_milliseconds(multiply, device, training.precision))
+    progress.finish()
+    product_ms = statistics.median(products[WARMUP_ROUNDS:])
+    return Bench(
+        timings=tuple(
+            Timing(name, tuple(found[WARMUP_ROUNDS:])) for name, found in samples.items()
+        ),
+        tokens_per_step=training.tokens_per_step,
+        step_flops=step_flops(
+            shape, config.tokenizer.vocab_size, training.seq_len, training.tokens_per_step
+        ),
+        product_flops_per_second=1000 * product_flops / product_ms,
+        peak_memory=peak_memory(config, steps, progress) if memory else {},
+    )
+
+
+def _require_whole_steps(config: RunConfig) -> None:
+    if config.model.init_from is not None:
+        raise InputError(
+            "bench times new models: model.init_from has no place here",
+            "leave it out and name a size with --model",
+        )
+    if config.training.sequences_a_pass != config.training.batch_size:
+        raise InputError(
+            "bench times steps of one pass: training.micro_batch_size has no place here",
+            "leave it out, or set training.batch_size to the size of a micro-batch",
+        )
+
+
+def _milliseconds(work: Callable[[], None], device: torch.device, precision: Precision) -> float:
+    synchronize(device)
+    started = time.perf_counter()
+    with product_precision(precision):
+        work()
+    synchronize(device)
+    return 1000 * (time.perf_counter() - started)

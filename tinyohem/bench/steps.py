@@ -1,0 +1,169 @@
+"""The steps that a benchmark times: whole ones, from a batch to updated weights."""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tinyohem.config.model import model_shape
+from tinyohem.config.ohem import Backward, OhemConfig
+from tinyohem.config.run import RunConfig
+from tinyohem.data.windows import Batch
+from tinyohem.models.causal_lm import head_weight, trunk
+from tinyohem.models.llama import build_model
+from tinyohem.models.trunk_passes import Trunk
+from tinyohem.ohem.miner import Mining
+from tinyohem.ohem.softmax_cache import SoftmaxStore
+from tinyohem.ohem.topk import top_k
+from tinyohem.system.device import autocast, step_generator
+from tinyohem.system.timing import DeviceTimer
+from tinyohem.training import step as training
+from tinyohem.training.optim import build_optimizers, update
+
+KEEP_RATIOS = (0.75, 0.5, 0.25)
+PHASES = (*training.PHASES, "update")  # of a step of ours; update: clipping and the optimizer
+
+TRAINER = "trainer"
+Step = Callable[[Batch, dict[str, DeviceTimer]], None]
+
+
+def random_batch(config: RunConfig, generator: torch.Generator, device: torch.device) -> Batch:
+    """Return a batch of random tokens, as large as the config's."""
+    size = (config.training.batch_size, config.training.seq_len + 1)
+    tokens = torch.randint(config.tokenizer.vocab_size, size, generator=generator, device=device)
+    labels = tokens[:, 1:].contiguous()
+    return Batch(tokens[:, :-1].contiguous(), labels, labels.numel())
+
+
+def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
+    """Return the steps by name; they share one model.
+
+    `full`, `topk-<ratio>` (exact) and `pruned-<ratio>` (exact as well where that is cheaper) are
+    ours, top-k by loss. `bare` is `model(...).logits` with `F.cross_entropy`. Where the config asks
+    for it all these come through torch.compile as well. `mask-0.5` is the usual way to mine, a mask
+    on the bare loop's loss; `trainer` is a step of transformers' `Trainer` with its own optimizer,
+    where accelerate is installed. Of the config's `ohem` only the scope counts.
+    """
+    from transformers.utils import is_accelerate_available
+
+    shape = model_shape(config.model)
+    model: Any = build_model(
+        shape, config.tokenizer.vocab_size, config.training.seq_len, 0, config.training.seed
+    ).to(device)
+    optimizers = build_optimizers(model, config.optim)
+
+    def finish() -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), config.optim.max_grad_norm)
+        update(optimizers, config.optim.peak_lr)
+
+    bare = partial(_bare, config, device, finish)
+    steps = _ours(config, device, model, finish, compiled=False)
+    if config.training.compile:
+        compiled = _ours(config, device, model, finish, compiled=True)
+        steps |= {f"{name}-compiled": step for name, step in compiled.items()}
+        steps["bare-compiled"] = bare(torch.compile(model))
+    steps |= {"bare": bare(model), "mask-0.5": _mask(config, device, finish, model)}
+    if is_accelerate_available():  # not an older one than the Trainer takes
+        steps[TRAINER] = _trainer(config, device, model)
+    return steps
+
+
+def _ours(
+    config: RunConfig,
+    device: torch.device,
+    model: Any,
+    finish: Callable[[], None],
+    *,
+    compiled: bool,
+) -> dict[str, Step]:
+    parts, memory = Trunk.of(trunk(model), compiled=compiled), SoftmaxStore()
+    precision = autocast(device, config.training.precision)
+    generator = step_generator(config.training.seed, 1, device)
+
+    def ours(ratio: float, backward: Backward) -> Step:
+        mining = Mining(OhemConfig(ratio=ratio, backward=backward, scope=config.ohem.scope))
+
+        def step(batch: Batch, timers: dict[str, DeviceTimer]) -> None:
+            training.training_step(
+                parts,
+                head_weight(model),
+                [batch],
+                ratio,
+                mining,
+                generator=generator,
+                precision=precision,
+                memory=memory,
+                timers=timers,
+            )
+            with timers["update"]:
+                finish()
+
+        return step
+
+    return (
+        {"full": ours(1.0, "exact")}
+        | {f"topk-{ratio:g}": ours(ratio, "exact") for ratio in KEEP_RATIOS}
+        | {f"pruned-{ratio:g}": ours(ratio, "pruned") for ratio in KEEP_RATIOS}
+    )
+
+
+def _bare(config: RunConfig, device: torch.device, finish: Callable[[], None], model: Any) -> Step:
+    precision = autocast(device, config.training.precision)
+
+    def step(batch: Batch, _timers: object) -> None:
+        with precision:
+            logits = model(input_ids=batch.input_ids, use_cache=False).logits
+            loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
+        loss.backward()
+        finish()
+
+    return step
+
+
+def _mask(config: RunConfig, device: torch.device, finish: Callable[[], None], model: Any) -> Step:
+    precision = autocast(device, config.training.precision)
+    count = torch.tensor([config.training.tokens_per_step // 2], device=device)
+
+    def step(batch: Batch, _timers: object) -> None:
+        labels = batch.labels.flatten()
+        with precision:
+            logits = model(input_ids=batch.input_ids, use_cache=False).logits
+            losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
+        kept = top_k(losses.detach()[None], torch.ones_like(labels[None], dtype=torch.bool), count)
+        ((losses * kept[0]).sum() / count).sum().backward()
+        finish()
+
+    return step
+
+
+def _trainer(config: RunConfig, device: torch.device, model: Any) -> Step:
+    from transformers import Trainer, TrainingArguments
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            use_cpu=device.type == "cpu",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        trainer = Trainer(model=model, args=arguments)
+    # The Trainer leaves autocast to accelerate, which would wrap the model that all steps share.
+    precision = autocast(device, config.training.precision)
+    trainer.compute_loss_context_manager = lambda: precision
+    optimizer = trainer.create_optimizer()
+    # It shifts the labels itself, so it learns one token less of each sequence.
+    batch_size, seq_len = config.training.batch_size, config.training.seq_len
+    count = torch.tensor(batch_size * (seq_len - 1), device=device)
+
+    def step(batch: Batch, _timers: object) -> None:
+        inputs = {"input_ids": batch.input_ids, "labels": batch.input_ids}
+        trainer.training_step(model, inputs, count)
+        trainer.accelerator.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
+        optimizer.step()
+        model.zero_grad()
+
+    return step

@@ -1,0 +1,212 @@
+"""What decides a run: typed, frozen, validated once; `recipes.py` says where values come from."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from tinyohem.config.aliases import nearest, suggest_key
+from tinyohem.config.curriculum import CurriculumConfig
+from tinyohem.config.data import DataConfig, TokenizerConfig
+from tinyohem.config.model import ModelConfig, model_shape, suitable_lr
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.config.sections import Section
+from tinyohem.config.training import OptimConfig, TrainingConfig
+from tinyohem.errors import InputError
+
+
+class TrackingConfig(Section):
+    """Where metrics go besides `metrics.jsonl`."""
+
+    wandb: Literal["off", "offline", "online"] = "off"
+    project: str = "tinyohem"
+
+
+# Defaults of a run with `model.init_from`, ahead of the sections' own. Optimizer and learning rate
+# are those of transformers' Trainer: the rates that serve random weights, a hundred times as high,
+# wipe out what a model has learned. Twenty tokens a parameter is a rule for training from scratch.
+FINE_TUNING: dict[str, dict[str, Any]] = {
+    "training": {"tokens": "1epoch"},
+    "optim": {"optimizer": "adamw", "lr": 5e-5},
+}
+
+
+# The built-in stories hold too few distinct words for the default vocabulary. As the recipe
+# `quickstart` has it, so that both share what is prepared.
+SAMPLE_VOCABULARY = 2_048
+
+
+_MOST_RANKED = 2**24  # elements that torch.nanquantile takes
+
+
+class RunConfig(Section):
+    """Everything that decides what a run does."""
+
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    optim: OptimConfig = OptimConfig()
+    ohem: OhemConfig = OhemConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_sample_has_its_vocabulary(cls, tree: Any) -> Any:
+        """Give the built-in stories a vocabulary that they support, where nobody chose one.
+
+        Runs after the next one (pydantic goes upwards), which may name a tokenizer.
+        """
+        data = tree.get("data") if isinstance(tree, Mapping) else None
+        if not isinstance(data, Mapping) or data.get("dataset") != "sample":
+            return tree
+        tokenizer = tree.get("tokenizer", {})
+        if tokenizer.get("name") is not None:
+            return tree
+        return {**tree, "tokenizer": {"vocab_size": SAMPLE_VOCABULARY, **tokenizer}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_trained_model_is_tuned(cls, tree: Any) -> Any:
+        """Give a run that starts from a trained model its tokenizer and gentler defaults."""
+        model = tree.get("model") if isinstance(tree, Mapping) else None
+        init_from = model.get("init_from") if isinstance(model, Mapping) else None
+        if init_from is None:
+            return tree
+        tokenizer = tree.get("tokenizer", {})
+        if tokenizer.get("name") not in (None, init_from):
+            raise ValueError(
+                "model.init_from brings its own tokenizer: leave out tokenizer.name (--tokenizer)"
+            )
+        tuned = {section: {**own, **tree.get(section, {})} for section, own in FINE_TUNING.items()}
+        return {**tree, **tuned, "tokenizer": {**tokenizer, "name": init_from}}
+
+    @model_validator(mode="after")
+    def _a_plan_has_a_length(self) -> Self:
+        if self.curriculum.enabled and self.training.seconds is not None:
+            raise ValueError("a curriculum needs a budget in tokens or steps, not in seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _a_pools_age_has_an_end(self) -> Self:
+        ohem = self.ohem
+        if ohem.pool_max_age and not ohem.pool_refresh_every and self.training.seconds is not None:
+            raise ValueError(
+                "ohem.pool_max_age needs pool_refresh_every, or a budget in tokens or steps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hard_windows_fit_a_batch(self) -> Self:
+        if self.ohem.hard_windows and self.curriculum.enabled:
+            raise ValueError("ohem.hard_windows and a curriculum both choose windows: take one")
+        if self.ohem.hard_windows and not 0 < self.hard_per_batch < self.training.batch_size:
+            raise ValueError(
+                f"ohem.hard_windows = {self.ohem.hard_windows:g} is {self.hard_per_batch} of "
+                f"training.batch_size = {self.training.batch_size}: at least one of either kind"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_queue_can_be_ranked(self) -> Self:
+        most = _MOST_RANKED // self.training.tokens_per_step
+        if self.ohem.queue_steps > most:
+            raise ValueError(
+                f"ohem.queue_steps = {self.ohem.queue_steps:,} is more than the {most:,} steps of "
+                f"{self.training.tokens_per_step:,} tokens whose quantile torch finds"
+            )
+        return self
+
+    @property
+    def hard_per_batch(self) -> int:
+        """Sequences of a batch that come from the pool's hardest windows."""
+        return round(self.ohem.hard_windows * self.training.batch_size)
+
+
+# Keys that may differ between a run and its resumption: they decide where it runs and what it
+# leaves behind, not what it computes (another device or compiler rounds differently). What to do
+# about a step that broke is asked for when one has.
+RESUME_MAY_CHANGE = frozenset(
+    {
+        "training.device",
+        "training.compile",
+        "training.log_every",
+        "training.eval_every",
+        "training.save_every",
+        "training.keep_last",
+        "training.stop_at_step",
+        "training.on_nonfinite",
+        "tracking.wandb",
+        "tracking.project",
+    }
+)
+
+
+def validate_config(tree: Any) -> RunConfig:
+    """Check a nested mapping and freeze it; the error names the field, the value and the rule."""
+    if not isinstance(tree, Mapping):
+        raise InputError("a config is a table of sections", _SHOW)
+    reject_unknown_keys(tree)
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"] if part != "function-after")
+        rule = first["msg"].removeprefix("Value error, ")
+        if isinstance(first["input"], dict):  # a rule about several keys, or several sections
+            where = f"[{field}]: " if field else ""
+        else:
+            where = f"{field} = {repr(first['input'])[:200]}: "
+        raise InputError(where + rule, _advice(first["loc"])) from None
+    if config.optim.lr is not None:
+        return config
+    lr = suitable_lr(model_shape(config.model).hidden_size)
+    return config.model_copy(update={"optim": config.optim.model_copy(update={"lr": lr})})
+
+
+def _advice(field: tuple[int | str, ...]) -> str:
+    """Return what to do about a refused value: what its field says, or where to look."""
+    keys: dict[str, FieldInfo] = RunConfig.model_fields
+    for name in field:
+        known = keys.get(str(name))
+        if known is None:
+            break
+        if known.description:
+            return known.description
+        keys = getattr(known.annotation, "model_fields", {})
+    return f"{_SHOW}; --set section.key=value sets one"
+
+
+def reject_unknown_keys(tree: Mapping[str, Any]) -> None:
+    """Refuse a section or key that no config has, suggesting the nearest name."""
+    known = known_keys()
+    for section, values in tree.items():
+        if section not in known:
+            raise InputError(f"unknown section [{section}]{_section_guess(section, values)}", _SHOW)
+        if not isinstance(values, Mapping):
+            raise InputError(f"[{section}] is {repr(values)[:200]}, not a table of keys", _SHOW)
+        for key in values:
+            if key not in known[section]:
+                name = f"{section}.{key}"
+                raise InputError(f"unknown key {name}{suggest_key(name, known)}", _SHOW)
+
+
+def known_keys() -> dict[str, list[str]]:
+    """Return the keys of each section."""
+    sections = RunConfig.model_fields
+    return {name: list(getattr(RunConfig(), name).__class__.model_fields) for name in sections}
+
+
+def _section_guess(section: str, values: Any) -> str:
+    """Return what an unknown section was meant to be: spelled like it, or home of its key."""
+    known = known_keys()
+    guess = nearest(section, known)
+    for key in values if isinstance(values, Mapping) else ():
+        if not any(f" {name}?" in guess and key in known[name] for name in known):
+            guess = suggest_key(f"{section}.{key}", known) or guess
+    return guess or f"; there are {', '.join(known)}"
+
+
+_SHOW = "`tinyohem recipes show baseline` prints every section and key"

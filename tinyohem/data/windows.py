@@ -1,0 +1,172 @@
+"""Batches as a pure function of (plan, step): no loader, no state, so that resuming is exact."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tinyohem.data.token_store import TokenStore
+from tinyohem.errors import InputError
+
+IGNORE_INDEX = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences to train on: `labels` are `input_ids` one token later; both int64 (B, T)."""
+
+    input_ids: Tensor
+    labels: Tensor
+    num_valid: int  # labels that count, known to the host so that no step has to ask the device
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to `device` without waiting for the copy."""
+        return Batch(_sent(self.input_ids, device), _sent(self.labels, device), self.num_valid)
+
+
+class WindowOrder(Protocol):
+    """An order of windows: shuffled, with hard windows mixed in, or a curriculum's."""
+
+    def windows(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the windows at positions first .. first + count - 1."""
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Which window stands where: every epoch visits each window once, in a seeded order."""
+
+    num_windows: int
+    seed: int
+
+    def windows(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the windows at positions first .. first + count - 1 of the endless order."""
+        return self.at(np.arange(first, first + count))
+
+    def at(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the windows at these positions of the endless order."""
+        epoch, place = np.divmod(position, self.num_windows)
+        order = np.empty(len(position), dtype=np.int64)
+        for e in np.unique(epoch):
+            here = epoch == e
+            order[here] = _epoch_order(self.num_windows, self.seed, int(e))[place[here]]
+        return order
+
+
+@dataclass(frozen=True)
+class HardWindowPlan:
+    """Batches that hold some of the hardest windows ahead of their turn.
+
+    The last `num_hard` windows of every batch come from `hardest`, in a seeded order that visits
+    each of them once before any again; the others from `base`. Both go on from batch to batch, so
+    an epoch of `base` still visits every window once: it only takes more steps, and as many tokens
+    are trained on as without. A hard window is met by both, now and then in one batch.
+    """
+
+    base: WindowPlan
+    hardest: NDArray[np.int64]
+    batch_size: int  # windows
+    num_hard: int  # of a batch
+
+    def windows(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the windows at positions first .. first + count - 1 of the endless order."""
+        step, slot = np.divmod(np.arange(first, first + count), self.batch_size)
+        num_base = self.batch_size - self.num_hard
+        is_hard = slot >= num_base
+        # Another seed: where nearly all windows are hardest, the orders must not go in step.
+        hard = WindowPlan(len(self.hardest), self.base.seed + 1)
+        order = np.empty(count, dtype=np.int64)
+        order[~is_hard] = self.base.at((step * num_base + slot)[~is_hard])
+        order[is_hard] = self.hardest[hard.at((step * self.num_hard + slot - num_base)[is_hard])]
+        return order
+
+
+@lru_cache(maxsize=4)  # a batch touches at most two epochs of an order unless the corpus is tiny
+def _epoch_order(num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(num_windows)
+
+
+def plan_windows(store: TokenStore, seq_len: int, seed: int) -> WindowPlan:
+    """Cut the corpus into windows of `seq_len` tokens, each with a label for its last token.
+
+    Raises:
+        InputError: the corpus is shorter than one window.
+    """
+    num_windows = (store.num_tokens - 1) // seq_len
+    if num_windows < 1:
+        raise InputError(
+            f"the corpus has {store.num_tokens:,} tokens, fewer than one window of {seq_len:,}",
+            f"use more text, or --set training.seq_len={max(2, store.num_tokens - 1)}",
+        )
+    return WindowPlan(num_windows, seed)
+
+
+def batch_windows(plan: WindowOrder, step: int, batch_size: int) -> NDArray[np.int64]:
+    """Return the windows that optimizer step `step` (from 0) trains on."""
+    return plan.windows(step * batch_size, batch_size)
+
+
+def make_batch(store: TokenStore, windows: NDArray[np.int64], seq_len: int) -> Batch:
+    """Copy `windows` out of the memory map."""
+    positions = windows[:, None] * seq_len + np.arange(seq_len + 1)
+    return labelled(store.ids[positions])
+
+
+def labelled(ids: NDArray[np.unsignedinteger[Any]]) -> Batch:
+    """Return a batch of sequences (B, T + 1): the first T tokens predict the last T."""
+    return _labelled(torch.from_numpy(ids.astype(np.int64)))
+
+
+def _labelled(tokens: Tensor) -> Batch:
+    labels = tokens[:, 1:].contiguous()
+    return Batch(tokens[:, :-1].contiguous(), labels, num_valid=labels.numel())
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy from the host to `device`; to a GPU from memory that it may read on its own."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class WindowSource:
+    """The windows of a token store as batches on a device.
+
+    A GPU that has the room takes the whole store at once and cuts windows by itself; else every
+    batch is cut on the host and sent.
+
+    Args:
+        room: bytes of the device that the store may fill; default: a quarter of a GPU's free ones.
+    """
+
+    def __init__(
+        self, store: TokenStore, seq_len: int, device: torch.device, room: int | None = None
+    ) -> None:
+        self._store, self._seq_len, self._device = store, seq_len, device
+        if room is None:
+            room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
+        self._ids: Tensor | None = None
+        if store.ids.nbytes <= room:
+            # As signed numbers: torch indexes no unsigned ones.
+            signed = np.array(store.ids).view(f"i{store.ids.itemsize}")
+            self._ids = torch.from_numpy(signed).to(device)
+
+    def batch(self, windows: NDArray[np.int64]) -> Batch:
+        """Return the batch of these windows."""
+        if self._ids is None:
+            return make_batch(self._store, windows, self._seq_len).to(self._device)
+        starts = _sent(torch.from_numpy(windows * self._seq_len), self._device)
+        within = torch.arange(self._seq_len + 1, device=self._device)
+        ids = self._ids[starts[:, None] + within].long()
+        return _labelled(ids & (1 << 8 * self._store.ids.itemsize) - 1)
+
+
+def story_rows(store: TokenStore, windows: NDArray[np.int64], seq_len: int) -> list[int]:
+    """Return the corpus rows of every story that `windows` touch, in order."""
+    first = store.story_of_token(windows * seq_len)
+    last = store.story_of_token((windows + 1) * seq_len)
+    stories = {s for a, b in zip(first, last, strict=True) for s in range(int(a), int(b) + 1)}
+    return [int(store.rows[s]) for s in sorted(stories)]

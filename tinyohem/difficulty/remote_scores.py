@@ -1,0 +1,99 @@
+"""A score folder at a URL: made here, its shards and results copied there.
+
+The shards go there one by one, so that a pass goes on after this machine is lost.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from tinyohem.difficulty.score_batch import ScoringRules
+from tinyohem.difficulty.score_corpus import DESCRIPTION_FILE, UNFINISHED, Engine, Scoring
+from tinyohem.difficulty.score_table import EXAMPLES_FILE, MANIFEST_FILE, SCORES_FILE
+from tinyohem.difficulty.shards import Shard, shard_path
+from tinyohem.io.hashing import hash_files
+from tinyohem.io.remote import RemoteFolder
+from tinyohem.progress import Progress
+
+if TYPE_CHECKING:
+    from tinyohem.data.corpus import Corpus
+
+_COPIES = 32  # files on their way at a time: an object store answers slowly, but many at once
+_SHARD = re.compile(r"shard_\d{7,}\.parquet")
+
+
+@contextmanager
+def scores_at(url: str, engine: Engine, progress: Progress) -> Iterator[tuple[Path, Engine]]:
+    """Stand in for the score folder at a URL by one here, for `score_corpus` and what follows it.
+
+    Yields:
+        The folder, with the results that stand there; and the engine, made to keep its shards
+        there too. What the folder holds in the end is copied there, the manifest last.
+
+    Raises:
+        InputError: the URL cannot be reached.
+    """
+    far = RemoteFolder(url)
+    progress.note(f"{url} knows no locks: see that no other process writes there")
+    with TemporaryDirectory(prefix="tinyohem-scores-") as scratch:
+        folder = Path(scratch) / "scores"
+        folder.mkdir()
+        if far.fetch(MANIFEST_FILE, folder / MANIFEST_FILE):
+            for name in (SCORES_FILE, EXAMPLES_FILE):
+                far.fetch(name, folder / name)
+        before = hash_files(folder)
+        yield folder, _keeping(engine, far)
+        after = hash_files(folder)
+        changed = {name for name, sha in after.items() if before.get(name) != sha}
+        for name in sorted(changed, key=lambda name: name == MANIFEST_FILE):
+            far.put(folder / name, name)
+        far.remove(UNFINISHED)
+
+
+def _keeping(engine: Engine, far: RemoteFolder) -> Engine:
+    def score(
+        corpus: "Corpus", unfinished: Path, rules: ScoringRules, workers: int, progress: Progress
+    ) -> Scoring:
+        _resume(far, unfinished)
+        return _keep(engine(corpus, unfinished, rules, workers, progress), far, unfinished)
+
+    return score
+
+
+def _resume(far: RemoteFolder, unfinished: Path) -> None:
+    """Fetch the shards of an earlier pass, if it was one over the same corpus in the same way."""
+    described, earlier = unfinished / DESCRIPTION_FILE, unfinished / "earlier"
+    begun = far.fetch(f"{UNFINISHED}/{DESCRIPTION_FILE}", earlier)
+    if not begun or earlier.read_bytes() != described.read_bytes():
+        far.remove(UNFINISHED)
+        far.put(described, f"{UNFINISHED}/{DESCRIPTION_FILE}")
+        return
+    names = [name for name in far.names(UNFINISHED) if _SHARD.fullmatch(name)]
+    with ThreadPoolExecutor(_COPIES) as pool:
+        list(pool.map(lambda name: far.fetch(f"{UNFINISHED}/{name}", unfinished / name), names))
+
+
+def _keep(scoring: Scoring, far: RemoteFolder, unfinished: Path) -> Scoring:
+    """Pass shards on once they are there too."""
+    waiting: deque[tuple[Shard[Any], Future[None]]] = deque()
+    with ThreadPoolExecutor(_COPIES) as pool, closing(scoring):
+        for shard, scored_now in scoring:
+            if not scored_now:
+                yield shard, False
+                continue
+            path = shard_path(unfinished, shard.index)
+            waiting.append((shard, pool.submit(far.put, path, f"{UNFINISHED}/{path.name}")))
+            if len(waiting) > _COPIES:
+                yield _copied(*waiting.popleft())
+        while waiting:
+            yield _copied(*waiting.popleft())
+
+
+def _copied(shard: Shard[Any], copying: Future[None]) -> tuple[Shard[Any], bool]:
+    copying.result()
+    return shard, True

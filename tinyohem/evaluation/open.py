@@ -1,0 +1,103 @@
+"""A model and the stories that it is to be scored on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tinyohem.data.parts import Part
+from tinyohem.data.prepare import evaluation_part, part_store, validation_part
+from tinyohem.data.token_store import TokenStore
+from tinyohem.errors import InputError
+from tinyohem.io.manifest import Record, read_record
+from tinyohem.progress import SILENT, Progress
+from tinyohem.runs.layout import run_of
+
+if TYPE_CHECKING:
+    pass
+from tinyohem.models.source import Source, load_source
+from tinyohem.runs.record import run_config, trained_seq_len
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model and the stories that it is to be scored on."""
+
+    name: str
+    source: Source
+    part: Part
+    store: TokenStore
+    seq_len: int  # tokens of context that the model is given
+    stride: int | None  # see `perplexity.story_token_losses`
+
+
+def open_evaluation(
+    name: str,
+    *,
+    dataset: str | None = None,
+    text_field: str = "text",
+    seq_len: int | None = None,
+    stride: int | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Load a model and a data set's validation split (all of it where there are no splits).
+
+    Args:
+        dataset: default: what the run was validated on.
+        seq_len: context in tokens; default: what the run was trained with, else the model's own.
+
+    Raises:
+        InputError: `seq_len` is beyond the model's, or no data set is named or known.
+    """
+    source = load_source(name, device)
+    seq_len = seq_len or trained_seq_len(name) or source.max_seq_len
+    if seq_len > source.max_seq_len:
+        raise InputError(
+            f"a context of {seq_len:,} tokens is beyond the model's {source.max_seq_len:,}",
+            f"use --seq-len {source.max_seq_len} or less",
+        )
+    if stride is not None and stride > seq_len:
+        raise InputError(
+            f"a stride of {stride:,} tokens is beyond the context of {seq_len:,}",
+            "use a stride of at most the context",
+        )
+    part, store = stories_of(name, source, dataset, text_field, progress)
+    return Evaluation(name, source, part, store, seq_len, stride)
+
+
+def stories_of(
+    name: str, source: Source, dataset: str | None, text_field: str, progress: Progress
+) -> tuple[Part, TokenStore]:
+    """Return the validation stories of a data set, by default of the run with this name.
+
+    Args:
+        source: the model with this name.
+
+    Raises:
+        InputError: no data set is named, and the model is no run that would know one; or the
+            run's own stories are gone or have changed since.
+    """
+    if dataset is not None:
+        part = evaluation_part(dataset, text_field, progress)
+        return part, part_store(part, source.tokenizer, progress)
+    config = run_config(name)
+    if config is None:
+        raise InputError("no data set to score on", "add --dataset, for example --dataset sample")
+    hint = "bring the old files back, or name the stories to score with --dataset"
+    try:
+        part = validation_part(config.data, progress)
+    except InputError as error:
+        what = f"the validation stories of {name} cannot be had: {error.message}"
+        raise InputError(what, hint) from error
+    store = part_store(part, source.tokenizer, progress)
+    if store.manifest["ids_sha256"] != recorded_ids(name, "valid"):
+        raise InputError(
+            f"the validation stories of {name} have changed since it was trained", hint
+        )
+    return part, store
+
+
+def recorded_ids(name: str, split: Literal["train", "valid"]) -> str | None:
+    """Return the hash of the tokens that a run says it was trained or validated on."""
+    store = read_record(run_of(Path(name)) / "config.json", Record).get(split)
+    return store.get("ids_sha256") if isinstance(store, dict) else None

@@ -1,0 +1,299 @@
+"""Run a comparison: the instrument behind every table.
+
+Every arm of a seed sees the same windows, tokenizer, initial weights and evaluation; only what the
+arm itself sets differs. A finished run leaves `result.json` and is never repeated; an unfinished
+one goes on from its last checkpoint.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyohem.config.run import RunConfig, validate_config
+from tinyohem.data.prepare import prepare_data
+from tinyohem.difficulty.score_corpus import score_table
+from tinyohem.errors import InputError, RunError
+from tinyohem.evaluation.loss_summary import break_down, scored_labels
+from tinyohem.evaluation.perplexity import story_token_losses
+from tinyohem.experiments.milestones import ValidationRow, time_to_milestones
+from tinyohem.experiments.spec import PLAN_FILE, Arm, Comparison
+from tinyohem.experiments.table import RunResult
+from tinyohem.experiments.workers import default_workers, in_parallel, own_device
+from tinyohem.io.atomic import drop_leftovers
+from tinyohem.io.hashing import hash_json
+from tinyohem.io.json import read_jsonl, write_json
+from tinyohem.io.locks import sole_writer
+from tinyohem.io.manifest import check_record, read_record
+from tinyohem.progress import SILENT, Progress
+from tinyohem.system.device import pick_device
+from tinyohem.system.environment import environment
+from tinyohem.training.plan import budget_steps
+from tinyohem.training.tracking import require_login
+
+_RESULT_FORMAT = 2
+_SECONDS_TO_END = 20.0
+
+
+def run_comparison(
+    comparison: Comparison, out: Path, workers: int | None = None, progress: Progress = SILENT
+) -> list[dict[str, Any]]:
+    """Run what is not finished yet and return one result a run, arms in order, seeds within.
+
+    Args:
+        workers: runs at a time; default: one for each GPU, else one for each core.
+
+    Raises:
+        InputError: `out` is a file, or holds a damaged result, or one of another config, under one
+            of these names, or another process is writing there.
+        RunError: a run failed; the others are finished and kept. (Where every failure was one of
+            input, an InputError.)
+    """
+    workers = workers or default_workers()
+    if comparison.budget != "equal-tokens" and workers > 1:
+        progress.warn("runs side by side compete for the machine; for fair seconds: --workers 1")
+    with sole_writer(out, progress=progress):
+        drop_leftovers(out)
+        return _run_comparison(comparison, out, workers, progress)
+
+
+def _run_comparison(
+    comparison: Comparison, out: Path, workers: int, progress: Progress
+) -> list[dict[str, Any]]:
+    tokens = _prepare(comparison, progress)
+    _write_plan(comparison, out, tokens)
+    progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
+    if comparison.budget == "equal-tokens":
+        jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, tokens)
+        results = _run_all(jobs, workers, progress)
+    else:
+        results = _run_timed(comparison, out, tokens, workers, progress)
+    progress.finish()
+    _add_milestones(results, comparison.arms[0].name, out)
+    return results
+
+
+def _write_plan(comparison: Comparison, out: Path, tokens: str) -> None:
+    """Leave word of what is to be run, unless `out` holds another comparison's runs."""
+    timed = comparison.budget != "equal-tokens"  # then the others' seconds are not known yet
+    arms = comparison.arms[:1] if timed else comparison.arms
+    for job in _jobs(comparison, arms, comparison.seeds, out, tokens):
+        _finished(job)
+    names = [arm.name for arm in comparison.arms]
+    write_json(out / PLAN_FILE, {"arms": names, "seeds": list(comparison.seeds)})
+
+
+def _run_timed(
+    comparison: Comparison, out: Path, tokens: str, workers: int, progress: Progress
+) -> list[dict[str, Any]]:
+    """Run the baseline, then the others for its seconds: some seeds at a time.
+
+    A machine's speed drifts over hours, so the runs of a seed stay close together.
+    """
+    baseline, others = comparison.arms[:1], comparison.arms[1:]
+    free = comparison.budget == "equal-seconds-free-selection"
+    results: list[dict[str, Any]] = []
+    for first in range(0, len(comparison.seeds), workers):
+        seeds = comparison.seeds[first : first + workers]
+        jobs = _jobs(comparison, baseline, seeds, out, tokens)
+        own = _run_all(jobs, workers, progress, done=len(results))
+        results += own
+        seconds = {
+            r["seed"]: r["train_seconds"] - (r["select_seconds"] if free else 0) for r in own
+        }
+        jobs = _jobs(comparison, others, seeds, out, tokens, seconds)
+        results += _run_all(jobs, workers, progress, done=len(results))
+    names = [arm.name for arm in comparison.arms]
+    return sorted(results, key=lambda result: names.index(result["arm"]))  # seeds stay in order
+
+
+def _prepare(comparison: Comparison, progress: Progress) -> str:
+    """Prepare once what all runs share, check their budgets, and return a hash of the tokens.
+
+    Raises:
+        InputError: under `equal-tokens`, an arm would see more or fewer tokens than the baseline;
+            the tokenizer loses text; or this machine lacks the device.
+    """
+    configs = [comparison.config(arm, comparison.seeds[0]) for arm in comparison.arms]
+    for config in configs:
+        pick_device(config.training.device)
+        require_login(config)
+    data = prepare_data(configs[0].data, configs[0].tokenizer, progress)
+    if loss := data.valid.text_loss:
+        raise InputError(
+            f"arms are compared by bits per byte, but {loss}",
+            "use a tokenizer that gives the text back, such as the one that is trained where none "
+            "is named",
+        )
+    budgets = [
+        (budget_steps(config, data) * config.training.tokens_per_step, config) for config in configs
+    ]
+    first, _ = budgets[0]
+    for arm, (tokens, config) in zip(comparison.arms, budgets, strict=True):
+        if config.curriculum.enabled:
+            score_table(config.curriculum, data.corpus, progress)
+        # Whole steps only, so batches of different size may miss the budget by less than one.
+        if comparison.budget == "equal-tokens" and abs(tokens - first) >= max(
+            config.training.tokens_per_step, configs[0].training.tokens_per_step
+        ):
+            raise InputError(
+                f"the arm {arm.name!r} trains on {tokens:,} tokens, the baseline on {first:,}",
+                "give all arms one budget with --tokens 4M",
+            )
+    return hash_json([data.train.manifest["ids_sha256"], data.valid.manifest["ids_sha256"]])
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    arm: str
+    seed: int
+    config: RunConfig
+    tokens: str  # hash of the tokens it trains on and is scored on
+    run_dir: Path
+
+
+def _jobs(
+    comparison: Comparison,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    out: Path,
+    tokens: str,
+    seconds: Mapping[int, float] | None = None,
+) -> list[_Job]:
+    return [
+        _Job(
+            arm.name,
+            seed,
+            comparison.config(arm, seed, seconds[seed] if seconds else None),
+            tokens,
+            out / _folder_name(arm.name, seed),
+        )
+        for arm in arms
+        for seed in seeds
+    ]
+
+
+def _run_all(
+    jobs: list[_Job], workers: int, progress: Progress, done: int = 0
+) -> list[dict[str, Any]]:
+    """Run jobs side by side; finished ones are read, not repeated."""
+    results: dict[_Job, dict[str, Any] | None] = {job: _finished(job) for job in jobs}
+    todo = [job for job, result in results.items() if result is None]
+    done += len(jobs) - len(todo)
+    progress.advance(done)
+    ended = in_parallel(todo, _run_job, workers, lambda job: job.run_dir.name, progress)
+    with closing(ended):  # or an interrupted comparison left its runs going on
+        for job, result in ended:
+            results[job] = result
+            done += 1
+            progress.advance(done)
+            progress.note(f"{job.run_dir.name}: {result['bits_per_byte']:.4f} bits per byte")
+    return [result for result in results.values() if result is not None]
+
+
+def _run_job(job: _Job) -> dict[str, Any]:
+    """Train and measure one run in a worker process; leave `result.json` behind."""
+    # The worker of a comparison that was just killed needs a moment to notice.
+    with sole_writer(job.run_dir, patience=_SECONDS_TO_END):
+        return _train_and_measure(job)
+
+
+def _train_and_measure(job: _Job) -> dict[str, Any]:
+    from tinyohem.training.loop import train
+
+    config = job.config
+    if config.training.device == "auto":
+        training = config.training.model_copy(update={"device": own_device()})
+        config = config.model_copy(update={"training": training})
+    run, perplexity = train(config, job.run_dir, resume="auto")
+    if perplexity is None:
+        raise RunError(f"{job.run_dir} was interrupted", "repeat the command to go on")
+    valid = run.data.valid
+    losses = np.concatenate(
+        [
+            block
+            for _, block in story_token_losses(run.model, valid, seq_len=config.training.seq_len)
+        ]
+    )
+    scored = scored_labels(valid)
+    result = {
+        "format": _RESULT_FORMAT,
+        "tokens_sha256": job.tokens,
+        "config": job.config.model_dump(),
+        "arm": job.arm,
+        "seed": job.seed,
+        **perplexity.to_json(),
+        **break_down(losses[scored], valid.ids[scored]).to_json(),
+        "steps": run.state.step,
+        "tokens_seen": run.state.tokens_seen,
+        "tokens_selected": run.state.tokens_selected,
+        "train_seconds": run.state.train_seconds,
+        "select_seconds": run.state.select_seconds,
+        "environment": environment(run.device),
+    }
+    write_json(job.run_dir / "result.json", result)
+    return result
+
+
+def _finished(job: _Job) -> dict[str, Any] | None:
+    """Return the result that a job left, if it did."""
+    path = job.run_dir / "result.json"
+    if not path.exists():
+        return None
+    try:
+        result = dict(read_record(path, RunResult))
+        if missing := {*RunResult.of_a_run(), "config", "steps"} - result.keys():
+            raise ValueError(f"it lacks {sorted(missing)[0]}")
+    except ValueError as error:
+        hint = "delete it: the run then goes on from its last checkpoint"
+        raise InputError(f"{path} is damaged: {error}", hint) from None
+    if not _same(result, job):
+        raise InputError(
+            f"{job.run_dir} holds the result of another config or other stories",
+            "choose another --out, or delete that folder",
+        )
+    return result
+
+
+def _same(result: Mapping[str, Any], job: _Job) -> bool:
+    """Whether a result is this job's.
+
+    Keys that came into the config since count as defaults; a curriculum that is off does not count.
+    """
+    if (result.get("format"), result.get("tokens_sha256")) != (_RESULT_FORMAT, job.tokens):
+        return False
+    try:
+        found = validate_config(result["config"])
+    except InputError:
+        return False
+    if not found.curriculum.enabled and not job.config.curriculum.enabled:
+        found = found.model_copy(update={"curriculum": job.config.curriculum})
+    return found == job.config
+
+
+def _add_milestones(results: list[dict[str, Any]], baseline: str, out: Path) -> None:
+    """Add how soon each run had its baseline's losses."""
+    curves = {(result["arm"], result["seed"]): _curve(out, result) for result in results}
+    for result in results:
+        own, theirs = (curves[arm, result["seed"]] for arm in (result["arm"], baseline))
+        result |= time_to_milestones(own, theirs)
+
+
+def _curve(out: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the validations of a finished run; the last one is at its last step."""
+    path = out / _folder_name(result["arm"], result["seed"]) / "metrics.jsonl"
+    hint = "bring that file back, or delete its folder: the run is then repeated"
+    try:
+        rows = [check_record(row, ValidationRow) for row in read_jsonl(path) if "val/loss" in row]
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}", hint) from None
+    if not rows or rows[-1]["step"] != result["steps"]:
+        raise InputError(f"{path} lacks the validation at the run's end", hint)
+    return rows
+
+
+def _folder_name(arm: str, seed: int) -> str:
+    return f"{arm}-seed{seed}"

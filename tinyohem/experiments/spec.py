@@ -1,0 +1,251 @@
+"""What a comparison is: arms × seeds × budget, read from a file and the command line."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tinyohem.config.aliases import nearest
+from tinyohem.config.recipes import (
+    assign,
+    overlay,
+    parse_literal,
+    parse_toml,
+    read_recipe,
+    recipe_names,
+)
+from tinyohem.config.run import RunConfig, reject_unknown_keys, validate_config
+from tinyohem.errors import InputError, plainly
+from tinyohem.experiments.statistics import MIN_SEEDS
+
+PLAN_FILE = "comparison.json"  # arms and seeds that the last command set out with
+
+Budget = Literal["equal-tokens", "equal-seconds", "equal-seconds-free-selection"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training: a name and what it sets on top of the common config."""
+
+    name: str
+    tree: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What to compare: the first arm is the baseline."""
+
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    common: dict[str, Any]
+    budget: Budget = "equal-tokens"
+
+    def config(self, arm: Arm, seed: int, seconds: float | None = None) -> RunConfig:
+        """Return the config of one run."""
+        tree = overlay(self.common, arm.tree)
+        assign(tree, "training.seed", seed)
+        if seconds is not None:
+            assign(tree, "training.seconds", seconds)
+            assign(tree, "training.free_selection", self.budget == "equal-seconds-free-selection")
+        return validate_config(tree)
+
+
+def plan_comparison(
+    file: Path | None,
+    arms: Iterable[str],
+    seeds: str | None,
+    budget: Budget | None,
+    common: Mapping[str, Any],
+) -> Comparison:
+    """Merge a comparison file with what the command line adds to it or sets instead.
+
+    Args:
+        file: TOML with `seeds`, `budget`, `[common.<section>]`, `[arms.<name>.<section>]`.
+        arms: `name:key=value,…`, where a part without `=` is a recipe; or a bare recipe.
+        seeds: a count (`3`) or a list (`0,4,7`).
+        common: config tree shared by every arm, laid over the file's.
+
+    Raises:
+        InputError: not TOML, an unknown key or recipe, or seeds that are not numbers.
+    """
+    tree = _read_file(file) if file else {}
+    from_file = [Arm(name, settings) for name, settings in tree.get("arms", {}).items()]
+    return Comparison(
+        arms=(*from_file, *(_parse_arm(text) for text in arms)),
+        seeds=_parse_seeds(seeds if seeds is not None else tree.get("seeds", 3)),
+        common=overlay(tree.get("common", {}), common),
+        budget=budget or tree.get("budget", "equal-tokens"),
+    )
+
+
+def _parse_arm(text: str) -> Arm:
+    name, _, settings = text.partition(":")
+    # Commas inside quotes belong to a value: ohem.schedule="0:1,0.5:0.5,1:1".
+    parts = re.findall(r'(?:[^,"]|"[^"]*")+', settings)
+    _refuse_split_values(parts, settings)
+    if not parts or (name in recipe_names() and all("=" in part for part in parts)):
+        parts.insert(0, name)  # an arm that bears a recipe's name begins as that recipe
+    tree: dict[str, Any] = {}
+    for part in parts:
+        key, equals, literal = part.partition("=")
+        if equals:
+            assign(tree, key.strip(), parse_literal(literal.strip()))
+        else:
+            tree = overlay(tree, _recipe_of_arm(key.strip()))
+    return Arm(name, tree)
+
+
+def _refuse_split_values(parts: list[str], settings: str) -> None:
+    """Refuse a part that can only be the rest of a value with a comma."""
+    setting = ""
+    for part in map(str.strip, parts):
+        key = part.partition("=")[0].strip()
+        if re.fullmatch(r"[a-z_]+\.\w+", key):
+            setting = key
+        elif setting and part not in recipe_names() and not part.endswith(".toml"):
+            raise InputError(
+                f"{part!r} in {settings!r} is neither section.key=value nor a recipe",
+                f"a value with commas needs quotes: --arm 'name:{setting}=\"…,…\"'",
+            )
+
+
+def _recipe_of_arm(name: str) -> dict[str, Any]:
+    if name.endswith(".toml") or name in recipe_names():
+        return read_recipe(name)
+    raise InputError(
+        f"there is no recipe {name!r}{nearest(name, recipe_names())}",
+        "an arm is a recipe (baseline is plain training) or name:key=value, such as "
+        "full:ohem.ratio=1.0",
+    )
+
+
+_MAX_SEEDS = 1_000
+
+
+def _parse_seeds(seeds: Any) -> tuple[int, ...]:
+    text = ",".join(map(str, seeds)) + "," if isinstance(seeds, list) else str(seeds)
+    numbers = [number.strip() for number in text.split(",") if number.strip()]
+    hint = "write how many (3), or which (0,4,7, or 7, for that one alone)"
+    if not numbers or not all(re.fullmatch(r"\d{1,10}", number) for number in numbers):
+        raise InputError(f"seeds {seeds!r} are no count and no list", hint)
+    chosen = [int(number) for number in numbers]
+    if "," not in text:
+        if chosen[0] > _MAX_SEEDS:
+            raise InputError(f"{chosen[0]:,} seeds are more than {_MAX_SEEDS:,}", hint)
+        chosen = list(range(chosen[0]))
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InputError(f"seeds {seeds!r} name none, or one of them twice", hint)
+    return tuple(chosen)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    hint = "the README's section on compare shows one"
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder, not the TOML file of a comparison",
+            "name the file, or the arms with --arm; a folder of runs goes with --out",
+        )
+    try:
+        tree = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the comparison {path}: {plainly(error)}", hint) from None
+    unknown = set(tree) - {"seeds", "budget", "common", "arms"}
+    if unknown:
+        raise InputError(f"{path}: unknown key {sorted(unknown)[0]!r}", hint)
+    if tree.get("budget", "equal-tokens") not in list(get_args(Budget)):
+        raise InputError(
+            f"{path}: budget = {tree['budget']!r}", f"use {' or '.join(get_args(Budget))}"
+        )
+    arms = tree.get("arms", {})
+    if not isinstance(arms, dict):
+        raise InputError(f"{path}: arms = {arms!r} is not a table", hint)
+    for name, sections in [("common", tree.get("common", {})), *arms.items()]:
+        if not isinstance(sections, dict):
+            raise InputError(f"{path}: {name} = {sections!r} is not a table", hint)
+        reject_unknown_keys(sections)
+    return tree
+
+
+def check(comparison: Comparison) -> list[str]:
+    """Validate every run's config and return warnings about what the table could not show.
+
+    Raises:
+        InputError: a bad config, fewer than two arms, a repeated name, or an arm whose data,
+            tokenizer or budget is not the others'.
+    """
+    names = [arm.name for arm in comparison.arms]
+    _check_names(names)
+    timed = [None, *[None if comparison.budget == "equal-tokens" else 1.0] * (len(names) - 1)]
+    configs = [
+        comparison.config(arm, comparison.seeds[0], seconds)
+        for arm, seconds in zip(comparison.arms, timed, strict=True)
+    ]
+    for name, config in zip(names, configs, strict=True):
+        if (config.data, config.tokenizer) != (configs[0].data, configs[0].tokenizer):
+            raise InputError(
+                f"the arm {name!r} has other data or another tokenizer than {names[0]!r}",
+                "name them once for all arms: --dataset, --set, or [common] in the file",
+            )
+        if comparison.budget == "equal-tokens" and config.training.seconds is not None:
+            raise InputError(
+                f"training.seconds ends the arm {name!r}, whatever its tokens",
+                "leave it out, or compare with --budget equal-seconds",
+            )
+        if config.training.stop_at_step is not None:
+            raise InputError(
+                f"training.stop_at_step ends the arm {name!r} ahead of its result", "leave it out"
+            )
+    return _warnings(comparison, configs)
+
+
+def _check_names(names: list[str]) -> None:
+    if len(names) < 2:
+        raise InputError("a comparison needs at least two arms", "add --arm random, for example")
+    for name in names:
+        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+            raise InputError(
+                f"the arm {name!r} cannot name a folder", "use letters, digits, - or _"
+            )
+    if len(set(names)) < len(names):
+        raise InputError("two arms share a name", "name them apart: --arm name:key=value")
+
+
+def _warnings(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
+    warnings = []
+    if any(config.training.seq_len != configs[0].training.seq_len for config in configs):
+        warnings.append("arms differ in seq_len: each is scored with its own length of context")
+    if any(config.training.eval_tokens != configs[0].training.eval_tokens for config in configs):
+        warnings.append(
+            "arms differ in eval_tokens: the time to the baseline's loss is read from other stories"
+        )
+    if len(comparison.seeds) < MIN_SEEDS:
+        warnings.append(
+            f"{len(comparison.seeds)} seed(s) cannot tell a difference from luck, so the table has "
+            f"no verdict; use --seeds {MIN_SEEDS}"
+        )
+    return warnings + _missing_controls(comparison, configs)
+
+
+def _missing_controls(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
+    """Warn of arms that mine beside no arm which keeps as many tokens at random.
+
+    How many `adaptive` keeps is known only afterwards: any random arm is its control.
+    """
+    mining = {
+        arm.name: config.ohem
+        for arm, config in zip(comparison.arms, configs, strict=True)
+        if config.ohem.keep_schedule().lowest < 1
+    }
+    at_random = [ohem.keep_schedule() for ohem in mining.values() if ohem.select == "random"]
+    if mining and not at_random:
+        return [
+            "no arm selects at random: without that control a gain cannot be told from "
+            "training on fewer tokens"
+        ]
+    return [
+        f"no arm selects at random as many tokens as {name!r}, so its gain or loss cannot be told "
+        "from that of training on fewer tokens"
+        for name, ohem in mining.items()
+        if not ohem.adaptive and ohem.keep_schedule() not in at_random
+    ]

@@ -1,0 +1,238 @@
+"""From the results of single runs to one row an arm, and that table as Markdown or Parquet."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tinyohem.experiments.statistics import MIN_SEEDS, Difference, mean_sd, paired_difference
+from tinyohem.io.atomic import atomic_file
+from tinyohem.io.manifest import Count, Figure, Record
+
+Result = dict[str, Any]
+
+
+class RunResult(Record):
+    """What is read of one run's result. Each key may be absent: other versions had others."""
+
+    arm: str = Field("", max_length=200)
+    seed: Count = 0
+    bits_per_byte: Figure = 0
+    perplexity: Figure | None = None
+    hardest_tenth: Figure = 0
+    easiest_half: Figure = 0
+    gini: Figure = 0
+    tokens_seen: int = Field(1, ge=1)
+    tokens_selected: Count = 0
+    train_seconds: Figure = 0
+    select_seconds: Figure = 0
+    steps_to_baseline: Figure | None = None
+    seconds_to_baseline: Figure | None = None
+    steps_to_halfway: Figure | None = None
+    seconds_to_halfway: Figure | None = None
+
+    @classmethod
+    def of_a_run(cls) -> set[str]:
+        """Return the keys that a run leaves behind; the comparison adds the rest."""
+        return {name for name in cls.model_fields if "_to_" not in name}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How many seeds reached a loss of the baseline, and after how long, on average over those."""
+
+    seeds: int
+    steps: float | None  # None where no seed did
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm over its seeds: means with sample standard deviations, and the paired difference."""
+
+    arm: str
+    seeds: int
+    bits_per_byte: tuple[float, float]
+    perplexity: tuple[float, float]
+    hardest_tenth: tuple[float, float]  # nats
+    easiest_half: tuple[float, float]  # nats
+    gini: tuple[float, float]
+    kept: float  # share of the tokens seen that got a gradient
+    train_seconds: tuple[float, float]
+    select_seconds: tuple[float, float]
+    halfway: Reached | None  # the baseline's loss at half of its steps; None: not known
+    baseline: Reached | None  # its final loss
+    difference: Difference | None  # of bits per byte, to the baseline; None for itself
+
+
+def summarise(results: Sequence[Result]) -> list[Row]:
+    """Return one row an arm, in order; the first arm is the baseline."""
+    arms: dict[str, list[Result]] = {}
+    for result in results:
+        arms.setdefault(result["arm"], []).append(result)
+    baseline = next(iter(arms.values()))
+    return [_row(arm, runs, baseline) for arm, runs in arms.items()]
+
+
+def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
+    def spread(name: str) -> tuple[float, float]:
+        # A perplexity too large for a float is None.
+        return mean_sd([math.nan if run[name] is None else run[name] for run in runs])
+
+    seeds = sorted({run["seed"] for run in runs} & {run["seed"] for run in baseline})
+    ours = {run["seed"]: run["bits_per_byte"] for run in runs}
+    theirs = {run["seed"]: run["bits_per_byte"] for run in baseline}
+    return Row(
+        arm=arm,
+        seeds=len(runs),
+        bits_per_byte=spread("bits_per_byte"),
+        perplexity=spread("perplexity"),
+        hardest_tenth=spread("hardest_tenth"),
+        easiest_half=spread("easiest_half"),
+        gini=spread("gini"),
+        kept=sum(r["tokens_selected"] for r in runs) / sum(r["tokens_seen"] for r in runs),
+        train_seconds=spread("train_seconds"),
+        select_seconds=spread("select_seconds"),
+        halfway=_reached(runs, "halfway"),
+        baseline=_reached(runs, "baseline"),
+        difference=None
+        if runs is baseline
+        else paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds]),
+    )
+
+
+def _reached(runs: list[Result], milestone: str) -> Reached | None:
+    """Average over the seeds that got there; None where a run's validations are not known."""
+    if any(f"steps_to_{milestone}" not in run for run in runs):
+        return None
+    steps, seconds = (
+        [t for run in runs if (t := run[f"{unit}_to_{milestone}"]) is not None]
+        for unit in ("steps", "seconds")
+    )
+    if not steps:
+        return Reached(0, None, None)
+    return Reached(len(steps), mean_sd(steps)[0], mean_sd(seconds)[0])
+
+
+def verdict(row: Row) -> str:
+    """Say in words what the paired difference shows."""
+    if row.difference is None:
+        return "baseline"
+    if not row.difference.tested:
+        return "too few seeds"
+    if not row.difference.shown:
+        return "no difference shown"
+    return "better" if row.difference.mean < 0 else "worse"
+
+
+CELLS = (
+    "arm",
+    "bits per byte",
+    "difference",
+    "95 % interval",
+    "p",
+    "verdict",
+    "perplexity",
+    "kept",
+    "hardest tenth",
+    "easiest half",
+    "Gini",
+    "steps to half-way",
+    "steps to baseline",
+    "s to baseline",
+    "train s",
+    "of it selection",
+)
+NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail:
+NUM_LOSS_CELLS = 5  # where the loss sits; and then how long it took
+
+
+def cells(row: Row) -> list[str]:
+    """Lay out a row as text, in the order of `CELLS`."""
+    difference = row.difference
+    tested = difference is not None and difference.tested
+    return [
+        row.arm,
+        _spread(row.bits_per_byte, 4),
+        f"{difference.mean:+.4f}" if difference else "",
+        f"{difference.low:+.4f} to {difference.high:+.4f}" if difference and tested else "",
+        f"{difference.p_value:.2g}" if difference and tested else "",
+        verdict(row),
+        _spread(row.perplexity, 2),
+        f"{row.kept:.1%}",
+        _spread(row.hardest_tenth, 3),
+        _spread(row.easiest_half, 3),
+        _spread(row.gini, 3),
+        _when(row.halfway, "steps", row.seeds),
+        _when(row.baseline, "steps", row.seeds),
+        _when(row.baseline, "seconds", row.seeds),
+        _spread(row.train_seconds, 0),
+        _spread(row.select_seconds, 0),
+    ]
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """Return the table for a README; the number of seeds stands below it."""
+    lines = [CELLS, ["---"] * len(CELLS), *(cells(row) for row in rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n{footnote(rows)}.\n"
+
+
+def footnote(rows: Sequence[Row]) -> str:
+    """Say how to read the figures of a table."""
+    fewest, most = min(row.seeds for row in rows), max(row.seeds for row in rows)
+    seeds = f"{most} seed(s)" if fewest == most else f"{fewest} to {most} seeds"
+    told = (
+        f"mean ± sd over {seeds}; losses in nats per token; half-way: to the loss that the "
+        "baseline has at half of its steps"
+    )
+    differences = [row.difference for row in rows if row.difference]
+    tested = sum(difference.tested for difference in differences)
+    if tested < len(differences):
+        told += f"; no test below {MIN_SEEDS} seeds that an arm shares with the baseline"
+    return told if tested < 2 else f"{told}; p is not adjusted for {tested} comparisons"
+
+
+def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the rows as JSON values; an undefined spread is null."""
+    return [
+        {
+            **{name: _without_nan(value) for name, value in asdict(row).items()},
+            "difference": row.difference.to_json() if row.difference else None,
+            "verdict": verdict(row),
+        }
+        for row in rows
+    ]
+
+
+def write_parquet(path: Path, results: Sequence[Result]) -> None:
+    """Write one row a run, for analyses of one's own."""
+    import pyarrow
+    from pyarrow import parquet
+
+    flat = [{k: v for k, v in result.items() if k != "environment"} for result in results]
+    with atomic_file(path) as stream:
+        parquet.write_table(pyarrow.Table.from_pylist(flat), stream)
+
+
+def _when(reached: Reached | None, unit: Literal["steps", "seconds"], seeds: int) -> str:
+    if reached is None:
+        return ""
+    value = reached.steps if unit == "steps" else reached.seconds
+    if value is None:
+        return "never"
+    return f"{value:,.0f}" + ("" if reached.seeds == seeds else f" ({reached.seeds} of {seeds})")
+
+
+def _spread(value: tuple[float, float], digits: int) -> str:
+    mean, sd = value
+    return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

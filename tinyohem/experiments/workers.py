@@ -1,0 +1,91 @@
+"""A comparison's runs side by side: one run's trouble does not cost the others."""
+
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+from tinyohem.errors import InputError, RunError
+from tinyohem.progress import Progress
+from tinyohem.system.processes import Workers, usable_cores
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def default_workers() -> int:
+    """Return how many runs to keep going: GPUs, or cores where there is none."""
+    import torch
+
+    return torch.cuda.device_count() or usable_cores()
+
+
+def in_parallel(
+    jobs: Sequence[Job],
+    work: Callable[[Job], Result],
+    workers: int,
+    name: Callable[[Job], str],
+    progress: Progress,
+) -> Generator[tuple[Job, Result]]:
+    """Yield each job with what `work` made of it in a worker process, as they end.
+
+    Args:
+        work: a function of a module, since it travels to the worker by name.
+        name: what a job is called where it failed.
+
+    Raises:
+        InputError: jobs failed, each for its input. The others are finished by then.
+        RunError: jobs failed for whatever reason. The others are finished by then.
+    """
+    import torch
+
+    # What OMP_NUM_THREADS allows at most; torch has read it.
+    threads = max(1, min(torch.get_num_threads(), usable_cores() // workers))
+    failed: dict[str, Exception] = {}
+    with Workers(workers, work, partial(_begin, threads)) as pool:
+        waiting = iter(jobs)
+        try:
+            while True:
+                for job in islice(waiting, workers - pool.busy):
+                    pool.submit(job)
+                if not pool.busy:
+                    break
+                job, outcome = pool.next_ended()
+                if isinstance(outcome, Exception):
+                    failed[name(job)] = outcome
+                    progress.warn(f"{name(job)}: {str(outcome) or type(outcome).__name__}")
+                else:
+                    yield job, outcome
+        except (KeyboardInterrupt, GeneratorExit):
+            progress.note(f"stopping: {pool.busy} run(s) save where they are")
+            raise
+    if failed:
+        raise _failure(failed)
+
+
+def _failure(failed: dict[str, Exception]) -> InputError | RunError:
+    kind = InputError if all(isinstance(e, InputError) for e in failed.values()) else RunError
+    name, error = next(iter(failed.items()))
+    return kind(
+        f"{len(failed)} run(s) failed, the first was {name}: {str(error) or type(error).__name__}",
+        "the finished runs are kept; mend the cause and repeat the command",
+    )
+
+
+_place = 0  # of this process among the workers
+
+
+def _begin(threads: int, place: int) -> None:
+    global _place
+    import torch
+
+    _place = place
+    torch.set_num_threads(threads)
+
+
+def own_device() -> str:
+    """Return the device of this worker process: its GPU, or the CPU where there is none."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return f"cuda:{_place % gpus}" if gpus else "cpu"

@@ -1,0 +1,122 @@
+"""JSON files: written atomically, read as what a stranger may have written."""
+
+import json
+import math
+import stat
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tinyohem.errors import InputError
+from tinyohem.io.atomic import atomic_file
+from tinyohem.io.compressed import _encoded
+
+MAX_JSON_BYTES = 64 << 20  # of a file, or of a line; a metrics row has some 500
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON, atomically."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_file(path) as stream:
+        stream.write(_encoded(text))
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file, which may come from a stranger.
+
+    Raises:
+        ValueError: it is too large, not UTF-8, or not what `parse_json` takes.
+        OSError: it cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        raise ValueError("it is no file")
+    if status.st_size > MAX_JSON_BYTES:
+        raise ValueError(f"more than {MAX_JSON_BYTES >> 20} MiB")
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read the objects of a JSON-lines file; a last line cut short by a kill is left out.
+
+    Raises:
+        InputError: a line before the last is damaged.
+    """
+    if not path.is_file():
+        return []
+    rows: list[dict[str, Any]] = []
+    with path.open("rb") as stream:
+        for number in count(1):
+            line = stream.readline(MAX_JSON_BYTES)
+            if not line.endswith(b"\n") and len(line) < MAX_JSON_BYTES:
+                return rows
+            if line.rstrip(b"\n"):
+                rows.append(_parse_line(path, number, line))
+    raise AssertionError
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        value = parse_json(line.decode())
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: line {number} is damaged", "delete that line, or mend it")
+    return value
+
+
+def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:
+    """Append one JSON object as a line."""
+    stream.write(_encoded(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"))
+
+
+_MAX_DEPTH = 32
+
+
+def parse_json(text: str) -> Any:
+    """Return a JSON value in which every number can be computed with and every text be written.
+
+    Raises:
+        ValueError: it is not JSON, is nested deeper than 32 levels, or holds a number that is not
+            finite or needs more than 64 bits, or half of a surrogate pair, but for those that spell
+            the bytes of a file's name (see `names`).
+    """
+    try:
+        value = json.loads(
+            text, parse_constant=_no_number, parse_float=_finite_float, parse_int=_small_int
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        for part in level:
+            if isinstance(part, str):
+                part.encode("utf-8", "surrogateescape")
+        level = [child for part in level for child in _children(part)]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else ()
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _finite_float(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
+
+
+def _small_int(text: str) -> int:
+    # The length first: Python takes quadratic time for the digits, and refuses some thousands.
+    if len(text) > 20 or not -(2**63) <= (number := int(text)) < 2**63:
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number

@@ -1,0 +1,224 @@
+"""Attention of some tokens to the keys and values of all, through transformers' own interface.
+
+Shape suffixes: B sequences, T tokens of one, N = B·T tokens, K kept tokens of all sequences in
+batch order, M places for queries in one sequence, H heads, E size of one.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from tinyohem.system.device import product_precision
+
+_NAME = "tinyohem"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The tokens of a micro-batch that run again, packed into one row (1, K) without padding.
+
+    Attention alone wants them by sequence, (B, M).
+    """
+
+    rows_K: Tensor  # int64, places among the N tokens, rising
+    position_ids: Tensor  # int64 (1, K), places in the own sequence
+    shape: tuple[int, int]  # (B, M)
+    slots_K: Tensor | None  # int64, places among B·M; None where nothing is padded
+    mask_B1MT: Tensor | None  # float32, 0 where a query may look, else -inf; None: causal, M = T
+
+    @classmethod
+    def at(
+        cls,
+        rows_K: Tensor,
+        shape: tuple[int, int],
+        width: int | None = None,
+        *,
+        spread: bool | None = None,
+    ) -> Self:
+        """Take the tokens at the places `rows_K`, rising, of a micro-batch of `shape` (B, T).
+
+        Args:
+            width: how many every sequence keeps, where all keep as many.
+            spread: let the queries stand where they stood, M = T, which needs no mask and no word
+                from the device: the way of a GPU, whose causal kernels make little of the empty
+                places. Else they stand close together, as wide as the longest sequence's, which
+                saves a CPU most of their work.
+        """
+        num_rows, seq_len = shape
+        at_K, row_K = rows_K % seq_len, rows_K // seq_len
+        if rows_K.device.type != "cpu" if spread is None else spread:
+            return cls(rows_K, at_K[None], shape, rows_K, None)
+        if width is not None:
+            slots_K, at_BM = None, at_K.view(num_rows, width)
+        else:
+            counts_B = torch.bincount(row_K, minlength=num_rows)
+            width = int(counts_B.max())
+            before_B = counts_B.cumsum(0) - counts_B
+            rank_K = torch.arange(len(rows_K), device=rows_K.device) - before_B[row_K]
+            slots_K = row_K * width + rank_K
+            # Padding looks at the first key alone: an empty softmax would be NaN.
+            at_BM = at_K.new_zeros(num_rows * width).index_copy(0, slots_K, at_K)
+            at_BM = at_BM.view(num_rows, width)
+        unseen_BMT = torch.arange(seq_len, device=rows_K.device) > at_BM[..., None]
+        mask_BMT = torch.zeros(unseen_BMT.shape, device=rows_K.device)
+        mask_BMT.masked_fill_(unseen_BMT, -torch.inf)
+        return cls(rows_K, at_K[None], (num_rows, width), slots_K, mask_BMT[:, None])
+
+    def by_sequence(self, packed: Tensor) -> Tensor:
+        """Turn (1, H, K, E) into (B, H, M, E)."""
+        packed_KHE = packed.transpose(1, 2).squeeze(0)
+        if self.slots_K is not None:
+            padded = packed_KHE.new_zeros(math.prod(self.shape), *packed_KHE.shape[1:])
+            packed_KHE = padded.index_copy(0, self.slots_K, packed_KHE)
+        return packed_KHE.unflatten(0, self.shape).transpose(1, 2)
+
+    def pack(self, out_BMHE: Tensor) -> Tensor:
+        """Turn (B, M, H, E) into (1, K, H, E)."""
+        out_KHE = out_BMHE.flatten(0, 1)
+        if self.slots_K is not None:
+            out_KHE = out_KHE.index_select(0, self.slots_K)
+        return out_KHE[None]
+
+    def splice(self, fresh: Tensor, stored: Tensor) -> Tensor:
+        """Lay (1, H, K, E) over the kept tokens' places in (B, H, T, E)."""
+        stored_BTHE = stored.transpose(1, 2)
+        spliced_NHE = stored_BTHE.flatten(0, 1).index_copy(
+            0, self.rows_K, fresh.transpose(1, 2).squeeze(0)
+        )
+        return spliced_NHE.view(stored_BTHE.shape).transpose(1, 2)
+
+
+@dataclass
+class Memory:
+    """Keys, rotary positions applied, and values of all tokens by layer; (B, H, T, E) each."""
+
+    # Record this layer alone, with its graph, and build none for its queries and all behind them.
+    only_layer: int | None = None
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    last_input: Tensor | None = None  # with `only_layer`: what the last one was given; (B, T, D)
+
+    def record(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Take one layer's keys and values; from `only_layer` on the caller's graph ends."""
+        if self.only_layer in (None, layer):
+            self.layers[layer] = key, value
+        if self.only_layer == layer:
+            torch.set_grad_enabled(False)
+
+    def recall(self, layer: int, key: Tensor, value: Tensor, kept: Kept) -> tuple[Tensor, Tensor]:
+        """Return all keys and values: those with a graph as they are, else under the fresh ones."""
+        key_all, value_all = self.layers[layer]
+        if key_all.requires_grad:
+            return key_all, value_all
+        return kept.splice(key, key_all), kept.splice(value, value_all)
+
+
+def can_share_attention(trunk: Any) -> bool:
+    """Whether `shared_attention` serves a trunk: a Llama whose positions are encoded one by one.
+
+    Some rotary encodings depend on the last position of the call, which not every call has.
+    """
+    from transformers import LlamaModel
+
+    varying = ("dynamic", "longrope")
+    return type(trunk) is LlamaModel and trunk.rotary_emb.rope_type not in varying
+
+
+@contextmanager
+def shared_attention(trunk: Any) -> Iterator[None]:
+    """Let calls of `trunk`, a transformers Llama, take `memory` and `kept` inside the block.
+
+    With neither a call attends as ever; unlike transformers' own, it never asks the device whether
+    its positions are packed sequences, and compiles without a mask. With `memory` alone it fills
+    it as well. With both, the input tokens are the kept ones, and they attend to what is recorded.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(_NAME, _attend)
+    before = trunk.config._attn_implementation
+    trunk.config._attn_implementation = _NAME
+    hook = trunk.layers[-1].register_forward_pre_hook(_remember_input, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+        trunk.config._attn_implementation = before
+
+
+def _remember_input(_layer: Any, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> None:
+    memory = options.get("memory")
+    if memory is not None and memory.only_layer is not None and options.get("kept") is None:
+        memory.last_input = inputs[0]
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    memory: Memory | None = None,
+    kept: Kept | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Serve as transformers' attention function: q (B, H, T, E) to output (B, T, H, E)."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    mask = attention_mask
+    if kept is not None:
+        assert memory is not None
+        key, value = memory.recall(module.layer_idx, key, value, kept)
+        query = kept.by_sequence(query)
+        mask = None if kept.mask_B1MT is None else kept.mask_B1MT.to(query.dtype)
+    elif memory is not None:
+        memory.record(module.layer_idx, key, value)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
+
+    out_BMHE = _exactly(attend, query, key, value)
+    return out_BMHE if kept is None else kept.pack(out_BMHE), None
+
+
+def _exactly(attend: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Attend with exact products, whatever the step's are; see `runtime.product_precision`.
+
+    torch's attention for CPUs multiplies tiles so small that rounding them first costs more than
+    it saves: with rounded products it takes twice as long.
+    """
+    if torch.compiler.is_compiling() or torch.get_float32_matmul_precision() == "highest":
+        return attend(*inputs)
+    if not torch.is_grad_enabled():
+        with product_precision("float32"):
+            return attend(*inputs)
+    return _Exactly.apply(attend, *inputs)
+
+
+class _Exactly(Function):
+    """Attention whose forward and backward pass both run with exact products."""
+
+    @staticmethod
+    def forward(ctx: Any, attend: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        own = [x.detach() for x in inputs]
+        wanted = [x for x, n in zip(own, ctx.needs_input_grad[1:], strict=True) if n]
+        with product_precision("float32"), torch.enable_grad():
+            for x in wanted:
+                x.requires_grad_()
+            out = attend(*own)
+        ctx.graph = out, wanted
+        return out.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        out, wanted = ctx.graph
+        with product_precision("float32"):
+            found = iter(torch.autograd.grad([out], wanted, [grad_out]))
+        return None, *(next(found) if n else None for n in ctx.needs_input_grad[1:])

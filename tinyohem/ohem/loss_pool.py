@@ -1,0 +1,270 @@
+"""A pool: the loss of every training token under one checkpoint, aligned with its token store.
+
+A pool is a folder with
+
+    manifest.json              what the losses belong to; SHA-256 of every shard once all are there
+    shard_0000000.f16.zst      float16 nats of the labels of consecutive windows, one zstd frame
+
+Entry i of the whole is the loss of ids[i + 1], so the labels of window w of T tokens are entries
+[w · T, (w + 1) · T). A token's context is its window, as in training; what is left at the end of
+the store is a shorter window, so that only the very first token has no loss. A manifest names no
+file.
+"""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from tinyohem.data.token_store import TokenStore
+from tinyohem.errors import InputError, plainly
+from tinyohem.io.atomic import atomic_file
+from tinyohem.io.compressed import compress, decompress
+from tinyohem.io.data_dir import data_dir
+from tinyohem.io.hashing import hash_json
+from tinyohem.io.manifest import Count, Record, read_record
+
+POOL_FORMAT = 1
+SHARD_TOKENS = 1 << 20  # about: a shard holds whole windows
+HARDEST_SHARE = 0.1  # of the windows
+
+MANIFEST_FILE = "manifest.json"
+_LARGEST = float(np.finfo(np.float16).max)  # nats
+_WINDOWS_PER_BLOCK = _STORIES_PER_BLOCK = 4_096  # in memory while means are taken
+
+
+class PoolContext(Record):
+    """What stood ahead of a token."""
+
+    rule: str
+    seq_len: int = Field(ge=2)
+
+
+class PoolManifest(Record):
+    """A pool's `manifest.json`."""
+
+    format: Literal[1]
+    tokenizer: str
+    ids_sha256: str
+    tokens: int = Field(ge=2)
+    context: PoolContext
+    weights_sha256: str
+    tokens_seen: Count | None
+    shard_windows: int = Field(ge=1)
+    shards: list[str] | None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Every token's loss under one checkpoint.
+
+    Attributes:
+        losses: float16 (tokens - 1,) nats, memory-mapped; see the top of this file.
+        seq_len: tokens of a window.
+        manifest: what the losses belong to.
+    """
+
+    losses: NDArray[np.float16]
+    seq_len: int
+    manifest: dict[str, Any]
+
+    @property
+    def tokens_seen(self) -> int | None:
+        """Tokens that the checkpoint was trained on; None where it does not say."""
+        seen: int | None = self.manifest["tokens_seen"]
+        return seen
+
+    @property
+    def hash(self) -> str:
+        """Return a hash of the losses and of what they belong to, in hex."""
+        return hash_json(self.manifest)
+
+    def of_windows(self, windows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the losses of whole windows, (B, seq_len) nats."""
+        positions = windows[:, None] * self.seq_len + np.arange(self.seq_len)
+        return self.losses[positions].astype(np.float32)
+
+    def hardest_windows(self) -> NDArray[np.int64]:
+        """Return the tenth of the whole windows with the highest mean loss, ascending.
+
+        At least one; of equals the earlier.
+        """
+        windows = self.losses[: len(self.losses) // self.seq_len * self.seq_len]
+        loss_WT = windows.reshape(-1, self.seq_len)
+        means = np.empty(len(loss_WT))
+        for first in range(0, len(means), _WINDOWS_PER_BLOCK):
+            block = slice(first, first + _WINDOWS_PER_BLOCK)
+            means[block] = loss_WT[block].mean(axis=1, dtype=np.float64)
+        hardest_first = np.argsort(-means, kind="stable")
+        return np.sort(hardest_first[: max(1, round(HARDEST_SHARE * len(means)))])
+
+    def story_means(self, store: TokenStore) -> NDArray[np.float64]:
+        """Return each story's mean loss, (stories,) nats per token; NaN for one without tokens.
+
+        The start token does not count, as in `eval-perplexity`; but here a token's context is its
+        window, which may begin in the story before.
+
+        Args:
+            store: the one that the pool was mined on.
+        """
+        means = np.empty(store.num_stories)
+        for first in range(0, store.num_stories, _STORIES_PER_BLOCK):
+            bounds = store.offsets[first : first + _STORIES_PER_BLOCK + 1]
+            # A story's own tokens are ids (start, end), so entries [start, end - 1).
+            block = self.losses[bounds[0] : bounds[-1] - 1]
+            sums = np.concatenate([[0.0], np.cumsum(block, dtype=np.float64)])
+            starts, ends = bounds[:-1] - bounds[0], bounds[1:] - 1 - bounds[0]
+            with np.errstate(invalid="ignore"):  # 0 / 0
+                means[first : first + len(starts)] = (sums[ends] - sums[starts]) / (ends - starts)
+        return means
+
+
+def open_pool(folder: Path, store: TokenStore, seq_len: int) -> Pool:
+    """Check a pool, unpack it into a file that vanishes with the process, and map that.
+
+    Args:
+        store: the tokens that the losses have to belong to.
+        seq_len: tokens of a window.
+
+    Raises:
+        InputError: no pool, an unfinished or damaged one, or one of other tokens or windows.
+    """
+    manifest = read_manifest(folder)
+    _check_fits(folder, manifest, store, seq_len)
+    shards = shards_of(manifest)
+    hashes = manifest["shards"]
+    if hashes is None:
+        raise InputError(f"the pool in {folder} is unfinished", _AGAIN)
+    if len(hashes) != len(shards):
+        raise InputError(f"{folder / MANIFEST_FILE} does not list {len(shards)} shards", _AGAIN)
+    data_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=data_dir()) as stream:
+        for shard, sha256 in zip(shards, hashes, strict=True):
+            try:
+                stream.write(read_shard(folder, shard, sha256).tobytes())
+            except (OSError, ValueError) as error:
+                what = f"the pool's shard {shard.path(folder)} is damaged: {plainly(error)}"
+                raise InputError(what, _AGAIN) from None
+        stream.flush()
+        return Pool(np.memmap(stream, dtype=np.float16, mode="r"), seq_len, manifest)
+
+
+_AGAIN = "repeat the `tinyohem mine` that made it: it mines what is missing or damaged, no more"
+
+
+def describe(
+    store: TokenStore, seq_len: int, weights_sha256: str, tokens_seen: int | None
+) -> dict[str, Any]:
+    """Return the manifest of a pool without its shards: everything that its losses depend on."""
+    return {
+        "format": POOL_FORMAT,
+        **_of_store(store, seq_len),
+        "weights_sha256": weights_sha256,
+        "tokens_seen": tokens_seen,
+        "shard_windows": max(1, SHARD_TOKENS // seq_len),
+    }
+
+
+def _of_store(store: TokenStore, seq_len: int) -> dict[str, Any]:
+    return {
+        "tokenizer": store.manifest["tokenizer"],
+        "ids_sha256": store.manifest["ids_sha256"],
+        "tokens": store.num_tokens,
+        "context": {"rule": "windows", "seq_len": seq_len},
+    }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what a pool says of itself.
+
+    Raises:
+        InputError: it is no pool, or another version's.
+    """
+    try:
+        manifest = read_record(folder / MANIFEST_FILE, PoolManifest)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder} holds no pool that can be read: {plainly(error)}",
+            "`tinyohem mine RUN --out FOLDER` makes one in another folder",
+        ) from None
+    return manifest
+
+
+_FITS = {
+    "tokenizer": "with other tokens",
+    "ids_sha256": "on other stories",
+    "tokens": "on other stories",
+    "context": "on other windows",
+}
+
+
+def _check_fits(folder: Path, manifest: dict[str, Any], store: TokenStore, seq_len: int) -> None:
+    for key, wanted in _of_store(store, seq_len).items():
+        if manifest[key] != wanted:
+            raise InputError(
+                f"the pool in {folder} was mined {_FITS[key]} than those of this run",
+                "mine one with this run's --dataset, --valid and tokenizer, and with "
+                f"--seq-len {seq_len}",
+            )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive windows, the last of which may be short."""
+
+    index: int
+    first: int  # entry of the pool
+    size: int  # entries
+
+    def path(self, folder: Path) -> Path:
+        """Return where the shard stands in its pool."""
+        return folder / f"shard_{self.index:07d}.f16.zst"
+
+
+def shards_of(manifest: dict[str, Any]) -> list[Shard]:
+    """Return the shards of the pool that a manifest describes."""
+    entries = manifest["tokens"] - 1
+    size = manifest["shard_windows"] * manifest["context"]["seq_len"]
+    return [
+        Shard(index, first, min(size, entries - first))
+        for index, first in enumerate(range(0, entries, size))
+    ]
+
+
+def rounded(losses: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Round losses (nats) to what a pool stores; no loss becomes infinite."""
+    return np.minimum(losses, _LARGEST).astype(np.float16)
+
+
+def write_shard(folder: Path, shard: Shard, losses: NDArray[np.float16]) -> None:
+    """Store the losses of a shard, whole or not at all."""
+    with atomic_file(shard.path(folder)) as stream:
+        stream.write(compress(losses.tobytes()))
+
+
+def read_shard(folder: Path, shard: Shard, sha256: str | None = None) -> NDArray[np.float16]:
+    """Return the losses of a shard.
+
+    Args:
+        sha256: of the file, where it is known; its own checksum is looked at either way.
+
+    Raises:
+        ValueError: the file is damaged, or holds what is no loss.
+        OSError: it is not there.
+    """
+    size = shard.size * np.dtype(np.float16).itemsize
+    path = shard.path(folder)
+    if path.stat().st_size > 2 * size + 1024:  # no frame of so much content is that large
+        raise ValueError("it is too large")
+    frame = path.read_bytes()
+    if sha256 is not None and hashlib.sha256(frame).hexdigest() != sha256:
+        raise ValueError("it was cut short or changed")
+    losses = np.frombuffer(decompress(frame, size), dtype=np.float16)
+    if not np.isfinite(losses).all():
+        raise ValueError("it holds a loss that is not finite")
+    return losses

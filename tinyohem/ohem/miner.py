@@ -1,0 +1,121 @@
+"""From losses and scores to the weight of every token, with what is remembered between steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.data.token_store import TokenStore, token_counts
+from tinyohem.data.windows import IGNORE_INDEX
+from tinyohem.ohem.selection import select
+from tinyohem.ohem.token_weights import class_weights, ghm_weights
+
+
+@dataclass
+class Mining:
+    """A way of mining and its state."""
+
+    config: OhemConfig
+    class_weight_V: Tensor | None = None  # needed by `class_balanced`
+    state: dict[str, Tensor] = field(default_factory=dict)  # saved with every checkpoint
+
+    def reads_first(self, keep_ratio: float) -> bool:
+        """Whether a step has to see all losses before it can weigh a token."""
+        return keep_ratio < 1 or self.config.weight == "ghm"
+
+    def weigh(
+        self,
+        loss_BT: Tensor,
+        score_BT: Tensor,
+        input_ids_BT: Tensor | None,
+        labels_BT: Tensor,
+        keep_ratio: float,
+        *,
+        shares: Mapping[str, float] | None = None,
+        pool_BT: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return float32 (B, T) weights ≥ 0 of a whole optimizer step and update the state.
+
+        Selection's weight times the soft weight; 0 where the label is ignored.
+        """
+        config = self.config
+        weight_BT = select(
+            score_BT,
+            labels_BT,
+            keep_ratio,
+            config,
+            shares=shares,
+            input_ids_BT=input_ids_BT,
+            pool_BT=pool_BT,
+            limit=self._queue_limit(score_BT, labels_BT, keep_ratio),
+            generator=generator,
+        )
+        if config.weight == "ghm":
+            beta_BT, self.state["ghm_counts"] = ghm_weights(
+                loss_BT,
+                labels_BT != IGNORE_INDEX,
+                self.state.get("ghm_counts"),
+                config.ghm_momentum,
+                config.ghm_bins,
+            )
+            weight_BT = weight_BT * beta_BT
+        return weight_BT * self.class_weight(labels_BT)
+
+    def restore(self, remembered: Mapping[str, Tensor], tokens: int, device: torch.device) -> None:
+        """Go on from what a checkpoint remembered.
+
+        Args:
+            tokens: of a step.
+
+        Raises:
+            ValueError: it remembers something else.
+        """
+        shapes = {"ghm_counts": (self.config.ghm_bins,), "queue": (self.config.queue_steps, tokens)}
+        for name, tensor in remembered.items():
+            if tensor.shape != shapes.get(name) or not tensor.is_floating_point():
+                raise ValueError(f"{name} has the shape {tuple(tensor.shape)}")
+        self.state = {name: tensor.to(device) for name, tensor in remembered.items()}
+
+    def class_weight(self, labels_BT: Tensor) -> Tensor | float:
+        """Return the weight (B, T) of each label's frequency, or 1 where none is asked for."""
+        if self.config.weight != "class_balanced":
+            return 1.0
+        assert self.class_weight_V is not None
+        return self.class_weight_V[labels_BT.clamp(min=0)]
+
+    def scaled(self, weight_BT: Tensor, valid_BT: Tensor) -> Tensor:
+        """Return w/Z, float32 (B, T): Z = Σ w, or all valid tokens, as `denominator` says."""
+        denominator = (weight_BT if self.config.denominator == "kept" else valid_BT).sum()
+        return (weight_BT / torch.where(denominator > 0, denominator, 1)).float()
+
+    def _queue_limit(self, score_BT: Tensor, labels_BT: Tensor, ratio: float) -> Tensor | None:
+        """Return the queue's (1 − ratio) quantile and put this step's scores in.
+
+        The counterpart of the memory queue in MoCo (He et al., CVPR 2020): a threshold from the
+        last steps is steadier than the batch's own. Infinite before the first step.
+        """
+        if not self.config.queue_steps:
+            return None
+        scores_N = score_BT.masked_fill(labels_BT == IGNORE_INDEX, torch.nan).flatten()
+        queue_QN = self.state.get("queue", scores_N.new_empty(self.config.queue_steps, 0))
+        # A loop of the user's own may bring batches of any size: the shorter ones are filled up.
+        missing = len(scores_N) - queue_QN.shape[1]
+        queue_QN = F.pad(queue_QN, (0, max(0, missing)), value=torch.nan)
+        scores_N = F.pad(scores_N, (0, max(0, -missing)), value=torch.nan)
+        limit = queue_QN.flatten().nanquantile(1 - ratio).nan_to_num(torch.inf)
+        self.state["queue"] = torch.cat([scores_N[None], queue_QN[:-1]])
+        return limit
+
+
+def build_mining(
+    config: OhemConfig, store: TokenStore, vocab_size: int, device: torch.device
+) -> Mining:
+    """Set up a way of mining for a training corpus."""
+    if config.weight != "class_balanced":
+        return Mining(config)
+    counts_V = torch.from_numpy(token_counts(store, vocab_size))
+    return Mining(config, class_weights(counts_V, config.class_power).to(device))

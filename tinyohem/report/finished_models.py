@@ -1,0 +1,127 @@
+"""What finished models make of their own validation stories: scored once, kept with the run."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from tinyohem.config.curriculum import CurriculumConfig
+from tinyohem.difficulty.score_table import METRIC_VERSION
+from tinyohem.errors import InputError, RunError
+from tinyohem.evaluation.diagnose import By, diagnose
+from tinyohem.evaluation.inspect_story import (
+    InspectedStory,
+    InspectedToken,
+    inspect_story,
+    nth_story,
+)
+from tinyohem.evaluation.loss_groups import Group
+from tinyohem.evaluation.open import Evaluation, open_evaluation
+from tinyohem.io.hashing import hash_file, hash_json
+from tinyohem.io.json import write_json
+from tinyohem.io.manifest import read_record
+from tinyohem.progress import Progress
+from tinyohem.report.arms import name_runs
+from tinyohem.report.records import KeptRecord
+from tinyohem.report.run_logs import RunLog
+
+CACHE_FILE = "breakdown.json"
+_FORMAT = 1
+_WAYS = get_args(By)
+_METRIC = CurriculumConfig().metric
+_STORY_TOKENS = 400  # a longer story is no picture any more
+
+
+@dataclass
+class Scores:
+    """What every run that could be scored makes of its stories."""
+
+    by: dict[str, dict[str, list[Group]]]  # way (see `diagnose.By`), run label, groups
+    metric: str = ""  # what the difficulty is, as the scores record it
+    stories: dict[str, InspectedStory] = field(default_factory=dict)  # run label, one story
+    missing: list[str] = field(default_factory=list)  # why a run has none
+
+
+def score_runs(runs: Iterable[RunLog], progress: Progress) -> Scores:
+    """Score each finished model on its validation stories, or read what an earlier report found.
+
+    A run that cannot be scored, for want of a model or of its stories, costs only its own lines.
+    """
+    scores = Scores({way: {} for way in _WAYS})
+    waiting: list[str] = []
+    without: list[str] = []
+    for run in runs:
+        if run.model_folder is None:
+            (waiting if run.evaluation is None else without).append(run.label)
+            continue
+        try:
+            kept = _kept_or_scored(run, run.model_folder, progress)
+        except (InputError, RunError) as error:
+            scores.missing.append(f"{run.label} could not be scored: {error.message}.")
+            progress.warn(scores.missing[-1])
+            continue
+        for way in _WAYS:
+            scores.by[way][run.label] = [_group(part) for part in kept["by"][way]]
+        scores.metric = kept["difficulty_metric"]
+        scores.stories[run.label] = _story(kept["story"])
+    if waiting:
+        scores.missing.append(f"Without a finished model yet: {name_runs(waiting)}.")
+    if without:
+        told = f"Finished, but without a model to score in their folders: {name_runs(without)}."
+        scores.missing.append(told)
+    return scores
+
+
+def _kept_or_scored(run: RunLog, model: Path, progress: Progress) -> dict[str, Any]:
+    cache, identity = run.folder / CACHE_FILE, _identity(run, model)
+    kept = _read(cache)
+    if kept.get("identity") == identity:
+        return kept
+    progress.note(f"scoring {run.label} on its validation stories")
+    evaluation = open_evaluation(str(run.folder), progress=progress)
+    found = diagnose(evaluation, by=_WAYS, metric=_METRIC, progress=progress).to_json()
+    story = _inspect(evaluation, run.settings.get("ohem.ratio", 1.0), progress)
+    kept = {"identity": identity, **found, "story": story.to_json()}
+    try:
+        write_json(cache, kept)
+    except OSError as error:  # a folder that may only be read: the next report scores again
+        progress.note(f"{cache} could not be written: {error.strerror}")
+    return kept
+
+
+def _inspect(evaluation: Evaluation, ratio: float, progress: Progress) -> InspectedStory:
+    """Score the first story that is short enough, or else the shortest, token by token."""
+    tokens = np.diff(evaluation.store.offsets) - 1
+    short = np.flatnonzero(tokens <= _STORY_TOKENS)
+    number = int(short[0] if len(short) else tokens.argmin())
+    text = nth_story(evaluation.part, number, progress)
+    title = f"Story {number:,} of {evaluation.part.corpus.name}"
+    # A run that keeps every token is shown what the usual half would be.
+    return inspect_story(evaluation.source, text, ratio=ratio if ratio < 1 else 0.5, title=title)
+
+
+def _identity(run: RunLog, model: Path) -> str:
+    """Hash what the groups depend on: weights, stories, those learnt from, and the difficulty."""
+    weights = [hash_file(path) for path in sorted(model.glob("*.safetensors"))]
+    tokens = [run.record[split].get("ids_sha256") for split in ("train", "valid")]
+    return hash_json([_FORMAT, weights, tokens, _METRIC, METRIC_VERSION])
+
+
+def _read(cache: Path) -> dict[str, Any]:
+    try:
+        return read_record(cache, KeptRecord)
+    except (OSError, ValueError):
+        return {}
+
+
+def _group(part: dict[str, Any]) -> Group:
+    return Group(part["name"], part["tokens"], part["loss"], part["share_of_loss"])
+
+
+def _story(kept: dict[str, Any]) -> InspectedStory:
+    derived = ("loss", "perplexity")
+    figures = {name: value for name, value in kept.items() if name not in derived}
+    tokens = tuple(InspectedToken(**token) for token in kept["tokens"])
+    return InspectedStory(**{**figures, "tokens": tokens})

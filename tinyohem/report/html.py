@@ -1,0 +1,47 @@
+"""HTML pages and pictures: what the optional extra `plots` brings, and what to say without it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tinyohem.errors import InputError
+from tinyohem.io.names import shown
+
+
+def require_plots(what: str) -> None:
+    """Check, before anything else is done, that the extra is there.
+
+    Raises:
+        InputError: matplotlib or jinja2 is not installed.
+    """
+    with _plots_extra(what):
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+
+
+@contextmanager
+def _plots_extra(what: str) -> Iterator[None]:
+    """Turn an import that fails inside the block into an error that says how to mend it."""
+    try:
+        yield
+    except ImportError as error:
+        hint = 'install them in the clone: pip install -c constraints.txt -e ".[plots]"'
+        raise InputError(f"{what} needs matplotlib and jinja2: {error}", hint) from None
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of the folder `templates`; every value is escaped.
+
+    Raises:
+        InputError: jinja2 is not installed.
+    """
+    with _plots_extra("the HTML report"):
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    environment = Environment(
+        loader=PackageLoader("tinyohem"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return shown(environment.get_template(template).render(**values))

@@ -1,0 +1,158 @@
+"""Checkpoints on disk: which there are, which are whole."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyohem.errors import InputError
+from tinyohem.io.hashing import hash_files
+from tinyohem.io.manifest import Count, Figure, Record, read_record
+from tinyohem.progress import Progress
+from tinyohem.runs.layout import STEP_NAME, follow, pointed_at, resolve_model_folder
+
+_TENSORS = ("model/model.safetensors", "optimizer.safetensors")
+
+
+@dataclass
+class RunState:
+    """What the loop carries from step to step besides the tensors."""
+
+    step: int = 0  # optimizer steps done
+    tokens_seen: int = 0
+    tokens_selected: int = 0
+    train_seconds: float = 0.0  # spent in steps: evaluation and checkpoints excluded
+    select_seconds: float = 0.0  # of them, on what plain training does not do
+    pause_seconds: float = 0.0  # spent between steps: on evaluation, checkpoints and the log
+    best_loss: float | None = None  # nats per token on the validation head
+    skipped_steps: int = 0  # left out because their numbers were not finite
+    skipped_in_a_row: int = 0  # of them, since the last sound step
+    validation_due: bool = False  # a stop came in the middle of it
+    pool_step: int = 0  # ahead of which the pool in use was mined; 0: the one it began with
+
+
+class StateRecord(Record):
+    """A `state.json`."""
+
+    step: Count
+    tokens_seen: Count
+    tokens_selected: Count
+    train_seconds: Figure
+    select_seconds: Figure = 0.0
+    pause_seconds: Figure = 0.0
+    best_loss: Figure | None
+    skipped_steps: Count = 0
+    skipped_in_a_row: Count = 0
+    validation_due: bool = False
+    pool_step: Count = 0
+    sha256: dict[str, str]
+
+
+def newest_sound_checkpoint(run_dir: Path, progress: Progress) -> Path | None:
+    """Return the newest checkpoint whose files are whole, naming any damaged one passed over.
+
+    Raises:
+        InputError: there are checkpoints and every one is damaged.
+    """
+    folders = _step_folders(run_dir)
+    for path in reversed(folders):
+        fault = _fault(path)
+        if fault is None:
+            return path
+        progress.warn(f"checkpoint {path} is damaged ({fault}); using the one before it")
+    if folders:
+        raise InputError(
+            f"every checkpoint in {run_dir / 'checkpoints'} is damaged",
+            "start again with another --out",
+        )
+    return None
+
+
+def read_state(path: Path) -> RunState:
+    """Return the state that a checkpoint was written in.
+
+    Raises:
+        ValueError: its file is damaged.
+    """
+    state = read_record(path / "state.json", StateRecord)
+    return RunState(**{key: state[key] for key in RunState.__annotations__ if key in state})
+
+
+def latest_checkpoint(run_dir: Path) -> Path | None:
+    """Return the checkpoint that `latest` names, or the newest one where that is lost."""
+    newest = _step_folders(run_dir)[-1:]
+    return pointed_at(run_dir / "checkpoints" / "latest") or (newest[0] if newest else None)
+
+
+def checkpoint_of(path: Path, progress: Progress) -> Path | None:
+    """Return the checkpoint that a path stands for, None where it is a model without one.
+
+    That is a run's newest sound one, the one that `latest` or `best` names, or the folder itself.
+
+    Raises:
+        InputError: it is damaged, or a run that has none yet.
+    """
+    path = follow(path)
+    if (path / "checkpoints").is_dir():
+        newest = newest_sound_checkpoint(path, progress)
+        if newest is None:
+            raise InputError(f"the run {path} has no checkpoint yet", "wait for the first")
+        return newest
+    if not (path / "state.json").exists():
+        return None
+    require_sound(path)
+    return path
+
+
+def require_sound(path: Path) -> None:
+    """Check every file of a checkpoint.
+
+    Raises:
+        InputError: one is gone, cut short or changed.
+    """
+    fault = _fault(path)
+    if fault is not None:
+        raise InputError(f"checkpoint {path} is damaged ({fault})", "choose another one")
+
+
+def tokens_seen(path: Path) -> int | None:
+    """Return how many tokens the weights of a run or a checkpoint were trained on, if it is one.
+
+    Raises:
+        InputError: what says so is damaged.
+    """
+    folder = resolve_model_folder(path)
+    if folder.name != "model":
+        return None
+    owner = folder.parent
+    owner = owner if (owner / "state.json").exists() else latest_checkpoint(owner) or owner
+    if not (owner / "state.json").exists():
+        return None
+    try:
+        return read_state(owner).tokens_seen
+    except ValueError as error:
+        what = f"{owner / 'state.json'} is damaged: {error}"
+        raise InputError(what, "choose another one") from None
+
+
+def _step_folders(run_dir: Path) -> list[Path]:
+    found = (run_dir / "checkpoints").glob("step_*")
+    own = (path for path in found if STEP_NAME.fullmatch(path.name) and not path.is_symlink())
+    return sorted(own, key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
+
+
+def _fault(path: Path) -> str | None:
+    """Say what is wrong with a checkpoint; None where every file is there and whole."""
+    try:
+        listed = read_record(path / "state.json", StateRecord)["sha256"]
+        found = hash_files(path)
+        for name in {*_TENSORS, *listed}:
+            if name not in found:
+                return f"{name} is missing"
+            if found[name] != listed.get(name):
+                return f"{name} was cut short or changed"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"state.json is missing or unreadable: {error}"
+    return None

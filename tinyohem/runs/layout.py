@@ -1,0 +1,78 @@
+"""Where a run keeps its checkpoints and its model: from a name to the folder that is meant."""
+
+import re
+from pathlib import Path
+
+from tinyohem.errors import InputError
+from tinyohem.io.names import utf8_path
+from tinyohem.io.streams import refuse_pointers
+
+STEP_NAME = re.compile(r"step_[0-9]{6,12}")  # of a checkpoint's folder
+
+
+def model_folder(name: str) -> str:
+    """Return the folder that transformers loads for a name, or the Hub id that it is.
+
+    Args:
+        name: a run folder, a checkpoint (also by the name of its pointer), a transformers folder,
+            or a Hub id.
+
+    Raises:
+        InputError: it is a run that has not finished, a folder of runs, or of git-lfs pointers.
+    """
+    path = Path(name)
+    if (path / "checkpoints").is_dir() and not (path / "model").is_dir():
+        raise InputError(
+            f"the run {name} has not finished",
+            f"resume it, or name a checkpoint: {path / 'checkpoints' / 'latest'}",
+        )
+    if path.is_dir() and not (path / "config.json").exists():
+        runs = sorted(log.parent for log in path.glob("*/metrics.jsonl"))
+        if runs:
+            raise InputError(
+                f"{name} is a folder of {len(runs)} run(s)",
+                f"name one run inside, such as {runs[0]}",
+            )
+    if not path.exists():
+        return name
+    folder = resolve_model_folder(path)
+    if folder.is_dir():
+        refuse_pointers(folder)
+    return str(utf8_path(folder))
+
+
+def resolve_model_folder(path: Path) -> Path:
+    """Return the folder that transformers can load: of a run, a checkpoint, or `path` itself."""
+    path = follow(path)
+    return path / "model" if (path / "model" / "config.json").exists() else path
+
+
+def run_of(path: Path) -> Path:
+    """Return the run folder of a checkpoint, also by the name of its pointer; else the path."""
+    path = follow(path).absolute()
+    of_a_run = path.parent.name == "checkpoints" and STEP_NAME.fullmatch(path.name)
+    return path.parents[1] if of_a_run else path
+
+
+def pointed_at(pointer: Path) -> Path | None:
+    """Return the checkpoint that `latest` or `best` names; None where that is lost or damaged.
+
+    A name is a folder's beside the pointer: it cannot lead elsewhere.
+    """
+    try:
+        name = pointer.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    folder = pointer.parent / name
+    own = STEP_NAME.fullmatch(name) and folder.is_dir() and not folder.is_symlink()
+    return folder if own else None
+
+
+def follow(path: Path) -> Path:
+    """Return the checkpoint that a path stands for if it is `latest` or `best`, else the path."""
+    if path.name not in ("latest", "best") or not path.is_file():
+        return path
+    folder = pointed_at(path)
+    if folder is None:
+        raise InputError(f"{path} names no checkpoint", "give one of the folders beside it")
+    return folder

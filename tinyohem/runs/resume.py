@@ -1,0 +1,139 @@
+"""The run folder: who may write into it, and what a resumed run may change."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from tinyohem.config.ohem import OhemConfig
+from tinyohem.config.run import RESUME_MAY_CHANGE, RunConfig
+from tinyohem.errors import InputError
+from tinyohem.io.atomic import is_leftover
+from tinyohem.io.hashing import hash_json
+from tinyohem.io.manifest import Record, read_record
+from tinyohem.progress import Progress
+from tinyohem.runs.checkpoints import newest_sound_checkpoint
+
+Resume = Literal["never", "auto", "must"]
+
+# Files may be moved or named otherwise: `check_same_start` compares the stories themselves.
+_NAMES_OF_STORIES = frozenset({"data.dataset", "data.valid"})
+
+
+class StoreOfRun(Record):
+    """What a run's `config.json` says of a token store."""
+
+    ids_sha256: str
+
+
+class RunRecord(Record):
+    """What going on with a run reads of its `config.json`."""
+
+    config: dict[str, Any]
+    train: StoreOfRun
+    valid: StoreOfRun
+
+
+def default_run_dir(config: RunConfig, name: str | None) -> Path:
+    """Return `runs/<recipe or model>-<hash>`: the same command finds its own run again."""
+    deciding = {k: v for k, v in _flat(config).items() if k not in RESUME_MAY_CHANGE}
+    model = config.model.preset or Path(config.model.init_from or "").name
+    label = Path(name).stem if name else f"{model}{_way(config.ohem)}"
+    return Path("runs") / f"{label}-{hash_json(deciding)[:8]}"
+
+
+def _way(ohem: OhemConfig) -> str:
+    """Return how a run mines, as its folder's name says it: nothing where it trains plainly."""
+    way = ""
+    if ohem.keep_schedule().lowest < 1 or ohem.hard_windows:
+        way = f"-ohem{ohem.ratio:g}" if ohem.ratio < 1 else "-ohem"  # some schedules know no ratio
+    return way if ohem.weight == "none" else f"{way}-{ohem.weight}"
+
+
+def find_checkpoint(
+    run_dir: Path, config: RunConfig, resume: Resume, progress: Progress
+) -> Path | None:
+    """Return the checkpoint to go on from, None for a fresh start. Writes nothing.
+
+    Raises:
+        InputError: a run is there and `resume` is `never`; there is none and it is `must`; or the
+            run there was made with another config.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise InputError(f"{run_dir} is a file", "choose another --out")
+    started = (run_dir / "config.json").exists()
+    occupied = run_dir.exists() and not all(map(is_leftover, run_dir.iterdir()))
+    if (resume == "never" or not started) and occupied:
+        if started:
+            raise InputError(
+                f"{run_dir} already holds a run",
+                "choose another --out, or go on with --resume auto",
+            )
+        raise InputError(f"{run_dir} is not empty and holds no run", "choose another --out")
+    if resume == "must" and not started:
+        raise InputError(f"there is no run in {run_dir} to resume", "check --out")
+    if not started:
+        return None
+    for name in ("checkpoints", "pools"):  # folders in them will be deleted
+        if (run_dir / name).is_symlink():
+            raise InputError(f"{run_dir / name} is a link", "link the whole run folder instead")
+    _check_same_config(run_dir, config)
+    checkpoint = newest_sound_checkpoint(run_dir, progress)
+    if checkpoint is None and resume == "must":
+        raise InputError(f"{run_dir} has no checkpoint yet", "start it with --resume auto")
+    return checkpoint
+
+
+def _check_same_config(run_dir: Path, config: RunConfig) -> None:
+    path = run_dir / "config.json"
+    try:
+        old = _flat(RunConfig.model_validate(read_record(path, RunRecord)["config"]))
+    except ValueError:
+        raise InputError(
+            f"{path} is no run's, or another version's", "choose another --out"
+        ) from None
+    new = _flat(config)
+    ignored = RESUME_MAY_CHANGE | _NAMES_OF_STORIES
+    changed = [key for key in new if key not in ignored and new[key] != old.get(key)]
+    if changed:
+        difference = ", ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in changed[:3])
+        raise InputError(
+            f"{run_dir} was made with another config: {difference}",
+            "repeat the command that began the run, or choose another --out",
+        )
+
+
+def check_same_start(run_dir: Path, record: Mapping[str, Any]) -> None:
+    """Refuse to go on from other tokens, weights or another pool than those a run began with.
+
+    Args:
+        record: what `config.json` would say of the run as it is now.
+
+    Raises:
+        InputError: what stands behind one of the same names has changed since.
+    """
+    before = read_record(run_dir / "config.json", RunRecord)
+    for split in ("train", "valid"):
+        if before[split]["ids_sha256"] != record[split]["ids_sha256"]:
+            raise InputError(
+                f"{run_dir} was made with other stories or another tokenizer: "
+                f"the {split} split has changed",
+                "bring the old files back, or choose another --out",
+            )
+    if before.get("init_sha256") != record["init_sha256"]:
+        raise InputError(
+            f"{run_dir} began from other weights: those of model.init_from have changed",
+            "bring the old ones back, or choose another --out",
+        )
+    if record["pool"] and before.get("pool") != record["pool"]:
+        raise InputError(
+            f"{run_dir} was made with another pool: the one in its place has changed",
+            "bring the old one back, or choose another --out",
+        )
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    return {
+        f"{section}.{key}": value
+        for section, values in config.model_dump().items()
+        for key, value in values.items()
+    }

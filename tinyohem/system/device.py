@@ -1,0 +1,71 @@
+"""The device, its precision, and random numbers that a step repeats."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from tinyohem.config.training import Precision
+from tinyohem.errors import InputError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that `name` asks for; `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: an unknown name, or a device that this machine lacks.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:0") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {name}: this machine has no CUDA device", "use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)",
+            "count from cuda:0",
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name} is not supported", "use auto, cpu, cuda or cuda:0")
+    return device
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """Return the precision context of a forward pass; `auto` is bfloat16 on CUDA alone."""
+    if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+@contextmanager
+def product_precision(precision: Precision) -> Iterator[None]:
+    """Set how float32 matrix products are computed inside the block, backward passes included.
+
+    `medium`: torch's setting of that name. Sums stay float32; a CPU that has instructions for it
+    rounds the factors to bfloat16, CUDA to TF32. Anything else: exactly. The setting is the
+    process's, so it is put back at the end.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if precision == "medium" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """Return the random numbers of one optimizer step: a function of (seed, step), so resumable."""
+    # Mixed, because the CPU's generator looks at the low 32 bits of its seed only.
+    mixed = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(mixed[0]))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, so that a clock read next tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,1 @@
+"""SIGINT and SIGTERM as a request that a loop reads between steps."""

@@ -1,0 +1,254 @@
+"""Offline mining: run a checkpoint over every training token and store the losses as a pool."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from tinyohem.config.data import DataConfig, TokenizerConfig
+from tinyohem.data.corpus import absolute_name
+from tinyohem.data.prepare import prepare_data
+from tinyohem.data.token_store import TokenStore
+from tinyohem.data.windows import Batch, labelled, make_batch, plan_windows
+from tinyohem.errors import InputError, RunError
+from tinyohem.evaluation.open import recorded_ids
+from tinyohem.io.atomic import is_leftover
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.locks import sole_writer
+from tinyohem.io.manifest import write_sealed
+from tinyohem.models.causal_lm import weights_hash
+from tinyohem.models.pretrained import check_losses
+from tinyohem.models.source import load_source
+from tinyohem.ohem.loss_pool import (
+    MANIFEST_FILE,
+    Shard,
+    describe,
+    read_manifest,
+    read_shard,
+    rounded,
+    shards_of,
+    write_shard,
+)
+from tinyohem.progress import SILENT, Progress
+from tinyohem.runs.checkpoints import checkpoint_of, tokens_seen
+from tinyohem.runs.record import run_config, trained_seq_len
+from tinyohem.system.signals import StopRequest
+from tinyohem.training.reference import model_losses
+
+_CPU_PASS_TOKENS = 1 << 13
+_GPU_PASS_TOKENS = 1 << 17
+
+
+@dataclass(frozen=True)
+class Mined:
+    """What a pass left behind."""
+
+    manifest: dict[str, Any]
+    loss: float  # nats, mean over all tokens
+    tokens: int
+    new_tokens: int  # mined by this pass; the others were there
+
+
+def mine_run(
+    name: str,
+    out: Path,
+    *,
+    data: Mapping[str, Any],
+    seq_len: int | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> Mined:
+    """Mine the training tokens of a data set under a model into the pool `out`.
+
+    Args:
+        name: a run (its newest checkpoint), one checkpoint, a transformers folder or a Hub id.
+        data: keys of `DataConfig` that the user gave. The others are the run's own, unless
+            another data set is named.
+        seq_len: tokens of a window; default: what the run was trained with, else the model's
+            longest context.
+
+    Raises:
+        InputError: there is no such model or data set, or `out` holds something else.
+        RunError: a loss is not finite.
+    """
+    checkpoint = checkpoint_of(Path(name), progress)
+    folder = str(checkpoint or name)
+    source = load_source(folder, device)
+    check_losses(source.model, name)
+    seq_len = seq_len or trained_seq_len(folder) or source.max_seq_len
+    if not 2 <= seq_len <= source.max_seq_len:
+        raise InputError(
+            f"windows of {seq_len:,} tokens do not fit the model's context",
+            f"use --seq-len {source.max_seq_len} or less, at least 2",
+        )
+    tokenizer = TokenizerConfig(name=folder)
+    store = prepare_data(_data_config(folder, data), tokenizer, progress).train
+    if not data and store.manifest["ids_sha256"] != recorded_ids(folder, "train"):
+        raise InputError(
+            f"the training stories of {name} have changed since it was trained",
+            "bring the old files back, or name the stories to mine with --dataset",
+        )
+    plan_windows(store, seq_len, seed=0)  # refuses what is shorter than one
+    with sole_writer(out, progress=progress):
+        return mine_pool(
+            source.model,
+            store,
+            out,
+            seq_len=seq_len,
+            tokens_seen=tokens_seen(Path(folder)),
+            progress=progress,
+        )
+
+
+def _data_config(folder: str, given: Mapping[str, Any]) -> DataConfig:
+    """Lay what the user gave over the data section of the run that a model is of."""
+    config = run_config(folder)
+    if config is None and "dataset" not in given:
+        raise InputError("no data set to mine", "add --dataset, for example --dataset sample")
+    own = config.data if config else DataConfig()
+    dataset = given.get("dataset", own.dataset)
+    is_own = absolute_name(dataset) == absolute_name(own.dataset)
+    return (own if is_own else DataConfig()).model_copy(update=given)
+
+
+def mine_pool(
+    model: nn.Module,
+    store: TokenStore,
+    folder: Path,
+    *,
+    seq_len: int,
+    tokens_seen: int | None,
+    stop: StopRequest | None = None,
+    progress: Progress = SILENT,
+) -> Mined:
+    """Store the loss of every token; shards that are there and sound are kept.
+
+    The model runs as it is, without autocast, on its own device.
+
+    Args:
+        model: a causal LM.
+        folder: the pool's. One that a stop left unfinished, or that is damaged, is completed.
+        seq_len: tokens of a window.
+        tokens_seen: tokens that the model was trained on, where that is known.
+        stop: looked at between forward passes.
+
+    Raises:
+        InputError: the folder holds something else, or the losses of something else.
+        RunError: a loss is not finite.
+        KeyboardInterrupt: `stop` was requested; finished shards are there.
+    """
+    manifest = _begin_or_resume(folder, describe(store, seq_len, weights_hash(model), tokens_seen))
+    shards = shards_of(manifest)
+    hashes = _listed(manifest, len(shards))
+    progress.start("mine", store.num_tokens - 1, "tokens")
+    tally, nats = _Tally(progress), 0.0
+    for shard, sha256 in zip(shards, hashes, strict=True):
+        losses = _sound_shard(folder, shard, sha256)
+        if losses is not None:
+            tally.found(shard.size)
+        else:
+            parts = []
+            for batch in _batches(store, shard, seq_len, _pass_tokens(model)):
+                if stop is not None and stop.requested:
+                    raise KeyboardInterrupt
+                parts.append(_losses(model, batch))
+                tally.mined(len(parts[-1]))
+            losses = np.concatenate(parts)
+            write_shard(folder, shard, losses)
+        nats += float(losses.sum(dtype=np.float64))
+    progress.finish()
+    manifest = _finish(folder, manifest)
+    return Mined(manifest, nats / tally.tokens, tally.tokens, tally.new_tokens)
+
+
+class _Tally:
+    """Counts tokens and tells how fast they come."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._began = progress, time.perf_counter()
+        self.tokens = self.new_tokens = 0
+
+    def found(self, tokens: int) -> None:
+        self.tokens += tokens
+        self._progress.advance(self.tokens)
+
+    def mined(self, tokens: int) -> None:
+        self.tokens += tokens
+        self.new_tokens += tokens
+        seconds = time.perf_counter() - self._began
+        self._progress.advance(self.tokens, {"tok/s": self.new_tokens / seconds})
+
+
+def _begin_or_resume(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifest of the pool that is there, or write that of a new one."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file", _OTHER_OUT)
+    if not folder.exists() or all(map(is_leftover, folder.iterdir())):
+        manifest = {**description, "shards": None}
+        write_sealed(folder / MANIFEST_FILE, manifest)
+        return manifest
+    if not (folder / MANIFEST_FILE).exists():
+        raise InputError(f"{folder} is not empty and holds no pool", _OTHER_OUT)
+    manifest = read_manifest(folder)
+    for key in description.keys() - {"shard_windows"}:  # those there decide how they are cut
+        if manifest[key] != description[key]:
+            raise InputError(f"{folder} holds another pool: its {key} differs", _OTHER_OUT)
+    return manifest
+
+
+_OTHER_OUT = "choose another --out"
+
+
+def _finish(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """List the shards, which makes a pool of them, and drop what kills have left."""
+    hashes = [hash_file(shard.path(folder)) for shard in shards_of(manifest)]
+    if hashes != manifest["shards"]:
+        manifest = {**manifest, "shards": hashes}
+        write_sealed(folder / MANIFEST_FILE, manifest)
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
+    return manifest
+
+
+def _listed(manifest: dict[str, Any], num_shards: int) -> list[str | None]:
+    """Return the SHA-256 of every shard as the manifest has it; None while it has none."""
+    listed = manifest["shards"]
+    return listed if listed and len(listed) == num_shards else [None] * num_shards
+
+
+def _sound_shard(folder: Path, shard: Shard, sha256: str | None) -> NDArray[np.float16] | None:
+    """Return the losses of a shard that is there and whole."""
+    try:
+        return read_shard(folder, shard, sha256)
+    except (OSError, ValueError):
+        return None
+
+
+def _batches(store: TokenStore, shard: Shard, seq_len: int, pass_tokens: int) -> Iterator[Batch]:
+    """Yield the windows of a shard in order, the short one at the end by itself."""
+    first = shard.first // seq_len
+    last = first + shard.size // seq_len
+    count = max(1, pass_tokens // seq_len)
+    for window in range(first, last, count):
+        yield make_batch(store, np.arange(window, min(window + count, last)), seq_len)
+    if shard.size % seq_len:
+        yield labelled(store.ids[None, last * seq_len : shard.first + shard.size + 1])
+
+
+def _losses(model: nn.Module, batch: Batch) -> NDArray[np.float16]:
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    losses = model_losses(model, batch.to(device)).flatten().cpu().numpy()
+    model.train(was_training)
+    if not np.isfinite(losses).all():
+        raise RunError("the model's loss on these stories is not finite", "its weights are broken")
+    return rounded(losses)
+
+
+def _pass_tokens(model: nn.Module) -> int:
+    return _CPU_PASS_TOKENS if next(model.parameters()).is_cpu else _GPU_PASS_TOKENS

@@ -1,0 +1,153 @@
+"""The pool of a run: opened before the first step, re-mined on the way, found again by a resume.
+
+pools/step_000500/    in the run folder: what the run mined itself, ahead of its step 500
+"""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from tinyohem.config.run import RunConfig
+from tinyohem.data.token_store import TokenStore
+from tinyohem.data.windows import HardWindowPlan
+from tinyohem.errors import InputError
+from tinyohem.ohem.loss_pool import Pool, open_pool
+from tinyohem.progress import Progress
+from tinyohem.system.signals import StopRequest
+from tinyohem.training.checkpoint import saved_states
+from tinyohem.training.mine_pool import mine_pool
+from tinyohem.training.reference import build_reference
+from tinyohem.training.run import Run
+
+
+def open_run_pool(config: RunConfig, store: TokenStore, num_steps: int) -> Pool | None:
+    """Open the pool that a run begins with, if it reads one.
+
+    Raises:
+        InputError: it is no pool of this run's tokens and windows, or too old for it.
+    """
+    if config.ohem.pool is None:
+        return None
+    pool = open_pool(config.ohem.pool, store, config.training.seq_len)
+    _check_age(pool, config, num_steps)
+    return pool
+
+
+def _check_age(pool: Pool, config: RunConfig, num_steps: int) -> None:
+    """Refuse a pool whose age is unknown, or that grows too old and is not to be re-mined.
+
+    A pool's age: the tokens that the run has trained on less those that the pool's checkpoint had.
+    """
+    ohem = config.ohem
+    if ohem.pool_max_age is None:
+        return
+    if pool.tokens_seen is None:
+        raise InputError(
+            f"the pool in {ohem.pool} does not say on how many tokens its model was trained, so "
+            "ohem.pool_max_age cannot be kept",
+            "mine a run's checkpoint, or leave --pool-max-age out",
+        )
+    age = num_steps * config.training.tokens_per_step - pool.tokens_seen
+    if ohem.pool_refresh_every is None and age > ohem.pool_max_age:
+        raise InputError(
+            f"the pool in {ohem.pool} was mined after {pool.tokens_seen:,} training tokens; at the "
+            f"end of this run it would be {age:,} tokens old, beyond ohem.pool_max_age = "
+            f"{ohem.pool_max_age:,}",
+            "mine a later checkpoint, or re-mine on the way with --pool-refresh-every",
+        )
+
+
+def pool_is_due(run: Run) -> bool:
+    """Whether the coming step reads a pool that is to be re-mined first."""
+    ohem, state = run.config.ohem, run.state
+    if run.pool is None or ohem.pool_refresh_every is None:
+        return False
+    reads = ohem.hard_windows or (run.reference is not None and run.keep_ratio < 1)
+    old = state.step - state.pool_step >= ohem.pool_refresh_every
+    return bool(reads) and (old or _is_stale(run.pool, state.tokens_seen, ohem.pool_max_age))
+
+
+def _is_stale(pool: Pool, tokens_seen: int, max_age: int | None) -> bool:
+    if pool.tokens_seen is None or max_age is None:
+        return False
+    return tokens_seen - pool.tokens_seen > max_age
+
+
+def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> None:
+    """Mine every training token under the current weights and go on with those losses.
+
+    The leading rank mines. Where someone asks it to stop on the way, the pool stays the old one.
+    The shards that are done serve the resumption, if it begins with this step's checkpoint.
+    """
+    if run.ranks.any(run.ranks.leads and not _mine(run, stop, progress)):
+        return
+    run.state.pool_step = run.state.step
+    _use_own_pool(run)
+    if run.ranks.leads:
+        _prune(run)
+    progress.start("train", run.budget.known_steps, "steps", done=run.state.step)
+
+
+def _mine(run: Run, stop: StopRequest, progress: Progress) -> bool:
+    """Return whether the pool was finished."""
+    try:
+        mine_pool(
+            run.model,
+            run.data.train,
+            _folder(run, run.state.step),
+            seq_len=run.config.training.seq_len,
+            tokens_seen=run.state.tokens_seen,
+            stop=stop,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def reopen_pool(run: Run) -> None:
+    """Go on with the pool that was in use when the run's checkpoint was written.
+
+    Raises:
+        InputError: the run mined it, and it is gone or damaged.
+    """
+    for step, folder in _own_pools(run).items():
+        # Of a stretch that is lost: other weights may come now.
+        if step > run.state.step and run.ranks.leads:
+            shutil.rmtree(folder)
+    if run.state.pool_step:
+        _use_own_pool(run)
+
+
+def _prune(run: Run) -> None:
+    """Drop the pools that the run mined and no checkpoint goes back to."""
+    wanted = {state.pool_step for state in saved_states(run.run_dir)} | {run.state.pool_step}
+    for step, folder in _own_pools(run).items():
+        if step not in wanted:
+            shutil.rmtree(folder)
+
+
+def _use_own_pool(run: Run) -> None:
+    folder = _folder(run, run.state.pool_step)
+    try:
+        run.pool = open_pool(folder, run.data.train, run.config.training.seq_len)
+    except InputError as error:
+        raise InputError(error.message, "begin a new run with another --out") from None
+    run.reference = build_reference(run.config.ohem, run.model, run.pool, run.device)
+    if isinstance(run.plan, HardWindowPlan):
+        run.plan = replace(run.plan, hardest=run.pool.hardest_windows())
+
+
+def _folder(run: Run, step: int) -> Path:
+    return run.run_dir / "pools" / f"step_{step:06d}"
+
+
+def _own_pools(run: Run) -> dict[int, Path]:
+    folders = (run.run_dir / "pools").glob("step_*")
+    found = [(folder.name.removeprefix("step_"), folder) for folder in folders]
+    return {
+        int(step): folder
+        for step, folder in found
+        if re.fullmatch(r"\d{6,18}", step) and not folder.is_symlink()
+    }
