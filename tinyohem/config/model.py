@@ -1,18 +1,13 @@
 """The section `[model]`: presets by size, shapes, the learning rate that suits a width."""
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-from tinyohem.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tinyohem.config.sections import Section
+from tinyohem.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tinyohem.data.parts import Part
 from tinyohem.data.prepare import evaluation_part, part_store, validation_part
 from tinyohem.data.token_store import TokenStore
 from tinyohem.errors import InputError
 from tinyohem.io.manifest import Record, read_record
+from tinyohem.models.source import Source, load_source
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.layout import run_of
-
-if TYPE_CHECKING:
-    pass
-from tinyohem.models.source import Source, load_source
 from tinyohem.runs.record import run_config, trained_seq_len
 
 

@@ -3,17 +3,13 @@
 import hashlib
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tinyohem.data.hub_names import require_model
 from tinyohem.data.tokenizer import foreign_files
-
-if TYPE_CHECKING:
-    pass
-
 
 _MAX_LAYERS = 1_000
 

@@ -1,15 +1,12 @@
 """Continue prompts with a loaded model."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from tinyohem.data.story_text import checked_text
 from tinyohem.data.tokenizer import foreign_files, start_id, text_encoder
 from tinyohem.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 from tinyohem.models.source import Source
 
 

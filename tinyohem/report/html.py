@@ -38,7 +38,7 @@ def render(template: str, **values: Any) -> str:
     with _plots_extra("the HTML report"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
     environment = Environment(
-        loader=PackageLoader("tinyohem"),
+        loader=PackageLoader("tinyohem.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,15 +1,11 @@
 """What a run says of itself in its `config.json`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tinyohem.config.run import RunConfig, validate_config
 from tinyohem.errors import InputError
 from tinyohem.io.manifest import Record, read_record
 from tinyohem.runs.layout import run_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def run_config(name: str) -> RunConfig | None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tinyohem import runtime
 from tinyohem.errors import InputError
+from tinyohem.system import timing
 from tinyohem.system.device import autocast, pick_device, product_precision, step_generator
 from tinyohem.system.environment import environment
 from tinyohem.system.timing import DeviceTimer, Stopwatch
@@ -117,7 +117,7 @@ class TestStepGenerator:
 
 def test_the_stopwatch_counts_all_but_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     now = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr(runtime, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
     watch = Stopwatch(CPU, seconds=7.0, pause_seconds=0.5)
     now.seconds += 2
     with watch.paused() as counted:

@@ -13,8 +13,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinyohem import artifacts
 from tinyohem.errors import InputError
+from tinyohem.io import json as json_files
 from tinyohem.io import streams
 from tinyohem.io.atomic import atomic_file, atomic_folder
 from tinyohem.io.data_dir import data_dir
@@ -254,7 +254,7 @@ class TestJsonOfStrangers:
     def test_a_file_beyond_any_of_ours_is_not_read(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(artifacts, "MAX_JSON_BYTES", 100)
+        monkeypatch.setattr(json_files, "MAX_JSON_BYTES", 100)
         (tmp_path / "a.json").write_text(f'"{"a" * 99}"')
         with pytest.raises(ValueError, match="more than"):
             read_json(tmp_path / "a.json")
