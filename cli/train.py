@@ -247,7 +247,7 @@ def train(
     from tinyohem.runs.resume import default_run_dir
     from tinyohem.training.dry_run import dry_run as outline
     from tinyohem.training.loop import train as train_model
-    from tinyohem.training.ranks import join_ranks
+    from tinyohem.training.ranks import init_ranks
     from tinyohem_cli.console import ConsoleProgress
     from tinyohem_cli.train_output import print_outline, print_result, warn_of
 
@@ -292,13 +292,13 @@ def train(
     if tokens is not None and config.training.steps is not None and not wins:
         raise InputError("--tokens and training.steps are two budgets", "give one of them")
     run_dir = out or default_run_dir(config, recipe)
-    ranks = join_ranks()
-    progress = ConsoleProgress() if ranks.leads else SILENT
+    ranks = init_ranks()
+    progress = ConsoleProgress() if ranks.is_main else SILENT
     warn_of(config.ohem, progress)
     if dry_run:
-        if ranks.leads:
+        if ranks.is_main:
             print_outline(outline(config, progress), as_json)
         return
     run, perplexity = train_model(config, run_dir, resume=resume, progress=progress, ranks=ranks)
-    if ranks.leads:
+    if ranks.is_main:
         print_result(run, perplexity, recipe, as_json)

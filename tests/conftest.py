@@ -10,7 +10,7 @@ import pytest
 import tiny
 from hypothesis import settings
 
-from tinyohem.data.sample import sample_stories
+from tinyohem.data.sample.stories import sample_stories
 
 # How long an example takes is the machine's affair.
 settings.register_profile("patient", deadline=None)

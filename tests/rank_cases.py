@@ -24,10 +24,10 @@ from torch import distributed as dist
 
 from tinyohem.errors import TinyohemError
 from tinyohem.models.causal_lm import weights_hash
-from tinyohem.ohem.miner import Mining
+from tinyohem.ohem.miner import TokenMiner
 from tinyohem.system.timing import Stopwatch
 from tinyohem.training import loop
-from tinyohem.training.ranks import Ranks, join_ranks
+from tinyohem.training.ranks import DistContext, init_ranks
 from tinyohem_cli import main as cli
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def steps(ranks: Ranks, number: int) -> dict[str, Tensor]:
+def steps(ranks: DistContext, number: int) -> dict[str, Tensor]:
     """Take a step in every way, two where the second remembers the first.
 
     Returns:
@@ -58,17 +58,17 @@ def steps(ranks: Ranks, number: int) -> dict[str, Tensor]:
     """
     built, found = tiny_step.model(), {}
     for name, config in WAYS.items():
-        way, parts = tiny_step.mining(**config), []
+        way, parts = tiny_step.miner(**config), []
         for seed in (3, 4) if name in ("queue", "ghm") else (3,):
             ids, labels = tiny_step.tokens(seed=seed)
             stats = tiny_step.step(
                 built,
-                ranks.own(ids),
-                ranks.own(labels),
+                ranks.local_rows(ids),
+                ranks.local_rows(labels),
                 config.get("ratio", 0.4),
                 way,
                 number=number,
-                reference=ranks.own(tiny_step.references()),
+                reference=ranks.local_rows(tiny_step.references()),
                 seed=seed,
                 ranks=ranks,
             )
@@ -84,14 +84,14 @@ def run(
     corpus: Path,
     run_dir: Path,
     overrides: dict[str, Any],
-    ranks: Ranks,
+    ranks: DistContext,
     fault: str | None = None,
 ) -> dict[str, Any]:
     """Train, with a fault on rank 1; return what became of it and which tokens were kept."""
-    weigh, training_step, kept = Mining.weigh, loop.training_step, []
+    token_weights, training_step, kept = TokenMiner.token_weights, loop.training_step, []
 
-    def remembered(self: Mining, *args: Any, **kwargs: Any) -> Tensor:
-        weight_BT = weigh(self, *args, **kwargs)
+    def remembered(self: TokenMiner, *args: Any, **kwargs: Any) -> Tensor:
+        weight_BT = token_weights(self, *args, **kwargs)
         kept.append(weight_BT.flatten().nonzero().flatten().tolist())
         return weight_BT
 
@@ -104,7 +104,7 @@ def run(
                 case "stop":
                     os.kill(os.getpid(), signal.SIGTERM)
                 case "nan":
-                    next(args[0].module.parameters()).grad.fill_(math.nan)
+                    next(args[0].trunk.module.parameters()).grad.fill_(math.nan)
                 case "death":
                     os._exit(3)
         return stats
@@ -112,7 +112,7 @@ def run(
     skew = 0.1 if fault == "clock" and ranks.rank == 1 else 0.0
     seconds = Stopwatch.seconds
     with (
-        patch.object(Mining, "weigh", remembered),
+        patch.object(TokenMiner, "token_weights", remembered),
         patch.object(loop, "training_step", faulty),
         patch.object(Stopwatch, "seconds", lambda self: seconds(self) + skew),
     ):
@@ -151,13 +151,13 @@ def main(folder: Path) -> None:
         if "command" in case:
             result = command(case["command"])
         elif name == "steps":
-            ranks, result = join_ranks(), {}
+            ranks, result = init_ranks(), {}
             save_file(steps(ranks, number=2), folder / f"steps.{rank}.safetensors")
-            ranks.leave()
+            ranks.destroy()
         else:
             run_dir = folder / case.get("run_dirs", [name] * 2)[rank]
             overrides, fault = case["overrides"], case.get("fault")
-            result = run(Path(work["corpus"]), run_dir, overrides, join_ranks(), fault)
+            result = run(Path(work["corpus"]), run_dir, overrides, init_ranks(), fault)
         (folder / f"{name}.{rank}.json").write_text(json.dumps(result))
         if dist.is_initialized():  # it failed
             dist.destroy_process_group()

@@ -1,7 +1,6 @@
 """The smallest model, batch and step that every way of mining can be tried on, in float64."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,13 +10,13 @@ from torch.nn import functional as F
 from tinyohem.config.model import Shape
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.windows import IGNORE_INDEX, Batch
-from tinyohem.models.causal_lm import head_weight, trunk
 from tinyohem.models.llama import build_model
-from tinyohem.models.trunk_passes import Trunk
-from tinyohem.ohem.miner import Mining
-from tinyohem.ohem.softmax_cache import SoftmaxStore
+from tinyohem.models.trunk_passes import CausalLM
+from tinyohem.ohem.miner import TokenMiner
+from tinyohem.ohem.softmax_cache import SoftmaxCache
+from tinyohem.ohem.step_tokens import Draw
 from tinyohem.ohem.token_weights import class_weights
-from tinyohem.training.ranks import ALONE, Ranks
+from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
 from tinyohem.training.step import StepStats, training_step
 
 VOCAB, ROWS, LENGTH = 23, 4, 6
@@ -58,9 +57,9 @@ def references(seed: int = 5) -> Tensor:
     return 4 * torch.rand(ROWS, LENGTH, generator=torch.Generator().manual_seed(seed)).double()
 
 
-def mining(**config: Any) -> Mining:
+def miner(**config: Any) -> TokenMiner:
     """Return a way of mining; labels are the rarer the higher their id."""
-    return Mining(OhemConfig(**config), class_weights(torch.arange(VOCAB, 0, -1) ** 3, 0.5))
+    return TokenMiner(OhemConfig(**config), class_weights(torch.arange(VOCAB, 0, -1) ** 3, 0.5))
 
 
 def micro_batches(input_ids: Tensor, labels: Tensor, number: int) -> list[Batch]:
@@ -76,27 +75,22 @@ def step(
     input_ids: Tensor,
     labels: Tensor,
     ratio: float,
-    way: Mining,
+    way: TokenMiner,
     *,
     number: int = 1,
     reference: Tensor | None = None,
     seed: int = 0,
-    memory: SoftmaxStore | None = None,
-    ranks: Ranks = ALONE,
+    cache: SoftmaxCache | None = None,
+    ranks: DistContext = SINGLE_PROCESS,
 ) -> StepStats:
     """Take the gradients of one step over `number` micro-batches."""
     return training_step(
-        Trunk.of(trunk(built)),
-        head_weight(built),
+        CausalLM.of(built, cache=cache),
         micro_batches(input_ids, labels, number),
-        ratio,
+        Draw(ratio, torch.Generator().manual_seed(seed), way.config.mix_schedule().shares(0.0)),
         way,
-        shares=way.config.mix_schedule().shares(0.0),
-        references=None if reference is None else reference.chunk(number),
-        generator=torch.Generator().manual_seed(seed),
-        precision=nullcontext(),
-        memory=memory,
-        ranks=ranks,
+        None if reference is None else reference.chunk(number),
+        ranks,
     )
 
 

@@ -18,10 +18,9 @@ from tinyohem.bench.flops import step_flops, trunk_products
 from tinyohem.config.model import PRESETS
 from tinyohem.data.windows import Batch
 from tinyohem.models.llama import build_model
-from tinyohem.models.trunk_passes import choose_way
+from tinyohem.ohem.step_tokens import Draw
 from tinyohem.progress import SILENT
-from tinyohem.system.timing import DeviceTimer
-from tinyohem.training import step as training
+from tinyohem.training.strategy import choose_backward
 
 OURS = ["full", "topk-0.75", "topk-0.5", "topk-0.25", "pruned-0.75", "pruned-0.5", "pruned-0.25"]
 OTHERS = ["bare", "mask-0.5", *(["trainer"] if find_spec("accelerate") else [])]
@@ -100,10 +99,9 @@ def test_every_step_updates_the_weights(corpus: Path) -> None:
     (model,) = models
     tokens = torch.randint(320, (4, 33))
     batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), 128)
-    timers = {name: DeviceTimer(torch.device("cpu")) for name in bench_steps.PHASES}
     for name, step in steps.items():
         before = {key: value.clone() for key, value in model.named_parameters()}
-        step(batch, timers)
+        step(batch)
         for key, value in model.named_parameters():
             assert value.grad is None, (name, key)
             assert not torch.equal(value, before[key]), (name, key)
@@ -114,15 +112,13 @@ def test_every_step_does_what_its_name_says(corpus: Path, monkeypatch: pytest.Mo
     config = tiny.config(corpus, ohem__select="importance", training__precision="bfloat16")
     batch = bench_steps.random_batch(config, torch.Generator(), torch.device("cpu"))
     seen: list[tuple[str, int, int]] = []
-    step = training.training_step
+    step = bench_steps.training_step
     kinds: set[torch.dtype] = set()
 
-    def remembered(
-        trunk: Any, head: Any, batches: Any, ratio: float, mining: Any, **rest: Any
-    ) -> Any:
-        stats = step(trunk, head, batches, ratio, mining, **rest)
-        way = choose_way(mining.config, ratio, trunk) if ratio < 1 else "plain"
-        seen.append((way, stats.num_kept, len(batches)))
+    def remembered(lm: Any, batches: Any, draw: Draw, miner: Any) -> Any:
+        stats = step(lm, batches, draw, miner)
+        plan = choose_backward(miner.config, draw.keep_ratio, lm.trunk)
+        seen.append((plan, stats.num_kept, len(batches)))
         return stats
 
     def linear(*args: Any) -> torch.Tensor:
@@ -131,7 +127,7 @@ def test_every_step_does_what_its_name_says(corpus: Path, monkeypatch: pytest.Mo
         return out
 
     multiply = torch.nn.functional.linear
-    monkeypatch.setattr(training, "training_step", remembered)
+    monkeypatch.setattr(bench_steps, "training_step", remembered)
     monkeypatch.setattr(torch.nn.functional, "linear", linear)
     monkeypatch.setattr(torch, "compile", lambda module: module)
     config = config.model_copy(
@@ -142,10 +138,10 @@ def test_every_step_does_what_its_name_says(corpus: Path, monkeypatch: pytest.Mo
     assert list(steps) == OURS + compiled + OTHERS
     for name, work in steps.items():
         kinds.clear()
-        work(batch, {phase: DeviceTimer(torch.device("cpu")) for phase in bench_steps.PHASES})
+        work(batch)
         assert kinds == {torch.bfloat16}, name
-    expected = [("plain", 128, 1), ("plain", 96, 1), ("below", 64, 1), ("below", 32, 1)]
-    expected += [("plain", 96, 1), ("pruned", 64, 1), ("pruned", 32, 1)]
+    expected = [("full", 128, 1), ("full", 96, 1), ("last_layer", 64, 1), ("last_layer", 32, 1)]
+    expected += [("full", 96, 1), ("pruned", 64, 1), ("pruned", 32, 1)]
     assert seen == expected * 2
 
 

@@ -22,7 +22,7 @@ import pytest
 import tiny
 import zstandard
 
-from tinyohem.data.sample import sample_stories
+from tinyohem.data.sample.stories import sample_stories
 from tinyohem.io.hashing import hash_file
 from tinyohem.io.json import read_json, write_json
 

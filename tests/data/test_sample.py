@@ -11,21 +11,21 @@ from itertools import islice
 import pytest
 import zstandard
 
-from tinyohem.data import sample
-from tinyohem.data.sample import (
+from tinyohem.data.sample import stories as sample
+from tinyohem.data.sample.stories import (
     SAMPLE_FINGERPRINT,
     SAMPLE_TRAIN_STORIES,
     SAMPLE_VALIDATION_STORIES,
+    WORDS,
     sample_stories,
     tell,
 )
-from tinyohem.data.sample_words import WORDS
 
 # SHA-256 of the first 100 train stories. It changes with every change of the grammar, on purpose:
 # a figure measured on the sample holds for one grammar only.
 GOLDEN = "bb7eed2df371fa2d6e3c1068595f4f93d5cf3f038ad751ffacedc1addbb7e25d"
 HASH_100 = (
-    "import hashlib, itertools; from tinyohem.data.sample import sample_stories as s;"
+    "import hashlib, itertools; from tinyohem.data.sample.stories import sample_stories as s;"
     "print(hashlib.sha256('|'.join(itertools.islice(s('train'), 100)).encode()).hexdigest())"
 )
 

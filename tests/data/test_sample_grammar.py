@@ -5,11 +5,8 @@ from collections import Counter
 
 import pytest
 
-from tinyohem.data.sample_grammar import Teller, WordList, parse, polish
-from tinyohem.data.sample_phrases import PHRASES
-from tinyohem.data.sample_plots_home import HOME_PLOTS
-from tinyohem.data.sample_plots_outdoors import OUTDOOR_PLOTS
-from tinyohem.data.sample_words import WORDS
+from tinyohem.data.sample.grammar import Teller, WordList, parse, polish
+from tinyohem.data.sample.stories import PHRASES, PLOTS, WORDS
 
 CAST = {
     *("hero", "friend", "parent", "kid", "friend_kid", "home", "elder", "hand"),
@@ -76,7 +73,7 @@ def test_polish_corrects_articles_and_spaces(raw: str, polished: str) -> None:
 
 
 def test_every_name_in_a_template_has_a_list_and_no_list_is_dead() -> None:
-    text = "\n".join([*WORDS.values(), *PHRASES.values(), *(HOME_PLOTS | OUTDOOR_PLOTS).values()])
+    text = "\n".join([*WORDS.values(), *PHRASES.values(), *PLOTS.values()])
     used = {name.lower().rstrip("23") for name in re.findall(r"[{<](\w+)", text)}
     lists = WORDS.keys() | PHRASES.keys()
     assert used - lists - CAST == set()

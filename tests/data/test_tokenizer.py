@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tinyohem.data.sample import tell
+from tinyohem.data.sample.stories import tell
 from tinyohem.data.tokenizer import (
     END_OF_TEXT,
     load_tokenizer,
@@ -24,7 +24,7 @@ from tinyohem.errors import InputError
 
 VOCAB = 400
 TRAIN = f"""
-from tinyohem.data.sample import tell
+from tinyohem.data.sample.stories import tell
 from tinyohem.data.tokenizer import tokenizer_hash, train_tokenizer
 
 texts = [tell("train", index)[1] for index in range(40)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tinyohem.data.corpus import open_corpus
-from tinyohem.data.sample import sample_stories
+from tinyohem.data.sample.stories import sample_stories
 from tinyohem.data.token_store import text_store
 from tinyohem.data.tokenizer import train_tokenizer
 from tinyohem.errors import InputError, RunError

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tinyohem.data.prepare import evaluation_part, part_store
-from tinyohem.data.sample import sample_stories
+from tinyohem.data.sample.stories import sample_stories
 from tinyohem.data.token_store import TokenStore
 from tinyohem.evaluation import perplexity
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, story_token_losses

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tinyohem.config.run import RunConfig, validate_config
-from tinyohem.data.sample import sample_stories
+from tinyohem.data.sample.stories import sample_stories
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
 from tinyohem.errors import InputError
 from tinyohem.io.hashing import hash_file
@@ -107,7 +107,7 @@ def test_a_step_is_the_models_own_loss(kind: str, ratio: float) -> None:
         expected_loss = every.topk(every.numel() // 2).values.mean()
     expected_loss.backward()
     expected = tiny_step.gradient(model)
-    stats = tiny_step.step(model, ids, labels, ratio, tiny_step.mining(), number=1)
+    stats = tiny_step.step(model, ids, labels, ratio, tiny_step.miner(), number=1)
     torch.testing.assert_close(tiny_step.gradient(model), expected, rtol=1e-4, atol=1e-6)
     assert stats.loss_selected.item() == pytest.approx(expected_loss.item(), rel=1e-5)
 

@@ -1,4 +1,4 @@
-"""Kept tokens' losses and gradients, against the whole model run the ordinary way."""
+"""KeptTokens tokens' losses and gradients, against the whole model run the ordinary way."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tinyohem.models.causal_lm import trunk
-from tinyohem.models.kept_attention import Kept, Memory
-from tinyohem.models.trunk_passes import Trunk, read_all, read_below, run_below, run_pruned
+from tinyohem.models.kept_attention import KeptTokens, KVCache
+from tinyohem.models.trunk_passes import (
+    Trunk,
+    read_all,
+    read_last_layer,
+    run_last_layer,
+    run_pruned,
+)
 
 VOCAB, ROWS, LENGTH, LAYERS = 37, 4, 12, 3
 LAYOUTS = ("even", "ragged", "spread")  # every row keeps as many; not; on a GPU, not either
@@ -61,16 +67,16 @@ def random_weights(count: int, layout: str = "ragged", seed: int = 2) -> Tensor:
     return kept * (0.5 + torch.rand(ROWS, LENGTH, generator=rng))
 
 
-def places(kept_BT: Tensor, layout: str) -> Kept:
+def places(kept_BT: Tensor, layout: str) -> KeptTokens:
     width = int(kept_BT.sum()) // len(kept_BT) if layout == "even" else None
     rows_K = kept_BT.flatten().nonzero()[:, 0]
-    return Kept.at(rows_K, tuple(kept_BT.shape), width, spread=layout == "spread")
+    return KeptTokens.at(rows_K, tuple(kept_BT.shape), width, spread=layout == "spread")
 
 
 def below(run: Trunk, input_ids: Tensor, kept_BT: Tensor, layout: str) -> tuple[Tensor, Tensor]:
-    hidden, memory = read_below(run, input_ids)
+    hidden, memory = read_last_layer(run, input_ids)
     kept = places(kept_BT, layout)
-    return hidden, run_below(run, memory, kept)
+    return hidden, run_last_layer(run, memory, kept)
 
 
 def pruned(run: Trunk, input_ids: Tensor, kept_BT: Tensor, layout: str) -> tuple[Tensor, Tensor]:
@@ -209,7 +215,7 @@ def test_nothing_stays_behind(run: Run) -> None:
 
 def test_the_graph_of_below_ends_at_the_last_attention() -> None:
     model = llama()
-    _, memory = read_below(Trunk.of(trunk(model)), tokens()[0])
+    _, memory = read_last_layer(Trunk.of(trunk(model)), tokens()[0])
     assert memory.layers.keys() == {LAYERS - 1}
     assert all(x.requires_grad for x in memory.layers[LAYERS - 1])
     _, memory = read_all(Trunk.of(trunk(model)), tokens()[0])
@@ -242,7 +248,7 @@ def test_bfloat16_gradients_point_the_same_way(run: Run) -> None:
 
 
 def test_kept_places_by_hand() -> None:
-    kept = Kept.at(torch.tensor([1, 3, 10]), (3, 4))
+    kept = KeptTokens.at(torch.tensor([1, 3, 10]), (3, 4))
     assert kept.position_ids.tolist() == [[1, 3, 2]]
     assert kept.slots_K is not None
     assert kept.mask_B1MT is not None
@@ -254,7 +260,7 @@ def test_kept_places_by_hand() -> None:
 
 def test_memory_records_what_it_is_asked_for() -> None:
     pair = torch.zeros(1), torch.ones(1)
-    every, one = Memory(), Memory(only_layer=1)
+    every, one = KVCache(), KVCache(only_layer=1)
     every.record(0, *pair)
     one.record(0, *pair)
     assert torch.is_grad_enabled()

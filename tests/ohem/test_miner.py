@@ -15,17 +15,19 @@ from torch import Tensor
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.prepare import prepare_data
 from tinyohem.data.windows import IGNORE_INDEX
-from tinyohem.ohem.miner import Mining, build_mining
-from tinyohem.ohem.selection import select
+from tinyohem.ohem.miner import TokenMiner, build_miner
+from tinyohem.ohem.selection import selection_weights
+from tinyohem.ohem.step_tokens import Draw, StepTokens
 from tinyohem.ohem.token_weights import class_weights, ghm_weights
 
 SHAPE = (4, 16)
 
 
-def weigh(mining: Mining, scores: Tensor, ratio: float, labels: Tensor | None = None) -> Tensor:
+def weigh(mining: TokenMiner, scores: Tensor, ratio: float, labels: Tensor | None = None) -> Tensor:
     labels = torch.ones(scores.shape, dtype=torch.long) if labels is None else labels
     shares = mining.config.mix_schedule().shares(0.0)
-    return mining.weigh(scores, scores, labels, labels, ratio, shares=shares, pool_BT=scores)
+    tokens = StepTokens(labels, labels, scores, scores, scores)
+    return mining.token_weights(tokens, Draw(ratio, shares=shares))
 
 
 def drawn(seed: int) -> Tensor:
@@ -35,8 +37,8 @@ def drawn(seed: int) -> Tensor:
 
 
 class TestQueue:
-    def queue(self, steps: int, **config: Any) -> Mining:
-        return Mining(OhemConfig(select="threshold", queue_steps=steps, **config))
+    def queue(self, steps: int, **config: Any) -> TokenMiner:
+        return TokenMiner(OhemConfig(select="threshold", queue_steps=steps, **config))
 
     def test_the_limit_is_the_quantile_of_the_last_steps_without_what_is_ignored(self) -> None:
         mining, last = self.queue(3), deque[list[float]](maxlen=3)
@@ -50,7 +52,9 @@ class TestQueue:
                 limit = np.quantile([score for scores in last for score in scores], 1 - ratio)
                 expected = (scores > limit) & valid
             else:
-                expected = select(scores, labels, ratio, OhemConfig()) > 0  # nothing known yet
+                expected = (
+                    selection_weights(scores, labels, ratio, OhemConfig()) > 0
+                )  # nothing known yet
             assert torch.equal(kept > 0, expected)
             last.append(scores[valid].tolist())
 
@@ -91,7 +95,7 @@ class TestQueue:
         assert kept.view(by_scope.shape).gather(1, hardest).all()
 
     def test_other_methods_remember_nothing(self) -> None:
-        mining = Mining(OhemConfig(select="importance"))
+        mining = TokenMiner(OhemConfig(select="importance"))
         weigh(mining, drawn(0), 0.5)
         assert mining.state == {}
 
@@ -102,22 +106,24 @@ class TestSoftWeights:
         labels[1, 3:9] = IGNORE_INDEX
         valid = labels != IGNORE_INDEX
         class_weight_V = class_weights(torch.tensor([1, 5, 9, 2, 50]), 0.5)
-        kept = select(loss, labels, 0.4, OhemConfig())
-        ghm = Mining(OhemConfig(weight="ghm"))
+        kept = selection_weights(loss, labels, 0.4, OhemConfig())
+        ghm = TokenMiner(OhemConfig(weight="ghm"))
         smoothed = None
         for _ in range(3):
             beta, smoothed = ghm_weights(loss, valid, smoothed, 0.75, 30)
-            found = ghm.weigh(loss, loss, labels, labels, 0.4)
+            found = ghm.token_weights(StepTokens(labels, labels, loss, loss), Draw(0.4))
             torch.testing.assert_close(found, kept * beta)
         assert torch.equal(ghm.state["ghm_counts"], smoothed)  # type: ignore[arg-type]
-        by_class = Mining(OhemConfig(weight="class_balanced"), class_weight_V)
+        by_class = TokenMiner(OhemConfig(weight="class_balanced"), class_weight_V)
         expected = kept * class_weight_V[labels.clamp(min=0)]
-        assert torch.equal(by_class.weigh(loss, loss, labels, labels, 0.4), expected)
+        assert torch.equal(
+            by_class.token_weights(StepTokens(labels, labels, loss, loss), Draw(0.4)), expected
+        )
 
     def test_class_weights_come_from_the_training_corpus(self, corpus: Path) -> None:
         config = tiny.config(corpus, ohem__weight="class_balanced", ohem__class_power=0.5)
         store = prepare_data(config.data, config.tokenizer).train
-        mining = build_mining(config.ohem, store, 320, torch.device("cpu"))
+        mining = build_miner(config.ohem, store, 320, torch.device("cpu"))
         counts = np.bincount(store.ids[: store.num_tokens], minlength=320)
         weight_V = mining.class_weight_V
         assert weight_V is not None
@@ -130,9 +136,9 @@ class TestSoftWeights:
 
     @pytest.mark.parametrize("weight", WEIGHTS)
     def test_only_ghm_has_to_read_before_a_full_step(self, weight: str) -> None:
-        mining = Mining(OhemConfig(weight=weight))
-        assert mining.reads_first(0.999)
-        assert mining.reads_first(1.0) is (weight == "ghm")
+        config = OhemConfig(weight=weight)
+        assert config.reads_first(0.999)
+        assert config.reads_first(1.0) is (weight == "ghm")
 
 
 NMS: dict[str, dict[str, Any]] = {
@@ -160,18 +166,9 @@ class TestPromises:
         labels = torch.ones(SHAPE, dtype=torch.long)
         labels[0, :4] = labels[3, 8:] = IGNORE_INDEX  # 12 + 16 + 16 + 8 are left
         for config in self.every_config():
-            generator = torch.Generator().manual_seed(0)
-            mining = Mining(config)
-            found = mining.weigh(
-                scores.abs(),
-                scores,
-                labels,
-                labels,
-                0.25,
-                shares=config.mix_schedule().shares(0.0),
-                pool_BT=scores,
-                generator=generator,
-            )
+            rng, shares = torch.Generator().manual_seed(0), config.mix_schedule().shares(0.0)
+            tokens = StepTokens(labels, labels, scores.abs(), scores, scores)
+            found = TokenMiner(config).token_weights(tokens, Draw(0.25, rng, shares))
             assert found.isfinite().all(), config
             assert (found >= 0).all(), config
             assert (found[labels == IGNORE_INDEX] == 0).all(), config
@@ -190,7 +187,9 @@ class TestPromises:
         labels, config = torch.ones(100, 40, dtype=torch.long), OhemConfig(select="importance")
         for value in (0.0, 2.0):
             generator = torch.Generator().manual_seed(1)
-            found = select(torch.full((100, 40), value), labels, 0.3, config, generator=generator)
+            found = selection_weights(
+                torch.full((100, 40), value), labels, 0.3, config, generator=generator
+            )
             torch.testing.assert_close(found[found > 0].unique(), torch.tensor([1 / 0.3]))
             assert (found > 0).sum().item() == pytest.approx(1200, abs=4 * math.sqrt(840))
 
@@ -200,7 +199,7 @@ class TestPromises:
         if case == "one valid token":
             labels[2, 5] = 3
         for config in self.every_config():
-            found = weigh(Mining(config), scores, 0.5, labels)
+            found = weigh(TokenMiner(config), scores, 0.5, labels)
             assert found.isfinite().all(), config
             assert torch.equal(found > 0, labels != IGNORE_INDEX), config
 
@@ -212,15 +211,13 @@ class TestPromises:
             if config.select == "threshold" or config.weight == "ghm":
                 continue
             found = [
-                Mining(config).weigh(
-                    scores,
-                    scores,
-                    labels,
-                    labels,
-                    0.3,
-                    shares=config.mix_schedule().shares(0.0),
-                    pool_BT=scores,
-                    generator=torch.Generator().manual_seed(3),
+                TokenMiner(config).token_weights(
+                    StepTokens(labels, labels, scores, scores, scores),
+                    Draw(
+                        0.3,
+                        torch.Generator().manual_seed(3),
+                        config.mix_schedule().shares(0.0),
+                    ),
                 )
                 for scores in (drawn(0), scale * drawn(0))
             ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_step import LENGTH, ROWS, SELECTS, VOCAB, losses, mining, model, references, tokens
+from tiny_step import LENGTH, ROWS, SELECTS, VOCAB, losses, miner, model, references, tokens
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +17,7 @@ from tinyohem.models.causal_lm import head_weight, trunk
 from tinyohem.ohem import OhemLoss, trainer_loss
 from tinyohem.ohem.losses import token_losses
 from tinyohem.ohem.scores import read_tokens
+from tinyohem.ohem.step_tokens import Draw, StepTokens
 
 Form = Callable[[Any, Tensor], tuple[Tensor, Tensor | None]]
 
@@ -81,16 +82,15 @@ def test_topk_is_a_mask_on_the_loss(form: Form) -> None:
 @pytest.mark.parametrize("select", SELECTS)
 @pytest.mark.parametrize("weight", ["none", "focal", "ghm", "class_balanced"])
 def test_every_way_is_that_of_the_training_step(form: Form, select: str, weight: str) -> None:
-    """Against weights from `Mining` and a loss from autograd."""
+    """Against weights from `TokenMiner` and a loss from autograd."""
     options = {"select": select, "weight": weight, **SELECTS[select], "class_power": 0.5}
     built, (input_ids, labels) = model(), tokens()
     states, head = form(built, input_ids)
-    way, shares = mining(**options), {"topk": 0.3, "random": 0.3, "pool": 0.4}
+    way, shares = miner(**options), {"topk": 0.3, "random": 0.3, "pool": 0.4}
     loss, score = read_tokens(way.config.score, states, head, labels)
     rng = torch.Generator().manual_seed(2)
-    kept = way.weigh(
-        loss, score, input_ids, labels, 0.4, shares=shares, pool_BT=references(), generator=rng
-    )
+    read = StepTokens(labels, input_ids, loss, score, references())
+    kept = way.token_weights(read, Draw(0.4, rng, shares))
     valid = labels != IGNORE_INDEX
     every = losses(built, input_ids, labels)
     focal = (1 - torch.exp(-every)) if weight == "focal" else 1

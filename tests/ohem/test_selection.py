@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.windows import IGNORE_INDEX
-from tinyohem.ohem.selection import select
+from tinyohem.ohem.selection import selection_weights
 from tinyohem.ohem.topk import keep_counts
 
 decimal_ratios = st.integers(1, 10_000).map(lambda n: Fraction(n, 10_000))
@@ -47,7 +47,7 @@ def weights(
 ) -> Tensor:
     config = OhemConfig.model_validate({"select": method, **config})
     shares = config.mix_schedule().shares(0.0)
-    return select(scores, labels, ratio, config, shares=shares, generator=generator)
+    return selection_weights(scores, labels, ratio, config, shares=shares, generator=generator)
 
 
 @st.composite
@@ -317,7 +317,7 @@ def test_the_config_decides_how_importance_draws() -> None:
     def draw(**options: Any) -> Tensor:
         generator = torch.Generator().manual_seed(4)
         config = OhemConfig(select="importance", **options)
-        return select(scores, labels, 0.25, config, generator=generator)
+        return selection_weights(scores, labels, 0.25, config, generator=generator)
 
     for floor in (0.05, 0.2):
         assert draw(floor=floor).max().item() <= 1 / floor * (1 + 1e-6)
@@ -338,7 +338,7 @@ def test_duplicates_are_out_before_anything_is_ranked(scope: str) -> None:
 
     def kept(**options: Any) -> list[float]:
         config = OhemConfig(scope=scope, **options)
-        return select(scores, labels, 0.5, config, input_ids_BT=ids)[0].tolist()
+        return selection_weights(scores, labels, 0.5, config, input_ids_BT=ids)[0].tolist()
 
     assert kept() == [1, 1, 0, 0, 1, 0]
     assert kept(nms_key="position", nms_window=1) == [1, 0, 1, 0, 1, 0]
@@ -348,7 +348,7 @@ def test_duplicates_are_out_before_anything_is_ranked(scope: str) -> None:
     limits = {"select": "threshold", "loss_threshold": 1.5}
     assert kept(nms_key="bigram", **limits) == [1, 1, 0, 0, 1, 1]
     with pytest.raises(ValueError, match="needs input_ids"):
-        select(scores, labels, 0.5, OhemConfig(nms_key="bigram"))
+        selection_weights(scores, labels, 0.5, OhemConfig(nms_key="bigram"))
 
 
 class TestMixed:
@@ -377,7 +377,7 @@ class TestMixed:
             {"select": "mixed", "scope": scope, "mix": mix, "reference": "pool"}
         )
         shares = config.mix_schedule().shares(0.0)
-        kept = select(
+        kept = selection_weights(
             scores,
             labels,
             float(ratio),
@@ -410,6 +410,6 @@ class TestMixed:
         scores, labels = torch.ones(1, 4), torch.ones(1, 4, dtype=torch.long)
         config = OhemConfig(select="mixed")
         with pytest.raises(ValueError, match="shares"):
-            select(scores, labels, 0.5, config)
+            selection_weights(scores, labels, 0.5, config)
         with pytest.raises(ValueError, match="'pool' was not given"):
-            select(scores, labels, 0.5, config, shares={"pool": 1.0})
+            selection_weights(scores, labels, 0.5, config, shares={"pool": 1.0})

@@ -20,11 +20,11 @@ from tinyohem.config.ohem import OhemConfig
 from tinyohem.ohem import losses
 from tinyohem.ohem import softmax_cache as stores
 from tinyohem.ohem.losses import kept_rows, softmax_chunks
-from tinyohem.ohem.softmax_cache import GradientGuess, SoftmaxStore, open_store
+from tinyohem.ohem.softmax_cache import SoftmaxCache, SpeculativeGradients, choose_cache
 
 
 def stored_loss(
-    store: SoftmaxStore, hidden: Tensor, head: Tensor, labels: Tensor, weight: Tensor, parts: int
+    store: SoftmaxCache, hidden: Tensor, head: Tensor, labels: Tensor, weight: Tensor, parts: int
 ) -> tuple[Tensor, Tensor]:
     """Read all tokens, a few rows of the batch at a time, then take the kept ones' loss."""
     assert store.opened(labels.numel(), head) is store
@@ -34,7 +34,7 @@ def stored_loss(
                 pass
     rows = kept_rows(weight.flatten())
     hidden, labels, weight = (x.flatten(0, 1)[rows] for x in (hidden, labels, weight))
-    return losses.kept_loss(hidden, head, labels, weight, stored=(store, rows))
+    return losses.kept_loss(hidden, head, labels, weight, cached=(store, rows))
 
 
 @pytest.mark.parametrize("rows", [1, 4, 7, 1000])
@@ -44,7 +44,7 @@ def test_a_stored_softmax_gives_the_gradients_of_autograd_in_every_step(
     monkeypatch: pytest.MonkeyPatch, rows: int, parts: int, dtype: torch.dtype
 ) -> None:
     set_chunk_rows(monkeypatch, rows)
-    store = SoftmaxStore()
+    store = SoftmaxCache()
     tolerance = {"rtol": 1e-5, "atol": TOLERANCE[dtype] * 10}
     for seed in (0, 1):  # the second step lies where the first one lay
         hidden, head, labels, weight = example(seed, dtype=dtype)
@@ -65,7 +65,7 @@ def test_a_stored_softmax_saves_the_logits(monkeypatch: pytest.MonkeyPatch) -> N
         return logits(hidden_CD, *others)
 
     monkeypatch.setattr(losses, "_logits", counted)
-    stored_loss(SoftmaxStore(), hidden, head, labels, weight, 1)
+    stored_loss(SoftmaxCache(), hidden, head, labels, weight, 1)
     assert sum(made) == labels.numel()
 
 
@@ -73,7 +73,7 @@ def test_a_store_under_bfloat16_autocast_holds_what_is_computed_without_it() -> 
     hidden, head, labels, weight = example(dtype=torch.float32)
     hidden, head = coarse(hidden, head)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        total, _ = stored_loss(SoftmaxStore(), hidden, head, labels, weight, 1)
+        total, _ = stored_loss(SoftmaxCache(), hidden, head, labels, weight, 1)
         plain, _ = kept_loss(hidden, head, labels, weight)
     for mine, theirs in zip(
         gradients(total, hidden, head), gradients(plain, hidden, head), strict=True
@@ -84,9 +84,9 @@ def test_a_store_under_bfloat16_autocast_holds_what_is_computed_without_it() -> 
         assert torch.isclose(mine, theirs, rtol=0, atol=1e-6).float().mean() > 0.9
 
 
-class TestGradientGuess:
+class TestSpeculativeGradients:
     @staticmethod
-    def read(store: GradientGuess, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    def read(store: SpeculativeGradients, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
             chunks = softmax_chunks(hidden[None], head, labels[None], store)
             return torch.cat([chunk.loss_C for chunk in chunks])
@@ -115,7 +115,7 @@ class TestGradientGuess:
         hidden = hidden.detach()[0].requires_grad_()
         with pytest.MonkeyPatch.context() as monkeypatch:
             set_chunk_rows(monkeypatch, rows)
-            store = GradientGuess(ratio)
+            store = SpeculativeGradients(ratio)
             loss = self.read(store, hidden, head, labels)
             if adversary:
                 any_set = st.sets(st.integers(0, num_tokens - 1), min_size=1)
@@ -125,7 +125,7 @@ class TestGradientGuess:
             kept = kept.sort().values
             weight = torch.full((len(kept),), 1 / len(kept), dtype=hidden.dtype)
             total, found = losses.kept_loss(
-                hidden[kept], head, labels[kept], weight, stored=(store, kept)
+                hidden[kept], head, labels[kept], weight, cached=(store, kept)
             )
         expected = torch.nn.functional.cross_entropy(hidden @ head.T, labels, reduction="none")
         torch.testing.assert_close(found, expected[kept].detach(), rtol=1e-10, atol=1e-12)
@@ -138,7 +138,7 @@ class TestGradientGuess:
         hidden, head, labels, _ = example(shape=(1, 2000), dtype=torch.float32)
         hidden, labels = hidden.detach()[0], labels[0].clamp(min=0)
         set_chunk_rows(monkeypatch, 100)
-        store = GradientGuess(0.5)
+        store = SpeculativeGradients(0.5)
         kept = self.read(store, hidden, head, labels).topk(1000).indices.sort().values
         made, logits = [], losses._logits
 
@@ -148,12 +148,12 @@ class TestGradientGuess:
 
         monkeypatch.setattr(losses, "_logits", counted)
         weight = torch.full((1000,), 1e-3)
-        losses.kept_loss(hidden[kept], head, labels[kept], weight, stored=(store, kept))
+        losses.kept_loss(hidden[kept], head, labels[kept], weight, cached=(store, kept))
         assert 0 < sum(made) < 100  # of 2,000 tokens
 
     def test_nothing_kept_is_no_gradient(self) -> None:
         hidden, head, labels, _ = example(shape=(1, 9))
-        store = GradientGuess(0.5)
+        store = SpeculativeGradients(0.5)
         self.read(store, hidden.detach()[0], head, labels[0].clamp(min=0))
         none = torch.zeros(0, dtype=torch.int64)
         loss, in_hidden, in_head = store.gradients(
@@ -164,14 +164,14 @@ class TestGradientGuess:
         assert not in_head.any()
 
 
-class TestOpenStore:
+class TestChooseCache:
     def opened(self, ratio: float = 0.5, whole: bool = True, size: int = 21, **config: object):
         head = example()[1]
         way = OhemConfig(**{"ratio": 0.5, **config})  # type: ignore[arg-type]
-        return open_store(SoftmaxStore(), way, head, size, ratio, whole=whole)
+        return choose_cache(SoftmaxCache(), way, head, size, ratio, whole=whole)
 
     def test_top_k_by_loss_is_guessed(self) -> None:
-        assert isinstance(self.opened(0.1), GradientGuess)
+        assert isinstance(self.opened(0.1), SpeculativeGradients)
         for other in (
             {"select": "random"},
             {"score": "entropy"},
@@ -180,7 +180,7 @@ class TestOpenStore:
             {"nms_key": "bigram"},
             {"whole": False},
         ):
-            assert isinstance(self.opened(**other), SoftmaxStore), other
+            assert isinstance(self.opened(**other), SoftmaxCache), other
 
     def test_it_declines_what_does_not_fit_or_pay(self, monkeypatch: pytest.MonkeyPatch) -> None:
         head = example()[1]

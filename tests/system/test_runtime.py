@@ -1,18 +1,20 @@
 """Devices by name, precision, step-wise random numbers, the clock, the record."""
 
+import itertools
 import json
-import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tinyohem.errors import InputError
 from tinyohem.system import timing
 from tinyohem.system.device import autocast, pick_device, product_precision, step_generator
 from tinyohem.system.environment import environment
-from tinyohem.system.timing import DeviceTimer, Stopwatch
+from tinyohem.system.timing import PhaseTimer, Stopwatch, phase
 
 CPU = torch.device("cpu")
 
@@ -139,16 +141,60 @@ def test_the_environment_is_json_and_names_the_versions() -> None:
     assert record["processor"]
 
 
-def test_a_device_timer_adds_up_what_is_inside_its_blocks() -> None:
-    timer = DeviceTimer(torch.device("cpu"), seconds=2.0)
-    started = time.perf_counter()
-    for _ in range(2):
-        with timer:
-            time.sleep(0.02)
-        time.sleep(0.02)
-    inside, all_of_it = timer.seconds() - 2.0, time.perf_counter() - started
-    assert 0.04 <= inside <= all_of_it - 0.04
-    assert timer.seconds() == inside + 2.0
+class TestPhaseTimer:
+    @pytest.fixture(autouse=True)
+    def _a_clock_that_ticks_when_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ticks = itertools.count()
+        clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+        monkeypatch.setattr(timing, "time", clock)
+
+    def test_it_adds_up_each_phase_from_what_it_was_given(self) -> None:
+        timer = PhaseTimer(CPU, {"a": 10.0})
+        with timer.listening():
+            for name in ("a", "b", "a"):
+                with phase(name):
+                    pass
+        assert (timer.seconds("a"), timer.seconds("b"), timer.seconds("c")) == (12, 1, 0)
+        assert timer.pace("a", "b", "c") == 13
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.recursive(st.just([]), lambda children: st.lists(children, max_size=4)))
+    def test_a_phase_inside_another_counts_for_itself_alone(self, tree: list[Any]) -> None:
+        """Each boundary is a tick, so a phase has one more than it has phases inside."""
+        timer, expected = PhaseTimer(CPU), dict[str, int]()
+
+        def run(children: list[Any], depth: int) -> None:
+            with phase(f"level {depth}"):
+                expected[f"level {depth}"] = expected.get(f"level {depth}", 0) + len(children) + 1
+                for child in children:
+                    run(child, depth + 1)
+
+        with timer.listening():
+            run(tree, 0)
+        assert {name: timer.seconds(name) for name in expected} == expected
+
+    def test_an_error_ends_the_phase(self) -> None:
+        timer = PhaseTimer(CPU)
+        with timer.listening():
+            with pytest.raises(KeyError), phase("broken"):
+                raise KeyError
+            with phase("next"):
+                pass
+        assert timer.seconds("broken") == timer.seconds("next") == 1
+
+    def test_nobody_listens_outside(self) -> None:
+        timer = PhaseTimer(CPU)
+        with timer.listening():
+            pass
+        with phase("a"):
+            pass
+        assert timer.seconds("a") == 0
+
+    def test_torchs_profiler_sees_the_phases(self) -> None:
+        cpu = torch.profiler.ProfilerActivity.CPU
+        with torch.profiler.profile(activities=[cpu]) as profile, phase("select"):
+            torch.ones(3).sum()
+        assert "select" in {event.key for event in profile.key_averages()}
 
 
 class FakeGpu:
@@ -203,15 +249,15 @@ class TestPaceOnAGpu:
         assert fake_gpu.streams == {torch.device("cuda:1")}
 
     def test_a_timer_counts_what_is_done(self, fake_gpu: FakeGpu) -> None:
-        timer = DeviceTimer(torch.device("cuda:1"), seconds=2.0)
-        for _ in range(3):
-            with timer:
-                pass
-        assert timer.pace() == 2.0
-        fake_gpu.done = 3  # the first block, and the beginning of the second
-        assert timer.pace() == timer.pace() == 3.0
+        timer = PhaseTimer(torch.device("cuda:1"), {"a": 2.0})
+        with timer.listening():
+            for _ in range(3):
+                with phase("a"):
+                    pass
+        assert timer.pace("a") == 2.0
+        fake_gpu.done = 3  # the first phase, and the beginning of the second
+        assert timer.pace("a") == timer.pace("a") == 3.0
         assert fake_gpu.waits == []
-        assert timer.seconds() == 5.0
+        assert timer.seconds("a") == 5.0
         assert fake_gpu.waits == [5]
         assert fake_gpu.streams == {torch.device("cuda:1")}
-        assert timer.seconds() == 5.0

@@ -234,10 +234,10 @@ class TestNumbersThatBreak:
         original, windows = loop.training_step, []
 
         def broken(*args: Any, **kwargs: Any) -> Any:
-            windows.append(args[2][0].input_ids)
+            windows.append(args[1][0].input_ids)
             stats = original(*args, **kwargs)
             if len(windows) == 9:
-                next(args[0].module.parameters()).grad.fill_(math.nan)
+                next(args[0].trunk.module.parameters()).grad.fill_(math.nan)
             return stats
 
         monkeypatch.setattr(loop, "training_step", broken)

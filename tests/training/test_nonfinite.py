@@ -27,10 +27,10 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Poison:
         current[0] = step
         return step_generator(seed, step, device)
 
-    def broken(parts: Any, *args: Any, **kwargs: Any) -> Any:
-        stats = training_step(parts, *args, **kwargs)
+    def broken(lm: Any, *args: Any, **kwargs: Any) -> Any:
+        stats = training_step(lm, *args, **kwargs)
         if current[0] in bad:
-            next(parts.module.parameters()).grad[0] = math.nan
+            next(lm.trunk.module.parameters()).grad[0] = math.nan
         return stats
 
     def break_at(steps: Iterable[int]) -> None:

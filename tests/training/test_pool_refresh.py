@@ -22,7 +22,8 @@ from tinyohem.io.json import read_json, write_json
 from tinyohem.io.manifest import read_sealed
 from tinyohem.models.causal_lm import weights_hash
 from tinyohem.ohem.loss_pool import open_pool
-from tinyohem.ohem.miner import Mining
+from tinyohem.ohem.miner import TokenMiner
+from tinyohem.ohem.step_tokens import Draw
 from tinyohem.training import loop
 from tinyohem.training import mine_pool as mine
 from tinyohem.training import pool_refresh as run_pool
@@ -103,13 +104,13 @@ class TestReference:
         micro_batch: int,
     ) -> None:
         weighed: list[tuple[Any, dict[str, Any]]] = []
-        original = Mining.weigh
+        original = TokenMiner.weigh
 
-        def recording(self: Mining, *args: Any, **kwargs: Any) -> Any:
+        def recording(self: TokenMiner, *args: Any, **kwargs: Any) -> Any:
             weighed.append((args, kwargs))
             return original(self, *args, **kwargs)
 
-        monkeypatch.setattr(Mining, "weigh", recording)
+        monkeypatch.setattr(TokenMiner, "weigh", recording)
         run_to("run", training__steps=3, training__micro_batch_size=micro_batch)
         order = np.random.default_rng([0, 0]).permutation((store.num_tokens - 1) // 32)
         stored = np.asarray(open_pool(pool, store, 32).losses, dtype=np.float32)
@@ -126,13 +127,13 @@ class TestReference:
     ) -> None:
         """Where the weights are the checkpoint's, a token's excess is a half step of float16."""
         scores: list[torch.Tensor] = []
-        original = Mining.weigh
+        original = TokenMiner.weigh
 
-        def recording(self: Mining, loss: Any, score: Any, *args: Any, **kwargs: Any) -> Any:
+        def recording(self: TokenMiner, loss: Any, score: Any, *args: Any, **kwargs: Any) -> Any:
             scores.append(score)
             return original(self, loss, score, *args, **kwargs)
 
-        monkeypatch.setattr(Mining, "weigh", recording)
+        monkeypatch.setattr(TokenMiner, "weigh", recording)
         trained = AutoModelForCausalLM.from_pretrained(finished_run / "model")
         monkeypatch.setattr(setup, "build_model", lambda *_: trained)
         run_to("run", training__steps=1)
@@ -144,9 +145,9 @@ class TestReference:
         shares: list[dict[str, float]] = []
         original = loop.training_step
 
-        def recording(*args: Any, **kwargs: Any) -> Any:
-            shares.append(kwargs["shares"])
-            return original(*args, **kwargs)
+        def recording(lm: Any, batches: Any, draw: Draw, *rest: Any) -> Any:
+            shares.append(draw.shares)
+            return original(lm, batches, draw, *rest)
 
         monkeypatch.setattr(loop, "training_step", recording)
         mix = "0:random=1; 0.5:topk=0.5,random=0.5; 1:topk=0.6,pool=0.4"

@@ -81,7 +81,7 @@ def seen_precisions(model: nn.Module) -> Iterator[dict[str, set[str]]]:
 @pytest.mark.parametrize("ratio", [1.0, 0.5])
 def test_a_step_rounds_its_layers_products_and_not_attentions(ratio: float, backward: str) -> None:
     model, (ids, labels) = tiny_step.model(), tiny_step.tokens()
-    way = tiny_step.mining(backward=backward)
+    way = tiny_step.miner(backward=backward)
     with seen_precisions(model) as seen, product_precision("medium"):
         tiny_step.step(model, ids, labels, ratio, way)
     rounded, exact = {"medium"}, {"highest"}
@@ -99,7 +99,7 @@ def test_rounded_gradients_point_the_same_way(ratio: float) -> None:
     found = []
     for precision in ("float32", "medium"):
         with product_precision(precision):
-            tiny_step.step(model, ids, labels, ratio, tiny_step.mining())
+            tiny_step.step(model, ids, labels, ratio, tiny_step.miner())
         found.append(tiny_step.gradient(model))
     exact, rounded = found
     assert F.cosine_similarity(exact, rounded, dim=0) > 0.999

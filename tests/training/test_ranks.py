@@ -22,7 +22,7 @@ from tinyohem.config.training import TrainingConfig
 from tinyohem.errors import InputError
 from tinyohem.io.json import read_json
 from tinyohem.training.mine_pool import mine_run
-from tinyohem.training.ranks import ALONE, Ranks, join_ranks
+from tinyohem.training.ranks import SINGLE_PROCESS, DistContext, init_ranks
 
 SHORT = {
     "training.steps": 4,
@@ -137,7 +137,10 @@ def by_one(
     def run(name: str) -> tuple[Path, dict[str, Any]]:
         if name not in done:
             run_dir = tmp_path_factory.mktemp("one") / name
-            done[name] = run_dir, rank_cases.run(corpus, run_dir, ways_to_train(pool)[name], ALONE)
+            done[name] = (
+                run_dir,
+                rank_cases.run(corpus, run_dir, ways_to_train(pool)[name], SINGLE_PROCESS),
+            )
         return done[name]
 
     return run
@@ -158,7 +161,7 @@ def assert_close(run_dir: Path, expected: Path) -> None:
 
 @pytest.fixture(scope="module")
 def steps_of_one() -> dict[str, Tensor]:
-    return rank_cases.steps(ALONE, number=1)
+    return rank_cases.steps(SINGLE_PROCESS, number=1)
 
 
 @pytest.mark.parametrize("way", rank_cases.WAYS)
@@ -202,7 +205,7 @@ def test_a_signal_to_one_rank_stops_both_and_one_process_goes_on(
     assert tiny.steps_kept(by_two / "stop") == [2, 3]
     whole, expected = by_one("topk")
     shutil.copytree(by_two / "stop", tmp_path / "run")
-    rest = rank_cases.run(corpus, tmp_path / "run", {**SHORT, **TOPK}, ALONE)
+    rest = rank_cases.run(corpus, tmp_path / "run", {**SHORT, **TOPK}, SINGLE_PROCESS)
     assert rest["kept"] == expected["kept"][3:]
     assert_close(tmp_path / "run", whole)
 
@@ -270,10 +273,10 @@ class TestOfOneRank:
     def test_its_share_of_a_batch(
         self, rank: int, size: int, batch: int, micro: int | None, passes: int, rows: range
     ) -> None:
-        ranks = Ranks(rank, size)
+        ranks = DistContext(rank, size)
         training = TrainingConfig(batch_size=batch, micro_batch_size=micro)
         assert ranks.num_passes(training) == passes
-        assert ranks.own(np.arange(batch)).tolist() == list(rows)
+        assert ranks.local_rows(np.arange(batch)).tolist() == list(rows)
 
     @pytest.mark.parametrize(
         ("size", "batch", "micro", "told"),
@@ -288,17 +291,17 @@ class TestOfOneRank:
     ) -> None:
         training = TrainingConfig(batch_size=batch, micro_batch_size=micro)
         with pytest.raises(InputError, match=told) as caught:
-            Ranks(0, size).num_passes(training)
+            DistContext(0, size).num_passes(training)
         assert caught.value.hint
 
     def test_part_of_an_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert join_ranks() is ALONE
+        assert init_ranks() is SINGLE_PROCESS
         monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", "0")
         with pytest.raises(InputError, match="WORLD_SIZE = 2 is set without LOCAL_RANK"):
-            join_ranks()
+            init_ranks()
         monkeypatch.setenv("WORLD_SIZE", "1")
-        assert join_ranks() is ALONE
+        assert init_ranks() is SINGLE_PROCESS
 
     def test_each_rank_of_a_machine_has_its_own_device(
         self, monkeypatch: pytest.MonkeyPatch
@@ -306,10 +309,10 @@ class TestOfOneRank:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
-        second = Ranks(rank=3, size=4, local_rank=1, local_size=2)
+        second = DistContext(rank=3, size=4, local_rank=1, local_size=2)
         assert second.pick_device("auto") == second.pick_device("cuda") == torch.device("cuda:1")
         assert second.pick_device("cpu") == torch.device("cpu")
         with pytest.raises(InputError, match="cuda:0 is one device for 4 ranks"):
             second.pick_device("cuda:0")
         with pytest.raises(InputError, match=r"3 ranks on a machine of 2 CUDA device"):
-            Ranks(rank=0, size=3, local_rank=0, local_size=3).pick_device("auto")
+            DistContext(rank=0, size=3, local_rank=0, local_size=3).pick_device("auto")

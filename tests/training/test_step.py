@@ -1,7 +1,9 @@
 """One step's gradients, against a masked loss written the straightforward way."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,14 +14,18 @@ from torch import Tensor
 from tinyohem.config.model import Shape
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.windows import IGNORE_INDEX, Batch
-from tinyohem.models.causal_lm import head_weight, trunk
+from tinyohem.models.causal_lm import trunk
 from tinyohem.models.llama import build_model
-from tinyohem.models.trunk_passes import Trunk, choose_way
+from tinyohem.models.trunk_passes import CausalLM, Trunk
 from tinyohem.ohem import softmax_cache as stores
-from tinyohem.ohem.miner import Mining
-from tinyohem.ohem.selection import select
-from tinyohem.ohem.softmax_cache import SoftmaxStore
-from tinyohem.training.step import PHASES, StepStats, training_step
+from tinyohem.ohem.miner import TokenMiner
+from tinyohem.ohem.selection import selection_weights
+from tinyohem.ohem.softmax_cache import SoftmaxCache
+from tinyohem.ohem.step_tokens import Draw
+from tinyohem.system import timing
+from tinyohem.system.timing import PhaseTimer
+from tinyohem.training.step import StepStats, training_step
+from tinyohem.training.strategy import choose_backward
 
 VOCAB, ROWS, LENGTH = 37, 4, 10
 
@@ -53,19 +59,12 @@ def step(
     *,
     seed: int = 0,
     precision: Any = None,
-    memory: SoftmaxStore | None = None,
+    cache: SoftmaxCache | None = None,
     **config: Any,
 ) -> StepStats:
-    return training_step(
-        Trunk.of(trunk(model)),
-        head_weight(model),
-        batches,
-        ratio,
-        Mining(OhemConfig(**config)),
-        generator=torch.Generator().manual_seed(seed),
-        precision=precision or nullcontext(),
-        memory=memory,
-    )
+    lm = CausalLM.of(model, precision, cache)
+    draw = Draw(ratio, torch.Generator().manual_seed(seed))
+    return training_step(lm, batches, draw, TokenMiner(OhemConfig(**config)))
 
 
 def reference_losses(model: Any, input_ids: Tensor, labels: Tensor) -> Tensor:
@@ -146,14 +145,14 @@ def test_topk_gradients_equal_the_masked_loss(
 def test_a_softmax_store_changes_no_gradient(
     ratio: float, scope: str, ignored: bool, number: int
 ) -> None:
-    model, memory = tiny_llama(), SoftmaxStore()
+    model, cache = tiny_llama(), SoftmaxCache()
     input_ids, labels = tokens(ignored)
     losses = reference_losses(model, input_ids, labels)
     kept = hardest(losses, labels, ratio, scope)
     expected = masked_gradients(losses, kept, int(kept.sum()), model)
     for _ in range(2):
         batches = micro_batches(input_ids, labels, number)
-        step(model, batches, ratio, scope=scope, memory=memory)
+        step(model, batches, ratio, scope=scope, cache=cache)
         assert_same(gradients(model), expected)
 
 
@@ -188,7 +187,7 @@ def test_pruned_gradients_lack_what_unselected_keys_and_values_learn(
         scope=scope,
         denominator=denominator,
         backward="pruned",
-        memory=SoftmaxStore(),
+        cache=SoftmaxCache(),
     )
     found = gradients(model)
     kept = hardest(reference_losses(model, input_ids, labels), labels, ratio, scope)
@@ -227,20 +226,20 @@ def test_keeping_all_by_min_kept_is_the_plain_step(scope: str, backward: str) ->
 @pytest.mark.parametrize(
     ("ratio", "config", "way"),
     [
-        (0.25, {}, "below"),
-        (0.9, {}, "plain"),
+        (0.25, {}, "last_layer"),
+        (0.9, {}, "full"),
         (0.25, {"backward": "pruned"}, "pruned"),
-        (0.9, {"backward": "pruned"}, "plain"),
-        (0.25, {"schedule": "adaptive", "ratio": 0.25}, "plain"),
-        (0.25, {"ratio": 0.25, "select": "threshold", "loss_threshold": 2.0}, "plain"),
-        (0.25, {"ratio": 0.25, "select": "threshold", "queue_steps": 2}, "below"),
+        (0.9, {"backward": "pruned"}, "full"),
+        (0.25, {"schedule": "adaptive", "ratio": 0.25}, "full"),
+        (0.25, {"ratio": 0.25, "select": "threshold", "loss_threshold": 2.0}, "full"),
+        (0.25, {"ratio": 0.25, "select": "threshold", "queue_steps": 2}, "last_layer"),
         (0.25, {"schedule": "adaptive", "ratio": 0.25, "backward": "pruned"}, "pruned"),
     ],
 )
 def test_the_way_of_a_step(ratio: float, config: dict[str, Any], way: str) -> None:
-    for shares, expected in ((True, way), (False, "plain")):
+    for shares, expected in ((True, way), (False, "full")):
         parts = Trunk(None, shares, lambda: None, lambda: None)
-        assert choose_way(OhemConfig(**config), ratio, parts) == expected
+        assert choose_backward(OhemConfig(**config), ratio, parts) == expected
 
 
 @pytest.mark.parametrize(
@@ -303,7 +302,7 @@ def test_random_gradients_equal_the_masked_loss_of_the_same_draw() -> None:
     losses = reference_losses(model, input_ids, labels)
     config = OhemConfig(select="random")
     rng = torch.Generator().manual_seed(11)
-    kept = select(losses.detach(), labels, 0.5, config, generator=rng)
+    kept = selection_weights(losses.detach(), labels, 0.5, config, generator=rng)
     assert_same(found, masked_gradients(losses, kept, kept.sum().item(), model))
 
 
@@ -364,39 +363,20 @@ def test_gradient_formed_while_reading_is_not_timed_as_reading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`select_seconds` is what plain training does not do."""
-    running: list[str] = []
-    seen: list[list[str]] = []
-    add_gradient_ = stores.add_gradient_
-
-    class Timer:
-        """Entered again and again, as the timers of a run are."""
-
-        def __init__(self, phase: str) -> None:
-            self._phase = phase
-
-        def __enter__(self) -> None:
-            running.append(self._phase)
-
-        def __exit__(self, *_: object) -> None:
-            running.remove(self._phase)
+    timer, add_gradient_ = PhaseTimer(torch.device("cpu")), stores.add_gradient_
+    clock = count()
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    formed = []
 
     def watched(*args: Any) -> Tensor:
-        seen.append(list(running))
+        formed.append(None)
         return add_gradient_(*args)
 
     monkeypatch.setattr(stores, "add_gradient_", watched)
-    model, (ids, labels) = tiny_llama(), tokens(ignored=False)
-    training_step(
-        Trunk.of(trunk(model)),
-        head_weight(model),
-        micro_batches(ids, labels, 1),
-        0.5,
-        Mining(OhemConfig(ratio=0.5)),
-        generator=torch.Generator(),
-        precision=nullcontext(),
-        memory=SoftmaxStore(),
-        timers={phase: Timer(phase) for phase in PHASES},
-    )
-    assert seen
-    assert all(phases == ["gradient"] for phases in seen)
-    assert running == []
+    batches = micro_batches(*tokens(ignored=False), 1)
+    with timer.listening():
+        step(tiny_llama(), batches, 0.5, cache=SoftmaxCache())
+    # A tick is the way from one boundary to the next: reading is cut in two by each forming.
+    assert timer.seconds("read") == len(formed) + 1 > 1
+    assert timer.seconds("gradient") == len(formed) + 1
+    assert timer.seconds("trunk") == timer.seconds("select") == 1

@@ -14,10 +14,10 @@ from torch import Tensor
 from tinyohem.data.windows import IGNORE_INDEX
 from tinyohem.models.causal_lm import head_weight, trunk
 from tinyohem.ohem import sampling
-from tinyohem.ohem.miner import Mining
+from tinyohem.ohem.miner import TokenMiner
 from tinyohem.ohem.sampling import inclusion
 from tinyohem.ohem.scores import read_tokens
-from tinyohem.ohem.softmax_cache import SoftmaxStore
+from tinyohem.ohem.softmax_cache import SoftmaxCache
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,13 @@ def built(_built: Any) -> Any:
 @pytest.fixture
 def weighed(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The weights that each step of the test gave its tokens."""
-    original, given = Mining.weigh, []
+    original, given = TokenMiner.token_weights, []
 
-    def weigh(self: Mining, *args: Any, **kwargs: Any) -> Tensor:
+    def weigh(self: TokenMiner, *args: Any, **kwargs: Any) -> Tensor:
         given.append(original(self, *args, **kwargs))
         return given[-1]
 
-    monkeypatch.setattr(Mining, "weigh", weigh)
+    monkeypatch.setattr(TokenMiner, "token_weights", weigh)
     return given
 
 
@@ -60,14 +60,14 @@ def test_micro_batches_keep_the_same_tokens_and_give_the_same_gradient(
 
     The parts take their softmax from a store, which no score may spoil.
     """
-    reference, memory = tiny_step.references(), SoftmaxStore()
+    reference, cache = tiny_step.references(), SoftmaxCache()
     ways = [way for way in tiny_step.every_way() if way["select"] == select]
     assert len(ways) == 6 * 4 * 2
     for way in ways:
         ignored = way["weight"] in ("none", "ghm")  # else the host knows some of the counts
         found = []
         for number in (1, 2):
-            mining = tiny_step.mining(**way)
+            mining = tiny_step.miner(**way)
             for seed in (3, 4) if way["weight"] == "ghm" else (3,):
                 batch = tiny_step.tokens(ignored=ignored, seed=seed)
                 stats = tiny_step.step(
@@ -78,7 +78,7 @@ def test_micro_batches_keep_the_same_tokens_and_give_the_same_gradient(
                     number=number,
                     reference=reference,
                     seed=seed,
-                    memory=memory if number > 1 else None,
+                    cache=cache if number > 1 else None,
                 )
             found.append((stats, weighed[-1], tiny_step.gradient(built)))
         (whole, kept, expected), (parts, kept_by_parts, gradient) = found
@@ -106,7 +106,7 @@ def test_so_they_do_with_a_queue_without_duplicates_and_adaptively(
 ) -> None:
     found = []
     for number in (1, 2, 4):
-        mining = tiny_step.mining(**config)
+        mining = tiny_step.miner(**config)
         for seed in (3, 4, 5):
             data = tiny_step.tokens(ignored=ignored, seed=seed)
             tiny_step.step(built, *data, 0.4, mining, number=number)
@@ -125,7 +125,7 @@ def test_the_gradient_is_that_of_the_weighted_sum(
 ) -> None:
     """Σ w·f(ℓ) / Z by autograd over the whole logits."""
     input_ids, labels = tiny_step.tokens()
-    mining = tiny_step.mining(select=select, weight=weight, denominator=denominator, gamma=2.0)
+    mining = tiny_step.miner(select=select, weight=weight, denominator=denominator, gamma=2.0)
     tiny_step.step(built, input_ids, labels, ratio, mining)
     found = tiny_step.gradient(built)
 
@@ -164,7 +164,7 @@ class TestUnbiased:
         self, built: Any, monkeypatch: pytest.MonkeyPatch, score: str
     ) -> None:
         input_ids, labels = self.five_tokens()
-        valid, mining = labels != IGNORE_INDEX, tiny_step.mining(select="importance", score=score)
+        valid, mining = labels != IGNORE_INDEX, tiny_step.miner(select="importance", score=score)
         scores = reads(built, score, input_ids, labels)
         count = torch.tensor([2])
         chance = inclusion(scores.view(1, -1), valid.view(1, -1), count, 0.1).view(labels.shape)
@@ -188,7 +188,7 @@ class TestUnbiased:
         self, built: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         input_ids, labels = self.five_tokens()
-        valid, mining = labels != IGNORE_INDEX, tiny_step.mining(select="stratified")
+        valid, mining = labels != IGNORE_INDEX, tiny_step.miner(select="stratified")
         orders = list(permutations(range(5)))
         mean = torch.zeros(sum(p.numel() for p in built.parameters()), dtype=torch.float64)
         for order in orders:
@@ -217,7 +217,7 @@ class TestUnbiased:
     ) -> None:
         """Along sixteen fixed directions, within its own standard error."""
         input_ids, labels = tiny_step.tokens()
-        mining, full = tiny_step.mining(**config), self.full(built, input_ids, labels)
+        mining, full = tiny_step.miner(**config), self.full(built, input_ids, labels)
         directions = torch.randn(
             len(full), 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64
         )
@@ -239,7 +239,7 @@ class TestUnbiased:
 @pytest.mark.parametrize("number", [1, 2])
 def test_figures_of_a_step(built: Any, weighed: list[Tensor], select: str, number: int) -> None:
     input_ids, labels = tiny_step.tokens()
-    mining = tiny_step.mining(select=select, weight="class_balanced", **SELECTS[select])
+    mining = tiny_step.miner(select=select, weight="class_balanced", **SELECTS[select])
     reference = tiny_step.references()
     stats = tiny_step.step(
         built, input_ids, labels, 0.8, mining, number=number, reference=reference
@@ -264,7 +264,7 @@ def test_figures_of_a_step(built: Any, weighed: list[Tensor], select: str, numbe
 
 
 def test_a_full_step_keeps_all_of_the_loss_and_all_samples(built: Any) -> None:
-    stats = tiny_step.step(built, *tiny_step.tokens(), 1.0, tiny_step.mining())
+    stats = tiny_step.step(built, *tiny_step.tokens(), 1.0, tiny_step.miner())
     assert stats.kept_loss_share == 1
     assert stats.effective_sample_size == pytest.approx(1)
     assert stats.kept_by_bucket.sum() == pytest.approx(1)
@@ -279,12 +279,12 @@ def test_at_ratio_one_every_method_is_the_full_step_of_its_weight(
     """Also where mining has to read first, and without the references it then does not need."""
     data = tiny_step.tokens()
     options = {"weight": weight, "denominator": "all"}
-    tiny_step.step(built, *data, 1.0, tiny_step.mining(**options))
+    tiny_step.step(built, *data, 1.0, tiny_step.miner(**options))
     expected = tiny_step.gradient(built)
     config = {**options, "select": select, "score": "excess_loss", **SELECTS[select]}
     if select == "topk":
         config["nms_key"] = "bigram"
-    mining = tiny_step.mining(**config)
+    mining = tiny_step.miner(**config)
     stats = [tiny_step.step(built, *data, 1.0, mining, number=number) for _ in range(2)]
     assert [s.num_kept for s in stats] == [18, 18]
     torch.testing.assert_close(tiny_step.gradient(built), 2 * expected, rtol=0, atol=1e-7)
@@ -311,7 +311,7 @@ def test_batches_with_little_in_them(
 ) -> None:
     for weight in ("none", "ghm"):
         labels = awkward(case)
-        mining = tiny_step.mining(select=select, scope=scope, weight=weight, **SELECTS[select])
+        mining = tiny_step.miner(select=select, scope=scope, weight=weight, **SELECTS[select])
         stats = tiny_step.step(
             built,
             tiny_step.tokens()[0],
@@ -363,7 +363,7 @@ class TestNotFinite:
                     input_ids,
                     labels,
                     0.5,
-                    tiny_step.mining(**config),
+                    tiny_step.miner(**config),
                     number=number,
                     reference=broken,
                 )
@@ -386,7 +386,7 @@ class TestNotFinite:
             broken,
             *tiny_step.tokens(ignored=False),
             ratio,
-            tiny_step.mining(select=select, weight=weight, **SELECTS[select]),
+            tiny_step.miner(select=select, weight=weight, **SELECTS[select]),
             reference=tiny_step.references(),
         )
         assert not stats.loss.isfinite()
@@ -395,6 +395,6 @@ class TestNotFinite:
 def test_each_row_keeps_as_many_under_the_scope_sequence(built: Any, weighed: list[Tensor]) -> None:
     data = tiny_step.tokens(ignored=False)
     for select in ("topk", "band", "random", "stratified", "mixed"):
-        mining = tiny_step.mining(select=select, scope="sequence", **SELECTS[select])
+        mining = tiny_step.miner(select=select, scope="sequence", **SELECTS[select])
         tiny_step.step(built, *data, 0.5, mining, reference=tiny_step.references())
         assert (weighed[-1] > 0).sum(dim=1).tolist() == [LENGTH // 2] * ROWS

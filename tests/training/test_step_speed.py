@@ -12,10 +12,12 @@ from torch.utils._pytree import tree_leaves
 
 from tinyohem.data.windows import Batch
 from tinyohem.models.causal_lm import head_weight, trunk
-from tinyohem.models.trunk_passes import Trunk, choose_way
-from tinyohem.ohem.softmax_cache import SoftmaxStore
+from tinyohem.models.trunk_passes import CausalLM, Trunk
+from tinyohem.ohem.softmax_cache import SoftmaxCache
+from tinyohem.ohem.step_tokens import Draw
 from tinyohem.training.meter import Meter
 from tinyohem.training.step import training_step
+from tinyohem.training.strategy import choose_backward
 
 META = torch.device("meta")
 FROM_NUMBERS = (torch.tensor, torch.as_tensor, Tensor.new_tensor)
@@ -48,15 +50,10 @@ class TestWaits:
         meter = Meter(META, 0.0)
         with NoCopies():
             stats = training_step(
-                Trunk.of(trunk(model)),
-                head_weight(model),
+                CausalLM.of(model, cache=SoftmaxCache()),
                 [Batch(ids, ids, ids.numel())],
-                ratio,
-                tiny_step.mining(**config),
-                shares={"topk": 0.5, "random": 0.5},
-                generator=None,
-                precision=nullcontext(),
-                memory=SoftmaxStore(),
+                Draw(ratio, shares={"topk": 0.5, "random": 0.5}),
+                tiny_step.miner(**config),
             )
             meter.add(0, stats, stats.loss)
         assert all(p.grad is not None for p in model.parameters())
@@ -105,15 +102,8 @@ def test_counts_that_only_the_device_knows_are_asked_once_a_step() -> None:
         for rows in zip(ids[:, None], labels[:, None], strict=True)
     ]
     with Asked() as asked:
-        training_step(
-            Trunk.of(trunk(model)),
-            head_weight(model),
-            batches,
-            0.5,
-            tiny_step.mining(select="importance"),
-            generator=torch.Generator(),
-            precision=nullcontext(),
-        )
+        draw = Draw(0.5, torch.Generator())
+        training_step(CausalLM.of(model), batches, draw, tiny_step.miner(select="importance"))
     assert len(batches) > 1
     assert asked.count == 1
 
@@ -139,21 +129,18 @@ def test_a_schedule_compiles_a_handful_of_graphs(schedule: str, backward: str) -
     whole = Trunk.of(trunk(model))
     run, run_last = (torch.compile(f, backend=count) for f in (whole.run, whole.run_last))
     compiled = Trunk(whole.module, whole.shares_attention, run, run_last)
-    mining = tiny_step.mining(ratio=0.2, schedule=schedule, backward=backward)
+    miner = tiny_step.miner(ratio=0.2, schedule=schedule, backward=backward)
     ids, labels = tiny_step.tokens(ignored=False)
     steps, mined = 30, set()
     for step in range(steps):
-        ratio = mining.config.keep_schedule().keep_ratio((step + 0.5) / steps, step)
+        ratio = miner.config.keep_schedule().keep_ratio((step + 0.5) / steps, step)
         stats = training_step(
-            compiled,
-            head_weight(model),
+            CausalLM(compiled, head_weight(model), nullcontext()),
             [Batch(ids, labels, labels.numel())],
-            ratio,
-            mining,
-            generator=torch.Generator(),
-            precision=nullcontext(),
+            Draw(ratio, torch.Generator()),
+            miner,
         )
-        if choose_way(mining.config, ratio, compiled) != "plain":
+        if choose_backward(miner.config, ratio, compiled) != "full":
             mined.add(stats.num_kept)
     assert len(mined) > 5
     assert 3 <= len(graphs) <= 5

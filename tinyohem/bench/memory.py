@@ -12,13 +12,12 @@ from typing import Literal
 
 import torch
 
-from tinyohem.bench.steps import PHASES, bench_steps, random_batch
+from tinyohem.bench.steps import bench_steps, random_batch
 from tinyohem.config.run import RunConfig
 from tinyohem.errors import RunError
 from tinyohem.progress import Progress
 from tinyohem.system.device import pick_device, product_precision, step_generator
 from tinyohem.system.processes import WorkerDied, Workers
-from tinyohem.system.timing import DeviceTimer
 
 _STEPS = 2  # the optimizer's moments come with the first
 
@@ -62,8 +61,7 @@ def _peak_of(config: RunConfig, name: str) -> int | None:
     generator = step_generator(config.training.seed, 0, device)
     with product_precision(config.training.precision):
         for _ in range(_STEPS):
-            timers = {phase: DeviceTimer(device) for phase in PHASES}
-            step(random_batch(config, generator, device), timers)
+            step(random_batch(config, generator, device))
     peak = _allocated(device, "VmHWM")
     return None if before is None or peak is None else peak - before
 

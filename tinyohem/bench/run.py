@@ -22,7 +22,7 @@ from tinyohem.config.training import Precision
 from tinyohem.errors import InputError
 from tinyohem.progress import SILENT, Progress
 from tinyohem.system.device import pick_device, product_precision, step_generator, synchronize
-from tinyohem.system.timing import DeviceTimer
+from tinyohem.system.timing import PhaseTimer
 
 WARMUP_ROUNDS = 2
 FULL = "full"
@@ -123,10 +123,11 @@ def run_bench(
     progress.start("bench", all_rounds * len(steps), "steps")
     for done in range(all_rounds):
         for place, (name, step) in enumerate(steps.items(), 1):
-            timers = {phase: DeviceTimer(device) for phase in PHASES}
-            work = partial(step, random_batch(config, generator, device), timers)
-            total = _milliseconds(work, device, training.precision)
-            phases = {phase: 1000 * timer.seconds() for phase, timer in timers.items()}
+            timer = PhaseTimer(device)
+            work = partial(step, random_batch(config, generator, device))
+            with timer.listening():
+                total = _milliseconds(work, device, training.precision)
+            phases = {name: 1000 * timer.seconds(name) for name in PHASES}
             samples[name].append(Sample(total, phases))
             progress.advance(done * len(steps) + place)
         products.append(_milliseconds(multiply, device, training.precision))

@@ -13,22 +13,23 @@ from tinyohem.config.model import model_shape
 from tinyohem.config.ohem import Backward, OhemConfig
 from tinyohem.config.run import RunConfig
 from tinyohem.data.windows import Batch
-from tinyohem.models.causal_lm import head_weight, trunk
 from tinyohem.models.llama import build_model
-from tinyohem.models.trunk_passes import Trunk
-from tinyohem.ohem.miner import Mining
-from tinyohem.ohem.softmax_cache import SoftmaxStore
+from tinyohem.models.trunk_passes import CausalLM
+from tinyohem.ohem.miner import TokenMiner
+from tinyohem.ohem.softmax_cache import SoftmaxCache
+from tinyohem.ohem.step_tokens import Draw
 from tinyohem.ohem.topk import top_k
 from tinyohem.system.device import autocast, step_generator
-from tinyohem.system.timing import DeviceTimer
+from tinyohem.system.timing import phase
 from tinyohem.training import step as training
 from tinyohem.training.optim import build_optimizers, update
+from tinyohem.training.step import training_step
 
 KEEP_RATIOS = (0.75, 0.5, 0.25)
 PHASES = (*training.PHASES, "update")  # of a step of ours; update: clipping and the optimizer
 
 TRAINER = "trainer"
-Step = Callable[[Batch, dict[str, DeviceTimer]], None]
+Step = Callable[[Batch], None]
 
 
 def random_batch(config: RunConfig, generator: torch.Generator, device: torch.device) -> Batch:
@@ -80,26 +81,16 @@ def _ours(
     *,
     compiled: bool,
 ) -> dict[str, Step]:
-    parts, memory = Trunk.of(trunk(model), compiled=compiled), SoftmaxStore()
     precision = autocast(device, config.training.precision)
+    lm = CausalLM.of(model, precision, SoftmaxCache(), compiled=compiled)
     generator = step_generator(config.training.seed, 1, device)
 
     def ours(ratio: float, backward: Backward) -> Step:
-        mining = Mining(OhemConfig(ratio=ratio, backward=backward, scope=config.ohem.scope))
+        miner = TokenMiner(OhemConfig(ratio=ratio, backward=backward, scope=config.ohem.scope))
 
-        def step(batch: Batch, timers: dict[str, DeviceTimer]) -> None:
-            training.training_step(
-                parts,
-                head_weight(model),
-                [batch],
-                ratio,
-                mining,
-                generator=generator,
-                precision=precision,
-                memory=memory,
-                timers=timers,
-            )
-            with timers["update"]:
+        def step(batch: Batch) -> None:
+            training_step(lm, [batch], Draw(ratio, generator), miner)
+            with phase("update"):
                 finish()
 
         return step
@@ -114,7 +105,7 @@ def _ours(
 def _bare(config: RunConfig, device: torch.device, finish: Callable[[], None], model: Any) -> Step:
     precision = autocast(device, config.training.precision)
 
-    def step(batch: Batch, _timers: object) -> None:
+    def step(batch: Batch) -> None:
         with precision:
             logits = model(input_ids=batch.input_ids, use_cache=False).logits
             loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
@@ -128,7 +119,7 @@ def _mask(config: RunConfig, device: torch.device, finish: Callable[[], None], m
     precision = autocast(device, config.training.precision)
     count = torch.tensor([config.training.tokens_per_step // 2], device=device)
 
-    def step(batch: Batch, _timers: object) -> None:
+    def step(batch: Batch) -> None:
         labels = batch.labels.flatten()
         with precision:
             logits = model(input_ids=batch.input_ids, use_cache=False).logits
@@ -159,7 +150,7 @@ def _trainer(config: RunConfig, device: torch.device, model: Any) -> Step:
     batch_size, seq_len = config.training.batch_size, config.training.seq_len
     count = torch.tensor(batch_size * (seq_len - 1), device=device)
 
-    def step(batch: Batch, _timers: object) -> None:
+    def step(batch: Batch) -> None:
         inputs = {"input_ids": batch.input_ids, "labels": batch.input_ids}
         trainer.training_step(model, inputs, count)
         trainer.accelerator.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)

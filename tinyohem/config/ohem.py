@@ -1,22 +1,66 @@
 """The section `[ohem]`: every way of mining by name, and which of them go together."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tinyohem.config.schedule import KeepSchedule, MixSchedule, parse_mix, parse_schedule
 from tinyohem.config.sections import MAX_COUNT, Section, parse_tokens
 
 Score = Literal["loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "entropy", "focal"]
-Select = Literal["topk", "threshold", "band", "random", "importance", "stratified", "mixed"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A way to choose tokens; `ohem/selection.py` holds the function of the same name.
+
+    Attributes:
+        keeps: what it keeps, in a few words.
+        exact_count: whether the keep ratio alone decides how many tokens are kept.
+        surprising: whether tokens are kept for a high score, all at the same weight.
+        unbiased: whether its weights leave the gradient of all tokens unbiased; the loss is then
+            divided by the number of all.
+        ranks: whether near-identical tokens can be left out before it chooses.
+        score: the usual one.
+    """
+
+    keeps: str
+    exact_count: bool = False
+    surprising: bool = False
+    unbiased: bool = False
+    ranks: bool = False
+    score: str = "loss"
+
+
+SELECTIONS = {
+    "topk": Selection("the highest scores", exact_count=True, surprising=True, ranks=True),
+    "threshold": Selection("scores above a limit", surprising=True, ranks=True),
+    "band": Selection("the highest scores but the very highest", surprising=True, ranks=True),
+    "random": Selection("tokens at random, the control", exact_count=True),
+    "importance": Selection(
+        "a sample by score, weighted without bias", unbiased=True, score="gradnorm"
+    ),
+    "stratified": Selection(
+        "the highest scores and a sample of the rest, weighted without bias",
+        exact_count=True,
+        unbiased=True,
+    ),
+    "mixed": Selection("shares of several selections", exact_count=True, surprising=True),
+}
+
+
+def _known_selection(name: str) -> str:
+    if name not in SELECTIONS:
+        raise ValueError(f"choose from {', '.join(SELECTIONS)}")
+    return name
+
+
+Select = Annotated[str, AfterValidator(_known_selection)]
 
 Backward = Literal["exact", "pruned"]
-
-
-def _usual_score(select: str) -> str:
-    return "gradnorm" if select == "importance" else "loss"
 
 
 class OhemConfig(Section):
@@ -76,10 +120,11 @@ class OhemConfig(Section):
             return tree
         adaptive = tree.get("schedule") == "adaptive"
         select = tree.get("select", "importance" if adaptive else "topk")
-        unbiased = select in ("importance", "stratified") or tree.get("weight") == "ghm"
+        method = SELECTIONS.get(str(select), SELECTIONS["topk"])  # an unknown one is refused below
+        unbiased = method.unbiased or tree.get("weight") == "ghm"
         return {
             "select": select,
-            "score": _usual_score(select),
+            "score": method.score,
             "denominator": "all" if unbiased else "kept",
             **tree,
         }
@@ -103,8 +148,9 @@ class OhemConfig(Section):
             raise ValueError("queue_steps stands in place of loss_threshold and prob_threshold")
         if self.prob_threshold and self.score != "loss":
             raise ValueError("prob_threshold needs score = loss")
-        if self.nms_key != "none" and self.select not in ("topk", "threshold", "band"):
-            raise ValueError("nms_key needs select = topk, threshold or band")
+        if self.nms_key != "none" and not self.method.ranks:
+            ranking = [name for name, method in SELECTIONS.items() if method.ranks]
+            raise ValueError(f"nms_key needs select = {', '.join(ranking[:-1])} or {ranking[-1]}")
         needs_pool = {
             "mix with the source pool": self.mixes_pool,
             "hard_windows": self.hard_windows,
@@ -131,9 +177,22 @@ class OhemConfig(Section):
         # At a class-balanced weight the selection still says what the loss is divided by.
         if self.keep_schedule().lowest < 1 or self.weight == "class_balanced":
             return []
-        usual = {"select": "topk", "score": _usual_score(self.select), "backward": "exact"}
+        usual = {"select": "topk", "score": self.method.score, "backward": "exact"}
         usual |= {"schedule": "recover", "nms_key": "none", "scope": "batch"}
         return [key for key, value in usual.items() if getattr(self, key) != value]
+
+    @property
+    def method(self) -> Selection:
+        """The facts about `select`."""
+        return SELECTIONS[self.select]
+
+    def reads_first(self, keep_ratio: float) -> bool:
+        """Whether a step has to see the loss of every token before it can weigh one."""
+        return keep_ratio < 1 or self.weight == "ghm"
+
+    def score_at(self, keep_ratio: float) -> Score:
+        """Return the score that a step ranks by; any will do where all tokens are kept."""
+        return self.score if keep_ratio < 1 else "loss"
 
     @property
     def keeps_at_least(self) -> bool:
@@ -171,7 +230,7 @@ class OhemConfig(Section):
     @property
     def biased(self) -> bool:
         """Whether a token's own loss decides if it is kept, at the same weight as any other."""
-        return self.select in ("topk", "threshold", "mixed", "band") and self.score != "entropy"
+        return self.method.surprising and self.score != "entropy"
 
     @property
     def biases_the_end(self) -> bool:

@@ -170,7 +170,7 @@ def absolute_name(name: str) -> str:
 
 
 def _open_sample(split: Split) -> Corpus:
-    from tinyohem.data.sample import SAMPLE_COUNTS, SAMPLE_FINGERPRINT, sample_stories
+    from tinyohem.data.sample.stories import SAMPLE_COUNTS, SAMPLE_FINGERPRINT, sample_stories
 
     fingerprint = hash_json([_FORMAT, SAMPLE_FINGERPRINT[split]])
     return _counted_corpus(

@@ -19,7 +19,7 @@ from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.perplexity import exp_or_inf, finite_or_none, story_token_losses
 from tinyohem.io.atomic import atomic_file
 from tinyohem.models.source import Source
-from tinyohem.ohem.selection import select
+from tinyohem.ohem.selection import selection_weights
 from tinyohem.progress import Progress
 from tinyohem.report.html import render
 
@@ -217,7 +217,7 @@ def inspect_story(
     loss_BT = torch.from_numpy(losses[None, 1:])
     if not loss_BT.isfinite().all():
         raise RunError("the model's loss on this story is not finite", "its weights are broken")
-    weight_BT = select(
+    weight_BT = selection_weights(
         loss_BT, torch.zeros_like(loss_BT, dtype=torch.int64), ratio, OhemConfig(select="topk")
     )
     loss_T, kept_T = loss_BT[0].double().numpy(), weight_BT[0].numpy() > 0

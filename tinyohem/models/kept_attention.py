@@ -21,7 +21,7 @@ _NAME = "tinyohem"
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptTokens:
     """The tokens of a micro-batch that run again, packed into one row (1, K) without padding.
 
     Attention alone wants them by sequence, (B, M).
@@ -86,7 +86,7 @@ class Kept:
             out_KHE = out_KHE.index_select(0, self.slots_K)
         return out_KHE[None]
 
-    def splice(self, fresh: Tensor, stored: Tensor) -> Tensor:
+    def overlay(self, fresh: Tensor, stored: Tensor) -> Tensor:
         """Lay (1, H, K, E) over the kept tokens' places in (B, H, T, E)."""
         stored_BTHE = stored.transpose(1, 2)
         spliced_NHE = stored_BTHE.flatten(0, 1).index_copy(
@@ -96,7 +96,7 @@ class Kept:
 
 
 @dataclass
-class Memory:
+class KVCache:
     """Keys, rotary positions applied, and values of all tokens by layer; (B, H, T, E) each."""
 
     # Record this layer alone, with its graph, and build none for its queries and all behind them.
@@ -111,12 +111,14 @@ class Memory:
         if self.only_layer == layer:
             torch.set_grad_enabled(False)
 
-    def recall(self, layer: int, key: Tensor, value: Tensor, kept: Kept) -> tuple[Tensor, Tensor]:
+    def lookup(
+        self, layer: int, key: Tensor, value: Tensor, kept: KeptTokens
+    ) -> tuple[Tensor, Tensor]:
         """Return all keys and values: those with a graph as they are, else under the fresh ones."""
         key_all, value_all = self.layers[layer]
         if key_all.requires_grad:
             return key_all, value_all
-        return kept.splice(key, key_all), kept.splice(value, value_all)
+        return kept.overlay(key, key_all), kept.overlay(value, value_all)
 
 
 def can_share_attention(trunk: Any) -> bool:
@@ -164,8 +166,8 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    memory: Memory | None = None,
-    kept: Kept | None = None,
+    memory: KVCache | None = None,
+    kept: KeptTokens | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Serve as transformers' attention function: q (B, H, T, E) to output (B, T, H, E)."""
@@ -174,7 +176,7 @@ def _attend(
     mask = attention_mask
     if kept is not None:
         assert memory is not None
-        key, value = memory.recall(module.layer_idx, key, value, kept)
+        key, value = memory.lookup(module.layer_idx, key, value, kept)
         query = kept.by_sequence(query)
         mask = None if kept.mask_B1MT is None else kept.mask_B1MT.to(query.dtype)
     elif memory is not None:

@@ -1,9 +1,10 @@
 """How a step's tokens run through the trunk: all of them to be read, the kept ones for a gradient.
 
-`plain`: one pass with a graph for all tokens; the kept ones' hidden states are picked from it.
+`full`: one pass with a graph for all tokens; the kept ones' hidden states are picked from it.
 
-`below`, exact as well: unselected tokens matter to the last layer as keys and values alone, so it
-runs again for the kept tokens, and only there its queries, output projection and MLP have a graph.
+`last_layer`, exact as well: unselected tokens matter to the last layer as keys and values alone, so
+it runs again for the kept tokens, and only there its queries, output projection and MLP have a
+graph.
 
 `pruned`, approximate: a pass without a graph, then one with a graph for the kept tokens, which
 attend to the keys and values of the first. What an unselected token would have learned as a key or
@@ -22,25 +23,17 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.windows import Batch
-from tinyohem.models.kept_attention import Kept, Memory, can_share_attention, shared_attention
+from tinyohem.models.causal_lm import head_weight, trunk
+from tinyohem.models.kept_attention import (
+    KeptTokens,
+    KVCache,
+    can_share_attention,
+    shared_attention,
+)
+from tinyohem.ohem.softmax_cache import SoftmaxCache
 
-Way = Literal["plain", "below", "pruned"]
-
-# Above these keep ratios a second pass costs more than it saves.
-_BELOW_PAYS_UNTIL = 0.65
-_PRUNED_PAYS_UNTIL = 0.65
-
-
-def choose_way(config: OhemConfig, keep_ratio: float, trunk: "Trunk") -> Way:
-    """Return the cheapest way that trunk and recipe allow at this keep ratio."""
-    if not trunk.shares_attention:
-        return "plain"
-    if config.backward == "pruned" and keep_ratio <= _PRUNED_PAYS_UNTIL:
-        return "pruned"
-    pays = keep_ratio <= _BELOW_PAYS_UNTIL and not config.keeps_at_least
-    return "below" if pays else "plain"
+BackwardPlan = Literal["full", "last_layer", "pruned"]
 
 
 @dataclass(frozen=True)
@@ -48,9 +41,9 @@ class Trunk:
     """A causal LM of transformers without its head, and what runs it, compiled or not."""
 
     module: Any
-    shares_attention: bool  # whether it can run other ways than `plain`
+    shares_attention: bool  # whether it can run other plans than `full`
     run: Callable[..., Any]
-    run_last: Callable[..., Tensor]  # the last layer and the norm behind it; unless `plain`
+    run_last: Callable[..., Tensor]  # the last layer and the norm behind it; unless `full`
 
     @classmethod
     def of(cls, module: Any, *, compiled: bool = False) -> Self:
@@ -65,7 +58,30 @@ class Trunk:
         return cls(module, shares, module, run_last)
 
 
-class Passes:
+@dataclass(frozen=True)
+class CausalLM:
+    """A causal language model as a training step uses it."""
+
+    trunk: Trunk
+    head_VD: Tensor  # output embedding
+    autocast: AbstractContextManager[Any]  # of every forward pass; entered more than once
+    cache: SoftmaxCache | None = None  # where the softmax may wait for the gradient
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        autocast: AbstractContextManager[Any] | None = None,
+        cache: SoftmaxCache | None = None,
+        *,
+        compiled: bool = False,
+    ) -> Self:
+        """Take a transformers causal LM apart; its weights stay shared."""
+        whole = Trunk.of(trunk(model), compiled=compiled)
+        return cls(whole, head_weight(model), autocast or nullcontext(), cache)
+
+
+class TrunkPasses:
     """The passes of one optimizer step.
 
     A first pass that the gradient can build on runs once and is remembered: the one of a single
@@ -75,22 +91,25 @@ class Passes:
 
     def __init__(
         self,
-        way: Way,
-        trunk: Trunk,
-        micro_batches: Sequence[Batch],
-        precision: AbstractContextManager[Any],
+        plan: BackwardPlan,
+        lm: CausalLM,
+        batches: Sequence[Batch],
     ) -> None:
-        self._way, self._trunk = way, trunk
-        self._batches, self._precision = micro_batches, precision
-        again = way != "pruned" and len(micro_batches) > 1
-        self._first = {} if again else {i: self._run(i) for i in range(len(micro_batches))}
+        self._plan, self._trunk, self._autocast, self._batches = (
+            plan,
+            lm.trunk,
+            lm.autocast,
+            batches,
+        )
+        again = plan != "pruned" and len(batches) > 1
+        self._first = {} if again else {i: self._run(i) for i in range(len(batches))}
 
     def read(self, index: int) -> Tensor:
         """Return the hidden states (B, T, D) of all tokens of a micro-batch, to be read only."""
         if index in self._first:
             return self._first[index][0].detach()
-        with torch.no_grad(), self._precision:
-            return _run_plain(self._trunk, self._batches[index].input_ids)
+        with torch.no_grad(), self._autocast:
+            return _run_full(self._trunk, self._batches[index].input_ids)
 
     def kept(self, index: int, rows_K: Tensor | None, width: int | None = None) -> Tensor:
         """Return the hidden states (K, D) of a micro-batch's kept tokens, with their graph.
@@ -111,39 +130,39 @@ class Passes:
         if rows_K is None:
             rows_K = torch.arange(len(hidden_ND), device=hidden_ND.device)
             width = hidden_BTD.shape[1]
-        kept = Kept.at(rows_K, (hidden_BTD.shape[0], hidden_BTD.shape[1]), width)
-        with self._precision:
-            if self._way == "below":
-                return run_below(self._trunk, memory, kept)
+        kept = KeptTokens.at(rows_K, (hidden_BTD.shape[0], hidden_BTD.shape[1]), width)
+        with self._autocast:
+            if self._plan == "last_layer":
+                return run_last_layer(self._trunk, memory, kept)
             return run_pruned(self._trunk, self._batches[index].input_ids, memory, kept)
 
-    def _run(self, index: int) -> tuple[Tensor, Memory | None]:
+    def _run(self, index: int) -> tuple[Tensor, KVCache | None]:
         input_ids = self._batches[index].input_ids
-        with self._precision:
-            match self._way:
-                case "plain":
-                    return _run_plain(self._trunk, input_ids), None
-                case "below":
-                    return read_below(self._trunk, input_ids)
+        with self._autocast:
+            match self._plan:
+                case "full":
+                    return _run_full(self._trunk, input_ids), None
+                case "last_layer":
+                    return read_last_layer(self._trunk, input_ids)
                 case "pruned":
                     return read_all(self._trunk, input_ids)
 
 
-def _run_plain(trunk: Trunk, input_ids: Tensor) -> Tensor:
+def _run_full(trunk: Trunk, input_ids: Tensor) -> Tensor:
     with shared_attention(trunk.module) if trunk.shares_attention else nullcontext():
         return trunk.run(input_ids=input_ids, use_cache=False).last_hidden_state
 
 
-def read_below(trunk: Trunk, input_ids: Tensor) -> tuple[Tensor, Memory]:
+def read_last_layer(trunk: Trunk, input_ids: Tensor) -> tuple[Tensor, KVCache]:
     """Return hidden states (B, T, D) without a graph, and the last layer's inputs with one."""
-    memory = Memory(only_layer=len(trunk.module.layers) - 1)
+    memory = KVCache(only_layer=len(trunk.module.layers) - 1)
     # The recording attention turns the graph off on its way; leaving this block turns it on again.
     with shared_attention(trunk.module), torch.enable_grad():
         output = trunk.run(input_ids=input_ids, use_cache=False, memory=memory)
     return output.last_hidden_state, memory
 
 
-def run_below(trunk: Trunk, memory: Memory, kept: Kept) -> Tensor:
+def run_last_layer(trunk: Trunk, memory: KVCache, kept: KeptTokens) -> Tensor:
     """Return the kept tokens' hidden states (K, D) with the graph of all that they depend on."""
     assert memory.last_input is not None
     hidden_1KD = memory.last_input.flatten(0, 1).index_select(0, kept.rows_K)[None]
@@ -157,15 +176,15 @@ def run_below(trunk: Trunk, memory: Memory, kept: Kept) -> Tensor:
 
 
 @torch.no_grad()
-def read_all(trunk: Trunk, input_ids: Tensor) -> tuple[Tensor, Memory]:
+def read_all(trunk: Trunk, input_ids: Tensor) -> tuple[Tensor, KVCache]:
     """Return hidden states (B, T, D) and every layer's keys and values, without a graph."""
-    memory = Memory()
+    memory = KVCache()
     with shared_attention(trunk.module):
         output = trunk.run(input_ids=input_ids, use_cache=False, memory=memory)
     return output.last_hidden_state, memory
 
 
-def run_pruned(trunk: Trunk, input_ids: Tensor, memory: Memory, kept: Kept) -> Tensor:
+def run_pruned(trunk: Trunk, input_ids: Tensor, memory: KVCache, kept: KeptTokens) -> Tensor:
     """Return the kept tokens' hidden states (K, D) with a graph through kept tokens only."""
     with shared_attention(trunk.module):
         output = trunk.run(

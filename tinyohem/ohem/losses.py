@@ -28,7 +28,7 @@ Softmax = tuple[Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor | None]
 
 
-class Store(Protocol):
+class GradientCache(Protocol):
     """What the read-only pass leaves for the gradient pass."""
 
     def write(self, hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
@@ -61,16 +61,16 @@ def softmax_chunks(
     hidden_BTD: Tensor,
     head_VD: Tensor | None,
     labels_BT: Tensor,
-    store: Store | None = None,
+    cache: GradientCache | None = None,
 ) -> Iterator[SoftmaxChunk]:
     """Yield the softmax of all tokens in order, a chunk at a time; call it without a graph.
 
-    Without a head the states are the logits. A softmax that a `store` keeps nobody may overwrite;
+    Without a head the states are the logits. A softmax that a `cache` keeps nobody may overwrite;
     any other's memory is the next chunk's.
     """
     hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_BT.flatten().clamp(min=0)
     rows = _chunk_rows(hidden_ND, head_VD)
-    softmax_of = store.write if store else ChunkMemory().softmax
+    softmax_of = cache.write if cache else ChunkMemory().softmax
     for hidden_CD, labels_C in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True):
         states_CD = None if head_VD is None else hidden_CD
         yield SoftmaxChunk(states_CD, labels_C, *softmax_of(hidden_CD, head_VD, labels_C))
@@ -110,7 +110,7 @@ def kept_loss(
     labels_K: Tensor,
     weight_K: Tensor,
     gamma: float = 0.0,
-    stored: tuple[Store, Tensor] | None = None,
+    cached: tuple[GradientCache, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return Σ w·f(ℓ) over the kept tokens, differentiable, and their losses.
 
@@ -123,12 +123,12 @@ def kept_loss(
         labels_K: int64 (K,) token ids.
         weight_K: (K,) weights; no gradient flows into them.
         gamma: γ ≥ 0.
-        stored: a store that the read-only pass wrote, and their places (K,) in it.
+        cached: what the read-only pass wrote, and their places (K,) in it.
 
     Returns:
         The weighted sum (scalar) and the losses (K,) in nats, the latter without a graph.
     """
-    return _LinearCrossEntropy.apply(hidden_KD, head_VD, labels_K, weight_K, gamma, stored)
+    return _LinearCrossEntropy.apply(hidden_KD, head_VD, labels_K, weight_K, gamma, cached)
 
 
 class _LinearCrossEntropy(Function):
@@ -145,12 +145,12 @@ class _LinearCrossEntropy(Function):
         labels_N: Tensor,
         weight_N: Tensor,
         gamma: float,
-        stored: tuple[Store, Tensor] | None,
+        cached: tuple[GradientCache, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
         given = (hidden_ND, head_VD, labels_N, weight_N, gamma)
-        if stored:
-            store, rows_N = stored
-            loss_N, grad_hidden_ND, grad_head_VD = store.gradients(rows_N, *given)
+        if cached:
+            cache, rows_N = cached
+            loss_N, grad_hidden_ND, grad_head_VD = cache.gradients(rows_N, *given)
         else:
             loss_N, grad_hidden_ND, grad_head_VD = head_gradients(*given)
         # The head's is cast by autograd.

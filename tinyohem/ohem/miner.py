@@ -10,60 +10,57 @@ from torch.nn import functional as F
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.token_store import TokenStore, token_counts
 from tinyohem.data.windows import IGNORE_INDEX
-from tinyohem.ohem.selection import select
+from tinyohem.ohem.selection import selection_weights
+from tinyohem.ohem.step_tokens import Draw, StepTokens
 from tinyohem.ohem.token_weights import class_weights, ghm_weights
+from tinyohem.system.timing import phase
 
 
 @dataclass
-class Mining:
+class TokenMiner:
     """A way of mining and its state."""
 
     config: OhemConfig
     class_weight_V: Tensor | None = None  # needed by `class_balanced`
     state: dict[str, Tensor] = field(default_factory=dict)  # saved with every checkpoint
 
-    def reads_first(self, keep_ratio: float) -> bool:
-        """Whether a step has to see all losses before it can weigh a token."""
-        return keep_ratio < 1 or self.config.weight == "ghm"
-
-    def weigh(
-        self,
-        loss_BT: Tensor,
-        score_BT: Tensor,
-        input_ids_BT: Tensor | None,
-        labels_BT: Tensor,
-        keep_ratio: float,
-        *,
-        shares: Mapping[str, float] | None = None,
-        pool_BT: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
+    def token_weights(self, tokens: StepTokens, draw: Draw) -> Tensor:
         """Return float32 (B, T) weights ≥ 0 of a whole optimizer step and update the state.
 
-        Selection's weight times the soft weight; 0 where the label is ignored.
+        Selection's weight times the soft weight; 0 where the label is ignored. Tokens that nobody
+        read ahead are all kept.
         """
+        if tokens.loss_BT is None:
+            return tokens.valid_BT * self.class_weight(tokens.labels_BT)
+        with phase("select"):
+            weight_BT = self._selected(tokens, draw)
+            return weight_BT * self.class_weight(tokens.labels_BT)
+
+    def _selected(self, tokens: StepTokens, draw: Draw) -> Tensor:
+        assert tokens.loss_BT is not None
+        assert tokens.score_BT is not None
         config = self.config
-        weight_BT = select(
-            score_BT,
-            labels_BT,
-            keep_ratio,
+        weight_BT = selection_weights(
+            tokens.score_BT,
+            tokens.labels_BT,
+            draw.keep_ratio,
             config,
-            shares=shares,
-            input_ids_BT=input_ids_BT,
-            pool_BT=pool_BT,
-            limit=self._queue_limit(score_BT, labels_BT, keep_ratio),
-            generator=generator,
+            shares=draw.shares,
+            input_ids_BT=tokens.input_ids_BT,
+            pool_BT=tokens.reference_BT,
+            limit=self._queue_limit(tokens.score_BT, tokens.labels_BT, draw.keep_ratio),
+            generator=draw.generator,
         )
-        if config.weight == "ghm":
-            beta_BT, self.state["ghm_counts"] = ghm_weights(
-                loss_BT,
-                labels_BT != IGNORE_INDEX,
-                self.state.get("ghm_counts"),
-                config.ghm_momentum,
-                config.ghm_bins,
-            )
-            weight_BT = weight_BT * beta_BT
-        return weight_BT * self.class_weight(labels_BT)
+        if config.weight != "ghm":
+            return weight_BT
+        beta_BT, self.state["ghm_counts"] = ghm_weights(
+            tokens.loss_BT,
+            tokens.valid_BT,
+            self.state.get("ghm_counts"),
+            config.ghm_momentum,
+            config.ghm_bins,
+        )
+        return weight_BT * beta_BT
 
     def restore(self, remembered: Mapping[str, Tensor], tokens: int, device: torch.device) -> None:
         """Go on from what a checkpoint remembered.
@@ -87,7 +84,7 @@ class Mining:
         assert self.class_weight_V is not None
         return self.class_weight_V[labels_BT.clamp(min=0)]
 
-    def scaled(self, weight_BT: Tensor, valid_BT: Tensor) -> Tensor:
+    def normalise(self, weight_BT: Tensor, valid_BT: Tensor) -> Tensor:
         """Return w/Z, float32 (B, T): Z = Σ w, or all valid tokens, as `denominator` says."""
         denominator = (weight_BT if self.config.denominator == "kept" else valid_BT).sum()
         return (weight_BT / torch.where(denominator > 0, denominator, 1)).float()
@@ -111,11 +108,11 @@ class Mining:
         return limit
 
 
-def build_mining(
+def build_miner(
     config: OhemConfig, store: TokenStore, vocab_size: int, device: torch.device
-) -> Mining:
+) -> TokenMiner:
     """Set up a way of mining for a training corpus."""
     if config.weight != "class_balanced":
-        return Mining(config)
+        return TokenMiner(config)
     counts_V = torch.from_numpy(token_counts(store, vocab_size))
-    return Mining(config, class_weights(counts_V, config.class_power).to(device))
+    return TokenMiner(config, class_weights(counts_V, config.class_power).to(device))

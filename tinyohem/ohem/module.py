@@ -4,6 +4,7 @@ Shape suffixes: B sequences, T tokens of one, K kept tokens, D hidden size, V vo
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from tinyohem.config.sections import build
 from tinyohem.data.windows import IGNORE_INDEX
 from tinyohem.ohem.inputs import check_tensors, foreign_labels, refuse_labels
 from tinyohem.ohem.losses import kept_loss, kept_rows, token_losses
-from tinyohem.ohem.miner import Mining
+from tinyohem.ohem.miner import TokenMiner
 from tinyohem.ohem.scores import read_tokens
+from tinyohem.ohem.step_tokens import Draw, StepTokens
 from tinyohem.ohem.token_weights import class_weights
 
 # What only `tinyohem train` can do: these need its trunk or its data.
@@ -61,7 +63,7 @@ class OhemLoss(nn.Module):
         weight_V = None
         if self.config.weight == "class_balanced":
             weight_V = class_weights(_checked_counts(class_counts), self.config.class_power)
-        self.mining = Mining(self.config, weight_V)
+        self.miner = TokenMiner(self.config, weight_V)
 
     def extra_repr(self) -> str:
         """Return the options that `OhemLoss(…)` takes to be as this one is."""
@@ -125,29 +127,18 @@ class OhemLoss(nn.Module):
             return part * token_losses(states_BTD, head_VD, labels_BT).sum() / num_valid
 
         self._move_to(labels_BT.device)
-        loss_BT, finite = None, torch.ones_like(num_valid, dtype=torch.bool)
-        if self.mining.reads_first(keep_ratio):
+        tokens = StepTokens(labels_BT, input_ids_BT, reference_BT=reference_BT)
+        if self.config.reads_first(keep_ratio):
+            score, gamma = self.config.score_at(keep_ratio), self.config.gamma
             loss_BT, score_BT = read_tokens(
-                self.config.score if keep_ratio < 1 else "loss",
-                states_BTD,
-                head_VD,
-                labels_BT,
-                reference_BT=reference_BT,
-                gamma=self.config.gamma,
+                score, states_BTD, head_VD, labels_BT, reference_BT=reference_BT, gamma=gamma
             )
-            finite = (score_BT.isfinite() | ~valid_BT).all()
-            weight_BT = self.mining.weigh(
-                loss_BT,
-                score_BT,
-                input_ids_BT,
-                labels_BT,
-                keep_ratio,
-                shares=shares or self.config.mix_schedule().constant,
-                pool_BT=reference_BT,
-                generator=generator,
-            )
-        else:
-            weight_BT = valid_BT * self.mining.class_weight(labels_BT)
+            tokens = replace(tokens, loss_BT=loss_BT, score_BT=score_BT)
+
+        draw = Draw(keep_ratio, generator, shares or self.config.mix_schedule().constant)
+        weight_BT = self.miner.token_weights(tokens, draw)
+        normalised_BT = self.miner.normalise(weight_BT, valid_BT)
+
         num_kept, num_foreign = torch.stack([(weight_BT > 0).sum(), foreign_BT.sum()]).tolist()
         if num_foreign:
             refuse_labels(given_BT, vocab_size)
@@ -156,16 +147,16 @@ class OhemLoss(nn.Module):
             states_BTD.flatten(0, 1).index_select(0, rows_K),
             head_VD,
             labels_BT.flatten()[rows_K],
-            self.mining.scaled(weight_BT, valid_BT).flatten()[rows_K],
+            normalised_BT.flatten()[rows_K],
             self.config.loss_gamma,
         )
-        self.full_loss = (loss_K if loss_BT is None else loss_BT).sum() / num_valid
+        self.full_loss = (loss_K if tokens.loss_BT is None else tokens.loss_BT).sum() / num_valid
         self.kept_share = num_kept / num_valid
         # A token whose score is NaN may never be drawn: the loss has to show it all the same.
-        return part * loss * torch.where(finite, 1.0, torch.nan)
+        return part * loss * torch.where(tokens.finite, 1.0, torch.nan)
 
     def _check_classes(self, vocab_size: int) -> None:
-        weight_V = self.mining.class_weight_V
+        weight_V = self.miner.class_weight_V
         if weight_V is not None and len(weight_V) != vocab_size:
             raise ValueError(
                 f"class_counts had {len(weight_V):,} tokens, but {vocab_size:,} have a logit: "
@@ -173,18 +164,18 @@ class OhemLoss(nn.Module):
             )
 
     def _move_to(self, device: torch.device) -> None:
-        mining = self.mining
-        mining.state = {name: tensor.to(device) for name, tensor in mining.state.items()}
-        if mining.class_weight_V is not None:
-            mining.class_weight_V = mining.class_weight_V.to(device)
+        miner = self.miner
+        miner.state = {name: tensor.to(device) for name, tensor in miner.state.items()}
+        if miner.class_weight_V is not None:
+            miner.class_weight_V = miner.class_weight_V.to(device)
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return what mining remembers between steps."""
-        return self.mining.state
+        return self.miner.state
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Go on from what was remembered."""
-        self.mining.state = dict(state)
+        self.miner.state = dict(state)
 
 
 def _configured(options: Mapping[str, Any]) -> OhemConfig:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinyohem.ohem.topk import ranks
+from tinyohem.ohem.topk import rank_by_score
 
 
 def first_of_neighbours(scores_BT: Tensor, valid_BT: Tensor, window: int) -> Tensor:
@@ -23,7 +23,9 @@ def first_of_neighbours(scores_BT: Tensor, valid_BT: Tensor, window: int) -> Ten
     """
     # Tokens that outrank everything undecided in their window are kept by the walk whatever comes
     # before them, so whole rounds of them are decided at once.
-    rank_BT = ranks(scores_BT.reshape(1, -1), valid_BT.reshape(1, -1)).view_as(valid_BT).double()
+    rank_BT = (
+        rank_by_score(scores_BT.reshape(1, -1), valid_BT.reshape(1, -1)).view_as(valid_BT).double()
+    )
     undecided_BT, kept_BT = valid_BT.clone(), torch.zeros_like(valid_BT)
     while undecided_BT.any():
         waiting_BT = torch.where(undecided_BT, -rank_BT, -torch.inf)
@@ -41,7 +43,7 @@ def first_of_bigram(
     Returns:
         bool (B, T).
     """
-    rank_N = ranks(scores_BT.reshape(1, -1), valid_BT.reshape(1, -1)).flatten()
+    rank_N = rank_by_score(scores_BT.reshape(1, -1), valid_BT.reshape(1, -1)).flatten()
     number = rank_N.numel()
     # One sort puts equal pairs side by side, the hardest first: (pair, rank) as a single key.
     pair_N = torch.where(valid_BT, (input_ids_BT << 32) + labels_BT, -1).flatten()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tinyohem.data.windows import IGNORE_INDEX
-from tinyohem.ohem.losses import SoftmaxChunk, Store, focal, softmax_chunks
+from tinyohem.ohem.losses import GradientCache, SoftmaxChunk, focal, softmax_chunks
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def read_tokens(
     *,
     reference_BT: Tensor | None = None,
     gamma: float = 1.0,
-    store: Store | None = None,
+    cache: GradientCache | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return every token's loss and score, without a graph.
 
@@ -40,14 +40,14 @@ def read_tokens(
         labels_BT: int64 (B, T); `IGNORE_INDEX` marks tokens that do not count.
         reference_BT: (B, T) losses in nats, for `excess_loss`.
         gamma: γ of `focal`.
-        store: takes the softmax for the gradient pass.
+        cache: takes the softmax for the gradient pass.
 
     Returns:
         losses and scores, float32 (B, T) (float64 from float64 input); losses are 0, scores
         arbitrary, where the label is ignored.
     """
     losses, extras = [], []
-    for chunk in softmax_chunks(hidden_BTD, head_VD, labels_BT, store):
+    for chunk in softmax_chunks(hidden_BTD, head_VD, labels_BT, cache):
         losses.append(chunk.loss_C)
         match score:
             case "gradnorm" | "loss_x_gradnorm":

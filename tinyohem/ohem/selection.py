@@ -14,10 +14,10 @@ from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.windows import IGNORE_INDEX
 from tinyohem.ohem.nms import first_of_bigram, first_of_neighbours
 from tinyohem.ohem.sampling import adaptive_counts, importance, stratified
-from tinyohem.ohem.topk import keep_counts, ranks, top_k, uniform
+from tinyohem.ohem.topk import keep_counts, rank_by_score, top_k, uniform
 
 
-def select(
+def selection_weights(
     scores_BT: Tensor,
     labels_BT: Tensor,
     keep_ratio: float,
@@ -132,7 +132,7 @@ def _threshold(
 
 
 def _band(scores_SM: Tensor, candidates_SM: Tensor, counts_S: Tensor, noise: float) -> Tensor:
-    rank_SM = ranks(scores_SM, candidates_SM)
+    rank_SM = rank_by_score(scores_SM, candidates_SM)
     number_S1 = candidates_SM.sum(dim=1, keepdim=True)
     dropped_S1 = (noise * number_S1.double() + 1e-9).long()  # 0.29 · 100 is 28.999999999999996
     within_SM = (rank_SM >= dropped_S1) & (rank_SM < dropped_S1 + counts_S[:, None])

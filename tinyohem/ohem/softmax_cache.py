@@ -3,10 +3,7 @@
 Shape suffixes: N tokens of a step, C of a chunk, K the kept ones, D hidden size, V vocabulary.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,50 +11,47 @@ from torch import Tensor
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.ohem.losses import (
     ChunkMemory,
+    GradientCache,
     Gradients,
     Softmax,
-    Store,
     add_gradient_,
     head_gradients,
     softmax,
     sum_dtype,
 )
+from tinyohem.system.timing import phase
 
-# How much a `SoftmaxStore` may hold, and the keep ratio from which it pays on a CPU, where it
+# How much a `SoftmaxCache` may hold, and the keep ratio from which it pays on a CPU, where it
 # pushes the chunks out of the cache.
 _CPU_STORE_BYTES = 1 << 28
 _GPU_STORE_BYTES = 1 << 31
 _CPU_STORE_PAYS_FROM = 0.5
 
-Timer = Callable[[], AbstractContextManager[Any]]
 
-
-def open_store(
-    memory: "SoftmaxStore",
+def choose_cache(
+    softmax_cache: "SoftmaxCache",
     config: OhemConfig,
     head_VD: Tensor,
     num_tokens: int,
     keep_ratio: float,
     *,
     whole: bool,
-    gradient_timer: Timer = nullcontext,
-) -> Store | None:
-    """Return the cheapest store for a step, empty; None: to compute the logits twice is cheaper.
+) -> GradientCache | None:
+    """Return the cheapest cache for a step, empty; None: to compute the logits twice is cheaper.
 
     Args:
-        memory: that of earlier steps.
+        softmax_cache: that of earlier steps.
         whole: whether a single pass reads all tokens of the step, and none is ignored.
-        gradient_timer: entered wherever gradient is formed while the tokens are still being read.
     """
     on_cpu = head_VD.device.type == "cpu"
     if on_cpu and whole and _is_guessable(config):
-        return GradientGuess(keep_ratio, gradient_timer)
+        return SpeculativeGradients(keep_ratio)
     size = num_tokens * len(head_VD) * sum_dtype(head_VD).itemsize
     if size > (_CPU_STORE_BYTES if on_cpu else _GPU_STORE_BYTES):
         return None
     if on_cpu and keep_ratio < _CPU_STORE_PAYS_FROM:
         return None
-    return memory.opened(num_tokens, head_VD)
+    return softmax_cache.opened(num_tokens, head_VD)
 
 
 def _is_guessable(config: OhemConfig) -> bool:
@@ -71,7 +65,7 @@ def _is_guessable(config: OhemConfig) -> bool:
     )
 
 
-class SoftmaxStore:
+class SoftmaxCache:
     """The softmax of all tokens of a step, so that the kept ones' gradient needs no logits again.
 
     Its memory serves step after step: on a CPU fresh pages cost more than the logits they hold.
@@ -81,7 +75,7 @@ class SoftmaxStore:
         self._loss_N, self._exp_NV, self._sum_N1 = (torch.empty(0) for _ in range(3))
         self._used = 0  # rows
 
-    def opened(self, num_tokens: int, head_VD: Tensor) -> "SoftmaxStore":
+    def opened(self, num_tokens: int, head_VD: Tensor) -> "SoftmaxCache":
         """Return the store, emptied."""
         if self._exp_NV.shape != (num_tokens, len(head_VD)):
             new = partial(torch.empty, dtype=sum_dtype(head_VD), device=head_VD.device)
@@ -117,7 +111,7 @@ class SoftmaxStore:
         return head_gradients(hidden_KD, head_VD, labels_K, weight_K, gamma, softmax_of)
 
 
-class GradientGuess:
+class SpeculativeGradients:
     """The gradient of the tokens that top-k will probably keep, formed while their logits exist.
 
     On a CPU a chunk of logits is cheap as long as it stays in the cache, so this beats a store of
@@ -126,9 +120,8 @@ class GradientGuess:
     exact to rounding, whatever the guess. All kept tokens have to weigh the same.
     """
 
-    def __init__(self, keep_ratio: float, gradient_timer: Timer = nullcontext) -> None:
+    def __init__(self, keep_ratio: float) -> None:
         self._keep_ratio = keep_ratio
-        self._gradient_timer = gradient_timer
         self._memory = ChunkMemory()
         self._losses: list[Tensor] = []
         self._hidden: list[Tensor] = []
@@ -145,7 +138,7 @@ class GradientGuess:
         loss_C, exp_CV, sum_C1 = self._memory.softmax(hidden_CD, head_VD, labels_C)
         self._losses.append(loss_C)
         taken_C = loss_C >= self._limit()
-        with self._gradient_timer():
+        with phase("gradient"):
             rows_K = taken_C.nonzero().squeeze(1)
             grad_KD = add_gradient_(
                 self._grad_head_VD,

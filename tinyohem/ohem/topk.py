@@ -14,7 +14,7 @@ def keep_counts(num_valid: Tensor, keep_ratio: float, min_kept: int) -> Tensor:
     return torch.minimum(wanted, num_valid)
 
 
-def ranks(scores_SM: Tensor, candidates_SM: Tensor) -> Tensor:
+def rank_by_score(scores_SM: Tensor, candidates_SM: Tensor) -> Tensor:
     """Return every token's place by falling score, int64 (S, M); candidates come first.
 
     Ties are broken by position, so runs are repeatable. NaN ranks highest.
@@ -29,7 +29,7 @@ def ranks(scores_SM: Tensor, candidates_SM: Tensor) -> Tensor:
 
 def top_k(scores_SM: Tensor, candidates_SM: Tensor, counts_S: Tensor) -> Tensor:
     """Mark the k best candidates of each scope, fewer where there are fewer; bool (S, M)."""
-    return candidates_SM & (ranks(scores_SM, candidates_SM) < counts_S[:, None])
+    return candidates_SM & (rank_by_score(scores_SM, candidates_SM) < counts_S[:, None])
 
 
 def uniform(like_SM: Tensor, generator: torch.Generator | None) -> Tensor:

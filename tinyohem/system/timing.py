@@ -1,10 +1,13 @@
 """Clocks that know when a device has finished."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, Self
 
 import torch
+from torch.profiler import record_function
 
 from tinyohem.system.device import (
     synchronize,
@@ -55,40 +58,102 @@ class Stopwatch:
         self.pause_seconds += self._started - began
 
 
-class DeviceTimer:
-    """Adds up the time a device spends on what is inside its `with` blocks, without waiting."""
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Label what runs inside: for torch's profiler, and for the `PhaseTimer` that listens."""
+    timer = _LISTENING.get()
+    with record_function(name):
+        if timer is None:
+            yield
+            return
+        timer.begin(name)
+        try:
+            yield
+        finally:
+            timer.end()
 
-    def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
-        self._device, self._on_gpu = device, device.type == "cuda"
-        self._seconds = seconds
-        self._started = 0.0
-        self._events: list[torch.cuda.Event] = []  # starts and ends in turn
 
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-        self._record()
+class PhaseTimer:
+    """Adds up the seconds that a device spends in each `phase`, without waiting for it.
 
-    def __exit__(self, *_: object) -> None:
-        self._record()
-        if not self._on_gpu:
-            self._seconds += time.perf_counter() - self._started
+    The time of a phase inside another counts for the inner one alone.
 
-    def _record(self) -> None:
-        if self._on_gpu:
-            event = torch.cuda.Event(enable_timing=True)
-            # Not the current device's, which is another one under --device cuda:1.
-            event.record(torch.cuda.current_stream(self._device))
-            self._events.append(event)
+    Args:
+        seconds: by phase, of an earlier part of the run.
+    """
 
-    def seconds(self) -> float:
-        """Return the seconds added up so far, once the device has finished its work."""
-        if self._events:
-            self._events[-1].synchronize()
-        return self.pace()
+    def __init__(self, device: torch.device, seconds: Mapping[str, float] | None = None) -> None:
+        self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        self._seconds = dict(seconds or {})
+        self._open: list[str] = []  # phases, the outermost first
+        self._marks: list[tuple[str | None, Mark]] = []  # the phase that ended there, and when
 
-    def pace(self) -> float:
-        """Return the seconds of the blocks that the device has finished, without waiting."""
-        while self._events and self._events[1].query():
-            self._seconds += self._events[0].elapsed_time(self._events[1]) / 1000
-            del self._events[:2]
-        return self._seconds
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Time the phases that run inside, in this thread."""
+        token = _LISTENING.set(self)
+        try:
+            yield
+        finally:
+            _LISTENING.reset(token)
+
+    def begin(self, name: str) -> None:
+        """Start a phase, which interrupts the one that runs."""
+        self._mark()
+        self._open.append(name)
+
+    def end(self) -> None:
+        """End the phase that was started last and go on with the one around it."""
+        self._mark()
+        self._open.pop()
+
+    def seconds(self, *names: str) -> float:
+        """Return the seconds of these phases so far, once the device has finished its work."""
+        if self._stream is not None and self._marks:
+            self._marks[-1][1].synchronize()
+        return self.pace(*names)
+
+    def pace(self, *names: str) -> float:
+        """Return the seconds of these phases that the device has finished, without waiting."""
+        while len(self._marks) > 1 and self._marks[1][1].query():
+            (_, begin), (name, end) = self._marks[:2]
+            if name is not None:
+                self._seconds[name] = self._seconds.get(name, 0.0) + begin.elapsed_time(end) / 1000
+            del self._marks[0]
+        return sum(self._seconds.get(name, 0.0) for name in names)
+
+    def _mark(self) -> None:
+        mark: Mark = _Now() if self._stream is None else torch.cuda.Event(enable_timing=True)
+        # Not the current device's stream, which is another one under --device cuda:1.
+        mark.record(self._stream)
+        self._marks.append((self._open[-1] if self._open else None, mark))
+
+
+class Mark(Protocol):
+    """A moment of a device's work: what `PhaseTimer` needs of a `torch.cuda.Event`."""
+
+    def record(self, stream: Any) -> None: ...
+
+    def query(self) -> bool: ...
+
+    def synchronize(self) -> None: ...
+
+    def elapsed_time(self, end: Any) -> float: ...
+
+
+class _Now:
+    """A moment of a CPU, which has done at once what it is asked for."""
+
+    def record(self, _stream: object) -> None:
+        self.time = time.perf_counter()
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None: ...
+
+    def elapsed_time(self, end: Self) -> float:
+        return 1000 * (end.time - self.time)
+
+
+_LISTENING: ContextVar[PhaseTimer | None] = ContextVar("listening", default=None)

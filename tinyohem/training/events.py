@@ -91,7 +91,7 @@ def save(run: Run, *, is_best: bool) -> None:
         run.data.tokenizer,
         run.optimizers,
         run.state,
-        remembered=run.mining.state | (run.reference.tensors() if run.reference else {}),
+        remembered=run.miner.state | (run.reference.tensors() if run.reference else {}),
         keep_last=run.config.training.keep_last,
         is_best=is_best,
     )
@@ -108,7 +108,7 @@ def skip(run: Run, remembered: dict[str, Tensor], meter: Meter, progress: Progre
     """
     for optimizer in run.optimizers:
         optimizer.zero_grad(set_to_none=True)
-    run.mining.state = remembered
+    run.miner.state = remembered
     meter.skip()
     run.state.skipped_steps += 1
     run.state.skipped_in_a_row += 1

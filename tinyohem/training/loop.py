@@ -1,9 +1,9 @@
 """A run: prepare, train, evaluate, export. The loop reads top to bottom like the algorithm."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from torch import nn
@@ -15,15 +15,15 @@ from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.io.atomic import atomic_folder, drop_leftovers
 from tinyohem.io.json import write_json
 from tinyohem.io.locks import sole_writer
-from tinyohem.models.causal_lm import head_weight, trunk
 from tinyohem.models.pretrained import load_pretrained
-from tinyohem.models.trunk_passes import Trunk
-from tinyohem.ohem.softmax_cache import SoftmaxStore
+from tinyohem.models.trunk_passes import CausalLM
+from tinyohem.ohem.softmax_cache import SoftmaxCache
+from tinyohem.ohem.step_tokens import Draw
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
 from tinyohem.system.device import autocast, product_precision, step_generator
 from tinyohem.system.signals import StopRequest, graceful_stop
-from tinyohem.system.timing import DeviceTimer, Stopwatch
+from tinyohem.system.timing import PhaseTimer, Stopwatch, phase
 from tinyohem.training.checkpoint import export_model
 from tinyohem.training.events import due, log, require_finite, save, skip, validate
 from tinyohem.training.meter import Meter, is_sound
@@ -31,7 +31,7 @@ from tinyohem.training.optim import learning_rate, update
 from tinyohem.training.plan import keep_plan
 from tinyohem.training.pool_refresh import pool_is_due, refresh_pool
 from tinyohem.training.prepare import describe, go_on_from, set_up
-from tinyohem.training.ranks import ALONE, Ranks
+from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
 from tinyohem.training.run import Run
 from tinyohem.training.step import StepStats, training_step
 from tinyohem.training.tracking import Tracker, require_login, sync_command, tracking_id
@@ -43,7 +43,7 @@ def train(
     *,
     resume: Resume = "never",
     progress: Progress = SILENT,
-    ranks: Ranks = ALONE,
+    ranks: DistContext = SINGLE_PROCESS,
 ) -> tuple[Run, Perplexity | None]:
     """Train a model and return the run with its held-out perplexity (None: stopped early).
 
@@ -54,21 +54,21 @@ def train(
         InputError: the config, the data or the run folder forbid the run; nothing was changed.
         RunError: the loss stopped being finite, or another rank was lost.
     """
-    if ranks.leads:
+    if ranks.is_main:
         require_login(config)
-    with sole_writer(run_dir, progress=progress) if ranks.leads else nullcontext():
+    with sole_writer(run_dir, progress=progress) if ranks.is_main else nullcontext():
         return _train(config, run_dir, resume, progress, ranks)
 
 
 def _train(
-    config: RunConfig, run_dir: Path, resume: Resume, progress: Progress, ranks: Ranks
+    config: RunConfig, run_dir: Path, resume: Resume, progress: Progress, ranks: DistContext
 ) -> tuple[Run, Perplexity | None]:
     device = ranks.pick_device(config.training.device)
     num_passes = ranks.num_passes(config.training)
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
     pretrained = load_pretrained(config, progress) if config.model.init_from else None
-    with ranks.lead_first():
-        if ranks.leads:
+    with ranks.main_process_first():
+        if ranks.is_main:
             drop_leftovers(run_dir, run_dir / "checkpoints")
         data = prepare_data(config.data, config.tokenizer, progress)
         run = set_up(config, run_dir, device, data, pretrained, ranks, progress)
@@ -78,15 +78,15 @@ def _train(
         go_on_from(checkpoint, run)
         progress.note(f"resuming from {checkpoint}")
     ranks.require_same({**record, "environment": None, "step": run.state.step}, run.model)
-    with ranks.lead_first():
-        if ranks.leads:
+    with ranks.main_process_first():
+        if ranks.is_main:
             wandb_id = tracking_id(run_dir, resumed=checkpoint is not None)
             write_json(run_dir / "config.json", {**record, "wandb_id": wandb_id})
         run.plan = keep_plan(run.plan, run_dir)
     with graceful_stop() as stop:
         _train_steps(run, num_passes, stop, progress)
-    ranks.leave()
-    if stop.requested or not (run.finished and ranks.leads):
+    ranks.destroy()
+    if stop.requested or not (run.finished and ranks.is_main):
         return run, None
     perplexity = evaluate_perplexity(
         run.model, data.valid, seq_len=config.training.seq_len, progress=progress
@@ -97,37 +97,38 @@ def _train(
     return run, perplexity
 
 
+# What a step does that a plain one does not.
+_SELECTING = ("read", "select", "reference", "pool")
+
+
 @dataclass(frozen=True)
 class _Tools:
     """What the steps of a run share beside the run itself."""
 
     source: WindowSource
-    trunk: Trunk
-    memory: SoftmaxStore
-    precision: AbstractContextManager[Any]
+    lm: CausalLM
     meter: Meter
     clock: Stopwatch
-    selecting: DeviceTimer  # what a step does that a plain one does not
+    phases: PhaseTimer
 
     @classmethod
     def of(cls, run: Run) -> Self:
         """Lay out the tools of a run, which may have begun already."""
         training, state = run.config.training, run.state
+        precision = autocast(run.device, training.precision)
         return cls(
             source=WindowSource(run.data.train, training.seq_len, run.device),
-            trunk=Trunk.of(trunk(run.model), compiled=training.compile),
-            memory=SoftmaxStore(),
-            precision=autocast(run.device, training.precision),
+            lm=CausalLM.of(run.model, precision, SoftmaxCache(), compiled=training.compile),
             meter=Meter(run.device, state.train_seconds),
             clock=Stopwatch(run.device, state.train_seconds, state.pause_seconds),
-            selecting=DeviceTimer(run.device, state.select_seconds),
+            phases=PhaseTimer(run.device, {"select": state.select_seconds}),
         )
 
 
 def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progress) -> None:
     """Take optimizer steps until the budget is spent or someone asks to stop."""
     config, state, ranks = run.config.training, run.state, run.ranks
-    tracker = Tracker(run.run_dir, run.config, state.step) if ranks.leads else None
+    tracker = Tracker(run.run_dir, run.config, state.step) if ranks.is_main else None
     progress.start("train", run.budget.known_steps, "steps", done=state.step)
     if tracker is not None and state.validation_due:
         save(run, is_best=validate(run, stop, tracker, progress))
@@ -137,7 +138,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
     while not ending:
         before = run.progress
         if pool_is_due(run):
-            with tools.selecting:
+            with tools.phases.listening(), phase("pool"):
                 refresh_pool(run, stop, progress)
             if ranks.any(stop.requested):
                 break  # a checkpoint was written ahead of the pass
@@ -145,8 +146,8 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
-            state.train_seconds, state.select_seconds = ranks.of_lead(
-                tools.clock.pace(), tools.selecting.pace()
+            state.train_seconds, state.select_seconds = ranks.broadcast(
+                tools.clock.pace(), tools.phases.pace(*_SELECTING)
             )
         # Asked once a step: a signal that comes later than this ends, and saves, the next one.
         ending = ranks.any(run.finished or run.paused or stop.requested)
@@ -156,8 +157,8 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
         if not (logs or evaluates or saves):
             continue
         with tools.clock.paused() as seconds:
-            state.train_seconds, state.select_seconds = ranks.of_lead(
-                seconds, tools.selecting.seconds()
+            state.train_seconds, state.select_seconds = ranks.broadcast(
+                seconds, tools.phases.seconds(*_SELECTING)
             )
             require_finite(run, tools.meter)
             if tracker is not None:  # one rank writes, the others wait
@@ -179,7 +180,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
 def _take_step(run: Run, tools: _Tools, num_passes: int, progress: Progress) -> None:
     """Take the gradients of the coming step and, if they are sound, update the weights."""
     config, state = run.config, run.state
-    remembered = dict(run.mining.state)
+    remembered = dict(run.miner.state)
     stats = _gradients(run, tools, num_passes)
     grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.max_grad_norm)
     # To skip is to ask, so it waits for the device at every step; to stop is not.
@@ -198,28 +199,21 @@ def _take_step(run: Run, tools: _Tools, num_passes: int, progress: Progress) -> 
 
 def _gradients(run: Run, tools: _Tools, num_passes: int) -> StepStats:
     """Add the gradient of the coming step, of all ranks, to the parameters'."""
-    training, state, keep_ratio = run.config.training, run.state, run.keep_ratio
-    own_windows = run.ranks.own(batch_windows(run.plan, state.step, training.batch_size))
+    training, state = run.config.training, run.state
+    draw = Draw(
+        run.keep_ratio,
+        step_generator(training.seed, state.step, run.device),
+        run.config.ohem.mix_schedule().shares(run.midway),
+    )
+    own_windows = run.ranks.local_rows(batch_windows(run.plan, state.step, training.batch_size))
     windows = np.split(own_windows, num_passes)
     batches = [tools.source.batch(w) for w in windows]
     references = None
-    if run.reference is not None and keep_ratio < 1:
-        with tools.selecting:
-            references = run.reference.losses(windows, batches, tools.precision)
-    with product_precision(training.precision):
-        stats = training_step(
-            tools.trunk,
-            head_weight(run.model),
-            batches,
-            keep_ratio,
-            run.mining,
-            shares=run.config.ohem.mix_schedule().shares(run.midway),
-            references=references,
-            generator=step_generator(training.seed, state.step, run.device),
-            precision=tools.precision,
-            memory=tools.memory,
-            timers={"read": tools.selecting, "select": tools.selecting},
-            ranks=run.ranks,
-        )
+    with tools.phases.listening():
+        if run.reference is not None and draw.keep_ratio < 1:
+            with phase("reference"):
+                references = run.reference.losses(windows, batches, tools.lm.autocast)
+        with product_precision(training.precision):
+            stats = training_step(tools.lm, batches, draw, run.miner, references, run.ranks)
     run.ranks.sum_gradients(run.model.parameters())
     return stats

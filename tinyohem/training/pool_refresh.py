@@ -80,11 +80,11 @@ def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> None:
     The leading rank mines. Where someone asks it to stop on the way, the pool stays the old one.
     The shards that are done serve the resumption, if it begins with this step's checkpoint.
     """
-    if run.ranks.any(run.ranks.leads and not _mine(run, stop, progress)):
+    if run.ranks.any(run.ranks.is_main and not _mine(run, stop, progress)):
         return
     run.state.pool_step = run.state.step
     _use_own_pool(run)
-    if run.ranks.leads:
+    if run.ranks.is_main:
         _prune(run)
     progress.start("train", run.budget.known_steps, "steps", done=run.state.step)
 
@@ -114,7 +114,7 @@ def reopen_pool(run: Run) -> None:
     """
     for step, folder in _own_pools(run).items():
         # Of a stretch that is lost: other weights may come now.
-        if step > run.state.step and run.ranks.leads:
+        if step > run.state.step and run.ranks.is_main:
             shutil.rmtree(folder)
     if run.state.pool_step:
         _use_own_pool(run)

@@ -14,7 +14,7 @@ from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.errors import InputError
 from tinyohem.models.causal_lm import weights_hash
 from tinyohem.models.llama import build_model
-from tinyohem.ohem.miner import build_mining
+from tinyohem.ohem.miner import build_miner
 from tinyohem.progress import Progress
 from tinyohem.runs.checkpoints import RunState
 from tinyohem.system.environment import environment
@@ -22,7 +22,7 @@ from tinyohem.training.checkpoint import load_checkpoint
 from tinyohem.training.optim import build_optimizers
 from tinyohem.training.plan import budget_steps, make_plan
 from tinyohem.training.pool_refresh import open_run_pool, reopen_pool
-from tinyohem.training.ranks import Ranks
+from tinyohem.training.ranks import DistContext
 from tinyohem.training.reference import build_reference
 from tinyohem.training.run import Budget, Run
 
@@ -33,7 +33,7 @@ def set_up(
     device: torch.device,
     data: Prepared,
     model: Any,
-    ranks: Ranks,
+    ranks: DistContext,
     progress: Progress,
 ) -> Run:
     """Lay out a run of a pretrained model, or of a new one where there is none."""
@@ -52,7 +52,7 @@ def set_up(
         plan=make_plan(config, data, num_steps, pool, progress),
         model=model,
         optimizers=build_optimizers(model, config.optim),
-        mining=build_mining(config.ohem, data.train, vocab_size, device),
+        miner=build_miner(config.ohem, data.train, vocab_size, device),
         pool=pool,
         reference=build_reference(config.ohem, model, pool, device),
         budget=Budget(num_steps, training.seconds),
@@ -68,7 +68,7 @@ def go_on_from(checkpoint: Path, run: Run) -> None:
     try:
         if run.reference is not None:
             run.reference.load(remembered)
-        run.mining.restore(mining, run.config.training.tokens_per_step, run.device)
+        run.miner.restore(mining, run.config.training.tokens_per_step, run.device)
     except (KeyError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{checkpoint} does not fit this run: {error}", "choose another --out"

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tinyohem.config.training import TrainingConfig
 from tinyohem.errors import InputError, RunError
 from tinyohem.models.causal_lm import weights_hash
+from tinyohem.ohem.step_tokens import StepTokens
 from tinyohem.system.device import pick_device
 
 # The others wait while one prepares the corpus, mines or evaluates, however long that takes. A rank
@@ -37,7 +38,7 @@ Rows = TypeVar("Rows", Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DistContext:
     """A process's place among those that train a run together; by default it is alone.
 
     Alone, everything returns at once what it was given. In company, every rank has to make the same
@@ -50,7 +51,7 @@ class Ranks:
     local_size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that writes, evaluates and reports."""
         return self.rank == 0
 
@@ -97,7 +98,7 @@ class Ranks:
             )
         return own // in_pass
 
-    def own(self, whole: Rows) -> Rows:
+    def local_rows(self, whole: Rows) -> Rows:
         """Return this rank's rows of something that is whole on every rank."""
         count = len(whole) // self.size
         return whole[self.rank * count : (self.rank + 1) * count]
@@ -112,6 +113,13 @@ class Ranks:
         with _company():
             dist.all_gather(list(whole.chunk(self.size)), own.contiguous())
         return whole
+
+    def gather_tokens(self, own: StepTokens) -> StepTokens:
+        """Return the tokens of all ranks in order."""
+        if self.size == 1:
+            return own
+        given = {name: part for name, part in vars(own).items() if part is not None}
+        return replace(own, **{name: self.gather(part) for name, part in given.items()})
 
     def gather_uneven(self, own: Tensor) -> Tensor:
         """Return the rows of all ranks in order, however many each brings."""
@@ -151,19 +159,19 @@ class Ranks:
         """Wait until every rank has come here."""
         self.any(False)
 
-    def of_lead(self, *numbers: float) -> tuple[float, ...]:
+    def broadcast(self, *numbers: float) -> tuple[float, ...]:
         """Return what the leading rank gave: clocks differ, decisions must not."""
         if self.size == 1:
             return numbers
         return tuple(self.gather(torch.tensor([numbers], dtype=torch.float64))[0].tolist())
 
     @contextmanager
-    def lead_first(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """Let the leading rank through first, so that the others find what it wrote."""
-        if not self.leads:
+        if not self.is_main:
             self.wait()
         yield
-        if self.leads:
+        if self.is_main:
             self.wait()
 
     def require_same(self, facts: Mapping[str, Any], model: nn.Module) -> None:
@@ -192,7 +200,7 @@ class Ranks:
                 "($TINYOHEM_DATA) on a disk that all machines share",
             )
 
-    def leave(self) -> None:
+    def destroy(self) -> None:
         """Part: from here on every rank is alone."""
         if self.size > 1:
             import torch.distributed as dist
@@ -201,10 +209,10 @@ class Ranks:
             dist.destroy_process_group()
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = DistContext()
 
 
-def join_ranks() -> Ranks:
+def init_ranks() -> DistContext:
     """Join the ranks that torchrun started this process with; without torchrun it is alone.
 
     Raises:
@@ -212,7 +220,7 @@ def join_ranks() -> Ranks:
         RunError: the other ranks cannot be reached.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        return ALONE
+        return SINGLE_PROCESS
     missing = [name for name in _ENVIRONMENT if name not in os.environ]
     if missing:
         raise InputError(
@@ -225,7 +233,7 @@ def join_ranks() -> Ranks:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE
         )
-    return Ranks(
+    return DistContext(
         dist.get_rank(),
         dist.get_world_size(),
         int(os.environ["LOCAL_RANK"]),

@@ -10,10 +10,10 @@ import torch
 from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import Prepared
 from tinyohem.ohem.loss_pool import Pool
-from tinyohem.ohem.miner import Mining
+from tinyohem.ohem.miner import TokenMiner
 from tinyohem.runs.checkpoints import RunState
 from tinyohem.training.plan import Plan
-from tinyohem.training.ranks import Ranks
+from tinyohem.training.ranks import DistContext
 from tinyohem.training.reference import Reference
 
 _MOST_LOGGED = 20_000  # rows: a log of a few ten MB, however long the run
@@ -47,12 +47,12 @@ class Run:
     plan: Plan
     model: Any  # a causal LM of transformers
     optimizers: list[torch.optim.Optimizer]
-    mining: Mining
+    miner: TokenMiner
     pool: Pool | None
     reference: Reference | None
     budget: Budget
     state: RunState
-    ranks: Ranks
+    ranks: DistContext
 
     @property
     def progress(self) -> float:

@@ -1,6 +1,6 @@
 """A small story grammar: templates with choices, word lists with Zipf-like weights, fixed slots.
 
-Notation of the templates in `sample_words.py` and `sample_plots_*.py`:
+Notation of the templates in `words.toml`, `phrases.toml` and `plots.toml`:
 
     {toy}        a slot: drawn from the list `toy` on first use, then fixed for the whole story;
                  `{toy2}` is another member of that list, `{place.1}` the second /-field of an entry

@@ -4,16 +4,14 @@ No person wrote these stories and no model did: they follow the manner of TinySt
 command runs without a download. Results on them say nothing about real text.
 """
 
+import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib.resources import files
 from itertools import islice
 from typing import Literal
 
-from tinyohem.data.sample_grammar import Teller, Template, WordList, parse, polish
-from tinyohem.data.sample_phrases import PHRASES
-from tinyohem.data.sample_plots_home import HOME_PLOTS
-from tinyohem.data.sample_plots_outdoors import OUTDOOR_PLOTS
-from tinyohem.data.sample_words import WORDS
+from tinyohem.data.sample.grammar import Teller, Template, WordList, parse, polish
 from tinyohem.io.hashing import hash_json
 
 Split = Literal["train", "validation"]
@@ -26,7 +24,13 @@ SAMPLE_COUNTS: dict[Split, int] = {
 }
 _FINGERPRINT_STORIES = 16
 
-_PLOTS = HOME_PLOTS | OUTDOOR_PLOTS
+
+def _read(name: str) -> dict[str, str]:
+    return tomllib.loads(files("tinyohem.data.sample").joinpath(name).read_text(encoding="utf-8"))
+
+
+WORDS, PHRASES, PLOTS = _read("words.toml"), _read("phrases.toml"), _read("plots.toml")
+
 _PRONOUNS = {"boy": ("he", "him", "his"), "girl": ("she", "her", "her")}
 _PARENTS = (
     ("mom", "girl"),
@@ -89,14 +93,14 @@ def _lists() -> dict[str, WordList]:
 def _plots() -> list[tuple[str, list[Template]]]:
     return [
         (name, [parse(" ".join(part.split())) for part in text.strip().split("\n\n")])
-        for name, text in _PLOTS.items()
+        for name, text in PLOTS.items()
     ]
 
 
 def _fingerprint(split: Split) -> str:
     # The grammar's data catches every change of a word; the first stories, changes of the logic.
     stories = list(islice(sample_stories(split), _FINGERPRINT_STORIES))
-    return hash_json([split, SAMPLE_COUNTS[split], WORDS, PHRASES, _PLOTS, stories])
+    return hash_json([split, SAMPLE_COUNTS[split], WORDS, PHRASES, PLOTS, stories])
 
 
 # A key for caches: another grammar, another key.
