@@ -348,11 +348,11 @@ class TestFingerprints:
 class TestSample:
     @pytest.fixture(autouse=True)
     def sample(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        module = ModuleType("tinyohem.data.sample")
+        module = ModuleType("tinyohem.data.sample.stories")
         module.SAMPLE_FINGERPRINT = {"train": "a1", "validation": "b2"}  # type: ignore[attr-defined]
         module.SAMPLE_COUNTS = {"train": 2, "validation": 2}  # type: ignore[attr-defined]
         module.sample_stories = lambda split: iter([f"{split} one.", " two. "])  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "tinyohem.data.sample", module)
+        monkeypatch.setitem(sys.modules, "tinyohem.data.sample.stories", module)
 
     def test_both_splits_are_there(self) -> None:
         assert texts_of("sample") == ["train one.", "two."]
