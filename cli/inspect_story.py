@@ -56,10 +56,10 @@ def inspect(
         compare_stories,
         inspect_story,
         nth_story,
-        write_story_page,
     )
     from tinyohem.evaluation.open import stories_of
     from tinyohem.models.source import load_source
+    from tinyohem.report.story_page import write_story_page
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     if text is None and story is None:
@@ -106,7 +106,7 @@ def inspect(
 
 
 def _style(story: "InspectedStory", level: int, kept: bool = False) -> str:
-    from tinyohem.evaluation.inspect_story import PALETTES
+    from tinyohem.report.style import PALETTES
 
     shade = PALETTES[story.scale][level]
     colours = f"#000000 on {shade}" if shade else ""  # bold "black" is grey on many terminals

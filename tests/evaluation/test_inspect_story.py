@@ -19,17 +19,17 @@ from tinyohem.data.token_store import text_store
 from tinyohem.data.tokenizer import train_tokenizer
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.inspect_story import (
-    PALETTES,
     InspectedToken,
     compare_stories,
     inspect_story,
     nth_story,
     pieces,
-    write_story_page,
 )
 from tinyohem.evaluation.open import open_evaluation, stories_of
 from tinyohem.models.source import Source, load_source
 from tinyohem.progress import SILENT
+from tinyohem.report.story_page import write_story_page
+from tinyohem.report.style import PALETTES
 
 SHORT = "A café saw 🐶."  # fits the context of 32, and some characters take several tokens
 

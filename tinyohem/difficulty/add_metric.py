@@ -20,7 +20,9 @@ from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.ranking import lowest, write_percentiles
 from tinyohem.difficulty.score_table import (
     EXAMPLES_FILE,
+    HISTOGRAM_FILE,
     MANIFEST_FILE,
+    PAGE_FILE,
     SCORES_FILE,
     Metric,
     ScoreTable,
@@ -34,7 +36,6 @@ from tinyohem.io.atomic import atomic_folder
 from tinyohem.io.hashing import hash_file
 from tinyohem.io.manifest import write_sealed
 from tinyohem.io.names import utf8_path
-from tinyohem.report.difficulty_page import HISTOGRAM_FILE, PAGE_FILE
 
 _REPLACED = shutil.ignore_patterns(SCORES_FILE, MANIFEST_FILE, PAGE_FILE, HISTOGRAM_FILE)
 

@@ -24,6 +24,8 @@ from tinyohem.io.streams import MAX_EXPANSION
 SCORES_FILE = "scores.parquet"
 MANIFEST_FILE = "manifest.json"
 EXAMPLES_FILE = "examples.json"
+HISTOGRAM_FILE = "histograms.png"
+PAGE_FILE = "report.html"
 FORMAT = 1
 # What the values mean; a change of any rule that no parameter records makes it another one.
 # 2: accents, unseen characters, apostrophes of every make, abbreviations, stories not in Latin.

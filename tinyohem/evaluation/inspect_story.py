@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,27 +16,13 @@ from tinyohem.data.token_store import text_store
 from tinyohem.data.tokenizer import tokenizer_hash
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.perplexity import exp_or_inf, finite_or_none, story_token_losses
-from tinyohem.io.atomic import atomic_file
 from tinyohem.models.source import Source
 from tinyohem.ohem.selection import selection_weights
 from tinyohem.progress import Progress
-from tinyohem.report.html import render
 
 # Nats where a level ends and the next begins: 0.5 nats is a probability of 61 %, 8 of 0.03 %.
 _LOSS_LEVELS = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8)
 _DIFFERENCE_LEVELS = (-3, -1.5, -0.75, -0.25, 0.25, 0.75, 1.5, 3)
-# Backgrounds under black text, so that they read the same on light and dark; None is the plain
-# text of wherever it stands. Equal steps in OKLCH: losses from sand to red with rising chroma,
-# differences from blue (the first model predicts better) to orange.
-_LOSS_SHADES = (
-    *(None, "#eceac8", "#eaddab", "#ebcd8d", "#efbc70"),
-    *("#f4a856", "#f89340", "#fb7b33", "#fb6032", "#f9423d"),
-)
-_DIFFERENCE_SHADES = (
-    *("#4ba3f7", "#7dbbfa", "#a9d1fb", "#d4e7fc", None),
-    *("#f7e0ce", "#f1c29d", "#eaa469", "#e18528"),
-)
-PALETTES = {"loss": _LOSS_SHADES, "difference": _DIFFERENCE_SHADES}  # a shade a level
 _CONTEXT_CHARACTERS = 40
 
 
@@ -111,7 +96,7 @@ class InspectedStory:
 
     @property
     def scale(self) -> str:
-        """Return what the levels show, a key of `PALETTES`."""
+        """Return what the levels show, `loss` or `difference`."""
         return "loss" if self.tokens[0].other_loss is None else "difference"
 
     @property
@@ -256,25 +241,6 @@ def compare_stories(
         for mine, theirs in zip(first.tokens, second.tokens, strict=True)
     )
     return replace(first, tokens=tokens)
-
-
-def write_story_page(story: InspectedStory, path: Path, num_differences: int = 20) -> None:
-    """Write a story as one HTML file that needs no other.
-
-    Args:
-        num_differences: how many tokens to list each way, where two models are compared.
-
-    Raises:
-        InputError: jinja2 is not installed.
-    """
-    html = render(
-        "story_page.html.jinja",
-        story=story,
-        palettes=PALETTES,
-        differences=story.differences(num_differences),
-    )
-    with atomic_file(path) as stream:
-        stream.write(html.encode())
 
 
 def nth_story(part: Part, number: int, progress: Progress) -> str:

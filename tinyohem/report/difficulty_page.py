@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyohem.data.readers import name_with_split
+from tinyohem.difficulty.score_table import HISTOGRAM_FILE, PAGE_FILE
 from tinyohem.difficulty.summary import QUANTILES, ScoreSummary
 from tinyohem.io.atomic import atomic_file
 from tinyohem.report.html import render, require_plots
@@ -20,9 +21,6 @@ from tinyohem.report.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-HISTOGRAM_FILE = "histograms.png"
-PAGE_FILE = "report.html"
 
 
 def write_page(summary: ScoreSummary, folder: Path) -> list[Path]:

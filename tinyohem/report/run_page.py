@@ -9,7 +9,7 @@ from urllib.parse import quote
 from tinyohem import __version__
 from tinyohem.difficulty.score_table import metric_name
 from tinyohem.errors import InputError
-from tinyohem.evaluation.inspect_story import PALETTES, InspectedStory
+from tinyohem.evaluation.inspect_story import InspectedStory
 from tinyohem.experiments.table import footnote
 from tinyohem.io.atomic import atomic_file
 from tinyohem.progress import SILENT, Progress
@@ -34,6 +34,7 @@ from tinyohem.report.html import render, require_plots
 from tinyohem.report.run_logs import Material, RunGroup, read_material
 from tinyohem.report.style import (
     COLOURS,
+    PALETTES,
     SERIES,
     figure_style,
     inline_svg,

@@ -36,6 +36,19 @@ COLOURS = {
     "level-3": ("#3584bb", "#62a9da"),
     "level-4": ("#0a3c6e", "#cfe6f8"),
 }
+# Of a token, a shade a level: backgrounds under black text, so that they read the same on light and
+# dark; None is the plain text of wherever it stands. Equal steps in OKLCH: losses from sand to red
+# with rising chroma, differences from blue (the first model predicts better) to orange.
+PALETTES = {
+    "loss": (
+        *(None, "#eceac8", "#eaddab", "#ebcd8d", "#efbc70"),
+        *("#f4a856", "#f89340", "#fb7b33", "#fb6032", "#f9423d"),
+    ),
+    "difference": (
+        *("#4ba3f7", "#7dbbfa", "#a9d1fb", "#d4e7fc", None),
+        *("#f7e0ce", "#f1c29d", "#eaa469", "#e18528"),
+    ),
+}
 SERIES = [name for name in COLOURS if name.startswith("series-")]
 LEVELS = [name for name in COLOURS if name.startswith("level-")]
 MARKERS = "osD^vPX*"  # told apart by shape too
