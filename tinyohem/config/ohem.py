@@ -54,7 +54,8 @@ SELECTIONS = {
 
 def _known_selection(name: str) -> str:
     if name not in SELECTIONS:
-        raise ValueError(f"choose from {', '.join(SELECTIONS)}")
+        *others, last = map(repr, SELECTIONS)
+        raise ValueError(f"Input should be {', '.join(others)} or {last}")
     return name
 
 
