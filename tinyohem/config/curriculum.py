@@ -1,8 +1,8 @@
 """The section `[curriculum]`: in which order training visits its windows."""
 
+import math
 from typing import Literal
 
-import numpy as np
 from pydantic import Field, field_validator
 
 from tinyohem.config.sections import Section
@@ -35,8 +35,8 @@ def parse_weights(text: str) -> dict[str, float]:
         try:
             value = float(weight or 1)
         except ValueError:
-            value = np.nan
-        if not name or name in weights or not 0 < value < np.inf:
+            value = math.nan
+        if not name or name in weights or not 0 < value < math.inf:
             raise InputError(f"cannot read the metrics {text!r}", "write them as mtld=2,flesch=1")
         weights[name] = value
     return weights
