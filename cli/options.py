@@ -27,7 +27,8 @@ Dataset = Annotated[
     typer.Option(
         "--dataset",
         help="Hub id, `sample` (built in, synthetic), file, folder or glob of .txt .jsonl .json "
-        ".parquet, also .gz or .zst, here or by URL (s3://…); default: roneneldan/TinyStories",
+        ".parquet .arrow, also .gz or .zst, here or by URL (s3://…, https://…); "
+        "default: roneneldan/TinyStories",
     ),
 ]
 Valid = Annotated[
@@ -65,7 +66,7 @@ Tokens = Annotated[
     str | None,
     typer.Option(
         "--tokens",
-        help="Budget in tokens (4M, 12.8M), times the parameters (20x, 192x) or the corpus "
+        help="Budget in tokens (4M, 1e6, 1G), times the parameters (20x, 192x) or the corpus "
         "(1epoch); default: 20x",
     ),
 ]

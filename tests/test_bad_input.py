@@ -410,6 +410,27 @@ class TestModels:
         error = reject("generate", tmp_path / "model", hint="run folder")
         assert error.startswith("cannot load a language model from")
 
+    @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+    @pytest.mark.parametrize("flag", ["eval-perplexity", "--init-from", "--tokenizer"])
+    def test_files_that_git_lfs_did_not_fetch(
+        self,
+        reject: Reject,
+        corpus: Path,
+        finished_run: Path,
+        tmp_path: Path,
+        flag: str,
+        name: str,
+    ) -> None:
+        shutil.copytree(finished_run / "model", tmp_path / "model")
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+        (tmp_path / "model" / name).write_text(pointer)
+        data = ("--dataset", corpus)
+        arguments = ["train", *data, "--out", "run", flag, "model"]
+        if flag == "eval-perplexity":
+            arguments = [flag, "model", *data]
+        error = reject(*arguments, hint="git lfs pull")
+        assert error == f"model/{name} is a git-lfs pointer, the content was not fetched"
+
     def test_an_unfinished_run(self, reject: Reject, finished_run: Path, tmp_path: Path) -> None:
         shutil.copytree(finished_run, tmp_path / "old")
         shutil.rmtree(tmp_path / "old" / "model")

@@ -512,3 +512,22 @@ def test_the_last_line_of_a_stage_is_printed_once(
         progress.finish()
     lines = ["draw: 1/2 figures", "draw: 2/2 figures"]
     assert capsys.readouterr().err.splitlines() == lines * 2
+
+
+@pytest.mark.parametrize("command", ["train", "eval-perplexity", "score-difficulty", "bench"])
+def test_an_option_of_one_value_is_not_taken_twice(command: str, tinyohem: tiny.Command) -> None:
+    """Which of the two counts, or whether both do, is not to be guessed."""
+    for name, option in options_of(command).items():
+        if option.multiple or option.is_flag:
+            continue
+        model = ["runs/none"] if command == "eval-perplexity" else []
+        result = tinyohem(command, *model, name, "1", f"{name}=2")
+        assert (result.code, result.err.splitlines()[0]) == (2, f"error: {name} is given twice")
+        assert result.err.splitlines()[1].startswith("hint: give it once")
+
+
+def test_options_that_may_be_repeated_still_are(tinyohem: tiny.Command) -> None:
+    same = ("--clean", "--no-clean", "--set", "a.b=1", "--set", "c.d=2")
+    assert "unknown section [a]" in tinyohem("train", *same).err
+    assert "twice" not in tinyohem("compare", "--arm", "x", "--arm", "y").err
+    assert "a folder or a quoted glob" in tinyohem("train", "--dataset=a", "--dataset=b").err

@@ -287,16 +287,32 @@ class TestTokens:
             (" 4M ", 4_000_000),
             ("1epoch", 500),
             ("2.5epochs", 1_250),
+            ("1e6", 1_000_000),
+            ("1E+3k", 1_000_000),
+            ("1000000.0", 1_000_000),  # what `--set training.tokens=1e6` becomes
+            ("1G", 1_000_000_000),
+            ("0.0005m", 500),
+            ("12_800_000", 12_800_000),
         ],
     )
     def test_budgets(self, text: str, tokens: int) -> None:
         assert parse_tokens(text, num_parameters=2_000, num_tokens=500) == tokens
 
     @pytest.mark.parametrize(
-        "text", ["", "0", "0M", "-4M", "4T", "M", "4 M", "1e6", "x20", "4MM", "nan", "inf", ".5M"]
+        "text", ["", "0", "0M", "-4M", "4T", "M", "4 M", "1e-6", "x20", "4MM", "nan", "inf", ".5M"]
     )
     def test_what_is_no_budget(self, text: str) -> None:
         with pytest.raises(InputError, match="is not a number of tokens"):
+            parse_tokens(text, num_parameters=2_000, num_tokens=500)
+
+    @pytest.mark.parametrize("text", ["1.5", "0.5", "1.0005k", "0.0000001m", "2.5e0"])
+    def test_a_part_of_a_token_is_refused(self, text: str) -> None:
+        with pytest.raises(InputError, match="is no whole number of tokens"):
+            parse_tokens(text, num_parameters=2_000, num_tokens=500)
+
+    @pytest.mark.parametrize("text", ["1e16", "1e400", "2000000000000000", "2e6b", "9" * 500])
+    def test_more_than_any_run_is_refused(self, text: str) -> None:
+        with pytest.raises(InputError, match="is too large"):
             parse_tokens(text, num_parameters=2_000, num_tokens=500)
 
 

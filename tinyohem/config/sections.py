@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tinyohem.errors import InputError
 
 _TOKEN_BUDGET = re.compile(
-    r"(?P<number>\d+(\.\d+)?(e\+?\d{1,3})?) ?(?P<unit>[xkmbg]|epochs?|)", re.IGNORECASE
+    r"(?P<number>\d+(\.\d+)?(e\+?\d{1,3})?)(?P<unit>[xkmbg]|epochs?|)", re.IGNORECASE
 )
 MAX_COUNT = 10**15  # of tokens or steps: beyond any run, within 64 bits whatever it is scaled by
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
