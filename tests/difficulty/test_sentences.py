@@ -24,7 +24,8 @@ def sentences_by_pattern(text: str) -> int:
     parts, start = [], 0
     for end in END.finditer(text):
         one_dot = end["run"] == "." and re.search(r"[^\W_]$", text[: end.start()])
-        before, after = text[max(0, end.start() - 40) : end.start()], text[end.end() :][:40]
+        before = text[: end.start()].encode("utf-8", "replace")[-64:].decode(errors="ignore")
+        after = text[end.end() :].encode("utf-8", "replace")[:48].decode(errors="ignore")
         if not (one_dot and goes_on_after_dot(before, after)):
             parts.append(text[start : end.end()])
             start = end.end()
@@ -81,6 +82,8 @@ def test_sentences_follow_the_rules(text: str, expected: int) -> None:
         ("J. R. R. Tolkien wrote it. J.R.R. Tolkien did. George W. Bush read it.", 3),
         ("É. Zola came. This is Samuel L. He is ten.", 3),
         ("Tom and I. We ran.", 2),
+        ("It was a big, up-side X. Tim saw the letter S. Repeat after me.", 3),
+        ("I read a book by J. Smith. We met the A. Brown.", 3),
         ("She lives in the U.S. Her dad is in the U.S. Army.", 2),
         ("Tom Jr. ran, and Tom Sr. sat with Green Inc. Tom Jr. He is big.", 2),
         ("She has a Ph.D. in cats. He has a Ph.D. He is old.", 3),

@@ -60,16 +60,22 @@ _STARTERS = _set("""
     When Where While Who Why Will With Would Yes Yesterday You Your
 """)
 
-_NO_CONTRACTION = r"(?<!\w)(?<!\w['`])"  # not the "s" of "it's"
+_NO_CONTRACTION = r"(?<![^\W_])(?<![^\W_]['`])"  # not the "s" of "it's"
 _ABBREVIATION = re.compile(
     rf"((?:{_NO_CONTRACTION}(?:[^\W\d_]|Ph)\. ?)*)"  # "p." of "p.m", "J. R. " of "J. R. R"
-    rf"{_NO_CONTRACTION}(\w+)$"
+    rf"{_NO_CONTRACTION}([^\W_]+)$"
 )
 _OPENING = re.compile(r"(?:^|\n|[.!?:][\"')]*\s)[\s\"'(]*$")
 # "At 5 p.m. Mr. Brown met …": so short a phrase is no sentence.
 _OPENING_TIME = re.compile(
     r"(?:^|[\n.!?])[\s\"'(]*(?:About|After|Around|At|Before|By|Every|From|On|Since|Till|Until)"
     r"\b[^.!?\n]{0,20}$"
+)
+# "A big, red X. Tim …": a letter with an article is a thing, no initial.
+_ARTICLE = re.compile(
+    r"\b(?:an?|the|this|that|my|your|his|her|our|their) "
+    r"(?:(?!by |of |to |with |and |from |for )[\w-]+,? ){0,2}$",
+    re.IGNORECASE,
 )
 _NEXT = re.compile(r"([\"']?)[\s\"'()]*(\w*)")
 
@@ -85,7 +91,7 @@ def count_sentences(batch: TextBatch) -> IntArray:
     # the index of the word that follows. Borders at the start of a story do not divide it.
     following = np.searchsorted(word_starts, run_ends)
     latest = np.concatenate([[0], word_starts])[following]
-    following = following[~_goes_on(batch.data, kind, run_ends, run_ends - latest)]
+    following = following[~_goes_on(batch, kind, run_ends, run_ends - latest)]
     following = following[np.diff(following, prepend=-1) > 0]
     story_borders = np.searchsorted(word_starts, batch.offsets)
     first, after_last = story_borders[:-1], story_borders[1:]
@@ -98,15 +104,16 @@ def sentences(text: str) -> int:
     return int(count_sentences(pack([text]))[0])
 
 
-def _goes_on(data: bytes, kind: BytesArray, ends: IntArray, since_word: IntArray) -> Mask:
+def _goes_on(batch: TextBatch, kind: BytesArray, ends: IntArray, since_word: IntArray) -> Mask:
     """Tell after which runs of terminators a sentence goes on.
 
     Args:
-        data: the bytes of a batch.
+        batch: the stories.
         kind: of each byte.
         ends: (runs,) where the last terminator of each run stands.
         since_word: (runs,) how far before it the latest word starts.
     """
+    data = batch.data
     characters = np.frombuffer(data, np.uint8)
     before, after, second = (characters[ends + ahead] for ahead in (-1, 1, 2))
     goes_on: Mask = kind[ends + 1] == _WORD
@@ -130,8 +137,10 @@ def _goes_on(data: bytes, kind: BytesArray, ends: IntArray, since_word: IntArray
     goes_on[at[always]] = True
     for index in at[perhaps].tolist():
         dot = int(ends[index])
-        before_dot = data[max(0, dot - _BEFORE) : dot].decode(errors="ignore")
-        after_dot = data[dot + 1 : dot + 1 + _AFTER].decode(errors="ignore")
+        story = int(np.searchsorted(batch.offsets, dot, "right")) - 1
+        first, end = batch.offsets[story : story + 2].tolist()
+        before_dot = data[max(first, dot - _BEFORE) : dot].decode(errors="ignore")
+        after_dot = data[dot + 1 : min(end, dot + 1 + _AFTER)].decode(errors="ignore")
         goes_on[index] = goes_on_after_dot(before_dot, after_dot)
     return goes_on
 
@@ -185,7 +194,7 @@ def goes_on_after_dot(before: str, after: str) -> bool:
       - after initials and ambiguous abbreviations, "J. R. R.", "U.S.", "Inc.", unless the next word
         often begins a sentence and is no name: "He", "Then";
       - after what is often last, "p.m.", "etc.", only where it opened the sentence: "At 5 p.m. I".
-    No grammar is looked at: "the red X. Tim" reads like an initial.
+    Little grammar is looked at: "I got an A and a B. Tom" ends, "Plan B. Tom" reads like a name.
 
     Args:
         before: the text before the dot, normalised, or its last characters.
@@ -209,7 +218,7 @@ def goes_on_after_dot(before: str, after: str) -> bool:
         return False
     if after[:1] in {",", ";", ":"}:
         return True
-    if name == "I":
+    if name == "I" or (len(name) == 1 and _ARTICLE.search(rest)):
         return False
     if len(name) == 1 and name.islower():  # "p. 5", "p. m."
         return follows[:1].isdecimal() or (len(follows) == 1 and follows.islower())
