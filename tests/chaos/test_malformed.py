@@ -100,6 +100,7 @@ def workshop(
         shutil.rmtree(stock / other, ignore_errors=True)
     shutil.copytree(finished_run / "model", stock / "model")
     _write_comparison(stock / "compared", finished_run)
+    _write_records(stock / "records", stock / "compared")
 
     train: Arguments = ["train", *tiny.flags(corpus), "--out", "new", "--dry-run"]
     for kind in ("jsonl", "json", "txt", "parquet", "jsonl.gz", "jsonl.zst", "parquet.zst"):
@@ -134,6 +135,7 @@ def workshop(
         ],
         "model": lambda folder: ["generate", folder, "--max-new-tokens=2", "--json"],
         "compared": lambda folder: ["report", folder, "--out", folder.parent / "new" / "a.html"],
+        "records": lambda folder: ["report", folder, "--out", folder.parent / "new" / "a.html"],
     }
     return shop
 
@@ -169,6 +171,17 @@ def _write_comparison(folder: Path, run: Path) -> None:
     pq.write_table(pa.Table.from_pylist(results), folder / "runs.parquet")
 
 
+def _write_records(folder: Path, compared: Path) -> None:
+    """Write a comparison as its records alone: no table, and no other file of a run but its log."""
+    for result in pq.read_table(compared / "runs.parquet").to_pylist():
+        run = f"{result['arm']}-seed{result['seed']}"
+        (folder / run).mkdir(parents=True)
+        shutil.copy(compared / run / "metrics.jsonl", folder / run)
+        known = {k: v for k, v in result.items() if "_to_" not in k}
+        known["config"] = read_json(compared / run / "config.json")["config"]
+        write_json(folder / run / "result.json", known)
+
+
 # Files of each artefact that a generated case may damage.
 TARGETS: dict[str, list[str]] = {
     **{
@@ -192,6 +205,7 @@ TARGETS: dict[str, list[str]] = {
         "model.safetensors",
     ],
     "compared": ["runs.parquet", "full-seed0/config.json", "random-seed1/metrics.jsonl"],
+    "records": ["full-seed0/result.json", "random-seed1/metrics.jsonl"],
 }
 
 

@@ -246,6 +246,7 @@ class TestCommand:
             folder = tmp_path / "nowhere"
         elif spoil == "no metrics":
             (folder / "metrics.jsonl").unlink()
+            (folder / "eval.json").unlink()
         elif spoil == "damaged":
             (folder / "metrics.jsonl").write_text('{"step": 1}\n{"st\n')
         else:

@@ -53,7 +53,7 @@ def what_is_missing(
     missing = [f"{arm}-seed{seed}" for arm, seed in runs if (arm, seed) not in done]
     if missing:
         named = name_runs(missing)
-        if not planned and begun == done:
+        if results and not planned and begun == done:
             return f"The arms of {label} do not all have the same seeds. Without: {named}."
         unknown = "" if planned else "; arms that have not begun are not counted"
         return (

@@ -84,14 +84,14 @@ def legend_line(index: int, *, marked: bool = False) -> "Line2D":
     """Return what stands for a group in a legend."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], **_thick(index), markevery=None if marked else _NONE)
+    return Line2D([], [], **(_thick(index) if marked else series_style(index)))
 
 
 def _thick(index: int) -> dict[str, Any]:
-    marks = {"marker": MARKERS[index % len(MARKERS)], "markersize": _MARKER}
     return {
         **series_style(index),
-        **marks,
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": _MARKER,
         "markeredgecolor": colour("surface"),
         "markeredgewidth": 0.6,
     }
