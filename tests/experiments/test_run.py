@@ -24,7 +24,6 @@ from tinyohem.experiments.run import run_comparison
 from tinyohem.experiments.spec import Arm, Budget, Comparison
 from tinyohem.experiments.table import summarise, to_json
 from tinyohem.io.json import read_json, write_json
-from tinyohem.training.loop import train
 
 ARMS = (
     Arm("full", {"ohem": {"ratio": 1.0}}),
@@ -238,7 +237,7 @@ def test_a_comparison_killed_by_a_signal_goes_on(
     command = [sys.executable, "-m", "tinyohem_cli", "compare", *arms, "--seeds", "2",
                "--workers", "1", "--out", str(out), *tiny.flags(corpus)]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(out.glob("*/result.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
@@ -281,31 +280,27 @@ def test_ctrl_c_ends_the_run_it_meets_and_begins_no_other(corpus: Path, tmp_path
 
 def test_sigterm_where_one_worker_trains_and_another_is_idle(corpus: Path, tmp_path: Path) -> None:
     """Fewer runs are left than there are workers, and a scheduler tells the parent alone."""
-    out = tmp_path / "out"
-    every = {"training__eval_every": 9999, "training__save_every": 9999}
-    recipe = {"training__steps": 2000, **every}
-    arms = ["--arm", "full:ohem.ratio=1.0", "--arm", "half:ohem.ratio=0.5"]
+    out, log = tmp_path / "out", tmp_path / "log"
+    (out / "full-seed0").mkdir(parents=True)
+    (out / "full-seed0" / "notes.txt").write_text("mine")  # so its worker has nothing to do
+    arms = ["--arm", "full:ohem.ratio=1.0", "--arm", "random"]
     command = [sys.executable, "-m", "tinyohem_cli", "compare", *arms, "--seeds", "1",
-               "--workers", "2", "--out", str(out), *tiny.flags(corpus, **recipe)]  # fmt: skip
-    train(tiny.config(corpus, **recipe, ohem__ratio=1.0), out / "full-seed0")  # evaluated at once
-    _, whole = train(tiny.config(corpus, **recipe, ohem__ratio=0.5), tmp_path / "whole")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    idle, trains = out / "full-seed0" / "result.json", out / "half-seed0" / "metrics.jsonl"
-    while not (idle.exists() and trains.exists() and trains.read_text()):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    process.terminate()
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert told.splitlines()[-2] == "error: interrupted"
-    (step,) = tiny.steps_kept(out / "half-seed0")
-    assert 0 < step < 2000
-
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert whole is not None
-    result = read_json(out / "half-seed0" / "result.json")
-    assert result["bits_per_byte"] == whole.to_json()["bits_per_byte"]
+               "--workers", "2", "--out", str(out),
+               *tiny.flags(corpus, training__steps=50_000, training__eval_every=50_000,
+                           training__save_every=50_000)]  # fmt: skip
+    metrics = out / "random-seed0" / "metrics.jsonl"
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stderr=stream)
+    try:
+        while not ("full-seed0" in log.read_text() and metrics.exists() and metrics.read_text()):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(timeout=120) == 130
+    finally:
+        process.kill()
+    assert "stopping: 1 run(s) save where they are" in log.read_text()
+    assert tiny.steps_kept(out / "random-seed0")
 
 
 @pytest.mark.parametrize(
