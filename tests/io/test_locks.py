@@ -24,7 +24,7 @@ from tinyohem.io.locks import LOCK_FILE, sole_writer
 HOLD = """
 import sys
 from pathlib import Path
-from tinyohem.locks import sole_writer
+from tinyohem.io.locks import sole_writer
 with sole_writer(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()

@@ -79,7 +79,7 @@ class TestInterruptOnce:
     def test_the_fifth_is_the_way_out(self, number: int) -> None:
         program = f"""
 import signal
-from tinyohem.signals import interrupt_once
+from tinyohem.system.signals import interrupt_once
 interrupt_once(way_out=True)
 for count in range(1, 7):
     print(count, flush=True)
