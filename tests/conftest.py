@@ -48,7 +48,10 @@ def finished_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def tinyohem(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tiny.Command:
     """Run the command line in this process: `tinyohem("train", "--steps", "3")`."""
-    from tinyohem_cli import main
+    from tinyohem_cli import console, main
+
+    # Whatever the terminal of these tests: no heading breaks.
+    monkeypatch.setattr(console.out, "width", 200)
 
     def command(*arguments: object) -> tiny.Outcome:
         monkeypatch.setattr(sys, "argv", ["tinyohem", *map(str, arguments)])
