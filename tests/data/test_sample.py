@@ -11,6 +11,7 @@ from itertools import islice
 import pytest
 import zstandard
 
+from tinyohem.data.sample import stories as sample
 from tinyohem.data.sample.stories import (
     SAMPLE_FINGERPRINT,
     SAMPLE_TRAIN_STORIES,
@@ -19,7 +20,6 @@ from tinyohem.data.sample.stories import (
     sample_stories,
     tell,
 )
-from tinyohem.data.sample.stories import stories as sample
 
 # SHA-256 of the first 100 train stories. It changes with every change of the grammar, on purpose:
 # a figure measured on the sample holds for one grammar only.
