@@ -161,8 +161,8 @@ def load_plan(folder: Path) -> CurriculumPlan:
     """
     try:
         saved = read_record(folder / _PLAN_FILE, PlanRecord)
-        plan = CurriculumPlan(load_file(utf8_path(folder / _ORDER_FILE))["order"], saved["origin"])
-        intact = plan.hash == saved["hash"]
+        plan = CurriculumPlan(load_file(utf8_path(folder / _ORDER_FILE))["order"], saved.origin)
+        intact = plan.hash == saved.hash
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         what = f"{folder} holds no curriculum plan that can be read: {plainly(error)}"
         raise InputError(what, "start a new run") from None

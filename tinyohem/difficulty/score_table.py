@@ -212,7 +212,7 @@ def open_scores(folder: Path, fingerprint: str | None = None) -> ScoreTable:
         InputError: no score folder, a damaged one, one of another corpus or metric version.
     """
     try:
-        manifest = read_record(folder / MANIFEST_FILE, ScoreManifest)
+        manifest = read_record(folder / MANIFEST_FILE, ScoreManifest).to_json()
         _check_version(folder, manifest)
         scores_sha = hash_file(folder / SCORES_FILE)
         rows = _rows(folder / SCORES_FILE, manifest)
@@ -284,10 +284,10 @@ def read_examples(table: ScoreTable) -> dict[str, Any]:
     """
     path = table.folder / EXAMPLES_FILE
     try:
-        examples = read_record(path, Record)
+        examples = read_record(path, Record).to_json()
         for metric in table.metrics:
             ends = check_record(examples.get(metric), ExamplesRecord)
-            if len(ends["easiest"]) != len(ends["hardest"]):
+            if len(ends.easiest) != len(ends.hardest):
                 raise ValueError(f"{metric}: one end holds more stories than the other")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {plainly(error)}", _AGAIN) from None
