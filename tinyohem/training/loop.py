@@ -9,17 +9,16 @@ import numpy as np
 from torch import nn
 
 from tinyohem.config.run import RunConfig
-from tinyohem.data.prepare import prepare_data
 from tinyohem.data.windows import WindowSource, batch_windows
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.io.atomic import atomic_folder, drop_leftovers
 from tinyohem.io.json import write_json
 from tinyohem.io.locks import sole_writer
-from tinyohem.models.pretrained import load_pretrained
 from tinyohem.models.trunk_passes import CausalLM
 from tinyohem.ohem.softmax_cache import SoftmaxCache
 from tinyohem.ohem.step_tokens import Draw
 from tinyohem.progress import SILENT, Progress
+from tinyohem.runs.record import RECORD_FILE
 from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
 from tinyohem.system.device import autocast, product_precision, step_generator
 from tinyohem.system.signals import StopRequest, graceful_stop
@@ -30,7 +29,7 @@ from tinyohem.training.meter import Meter, is_sound
 from tinyohem.training.optim import learning_rate, update
 from tinyohem.training.plan import keep_plan
 from tinyohem.training.pool_refresh import pool_is_due, refresh_pool
-from tinyohem.training.prepare import describe, go_on_from, set_up
+from tinyohem.training.prepare import begin_run, describe, go_on_from, prepare_run
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
 from tinyohem.training.run import Run
 from tinyohem.training.step import StepStats, training_step
@@ -66,22 +65,22 @@ def _train(
     device = ranks.pick_device(config.training.device)
     num_passes = ranks.num_passes(config.training)
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
-    pretrained = load_pretrained(config, progress) if config.model.init_from else None
     with ranks.main_process_first():
         if ranks.is_main:
             drop_leftovers(run_dir, run_dir / "checkpoints")
-        data = prepare_data(config.data, config.tokenizer, progress)
-        run = set_up(config, run_dir, device, data, pretrained, ranks, progress)
+        run = begin_run(prepare_run(config, progress), run_dir, device, ranks)
     record = describe(run)
     if checkpoint is not None:
         check_same_start(run_dir, record)
         go_on_from(checkpoint, run)
         progress.note(f"resuming from {checkpoint}")
-    ranks.require_same({**record, "environment": None, "step": run.state.step}, run.model)
+    facts = record.to_json() | {"environment": None, "step": run.state.step}
+    ranks.require_same(facts, run.model)
     with ranks.main_process_first():
         if ranks.is_main:
             wandb_id = tracking_id(run_dir, resumed=checkpoint is not None)
-            write_json(run_dir / "config.json", {**record, "wandb_id": wandb_id})
+            record = record.model_copy(update={"wandb_id": wandb_id})
+            write_json(run_dir / RECORD_FILE, record.to_json())
         run.plan = keep_plan(run.plan, run_dir)
     with graceful_stop() as stop:
         _train_steps(run, num_passes, stop, progress)
@@ -89,11 +88,11 @@ def _train(
     if stop.requested or not (run.finished and ranks.is_main):
         return run, None
     perplexity = evaluate_perplexity(
-        run.model, data.valid, seq_len=config.training.seq_len, progress=progress
+        run.model, run.data.valid, seq_len=config.training.seq_len, progress=progress
     )
     write_json(run_dir / "eval.json", perplexity.to_json())
     with atomic_folder(run_dir / "model") as partial:
-        export_model(partial, run.model, data.tokenizer)
+        export_model(partial, run.model, run.data.tokenizer)
     return run, perplexity
 
 
