@@ -320,7 +320,7 @@ _PROGRAM = """
 import sys, time
 from pathlib import Path
 from tinyohem.ohem import loss_pool
-from tinyohem.training import mine
+from tinyohem.training import mine_pool as mine
 from tinyohem.training.loop import train
 
 loss_pool.SHARD_TOKENS, mine._CPU_PASS_TOKENS = 4_000, 50 * 32
