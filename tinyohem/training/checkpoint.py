@@ -86,8 +86,10 @@ def load_checkpoint(
     try:
         return _load(path, model, optimizers)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        told = str(error).splitlines()[0]
-        raise InputError(f"{path} does not fit this run: {told}", "choose another --out") from None
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} does not fit this run: {reason}", "choose another --out"
+        ) from None
 
 
 def _load(

@@ -23,8 +23,8 @@ from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
 from tinyohem.system.device import autocast, product_precision, step_generator
 from tinyohem.system.signals import StopRequest, graceful_stop
 from tinyohem.system.timing import PhaseTimer, Stopwatch, phase
+from tinyohem.training.between_steps import due, log, require_finite, save, skip, validate
 from tinyohem.training.checkpoint import export_model
-from tinyohem.training.events import due, log, require_finite, save, skip, validate
 from tinyohem.training.meter import Meter, is_sound
 from tinyohem.training.optim import learning_rate, update
 from tinyohem.training.plan import keep_plan
@@ -46,7 +46,7 @@ def train(
 ) -> tuple[Run, Perplexity | None]:
     """Train a model and return the run with its held-out perplexity (None: stopped early).
 
-    In company every rank has to call this alike; the leading one alone writes, evaluates, exports
+    Every rank of a distributed run calls this alike; only the main one writes, evaluates, exports
     and returns a perplexity.
 
     Raises:
@@ -101,8 +101,8 @@ _SELECTING = ("read", "select", "reference", "pool")
 
 
 @dataclass(frozen=True)
-class _Tools:
-    """What the steps of a run share beside the run itself."""
+class _LoopContext:
+    """What the steps of a run share beside the run itself: batches, model, meters."""
 
     source: WindowSource
     lm: CausalLM
@@ -112,7 +112,7 @@ class _Tools:
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """Lay out the tools of a run, which may have begun already."""
+        """Set up the loop of a run, which may have begun already."""
         training, state = run.config.training, run.state
         precision = autocast(run.device, training.precision)
         return cls(
@@ -125,50 +125,50 @@ class _Tools:
 
 
 def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progress) -> None:
-    """Take optimizer steps until the budget is spent or someone asks to stop."""
+    """Take optimizer steps until the budget is spent or a stop is requested."""
     config, state, ranks = run.config.training, run.state, run.ranks
     tracker = Tracker(run.run_dir, run.config, state.step) if ranks.is_main else None
     progress.start("train", run.budget.known_steps, "steps", done=state.step)
     if tracker is not None and state.validation_due:
         save(run, is_best=validate(run, stop, tracker, progress))
-    tools = _Tools.of(run)
+    context = _LoopContext.of(run)
 
     ending = ranks.any(run.finished or run.paused or stop.requested)
     while not ending:
-        before = run.progress
+        before = run.fraction_done
         if pool_is_due(run):
-            with tools.phases.listening(), phase("pool"):
+            with context.phases.listening(), phase("pool"):
                 refresh_pool(run, stop, progress)
             if ranks.any(stop.requested):
                 break  # a checkpoint was written ahead of the pass
-        _take_step(run, tools, num_passes, progress)
+        _take_step(run, context, num_passes, progress)
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
             state.train_seconds, state.select_seconds = ranks.broadcast(
-                tools.clock.pace(), tools.phases.pace(*_SELECTING)
+                context.clock.pace(), context.phases.pace(*_SELECTING)
             )
-        # Asked once a step: a signal that comes later than this ends, and saves, the next one.
+        # Read once a step: a signal that comes later ends, and saves, the next step.
         ending = ranks.any(run.finished or run.paused or stop.requested)
         logs = ending or state.step % run.log_every == 0
         evaluates = run.finished or due(run, config.eval_every, before)
         saves = ending or due(run, config.save_every, before) or pool_is_due(run)
         if not (logs or evaluates or saves):
             continue
-        with tools.clock.paused() as seconds:
+        with context.clock.paused() as seconds:
             state.train_seconds, state.select_seconds = ranks.broadcast(
-                seconds, tools.phases.seconds(*_SELECTING)
+                seconds, context.phases.seconds(*_SELECTING)
             )
-            require_finite(run, tools.meter)
+            require_finite(run, context.meter)
             if tracker is not None:  # one rank writes, the others wait
                 if logs:
-                    log(run, tools.meter, tracker, progress)
+                    log(run, context.meter, tracker, progress)
                 improved = evaluates and validate(run, stop, tracker, progress)
                 ending = ending or state.validation_due
                 if saves or improved or ending:
                     save(run, is_best=improved)
             ending = ranks.any(ending)
-        state.pause_seconds = tools.clock.pause_seconds
+        state.pause_seconds = context.clock.pause_seconds
     if tracker is not None:
         tracker.close()
     progress.finish()
@@ -176,27 +176,27 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
         progress.note(f"wandb has this run in parts; all at once: {command}")
 
 
-def _take_step(run: Run, tools: _Tools, num_passes: int, progress: Progress) -> None:
+def _take_step(run: Run, context: _LoopContext, num_passes: int, progress: Progress) -> None:
     """Take the gradients of the coming step and, if they are sound, update the weights."""
     config, state = run.config, run.state
     remembered = dict(run.miner.state)
-    stats = _gradients(run, tools, num_passes)
+    stats = _gradients(run, context, num_passes)
     grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.max_grad_norm)
-    # To skip is to ask, so it waits for the device at every step; to stop is not.
+    # Only skipping needs the answer now, which waits for the device at every step.
     if config.training.on_nonfinite == "stop" or is_sound(stats, grad_norm):
         update(run.optimizers, learning_rate(run.midway, config.optim))
         if run.reference is not None:
             run.reference.update(run.model)
-        tools.meter.add(state.step, stats, grad_norm)
+        context.meter.add(state.step, stats, grad_norm)
         state.tokens_selected += stats.num_kept
         state.skipped_in_a_row = 0
     else:
-        skip(run, remembered, tools.meter, progress)
+        skip(run, remembered, context.meter, progress)
     state.step += 1
     state.tokens_seen += config.training.tokens_per_step
 
 
-def _gradients(run: Run, tools: _Tools, num_passes: int) -> StepStats:
+def _gradients(run: Run, context: _LoopContext, num_passes: int) -> StepStats:
     """Add the gradient of the coming step, of all ranks, to the parameters'."""
     training, state = run.config.training, run.state
     draw = Draw(
@@ -206,13 +206,13 @@ def _gradients(run: Run, tools: _Tools, num_passes: int) -> StepStats:
     )
     own_windows = run.ranks.local_rows(batch_windows(run.plan, state.step, training.batch_size))
     windows = np.split(own_windows, num_passes)
-    batches = [tools.source.batch(w) for w in windows]
+    batches = [context.source.batch(w) for w in windows]
     references = None
-    with tools.phases.listening():
+    with context.phases.listening():
         if run.reference is not None and draw.keep_ratio < 1:
             with phase("reference"):
-                references = run.reference.losses(windows, batches, tools.lm.autocast)
+                references = run.reference.losses(windows, batches, context.lm.autocast)
         with product_precision(training.precision):
-            stats = training_step(tools.lm, batches, draw, run.miner, references, run.ranks)
+            stats = training_step(context.lm, batches, draw, run.miner, references, run.ranks)
     run.ranks.sum_gradients(run.model.parameters())
     return stats

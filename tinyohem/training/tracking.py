@@ -126,5 +126,5 @@ def _wandb_errors() -> Iterator[None]:
     try:
         yield
     except wandb.errors.Error as error:
-        told = str(error).partition("\n")[0]
-        raise InputError(f"wandb does not start: {told}", "use --wandb off or offline") from None
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"wandb does not start: {reason}", "use --wandb off or offline") from None
