@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tinyohem.config.data import DataConfig, TokenizerConfig
+from tinyohem.data.parts import HOLDOUT_EVERY
 from tinyohem.data.prepare import Prepared, evaluation_part, part_store, prepare_data
 from tinyohem.data.sample.stories import tell
-from tinyohem.data.splits import HOLDOUT_EVERY
 from tinyohem.data.story_hash import story_hash
 from tinyohem.data.token_store import TokenStore
 from tinyohem.data.tokenizer import tokenizer_hash

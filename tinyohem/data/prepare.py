@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.data.corpus import Corpus, MissingSplitError, open_corpus
-from tinyohem.data.parts import Part, same_stories
-from tinyohem.data.splits import HOLDOUT_EVERY, count_shared
+from tinyohem.data.parts import HOLDOUT_EVERY, Part, count_shared, same_stories
 from tinyohem.data.token_store import STORE_FORMAT, TokenStore, build_store, open_store
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
 from tinyohem.errors import InputError, plainly

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyohem.data.blocks import batched
 from tinyohem.data.corpus import Story
 from tinyohem.data.orthography import count_words
 from tinyohem.data.story_hash import story_hash
@@ -213,16 +214,9 @@ def _map(path: Path, dtype: str) -> NDArray[Any]:
 
 
 def _batched(stories: Iterable[Story]) -> Iterator[list[Story]]:
-    batch: list[Story] = []
-    characters = 0
-    for story in stories:
-        batch.append(story)
-        characters += len(story.text)
-        if len(batch) == _STORIES_PER_BATCH or characters >= _CHARACTERS_PER_BATCH:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+    return batched(
+        stories, lambda story: len(story.text), _STORIES_PER_BATCH, _CHARACTERS_PER_BATCH
+    )
 
 
 def text_store(
