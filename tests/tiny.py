@@ -13,6 +13,9 @@ from tinyohem.evaluation.perplexity import Perplexity
 from tinyohem.evaluation.source import open_evaluation
 from tinyohem.recipe import load_config
 
+# Seconds that a test waits for another process before it gives up, where many share the cores.
+PATIENCE = 1800
+
 RECIPE: dict[str, Any] = {
     "tokenizer.vocab_size": 320,
     "model.hidden_size": 16,

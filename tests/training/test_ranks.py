@@ -38,7 +38,6 @@ CLOCK = {
     "train/select_seconds",
     "train/pause_seconds",
 }
-PATIENCE = 1800  # seconds, where many share the cores
 
 
 def ways_to_train(pool: Path) -> dict[str, dict[str, Any]]:
@@ -119,7 +118,7 @@ def by_two(corpus: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory) -
         for rank in range(2)
     ]
     try:
-        told = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+        told = [process.communicate(timeout=tiny.PATIENCE)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
