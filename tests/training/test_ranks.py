@@ -151,8 +151,9 @@ def weights(run_dir: Path) -> dict[str, Tensor]:
 
 
 def assert_close(run_dir: Path, expected: Path) -> None:
+    # AdamW divides by the gradient's size: where that is near 0, rounding moves a weight by more.
     for name, tensor in weights(expected).items():
-        torch.testing.assert_close(weights(run_dir)[name], tensor, rtol=0, atol=1e-6, msg=name)
+        torch.testing.assert_close(weights(run_dir)[name], tensor, rtol=0, atol=1e-5, msg=name)
 
 
 @pytest.fixture(scope="module")
