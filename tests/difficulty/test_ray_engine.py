@@ -55,7 +55,7 @@ def cluster() -> Iterator[None]:
         yield
         started = list({*started, *ray_processes()})
     assert len(started) >= 3
-    assert psutil.wait_procs(started, timeout=20)[1] == []
+    assert psutil.wait_procs(started, timeout=tiny.PATIENCE)[1] == []
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tiny
 
 from tinyohem.data.blocks import TextBlock
 from tinyohem.data.corpus import open_corpus
@@ -344,7 +345,7 @@ def test_kill_9_leaves_no_process_and_shards_that_the_next_pass_completes(
         assert killed.poll() is None
         time.sleep(0.01)
     killed.kill()
-    killed.communicate(timeout=20)  # returns once no worker holds the pipe either
+    killed.communicate(timeout=tiny.PATIENCE)  # returns once no worker holds the pipe either
     finished = {int(path.stem.removeprefix("shard_")) for path in unfinished.glob("shard_*")}
     assert 1 <= len(finished) < 20
 
