@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tinyohem.artifacts import atomic_file
 from tinyohem.evaluation.statistics import Difference, mean_sd, paired_difference
+from tinyohem.names import shown
 from tinyohem.record import Count, Figure, Record
 
 Result = dict[str, Any]
@@ -201,13 +202,19 @@ def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def write_parquet(path: Path, results: Sequence[Result]) -> None:
-    """Write one row a run, for analyses of one's own."""
+    """Write one row a run, for analyses of one's own; names in it are as they are shown."""
     import pyarrow
     from pyarrow import parquet
 
-    flat = [{k: v for k, v in result.items() if k != "environment"} for result in results]
+    flat = [{k: _shown(v) for k, v in result.items() if k != "environment"} for result in results]
     with atomic_file(path) as stream:
         parquet.write_table(pyarrow.Table.from_pylist(flat), stream)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shown(part) for name, part in value.items()}
+    return shown(value) if isinstance(value, str) else value
 
 
 def _when(value: float | None, reached: Reached, seeds: int) -> str:
