@@ -302,7 +302,8 @@ def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
             "The records of these runs do not say that they have stories and tokenizer in common: "
             "their losses and perplexities may not compare."
         ), False
-    if len({run.record["config"]["training"].get("eval_tokens") for run in runs}) > 1:
+    heads = [run.record["config"]["training"].get("eval_tokens") for run in runs]
+    if any(head != heads[0] for head in heads):
         return (
             "During training these runs were validated on heads of different length: their "
             "validation curves do not compare; the figures of the finished models do."
