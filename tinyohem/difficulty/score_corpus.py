@@ -149,7 +149,8 @@ def _watch(corpus: "Corpus", unfinished: Path, scoring: Scoring, progress: Progr
             rate = scored / (time.perf_counter() - began)
             reached = max(reached, shard.share)  # they come as they get ready
             progress.advance(int(100 * reached), {"stories": rows, "stories/s": rate})
-    progress.advance(100)  # some corpora do not know their shares
+    if reached < 1:  # some corpora do not know their shares
+        progress.advance(100)
     progress.finish()
     if not shards:
         what = f"the corpus {corpus.name} ({corpus.split}) holds no stories"
