@@ -316,7 +316,7 @@ from types import SimpleNamespace
 from tinyohem.data.blocks import TextBlock
 from tinyohem.data.corpus import open_corpus
 from tinyohem.difficulty import shards
-from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.score_corpus import score_corpus
 
 texts = json.loads(Path(__file__).with_name("stories.json").read_text())
 
