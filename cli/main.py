@@ -81,7 +81,10 @@ def run() -> None:
     interrupt_once(way_out=True)  # SIGTERM too, a scheduler's notice: leave nothing half-written
     # Tokenizers fork nothing here, but its warning about it would land in the middle of a bar.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    sys.exit(_run())
+    try:
+        sys.exit(_run())
+    except KeyboardInterrupt:  # outside of a command: while the console loads or an error is told
+        sys.exit(130)
 
 
 def _run() -> int:

@@ -188,7 +188,12 @@ def _open_hub(name: str, split: Split, text_field: str, progress: Progress) -> C
     fingerprint = hash_json([_FORMAT, text_field, hub_fingerprint(builder, split)])
     rows = hub_rows(builder, split)
     return _counted_corpus(
-        name, split, fingerprint, lambda: hub_texts(builder, name, split, text_field), rows
+        name,
+        split,
+        fingerprint,
+        lambda: hub_texts(builder, name, split, text_field),
+        rows,
+        cache(progress.note),
     )
 
 
@@ -198,6 +203,7 @@ def _counted_corpus(
     fingerprint: str,
     texts: Callable[[], Iterator[str]],
     num_rows: int | None,
+    tell: Callable[[str], None] = SILENT.note,
 ) -> Corpus:
     def blocks() -> Iterator[tuple[Block, float]]:
         rows = 0
@@ -205,7 +211,7 @@ def _counted_corpus(
             rows += block.rows
             yield block, min(1.0, rows / num_rows) if num_rows else 0.0
 
-    return Corpus(name, split, fingerprint, texts, blocks)
+    return Corpus(name, split, fingerprint, texts, blocks, _tell=tell)
 
 
 def _open_files(

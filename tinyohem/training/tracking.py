@@ -130,6 +130,8 @@ def _wandb_errors() -> Iterator[None]:
 
     try:
         yield
-    except wandb.errors.Error as error:
-        told = str(error).partition("\n")[0]
+    except (wandb.errors.Error, ValueError) as error:
+        # pydantic refuses its settings, in several lines.
+        lines = [one["msg"] for one in error.errors()] if hasattr(error, "errors") else [str(error)]
+        told = lines[0].partition("\n")[0]
         raise InputError(f"wandb does not start: {told}", "use --wandb off or offline") from None
