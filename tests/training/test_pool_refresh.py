@@ -23,7 +23,7 @@ from tinyohem.io.manifest import read_sealed
 from tinyohem.models.causal_lm import weights_hash
 from tinyohem.ohem.loss_pool import open_pool
 from tinyohem.ohem.miner import TokenMiner
-from tinyohem.ohem.step_tokens import Draw
+from tinyohem.ohem.step_tokens import Draw, StepTokens
 from tinyohem.training import loop
 from tinyohem.training import mine_pool as mine
 from tinyohem.training import pool_refresh as run_pool
@@ -93,6 +93,18 @@ def own_pools(run: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step_")) for path in run.glob("pools/*"))
 
 
+def record_tokens(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return a list to which every step adds what it read of its tokens."""
+    read, original = [], TokenMiner.token_weights
+
+    def recording(self: TokenMiner, tokens: StepTokens, draw: Draw) -> Any:
+        read.append(tokens)
+        return original(self, tokens, draw)
+
+    monkeypatch.setattr(TokenMiner, "token_weights", recording)
+    return read
+
+
 class TestReference:
     @pytest.mark.parametrize("micro_batch", [4, 2])
     def test_the_score_is_the_loss_less_the_stored_one(
@@ -103,41 +115,27 @@ class TestReference:
         monkeypatch: pytest.MonkeyPatch,
         micro_batch: int,
     ) -> None:
-        weighed: list[tuple[Any, dict[str, Any]]] = []
-        original = TokenMiner.weigh
-
-        def recording(self: TokenMiner, *args: Any, **kwargs: Any) -> Any:
-            weighed.append((args, kwargs))
-            return original(self, *args, **kwargs)
-
-        monkeypatch.setattr(TokenMiner, "weigh", recording)
+        read = record_tokens(monkeypatch)
         run_to("run", training__steps=3, training__micro_batch_size=micro_batch)
         order = np.random.default_rng([0, 0]).permutation((store.num_tokens - 1) // 32)
         stored = np.asarray(open_pool(pool, store, 32).losses, dtype=np.float32)
-        assert len(weighed) == 3
-        for step, ((loss_BT, score_BT, input_ids_BT, *_), kwargs) in enumerate(weighed):
+        assert len(read) == 3
+        for step, tokens in enumerate(read):
             windows = order[4 * step : 4 * step + 4]
             reference = np.stack([stored[w * 32 : w * 32 + 32] for w in windows])
-            assert torch.equal(score_BT, loss_BT - torch.from_numpy(reference))
-            assert torch.equal(kwargs["pool_BT"], torch.from_numpy(reference))
-            assert input_ids_BT[:, 0].tolist() == store.ids[windows * 32].tolist()
+            assert torch.equal(tokens.score_BT, tokens.loss_BT - torch.from_numpy(reference))
+            assert torch.equal(tokens.reference_BT, torch.from_numpy(reference))
+            assert tokens.input_ids_BT[:, 0].tolist() == store.ids[windows * 32].tolist()
 
     def test_a_pool_of_the_model_itself_leaves_rounding_only(
         self, run_to: Train, finished_run: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where the weights are the checkpoint's, a token's excess is a half step of float16."""
-        scores: list[torch.Tensor] = []
-        original = TokenMiner.weigh
-
-        def recording(self: TokenMiner, loss: Any, score: Any, *args: Any, **kwargs: Any) -> Any:
-            scores.append(score)
-            return original(self, loss, score, *args, **kwargs)
-
-        monkeypatch.setattr(TokenMiner, "weigh", recording)
+        read = record_tokens(monkeypatch)
         trained = AutoModelForCausalLM.from_pretrained(finished_run / "model")
         monkeypatch.setattr(setup, "build_model", lambda *_: trained)
         run_to("run", training__steps=1)
-        assert scores[0].abs().max() < 16 * 2**-11
+        assert read[0].score_BT.abs().max() < 16 * 2**-11
 
     def test_mixed_takes_its_shares_by_the_schedule(
         self, run_to: Train, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from tinyohem.config.schedule import KeepSchedule, MixSchedule, parse_mix, parse_schedule
 from tinyohem.config.sections import MAX_COUNT, Section, parse_tokens
@@ -55,7 +56,10 @@ SELECTIONS = {
 def _known_selection(name: str) -> str:
     if name not in SELECTIONS:
         *others, last = map(repr, SELECTIONS)
-        raise ValueError(f"Input should be {', '.join(others)} or {last}")
+        expected = f"{', '.join(others)} or {last}"
+        raise PydanticCustomError(
+            "literal_error", "Input should be {expected}", {"expected": expected}
+        )
     return name
 
 
