@@ -96,7 +96,7 @@ def test_the_plan_is_saved_and_resumed_and_a_replaced_table_is_refused(
     saved = tiny.snapshot(run_dir / "plan")
     plan = load_plan(run_dir / "plan")
     assert read_json(run_dir / "config.json")["plan"] == plan.hash
-    assert plan.origin["weights"] == {"model_loss": 1.0}
+    assert plan.origin.weights == {"model_loss": 1.0}
 
     shutil.rmtree(folder)
     table = score_corpus(open_corpus(str(corpus)), folder, workers=1)
@@ -151,7 +151,7 @@ class TestScoresThatDoNotFit:
     def test_a_metric_that_scoring_on_the_way_cannot_yield(
         self, corpus: Path, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tinyohem.training.plan.score_corpus", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("tinyohem.difficulty.score_corpus.score_corpus", lambda *_, **__: 1 / 0)
         recipe = tiny.flags(corpus, curriculum__enabled=True)
         error = self.refused(tinyohem, "train", *recipe, "--curriculum-metric", "mtld,model_loss")
         assert "error: scoring the corpus yields no metric 'model_loss'" in error

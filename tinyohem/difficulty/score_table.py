@@ -49,8 +49,9 @@ class CorpusRecord(Record):
 
 
 class CompressionRecord(Record):
-    """How the compression ratio became a difficulty."""
+    """How the compression ratio became a difficulty, see `CompressionRule`."""
 
+    level: int = 3
     length_control: LengthControl
 
 
@@ -84,6 +85,8 @@ class ScoreManifest(PassRecord):
     format: Literal[1]
     stories: int = Field(ge=1)
     metrics: dict[Word, MetricRecord]
+    min_compressed_bytes: Count = 100
+    ratio_on_log_bytes: JsonObject | None = None  # intercept and slope of its fit, if there is one
     flags: dict[Word, Count]
     columns: list[str]
     scores_sha256: str
