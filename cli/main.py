@@ -19,7 +19,7 @@ from tinyohem_cli.mine import mine
 from tinyohem_cli.prepare_data import prepare_data
 from tinyohem_cli.recipes import recipes
 from tinyohem_cli.report import report
-from tinyohem_cli.score_difficulty import score_difficulty
+from tinyohem_cli.score_difficulty import METRICS_HELP, score_difficulty
 from tinyohem_cli.train import train
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ app.command("generate")(generate)
 app.command("prepare-data")(prepare_data)
 app.command("compare")(compare)
 app.command("report")(report)
-app.command("score-difficulty")(score_difficulty)
+app.command("score-difficulty", epilog=METRICS_HELP)(score_difficulty)
 app.command("bench")(bench)
 for command in app.registered_commands:
     command.cls = _Command

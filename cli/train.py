@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tinyohem.config.difficulty import ADDED_METRICS, METRICS
 from tinyohem.errors import InputError
 from tinyohem_cli import options
 
@@ -177,9 +178,9 @@ def train(
         str | None,
         typer.Option(
             "--curriculum-metric",
-            help="flesch, mtld, compression_ratio, length, or several with weights "
-            "(mtld=2,flesch=1); fertility or model_loss where --set curriculum.scores=FOLDER "
-            "holds them; default: flesch",
+            help=f"{', '.join(METRICS)}, or several with weights (mtld=2,flesch=1); "
+            f"{' or '.join(ADDED_METRICS)} where --set curriculum.scores=FOLDER holds them; "
+            "default: flesch",
             rich_help_panel=_CURRICULUM,
         ),
     ] = None,

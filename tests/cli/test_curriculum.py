@@ -97,7 +97,7 @@ def test_the_plan_is_saved_and_resumed_and_a_replaced_table_is_refused(
     saved = tiny.snapshot(run_dir / "plan")
     plan = load_plan(run_dir / "plan")
     assert read_json(run_dir / "config.json")["plan"] == plan.hash
-    assert plan.origin["weights"] == {"model_loss": 1.0}
+    assert plan.origin.weights == {"model_loss": 1.0}
 
     shutil.rmtree(folder)
     table = score_corpus(open_corpus(str(corpus)), folder, workers=1)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
+from tinyohem.config.difficulty import METRICS
 from tinyohem.data.blocks import TextBlock
 from tinyohem.data.corpus import open_corpus
 from tinyohem.difficulty import corpus_percentiles as finish
@@ -82,8 +83,8 @@ def test_undefined_is_null_never_zero(corpus, tmp_path: Path) -> None:
     assert emoji["compressed_over_original"] > 1
     assert emoji["difficulty_compression_ratio"] is None
     assert stored[-1]["flags"].split(",")[-1] == "duplicate"
-    assert table.manifest["flags"]["duplicate"] == 1
-    assert table.manifest["metrics"]["mtld"]["undefined"] == 3
+    assert table.manifest.flags["duplicate"] == 1
+    assert table.manifest.metrics["mtld"].undefined == 3
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -113,8 +114,8 @@ def test_a_story_not_in_latin_has_every_score_but_the_reading_ease(
         assert english[name] is not None
     assert cyrillic["percentile_mtld"] is not None
     assert english["percentile_flesch"] == 50  # ranked among those that have one
-    assert table.manifest["flags"]["not_latin"] == 1
-    assert table.manifest["metrics"]["flesch"]["undefined"] == 1
+    assert table.manifest.flags["not_latin"] == 1
+    assert table.manifest.metrics["flesch"].undefined == 1
 
 
 @pytest.mark.parametrize(
@@ -142,8 +143,8 @@ def test_empty_rows_are_rows_and_no_copies(fake_corpus, tmp_path: Path) -> None:
         "duplicate",
         "empty",
     ]
-    assert table.manifest["flags"]["empty"] == 3
-    assert table.manifest["flags"]["duplicate"] == 1
+    assert table.manifest.flags["empty"] == 3
+    assert table.manifest.flags["duplicate"] == 1
     for metric in table.metrics:
         assert np.isnan(table.difficulty(metric)[[0, 2, 4]]).all()
 
@@ -153,7 +154,7 @@ def test_the_residual_does_not_go_with_length(corpus, tmp_path: Path) -> None:
     residual = score_corpus(corpus, tmp_path / "residual", workers=1)
     raw_rules = ScoringRules(compression=CompressionRule(length_control="raw"))
     raw = score_corpus(corpus, tmp_path / "raw", rules=raw_rules, workers=1)
-    long_enough = residual.column("bytes") >= finish.MIN_COMPRESSED_BYTES
+    long_enough = residual.column("bytes") >= METRICS["compression_ratio"].min_bytes
     size = np.log(residual.column("bytes")[long_enough])
     ratio = raw.difficulty("compression_ratio")[long_enough]
     slope, intercept = np.polyfit(size, ratio, 1)
@@ -313,6 +314,7 @@ import json, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 
+from tinyohem.config.difficulty import METRICS
 from tinyohem.data.blocks import TextBlock
 from tinyohem.data.corpus import open_corpus
 from tinyohem.difficulty import shards

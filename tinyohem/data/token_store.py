@@ -190,7 +190,9 @@ def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
     """
     hint = f"delete {folder} and run the command again to rebuild it"
     try:
-        manifest = read_record(folder / "manifest.json", StoreManifest, sealed=True)
+        manifest: dict[str, Any] = read_record(
+            folder / "manifest.json", StoreManifest, sealed=True
+        ).to_json()
         for name, checksum in _checksums(folder, every_byte).items():
             if checksum != manifest["crc32"].get(name):
                 what = f"{name} was cut short or changed"

@@ -96,5 +96,5 @@ def stories_of(
 
 def recorded_ids(name: str, split: Literal["train", "valid"]) -> str | None:
     """Return the hash of the tokens that a run says it was trained or validated on."""
-    store = read_record(run_of(Path(name)) / "config.json", Record).get(split)
+    store = read_record(run_of(Path(name)) / "config.json", Record).to_json().get(split)
     return store.get("ids_sha256") if isinstance(store, dict) else None

@@ -244,7 +244,7 @@ def _finished(job: _Job) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        result = dict(read_record(path, RunResult))
+        result = read_record(path, RunResult).to_json()
         if missing := {*RunResult.of_a_run(), "config", "steps"} - result.keys():
             raise ValueError(f"it lacks {sorted(missing)[0]}")
     except ValueError as error:
@@ -287,7 +287,11 @@ def _curve(out: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
     path = out / _folder_name(result["arm"], result["seed"]) / "metrics.jsonl"
     hint = "bring that file back, or delete its folder: the run is then repeated"
     try:
-        rows = [check_record(row, ValidationRow) for row in read_jsonl(path) if "val/loss" in row]
+        rows = [
+            check_record(row, ValidationRow).to_json()
+            for row in read_jsonl(path)
+            if "val/loss" in row
+        ]
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}", hint) from None
     if not rows or rows[-1]["step"] != result["steps"]:

@@ -12,6 +12,8 @@ from tinyohem.errors import InputError
 from tinyohem.io.atomic import atomic_file
 from tinyohem.io.compressed import _encoded
 
+JsonObject = dict[str, Any]
+
 MAX_JSON_BYTES = 64 << 20  # of a file, or of a line; a metrics row has some 500
 
 
@@ -37,7 +39,7 @@ def read_json(path: Path) -> Any:
     return parse_json(path.read_text(encoding="utf-8"))
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path) -> list[JsonObject]:
     """Read the objects of a JSON-lines file; a last line cut short by a kill is left out.
 
     Raises:
@@ -45,7 +47,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonObject] = []
     with path.open("rb") as stream:
         for number in count(1):
             line = stream.readline(MAX_JSON_BYTES)
@@ -56,7 +58,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     raise AssertionError
 
 
-def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parse_line(path: Path, number: int, line: bytes) -> JsonObject:
     try:
         value = parse_json(line.decode())
     except ValueError:
@@ -66,7 +68,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return value
 
 
-def append_line(stream: BinaryIO, value: dict[str, Any]) -> None:
+def append_line(stream: BinaryIO, value: JsonObject) -> None:
     """Append one JSON object as a line."""
     stream.write(_encoded(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"))
 

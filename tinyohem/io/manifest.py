@@ -4,22 +4,22 @@ A reader derives its own `Record`, so that the rest of it may take keys and type
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinyohem.io.hashing import hash_json
-from tinyohem.io.json import read_json, write_json
+from tinyohem.io.json import JsonObject, read_json, write_json
 
 _SEAL = "seal"
 
 
-def write_sealed(path: Path, value: dict[str, Any]) -> None:
+def write_sealed(path: Path, value: JsonObject) -> None:
     """Write a JSON object together with its own hash, atomically, so that any change is found."""
     write_json(path, {**value, _SEAL: hash_json(value)})
 
 
-def read_sealed(path: Path, *, required: bool = False) -> dict[str, Any]:
+def read_sealed(path: Path, *, required: bool = False) -> JsonObject:
     """Read what `write_sealed` wrote; without its hash only where that is not `required`.
 
     Raises:
@@ -46,10 +46,17 @@ Figure = int | float
 class Record(BaseModel):
     """Keys that a reader relies on, of exactly these types; others may stand beside them."""
 
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
+
+    def to_json(self) -> JsonObject:
+        """Return the object that was read: its own keys, known or not, and no defaults."""
+        return self.model_dump(exclude_unset=True, by_alias=True)
 
 
-def read_record(path: Path, record: type[Record], *, sealed: bool = False) -> dict[str, Any]:
+R = TypeVar("R", bound=Record)
+
+
+def read_record(path: Path, record: type[R], *, sealed: bool = False) -> R:
     """Read a JSON object that has the keys and types of `record`.
 
     Args:
@@ -62,17 +69,15 @@ def read_record(path: Path, record: type[Record], *, sealed: bool = False) -> di
     return check_record(read_sealed(path, required=sealed), record)
 
 
-def check_record(value: Any, record: type[Record]) -> dict[str, Any]:
-    """Return `value` as it stands, if it has the keys and types of `record`.
+def check_record(value: Any, record: type[R]) -> R:
+    """Return `value` as a `record`.
 
     Raises:
-        ValueError: it has not.
+        ValueError: it lacks its keys or types.
     """
     try:
-        record.model_validate(value)
+        return record.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where}: {first['msg']}" if where else "it is no object") from None
-    found: dict[str, Any] = value
-    return found

@@ -186,7 +186,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         InputError: it is no pool, or another version's.
     """
     try:
-        manifest = read_record(folder / MANIFEST_FILE, PoolManifest)
+        manifest = read_record(folder / MANIFEST_FILE, PoolManifest).to_json()
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder} holds no pool that can be read: {plainly(error)}",

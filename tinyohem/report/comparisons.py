@@ -29,7 +29,7 @@ def read_plan(folder: Path) -> Planned:
     if not path.exists():
         return None
     try:
-        plan = read_record(path, PlanRecord)
+        plan = read_record(path, PlanRecord).to_json()
         if len(plan["arms"]) * len(plan["seeds"]) > _MAX_RUNS:
             raise ValueError(f"more than {_MAX_RUNS:,} runs")
     except ValueError as error:
@@ -57,7 +57,7 @@ def read_table(folder: Path) -> list[Result]:
         table = file.read(columns=known)
         if table.nbytes > _BYTES_PER_RUN * metadata.num_rows:
             raise ValueError("it holds more than figures")
-        return [check_record(result, RunResult) for result in table.to_pylist()]
+        return [check_record(result, RunResult).to_json() for result in table.to_pylist()]
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise damaged_table(folder, error) from None
 

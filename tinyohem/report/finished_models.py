@@ -111,7 +111,7 @@ def _identity(run: RunLog, model: Path) -> str:
 
 def _read(cache: Path) -> dict[str, Any]:
     try:
-        return read_record(cache, KeptRecord)
+        return read_record(cache, KeptRecord).to_json()
     except (OSError, ValueError):
         return {}
 

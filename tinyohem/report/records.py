@@ -160,6 +160,6 @@ def read_or_refuse(path: Path, record: type[Record] = Record) -> dict[str, Any]:
         InputError: it is damaged.
     """
     try:
-        return read_record(path, record)
+        return read_record(path, record).to_json()
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None

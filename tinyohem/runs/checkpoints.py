@@ -72,7 +72,7 @@ def read_state(path: Path) -> RunState:
     Raises:
         ValueError: its file is damaged.
     """
-    state = read_record(path / "state.json", StateRecord)
+    state = read_record(path / "state.json", StateRecord).to_json()
     return RunState(**{key: state[key] for key in RunState.__annotations__ if key in state})
 
 
@@ -146,7 +146,7 @@ def _step(path: Path) -> int:
 def _fault(path: Path) -> str | None:
     """Say what is wrong with a checkpoint; None where every file is there and whole."""
     try:
-        listed = read_record(path / "state.json", StateRecord)["sha256"]
+        listed = read_record(path / "state.json", StateRecord).sha256
         found = hash_files(path)
         for name in {*_TENSORS, *listed}:
             if name not in found:

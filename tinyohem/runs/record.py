@@ -16,7 +16,7 @@ def run_config(name: str) -> RunConfig | None:
     """
     path = run_of(Path(name)) / "config.json"
     try:
-        record = read_record(path, Record) if path.exists() else {}
+        record = read_record(path, Record).to_json() if path.exists() else {}
     except ValueError as error:
         if not (path.parent / "checkpoints").exists():
             return None  # a model's, in which transformers takes more than we would

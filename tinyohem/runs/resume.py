@@ -86,7 +86,7 @@ def find_checkpoint(
 def _check_same_config(run_dir: Path, config: RunConfig) -> None:
     path = run_dir / "config.json"
     try:
-        old = _flat(RunConfig.model_validate(read_record(path, RunRecord)["config"]))
+        old = _flat(RunConfig.model_validate(read_record(path, RunRecord).config))
     except ValueError:
         raise InputError(
             f"{path} is no run's, or another version's", "choose another --out"
@@ -111,7 +111,7 @@ def check_same_start(run_dir: Path, record: Mapping[str, Any]) -> None:
     Raises:
         InputError: what stands behind one of the same names has changed since.
     """
-    before = read_record(run_dir / "config.json", RunRecord)
+    before = read_record(run_dir / "config.json", RunRecord).to_json()
     for split in ("train", "valid"):
         if before[split]["ids_sha256"] != record[split]["ids_sha256"]:
             raise InputError(

@@ -4,13 +4,11 @@ a curriculum.
 
 from pathlib import Path
 
-from tinyohem.config.curriculum import parse_weights
 from tinyohem.config.run import RunConfig
 from tinyohem.config.sections import parse_tokens
 from tinyohem.data.prepare import Prepared
 from tinyohem.data.windows import HardWindowPlan, WindowPlan, plan_windows
 from tinyohem.difficulty.curriculum import CurriculumPlan, build_plan, load_plan, save_plan
-from tinyohem.difficulty.pacing import Curriculum
 from tinyohem.difficulty.score_corpus import score_table
 from tinyohem.errors import InputError
 from tinyohem.models.llama import parameter_count
@@ -57,15 +55,8 @@ def make_plan(
         offsets=data.train.offsets,
         seq_len=training.seq_len,
         drawn=shuffled.windows(0, num_steps * training.batch_size),
-        curriculum=Curriculum(
-            pacing=config.curriculum.pacing,
-            fraction=config.curriculum.fraction,
-            initial_competence=config.curriculum.initial_competence,
-            layers=config.curriculum.layers,
-            jitter_window=config.curriculum.jitter_window,
-            seed=training.seed,
-        ),
-        weights=parse_weights(config.curriculum.metric),
+        curriculum=config.curriculum,
+        seed=training.seed,
     )
     progress.note(
         f"curriculum: {config.curriculum.pacing} by {config.curriculum.metric}, "

@@ -34,7 +34,7 @@ def tracking_id(run_dir: Path, *, resumed: bool) -> str:
     Args:
         resumed: whether the run goes on from a checkpoint.
     """
-    kept = read_record(run_dir / "config.json", TrackedRun).get("wandb_id") if resumed else None
+    kept = read_record(run_dir / "config.json", TrackedRun).wandb_id if resumed else None
     return kept or secrets.token_hex(8)
 
 
@@ -73,10 +73,10 @@ class Tracker:
         except ValueError as error:
             hint = "bring the run's own file back"
             raise InputError(f"{path} is damaged: {error}", hint) from None
-        rows = [row for row in rows if row["step"] <= first_step]
+        rows = [row for row in rows if row.step <= first_step]
         with atomic_file(path) as stream:
             for row in rows:
-                append_line(stream, row)
+                append_line(stream, row.to_json())
         self._stream = path.open("ab")
         self._wandb = _start_wandb(run_dir, config)
 
@@ -101,7 +101,7 @@ def sync_command(run_dir: Path, config: RunConfig) -> str | None:
     """
     if config.tracking.wandb != "offline":
         return None
-    wandb_id = read_record(run_dir / "config.json", TrackedRun)["wandb_id"]
+    wandb_id = read_record(run_dir / "config.json", TrackedRun).wandb_id
     parts = sorted(map(str, (run_dir / "wandb").glob(f"offline-run-*-{wandb_id}")))
     return shlex.join(["wandb", "sync", *parts]) if len(parts) > 1 else None
 
@@ -115,7 +115,7 @@ def _start_wandb(run_dir: Path, config: RunConfig) -> Any:
         return wandb.init(
             project=config.tracking.project,
             name=run_dir.name,
-            id=read_record(run_dir / "config.json", TrackedRun)["wandb_id"],
+            id=read_record(run_dir / "config.json", TrackedRun).wandb_id,
             dir=str(run_dir),
             mode=config.tracking.wandb,
             resume="allow",
