@@ -428,7 +428,7 @@ class TestPipeline:
         ({"ohem.schedule": "0:1,1:1"}, "2m"),
         ({"ohem.weight": "focal"}, "2m-focal"),
         ({"ohem.weight": "focal", "ohem.ratio": 0.25}, "2m-ohem0.25-focal"),
-        ({"ohem.reference": "pool", "ohem.hard_windows": 0.5}, "2m-ohem"),
+        ({"ohem.reference": "pool", "ohem.hard_window_share": 0.5}, "2m-ohem"),
     ],
 )
 def test_a_folders_name_says_how_a_run_mines_and_nothing_of_a_plain_one(
