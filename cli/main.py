@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -149,14 +149,21 @@ def _run() -> int:
 _pythons_own = warnings.showwarning
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Print what a key is called now as a note; other warnings as Python does."""
     from tinyohem_cli.console import ConsoleProgress
 
     if issubclass(category, RenamedKeyWarning):
         ConsoleProgress().note(str(message))
     else:
-        _pythons_own(message, category, *where)
+        _pythons_own(message, category, filename, lineno, file, line)
 
 
 def _wrong_usage(error: Any) -> str:
