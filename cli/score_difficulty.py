@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tinyohem.difficulty.summary import ScoreSummary
     from tinyohem_cli.console import Table
 
-METRICS_HELP = "\n\n".join(
+EPILOG = "\n\n".join(
     [
         *(
             f"{name}: {metric.label}; {metric.harder} is harder; undefined {metric.undefined}"

@@ -42,8 +42,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "adaptive": {"schedule": "adaptive", "ratio": 0.4},
     "queue": {"select": "threshold", "queue_steps": 2},
     "ghm": {"weight": "ghm"},
-    "position": {"nms_key": "position"},
-    "bigram": {"nms_key": "bigram"},
+    "position": {"dedup": "position"},
+    "bigram": {"dedup": "bigram"},
     "pruned": {"backward": "pruned"},
     # Tokens of one rank alone: the other has nothing to run backward through.
     "few": {"ratio": 0.01},

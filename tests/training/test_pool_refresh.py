@@ -33,7 +33,7 @@ from tinyohem.training.loop import train
 from tinyohem.training.mine_pool import mine_run
 
 Train = Callable[..., Path]
-REFRESHED = {"ohem__pool_refresh_every": 6, "ohem__hard_windows": 0.25}
+REFRESHED = {"ohem__pool_refresh_every": 6, "ohem__hard_window_share": 0.25}
 EXCESS = {"ohem__ratio": 0.5, "ohem__schedule": "constant", "ohem__score": "excess_loss"}
 RARELY = {"training__eval_every": 99, "training__save_every": 99, "training__keep_last": 99}
 A_STEP = 4 * 32  # tokens
@@ -177,7 +177,11 @@ class TestHardWindows:
 
         monkeypatch.setattr(loop.WindowSource, "batch", recording)
         run = run_to(
-            "run", ohem__hard_windows=0.25, ohem__ratio=1.0, ohem__score="loss", training__steps=30
+            "run",
+            ohem__hard_window_share=0.25,
+            ohem__ratio=1.0,
+            ohem__score="loss",
+            training__steps=30,
         )
         num_windows = (store.num_tokens - 1) // 32
         losses = np.asarray(open_pool(pool, store, 32).losses, dtype=np.float64)
@@ -192,7 +196,7 @@ class TestHardWindows:
         assert state["tokens_seen"] == state["tokens_selected"] == 30 * A_STEP
 
     def test_a_dry_run_shows_them(self, corpus: Path, pool: Path) -> None:
-        settings = {"ohem__reference": str(pool), "ohem__hard_windows": 0.5}
+        settings = {"ohem__reference": str(pool), "ohem__hard_window_share": 0.5}
         plain = dry_run(tiny.config(corpus))
         outline = dry_run(tiny.config(corpus, **settings))
         assert outline.first_windows[:2] == plain.first_windows[:2]
@@ -222,7 +226,7 @@ class TestRefresh:
         assert tiny.saved_hashes(parts) == tiny.saved_hashes(refreshed)
 
     def test_it_makes_a_difference(self, run_to: Train, refreshed: Path) -> None:
-        stale = run_to("stale", ohem__hard_windows=0.25)
+        stale = run_to("stale", ohem__hard_window_share=0.25)
         assert tiny.saved_hashes(stale) != tiny.saved_hashes(refreshed)
 
     def test_a_stop_in_the_middle_of_a_pass_keeps_its_shards(
@@ -375,16 +379,26 @@ class TestConfig:
         ("settings", "told"),
         [
             ({"ohem__select": "mixed", "ohem__mix": "topk=0.5,pool=0.5"}, "mix with the source"),
-            ({"ohem__hard_windows": 0.25}, "hard_windows needs reference"),
+            ({"ohem__hard_window_share": 0.25}, "hard_window_share needs reference"),
             ({"ohem__pool_refresh_every": 5}, "pool_refresh_every needs reference"),
             ({"ohem__pool_max_age": "1M"}, "pool_max_age needs reference"),
             ({"ohem__reference": "p", "ohem__pool_max_age": "5x"}, "a count of tokens such as 1M"),
             ({"ohem__reference": "p", "ohem__pool_max_age": "soon"}, "is not a number of tokens"),
             ({"ohem__reference": "p", "ohem__pool_max_age": 0}, "greater than or equal to 1"),
-            ({"ohem__reference": "p", "ohem__hard_windows": 0.1}, "is 0 of training.batch_size"),
-            ({"ohem__reference": "p", "ohem__hard_windows": 0.9}, "is 4 of training.batch_size"),
             (
-                {"ohem__reference": "p", "ohem__hard_windows": 0.5, "curriculum__enabled": True},
+                {"ohem__reference": "p", "ohem__hard_window_share": 0.1},
+                "is 0 of training.batch_size",
+            ),
+            (
+                {"ohem__reference": "p", "ohem__hard_window_share": 0.9},
+                "is 4 of training.batch_size",
+            ),
+            (
+                {
+                    "ohem__reference": "p",
+                    "ohem__hard_window_share": 0.5,
+                    "curriculum__enabled": True,
+                },
                 "both choose windows",
             ),
             (

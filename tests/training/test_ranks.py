@@ -51,7 +51,7 @@ def ways_to_train(pool: Path) -> dict[str, dict[str, Any]]:
             "ohem.select": "mixed",
             "ohem.mix": "topk=0.5,pool=0.5",
             "ohem.reference": str(pool),
-            "ohem.hard_windows": 0.25,
+            "ohem.hard_window_share": 0.25,
             "ohem.pool_refresh_every": 2,
         },
     }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyohem.config.aliases import current_name
 from tinyohem.errors import InputError
 from tinyohem.experiments.table import Row, summarise
 from tinyohem.io.hashing import hash_json
@@ -52,7 +53,7 @@ class RunLog:
     def settings(self) -> dict[str, Any]:
         """Return the config as `section.key` to value."""
         return {
-            f"{section}.{key}": value
+            f"{section}.{current_name(section, key, quiet=True)}": value
             for section, values in self.record["config"].items()
             for key, value in values.items()
         }

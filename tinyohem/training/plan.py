@@ -35,14 +35,14 @@ def make_plan(
     """Return the order of a run's windows; a curriculum scores the corpus first if need be.
 
     Args:
-        pool: whose hardest windows `ohem.hard_windows` draws.
+        pool: whose hardest windows `ohem.hard_window_share` draws.
 
     Raises:
         InputError: the corpus is shorter than a window, or the score table does not fit it.
     """
     training = config.training
     shuffled = plan_windows(data.train, training.seq_len, training.seed)
-    if config.ohem.hard_windows:
+    if config.ohem.hard_window_share:
         assert pool is not None
         hardest = pool.hardest_windows()
         return HardWindowPlan(shuffled, hardest, training.batch_size, config.hard_per_batch)
