@@ -13,28 +13,34 @@ if TYPE_CHECKING:
     Rows = list[dict[str, Any]]
 
 
+Rounds = Annotated[
+    int,
+    typer.Option("--rounds", help="Timed steps of each variant, after two that warm up", min=1),
+]
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile", help="Time our steps and the bare loop through torch.compile as well"
+    ),
+]
+Memory = Annotated[
+    bool,
+    typer.Option(
+        "--memory", help="Measure each step's peak memory as well, in a process of its own"
+    ),
+]
+
+
+@options.with_keys(
+    *("recipe", "model.preset", "training.batch_size", "training.seq_len", "rounds"),
+    *("training.device", "compile_steps", "memory", "assignments", "as_json"),
+)
 def bench(
+    overrides: options.Overrides,
     recipe: options.Recipe = None,
-    model: options.Model = None,
-    batch_size: options.BatchSize = None,
-    seq_len: options.WindowLen = None,
-    rounds: Annotated[
-        int,
-        typer.Option("--rounds", help="Timed steps of each variant, after two that warm up", min=1),
-    ] = 10,
-    device: options.Device = None,
-    compile_steps: Annotated[
-        bool | None,
-        typer.Option(
-            "--compile", help="Time our steps and the bare loop through torch.compile as well"
-        ),
-    ] = None,
-    memory: Annotated[
-        bool,
-        typer.Option(
-            "--memory", help="Measure each step's peak memory as well, in a process of its own"
-        ),
-    ] = False,
+    rounds: Rounds = 10,
+    compile_steps: Compile = None,
+    memory: Memory = False,
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
@@ -50,14 +56,8 @@ def bench(
     from tinyohem.system.environment import environment
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
-    overrides = {
-        "model.preset": model,
-        "training.batch_size": batch_size,
-        "training.seq_len": seq_len,
-        "training.device": device,
-        "training.compile": compile_steps,
-    }
-    config = load_config(recipe, options.given(overrides), assignments or ())
+    steps = options.given({"training.compile": compile_steps})
+    config = load_config(recipe, {**overrides, **steps}, assignments or ())
     progress = ConsoleProgress()
     usual = dict(OhemConfig())
     if ignored := [f"ohem.{k}" for k, v in config.ohem if k != "scope" and v != usual[k]]:

@@ -1,58 +1,58 @@
 """`tinyohem compare`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from tinyohem_cli import options
 
-
-def compare(
-    file: Annotated[
-        Path | None,
-        typer.Argument(help="TOML file with seeds, budget, common sections and arms"),
-    ] = None,
-    arms: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--arm",
-            help="A recipe, or name:key=value,key=value (a bare value names a recipe); repeatable; "
-            "the first arm is the baseline",
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option("--seeds", help="How many (3: seeds 0, 1, 2) or which (0,4,7); default: 3"),
-    ] = None,
-    budget: Annotated[
-        Literal["equal-tokens", "equal-seconds", "equal-seconds-free-selection"] | None,
-        typer.Option(
-            "--budget",
-            help="Give every arm the baseline's tokens, or its seconds of training (evaluation "
-            "excluded), or its seconds not counting what selection costs; default: equal-tokens",
-        ),
-    ] = None,
-    recipe: options.Recipe = None,
-    dataset: options.Dataset = None,
-    valid: options.Valid = None,
-    model: options.Model = None,
-    tokens: options.Tokens = None,
-    batch_size: options.BatchSize = None,
-    seq_len: options.WindowLen = None,
-    lr: options.LearningRate = None,
-    eval_every: options.EvalEvery = None,
-    device: options.Device = None,
-    assignments: options.Set = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers", help="Runs side by side; default: one a GPU, else one a core", min=1
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs and of the table")] = Path(
-        "runs/compare"
+File = Annotated[
+    Path | None,
+    typer.Argument(help="TOML file with seeds, budget, common sections and arms"),
+]
+Arms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arm",
+        help="A recipe, or name:key=value,key=value (a bare value names a recipe); repeatable; "
+        "the first arm is the baseline",
     ),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option("--seeds", help="How many (3: seeds 0, 1, 2) or which (0,4,7); default: 3"),
+]
+Budget = Annotated[
+    Literal["equal-tokens", "equal-seconds", "equal-seconds-free-selection"] | None,
+    typer.Option(
+        "--budget",
+        help="Give every arm the baseline's tokens, or its seconds of training (evaluation "
+        "excluded), or its seconds not counting what selection costs; default: equal-tokens",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Runs side by side; default: one a GPU, else one a core", min=1),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the runs and of the table")]
+
+
+@options.with_keys(
+    *("file", "arms", "seeds", "budget", "recipe", "data.dataset", "data.valid", "model.preset"),
+    *("training.tokens", "training.batch_size", "training.seq_len", "optim.lr"),
+    *("training.eval_every", "training.device", "assignments", "workers", "out", "as_json"),
+)
+def compare(
+    overrides: options.Overrides,
+    file: File = None,
+    arms: Arms = None,
+    seeds: Seeds = None,
+    budget: Budget = None,
+    recipe: options.Recipe = None,
+    assignments: options.Set = None,
+    workers: Workers = None,
+    out: Out = Path("runs/compare"),
     as_json: options.Json = False,
 ) -> None:
     """Train every arm on every seed with an equal budget and test the differences.
@@ -70,18 +70,7 @@ def compare(
     from tinyohem_cli.console import ConsoleProgress, print_json
     from tinyohem_cli.console import out as console
 
-    overrides: dict[str, Any] = {
-        "data.dataset": dataset,
-        "data.valid": valid,
-        "model.preset": model,
-        "training.tokens": tokens,
-        "training.batch_size": batch_size,
-        "training.seq_len": seq_len,
-        "optim.lr": lr,
-        "training.eval_every": eval_every,
-        "training.device": device,
-    }
-    common = config_tree(recipe, options.given(overrides), assignments or ())
+    common = config_tree(recipe, overrides, assignments or ())
     comparison = plan_comparison(file, arms or (), seeds, budget, common)
     progress = ConsoleProgress()
     for warning in check(comparison):

@@ -1,34 +1,85 @@
-"""The app. Commands live in the files beside this one; heavy imports stay inside them."""
+"""The app. A command's file, and what it imports, is loaded once the command is called for."""
 
 import os
 import sys
-from typing import Annotated, Any
+import warnings
+from importlib import import_module
+from typing import Annotated, Any, TextIO
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from tinyohem import __version__
-from tinyohem.errors import InputError, RunError, TinyohemError
+from tinyohem.errors import InputError, RenamedKeyWarning, RunError, TinyohemError
 from tinyohem.system.signals import interrupt_once
-from tinyohem_cli.bench import bench
-from tinyohem_cli.compare import compare
-from tinyohem_cli.eval_perplexity import eval_perplexity
-from tinyohem_cli.generate import generate
-from tinyohem_cli.inspect_story import inspect
-from tinyohem_cli.mine import mine
-from tinyohem_cli.prepare_data import prepare_data
-from tinyohem_cli.recipes import recipes
-from tinyohem_cli.report import report
-from tinyohem_cli.score_difficulty import score_difficulty
-from tinyohem_cli.train import train
+
+# What the list of commands says of each: the first line of its help.
+COMMANDS = {
+    "train": "Train a language model, by default on every token; --ohem-ratio turns mining on.",
+    "mine": "Store every training token's loss under a checkpoint, for `train --ohem-reference`.",
+    "eval-perplexity": "Score every token of every story once, with its own story as the only "
+    "context.",
+    "inspect": "Show a story with every token coloured by its loss and marked where top-k keeps "
+    "it.",
+    "generate": "Continue one or several prompts, each until its end of text.",
+    "prepare-data": "Tokenize a data set once; `train` with the same options then starts at once.",
+    "compare": "Train every arm on every seed with an equal budget and test the differences.",
+    "report": "Write one HTML page about runs: curves, selection, settings, the table of a "
+    "comparison.",
+    "score-difficulty": "Score how hard each story is: compression ratio, MTLD, Flesch reading "
+    "ease, length.",
+    "bench": "Time the training step: full, top-k at fixed ratios (exact and pruned), and what "
+    "others do.",
+    "recipes": "The built-in recipes.",
+}
+_SETTINGS: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+
+class _Command(TyperCommand):
+    """Refuses an option that is given twice where one value counts: Click takes the last."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for option in order:
+            takes_one = not option.multiple and not getattr(option, "is_flag", False)
+            if takes_one and order.count(option) > 1:
+                hint = "give it once"
+                if option.opts[0] in ("--dataset", "--valid"):
+                    hint += "; a folder or a quoted glob names many files"
+                raise InputError(f"{option.opts[0]} is given twice", hint)
+        return super().parse_args(ctx, args)
+
+
+def load_command(name: str) -> Any:
+    """Load the command of this name, with its options."""
+    word = name.replace("-", "_")
+    module = import_module(f"tinyohem_cli.{word}")
+    found = getattr(module, word)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    alone = typer.Typer(**_SETTINGS)
+    alone.command(name, cls=_Command, epilog=getattr(module, "EPILOG", None))(found)
+    return typer.main.get_command(alone)
+
+
+class _Commands(TyperGroup):
+    """Lists commands by what `COMMANDS` says of them, and loads the one that was typed."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_command(str(name)), rest
+
 
 app = typer.Typer(
     name="tinyohem",
     help="Train a small language model on its hard tokens, and measure whether it helped.",
+    cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **_SETTINGS,
 )
 
 
@@ -46,34 +97,8 @@ def _root(
 ) -> None: ...
 
 
-class _Command(TyperCommand):
-    """Refuses an option that is given twice where one value counts: Click takes the last."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        for option in order:
-            takes_one = not option.multiple and not getattr(option, "is_flag", False)
-            if takes_one and order.count(option) > 1:
-                hint = "give it once"
-                if option.name in ("dataset", "valid"):
-                    hint += "; a folder or a quoted glob names many files"
-                raise InputError(f"{option.opts[0]} is given twice", hint)
-        return super().parse_args(ctx, args)
-
-
-app.command("train")(train)
-app.command("mine")(mine)
-app.command("eval-perplexity")(eval_perplexity)
-app.command("inspect")(inspect)
-app.command("generate")(generate)
-app.command("prepare-data")(prepare_data)
-app.command("compare")(compare)
-app.command("report")(report)
-app.command("score-difficulty")(score_difficulty)
-app.command("bench")(bench)
-for command in app.registered_commands:
-    command.cls = _Command
-app.add_typer(recipes, name="recipes")
+for name, does in COMMANDS.items():
+    app.command(name, help=does)(lambda: None)
 
 
 def run() -> None:
@@ -81,13 +106,17 @@ def run() -> None:
     interrupt_once(way_out=True)  # SIGTERM too, a scheduler's notice: leave nothing half-written
     # Tokenizers fork nothing here, but its warning about it would land in the middle of a bar.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    sys.exit(_run())
+    try:
+        sys.exit(_run())
+    except KeyboardInterrupt:  # outside of a command: while the console loads or an error is told
+        sys.exit(130)
 
 
 def _run() -> int:
     from tinyohem_cli.console import ConsoleProgress, print_error, take_any_text
 
     take_any_text()
+    warnings.showwarning = _show_warning
     try:
         try:
             code = int(app(standalone_mode=False) or 0)
@@ -119,6 +148,26 @@ def _run() -> int:
         if error.format_message():  # empty where the help was shown for want of a command
             print_error(InputError(_wrong_usage(error), "add --help to see the options"))
         return 2
+
+
+_pythons_own = warnings.showwarning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print what a key is called now as a note; other warnings as Python does."""
+    from tinyohem_cli.console import ConsoleProgress
+
+    if issubclass(category, RenamedKeyWarning):
+        ConsoleProgress().note(str(message))
+    else:
+        _pythons_own(message, category, filename, lineno, file, line)
 
 
 def _wrong_usage(error: Any) -> str:

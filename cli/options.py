@@ -1,10 +1,16 @@
-"""Options that several commands share, each with its unit and default in the help."""
+"""The options of commands: those of a recipe's keys, made from what the config says of them."""
 
-from collections.abc import Collection
+import functools
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise, starmap
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 
 import typer
+
+from tinyohem.config.aliases import meant_key, nearest, remark
+from tinyohem.config.run import RunConfig, known_keys
+from tinyohem.config.sections import explain, flag_of, words
 
 if TYPE_CHECKING:
     from tinyohem.evaluation.perplexity import Perplexity
@@ -16,82 +22,84 @@ _OPTIONS = dict.fromkeys(("output", "output-dir", "output_dir", "out-dir", "run-
 _OPTIONS |= dict.fromkeys(("config", "config-file", "cfg"), "--recipe")
 _OPTIONS |= dict.fromkeys(("continue", "resume-from-checkpoint", "restart"), "--resume")
 
+Overrides = Mapping[str, object]  # what the user gave: {"optim.lr": 1e-3}
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def of_key(key: str) -> Any:
+    """Return the option that sets a key of a recipe, for `Annotated`."""
+    section, _, name = key.partition(".")
+    field = known_keys()[section][name]
+    panel = RunConfig.model_fields[section].title
+    return typer.Option(words(field)["flag"], help=explain(field), rich_help_panel=panel)
+
+
+def with_keys(*order: str) -> Callable[[Command], Command]:
+    """Give a command an option for each key of a recipe; the user's values come as `overrides`.
+
+    Args:
+        order: all options in the order of the help: keys as `section.key`, and the names of the
+            parameters that the command has beside `overrides`.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command).parameters
+        keys = {name.replace(".", "_"): name for name in order if "." in name}
+        parameters = [
+            _parameter(name) if "." in name else own[name].replace(kind=_BY_NAME) for name in order
+        ]
+
+        @functools.wraps(command)
+        def run(**options: Any) -> None:
+            overrides = {key: options.pop(name) for name, key in keys.items()}
+            command(overrides=given(overrides), **options)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return cast(Command, run)
+
+    return decorate
+
+
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
+
+
+def _parameter(key: str) -> inspect.Parameter:
+    """Return the parameter of a command that stands for a key: None where the user is silent."""
+    section, _, name = key.partition(".")
+    annotation = known_keys()[section][name].annotation
+    types = get_args(annotation) or (annotation,)
+    # The config itself refuses a word that is none of several, and reads `1M` as a number.
+    kind = next((kind for kind in (bool, int, float) if kind in types), str)
+    return inspect.Parameter(
+        key.replace(".", "_"),
+        _BY_NAME,
+        default=None,
+        annotation=Annotated[kind | None, of_key(key)],
+    )
+
+
+def given(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the options that the user gave."""
+    return {key: value for key, value in overrides.items() if value is not None}
+
+
 Recipe = Annotated[
     str | None,
     typer.Option(
         "--recipe", help="Built-in recipe (`recipes list`) or a .toml file; default: none"
     ),
 ]
-Dataset = Annotated[
-    str | None,
+Set = Annotated[
+    list[str] | None,
     typer.Option(
-        "--dataset",
-        help="Hub id, `sample` (built in, synthetic), file, folder or glob of .txt .jsonl .json "
-        ".parquet .arrow, also .gz or .zst, here or by URL (s3://…, https://…); "
-        "default: roneneldan/TinyStories",
+        "--set", metavar="SECTION.KEY=VALUE", help="Set any recipe key, `null` for none; repeatable"
     ),
 ]
-Valid = Annotated[
-    str | None,
-    typer.Option(
-        "--valid",
-        help="Validation stories, as --dataset; default: the data set's own split, "
-        "else 1 story in 50, chosen by a hash of its text; stories that are in both are told",
-    ),
-]
-TextField = Annotated[
-    str | None, typer.Option("--text-field", help="Field that holds the story; default: text")
-]
-Clean = Annotated[
-    bool | None,
-    typer.Option(
-        "--clean/--no-clean",
-        help="Repair mojibake; drop stories that are empty, begin or end inside a sentence, repeat "
-        "an earlier one, or train and validate; default: no",
-    ),
-]
-Tokenizer = Annotated[
-    str | None,
-    typer.Option(
-        "--tokenizer",
-        help="Hub id or folder; one that loses text costs the figures per byte and per word; "
-        "default: a byte-level BPE of 4,096 (on `sample` 2,048) is trained",
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", help="Size in parameters: 260k, 0.5m, 1m, 2m, 5m or 15m; default: 2m"),
-]
-Tokens = Annotated[
-    str | None,
-    typer.Option(
-        "--tokens",
-        help="Budget in tokens (4M, 1e6, 1G), times the parameters (20x, 192x) or the corpus "
-        "(1epoch); default: 20x",
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option("--batch-size", help="Sequences of an optimizer step, of all GPUs; default: 8"),
-]
-WindowLen = Annotated[
-    int | None, typer.Option("--seq-len", help="Tokens of a training window; default: 256")
-]
-LearningRate = Annotated[
-    float | None,
-    typer.Option(
-        "--lr",
-        help="Highest learning rate; default: by the width of the model, 5.7e-3 for `2m`; "
-        "5e-5 with --init-from",
-    ),
-]
-EvalEvery = Annotated[
-    int | None,
-    typer.Option(
-        "--eval-every",
-        help="Optimizer steps between two validations; default: ten of them in a run",
-    ),
-]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")]
+Dataset = Annotated[str | None, of_key("data.dataset")]
+TextField = Annotated[str | None, of_key("data.text_field")]
+Clean = Annotated[bool | None, of_key("data.clean")]
+Device = Annotated[str | None, of_key("training.device")]
 ScoredModel = Annotated[
     str, typer.Argument(help="Run folder, checkpoint, transformers folder or Hub id")
 ]
@@ -116,24 +124,6 @@ Stride = Annotated[
         min=1,
     ),
 ]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device", help="auto, cpu, cuda or cuda:N; default: auto (CUDA if there is one)"
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE", help="Set any recipe key, `null` for none; repeatable"
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")]
-
-
-def given(overrides: dict[str, Any]) -> dict[str, Any]:
-    """Keep the options that the user gave."""
-    return {key: value for key, value in overrides.items() if value is not None}
 
 
 def suggest_option(name: str, known: Collection[str]) -> str:
@@ -142,18 +132,16 @@ def suggest_option(name: str, known: Collection[str]) -> str:
     Args:
         known: the options of the command.
     """
-    from tinyohem.config.aliases import meant_key, nearest, remark
-    from tinyohem.config.run import known_keys
-
     word = name.lstrip("-")
-    key = meant_key(word, known_keys()) or ""
-    section, _, rest = key.replace("_", "-").partition(".")
-    whole = section if rest in ("preset", "name", "enabled") else rest
-    for option in (f"--{whole}", f"--{rest}", f"--{section}-{rest}", _OPTIONS.get(word, "")):
-        if option in known:
-            return f"; did you mean {option}{remark(word, key)}?"
-    if key and "--set" in known:
-        return f"; did you mean --set {key}=…{remark(word, key)}?"
+    if key := meant_key(word, known_keys()):
+        section, _, rest = key.partition(".")
+        flag = flag_of(known_keys()[section][rest])
+        if flag in known:
+            return f"; did you mean {flag}{remark(word, key)}?"
+        if "--set" in known:
+            return f"; did you mean --set {key}=…{remark(word, key)}?"
+    if (option := _OPTIONS.get(word)) in known:
+        return f"; did you mean {option}?"
     return nearest(word, [option.lstrip("-") for option in known]).replace("mean ", "mean --")
 
 

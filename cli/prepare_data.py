@@ -3,13 +3,13 @@
 from tinyohem_cli import options
 
 
+@options.with_keys(
+    *("recipe", "data.dataset", "data.valid", "data.text_field", "data.clean", "tokenizer.name"),
+    *("assignments", "as_json"),
+)
 def prepare_data(
+    overrides: options.Overrides,
     recipe: options.Recipe = None,
-    dataset: options.Dataset = None,
-    valid: options.Valid = None,
-    text_field: options.TextField = None,
-    clean: options.Clean = None,
-    tokenizer: options.Tokenizer = None,
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
@@ -23,14 +23,7 @@ def prepare_data(
     from tinyohem.data.prepare import prepare_data as prepare
     from tinyohem_cli.console import ConsoleProgress, Table, out, print_json
 
-    overrides = {
-        "data.dataset": dataset,
-        "data.valid": valid,
-        "data.text_field": text_field,
-        "data.clean": clean,
-        "tokenizer.name": tokenizer,
-    }
-    config = load_config(recipe, options.given(overrides), assignments or ())
+    config = load_config(recipe, overrides, assignments or ())
     prepared = prepare(config.data, config.tokenizer, ConsoleProgress(), every_byte=True)
     manifests = {"train": prepared.train.manifest, "valid": prepared.valid.manifest}
     if as_json:

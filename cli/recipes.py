@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-recipes = typer.Typer(help="The built-in recipes.", no_args_is_help=True)
+recipes = typer.Typer(help="The built-in recipes.", no_args_is_help=True, add_completion=False)
 
 
 @recipes.command("list")
@@ -25,12 +25,23 @@ def list_recipes() -> None:
 def show(
     name: Annotated[str, typer.Argument(help="Built-in recipe or a .toml file")],
 ) -> None:
-    """Print every key of a recipe as `train` would use it, defaults included."""
-    from tinyohem.config.recipes import load_config
+    """Print every key of a recipe as `train` would use it, with its meaning, unit and default."""
+    import textwrap
 
+    from tinyohem.config.recipes import load_config
+    from tinyohem.config.run import known_keys
+    from tinyohem.config.sections import explain, flag_of
+
+    known = known_keys()
+    comment = textwrap.TextWrapper(
+        100, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+    )
     for section, values in load_config(name).model_dump().items():
         typer.echo(f"[{section}]")
         for key, value in values.items():
+            field = known[section][key]
+            told = "; ".join(filter(None, (explain(field), flag_of(field))))
+            typer.echo(comment.fill(told))
             typer.echo(f"{key} = {_toml(value)}" if value is not None else f"# {key}: not set")
         typer.echo()
 

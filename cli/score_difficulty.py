@@ -1,22 +1,27 @@
 """`tinyohem score-difficulty`: how hard every story of a corpus is."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyohem.config.difficulty import ADDED_METRICS, METRICS
 from tinyohem_cli import options
 
 if TYPE_CHECKING:
-    from tinyohem.data.fingerprint import EachFile
-    from tinyohem.difficulty.score_corpus import Engine
-    from tinyohem.difficulty.score_table import ScoreTable
+    from tinyohem.difficulty.score_table import ExampleRecord
     from tinyohem.difficulty.summary import ScoreSummary
     from tinyohem_cli.console import Table
 
+EPILOG = "\n\n".join(
+    [
+        *(
+            f"{name}: {metric.label}; {metric.harder} is harder; undefined {metric.undefined}"
+            for name, metric in METRICS.items()
+        ),
+        *(f"{name}: see {metric.option}" for name, metric in ADDED_METRICS.items()),
+    ]
+)
 _SHOWN_CHARACTERS = 56  # of an opening: two lines of a table of 80 columns
 
 Out = Annotated[
@@ -91,128 +96,59 @@ def score_difficulty(
     show: Show = None,
     as_json: options.Json = False,
 ) -> None:
-    """Score how hard each story is: compression ratio, MTLD, Flesch reading ease, length.
+    """Score how hard each story is, by the metrics below.
 
     Stories are scored as they stand, before any --clean; the scores are ranked within the corpus
     and tied to it. A pass that was stopped goes on where it was when the same command runs again;
     --tokenizer and --model add to a finished one.
     """
     from tinyohem.config.data import DataConfig
-    from tinyohem.data.corpus import open_corpus
     from tinyohem.difficulty.metrics import CompressionRule
     from tinyohem.difficulty.mtld import MtldRule
-    from tinyohem.difficulty.remote_scores import scores_at
     from tinyohem.difficulty.score_batch import ScoringRules
-    from tinyohem.difficulty.score_corpus import is_started, score_corpus
     from tinyohem.difficulty.score_table import open_scores
-    from tinyohem.io.locks import sole_writer
-    from tinyohem.io.remote import is_url
-    from tinyohem_cli.console import ConsoleProgress
+    from tinyohem.report import score_difficulty as scoring
+    from tinyohem_cli.console import ConsoleProgress, print_json
+    from tinyohem_cli.console import out as console
 
+    progress = ConsoleProgress()
     if show is not None:
-        _report(open_scores(show), str(show), None, as_json)
-        return
-    # The rules themselves refuse any other word.
-    compression: Any = {"length_control": length_control}
-    mtld: Any = {
-        "threshold": mtld_threshold,
-        "closing": mtld_closing,
-        "min_segment": mtld_min_segment,
-    }
-    rules = ScoringRules(CompressionRule(**compression), MtldRule(**mtld))
-    progress = ConsoleProgress()
-    data = DataConfig(**options.given({"dataset": dataset, "text_field": text_field}))
-    with _engine(engine, workers) as (score, each):
-        corpus = open_corpus(data.dataset, text_field=data.text_field, progress=progress, each=each)
-        add = _additions(tokenizer, model, device or "auto")
-        far = scores_at(out, score, progress) if is_url(out) else nullcontext((Path(out), score))
-        with far as (folder, score), sole_writer(folder, progress=progress):
-            began, anew = time.perf_counter(), not is_started(folder)
-            table = score_corpus(
-                corpus, folder, rules=rules, engine=score, workers=workers, progress=progress
-            )
-            seconds = time.perf_counter() - began
-            for metric in add:
-                table = metric(table, corpus, progress=progress)
-            _report(table, out, table.stories / seconds if anew else None, as_json)
-
-
-@contextmanager
-def _engine(name: str, workers: int | None) -> Iterator[tuple["Engine", "EachFile"]]:
-    """Yield what scores a corpus, and what hashes its files."""
-    from tinyohem.difficulty.score_corpus import score_here
-    from tinyohem.errors import InputError
-    from tinyohem.system.processes import usable_cores
-
-    if name == "local":
-        yield score_here, map
-    elif name == "ray":
-        from tinyohem.difficulty.ray_engine import each_on_ray, ray_cluster, score_on_ray
-
-        with ray_cluster(usable_cores() if workers is None else workers):
-            yield score_on_ray, each_on_ray
+        report = scoring.report_on(open_scores(show), str(show), progress=progress)
     else:
-        raise InputError(f"there is no engine {name}", "--engine local or --engine ray")
-
-
-def _additions(tokenizer: str | None, model: str | None, device: str) -> list[Any]:
-    """Load what metrics beyond the text need; a wrong name is told before the corpus is scored."""
-    from functools import partial
-
-    add: list[Any] = []
-    if tokenizer is not None:
-        from tinyohem.evaluation.story_metrics import add_fertility, load_tokenizer_of
-
-        loaded = load_tokenizer_of(tokenizer)
-        add.append(partial(add_fertility, tokenizer=loaded, name=tokenizer))
-    if model is not None:
-        from tinyohem.evaluation.story_metrics import add_model_loss
-        from tinyohem.models.source import load_source
-
-        add.append(partial(add_model_loss, source=load_source(model, device), name=model))
-    return add
-
-
-def _report(
-    table: "ScoreTable", place: str, stories_per_second: float | None, as_json: bool
-) -> None:
-    """Print what the table says, and write it as a page beside it; `place` is the user's word."""
-    from tinyohem.difficulty.score_table import MANIFEST_FILE, SCORES_FILE
-    from tinyohem.difficulty.summary import summarise
-    from tinyohem.errors import InputError
-    from tinyohem.report.difficulty_page import write_page
-    from tinyohem_cli.console import ConsoleProgress, out, print_json
-
-    progress = ConsoleProgress()
-    summary = summarise(table)
-    pages: list[Path] = []
-    for metric, rho in summary.confounded.items():
-        progress.warn(f"{metric} goes with length (Spearman {rho:.2f}): it mostly sorts by length")
-    try:
-        pages = write_page(summary, table.folder)
-    except InputError as error:  # without the extra `plots` the tables below are the report
-        progress.note(f"no HTML report: {error.message}; {error.hint}")
+        # The rules themselves refuse any other word.
+        mtld = MtldRule(mtld_threshold, mtld_closing, mtld_min_segment)  # type: ignore[arg-type]
+        compression = CompressionRule(length_control=length_control)  # type: ignore[arg-type]
+        report = scoring.score_difficulty(
+            DataConfig(**options.given({"dataset": dataset, "text_field": text_field})),
+            out,
+            ScoringRules(compression, mtld),
+            engine=engine,
+            workers=workers,
+            tokenizer=tokenizer,
+            model=model,
+            device=device or "auto",
+            progress=progress,
+        )
     if as_json:
-        speed = {"stories_per_second": stories_per_second}  # null where no whole pass was made
-        names = (SCORES_FILE, MANIFEST_FILE, *(page.name for page in pages))
-        print_json(summary.to_json() | speed | {"files": [f"{place}/{name}" for name in names]})
+        print_json(report.to_json())
         return
+    summary = report.summary
     for part in (_quantiles(summary), _correlations(summary), _flags(summary), *_examples(summary)):
-        out.print(part)
-    for path in pages:
-        progress.note(f"wrote {place}/{path.name}")
+        console.print(part)
+    for page in report.pages:
+        progress.note(f"wrote {report.place}/{page}")
 
 
 def _quantiles(summary: "ScoreSummary") -> "Table":
     from tinyohem.difficulty.summary import QUANTILES
     from tinyohem_cli.console import Table
 
-    stories = f"{summary.manifest['stories']:,} stories"
+    stories = f"{summary.manifest.stories:,} stories"
     title = f"{stories}: values from the easiest (0 %) to the hardest (100 %)"
     table = Table("", *map(summary.label, summary.metrics), title=title)
     for percent, *values in zip(QUANTILES, *summary.quantiles.values(), strict=True):
         table.add_row(f"{percent} %", *(f"{value:.4g}" for value in values))
-    undefined = (metric["undefined"] for metric in summary.manifest["metrics"].values())
+    undefined = (metric.undefined for metric in summary.manifest.metrics.values())
     table.add_row("undefined", *(f"{stories:,}" for stories in undefined))
     return table
 
@@ -231,7 +167,7 @@ def _flags(summary: "ScoreSummary") -> "Table":
     from tinyohem_cli.console import Table
 
     table = Table("flag", "stories", title="Flagged stories")
-    for flag, count in summary.manifest["flags"].items():
+    for flag, count in summary.manifest.flags.items():
         table.add_row(flag, f"{count:,}")
     return table
 
@@ -241,15 +177,15 @@ def _examples(summary: "ScoreSummary") -> list["Table"]:
 
     from tinyohem_cli.console import Table, harmless
 
-    def cell(story: dict[str, Any]) -> Text:  # Text: a story may hold what looks like markup
-        opening = _shorten(" ".join(story["opening"].split()))
-        return Text(harmless(f"{story['row']:,} ({story['value']:.4g}): {opening}"))
+    def cell(story: "ExampleRecord") -> Text:  # Text: a story may hold what looks like markup
+        opening = _shorten(" ".join(story.opening.split()))
+        return Text(harmless(f"{story.row:,} ({story.value:.4g}): {opening}"))
 
     tables = []
     for metric, ends in summary.examples.items():
         title = f"By {summary.label(metric)}: row (value) and opening"
         table = Table("easiest", "hardest", title=title)
-        for easy, hard in zip(ends["easiest"], ends["hardest"], strict=True):
+        for easy, hard in zip(ends.easiest, ends.hardest, strict=True):
             table.add_row(cell(easy), cell(hard))
         tables.append(table)
     return tables

@@ -35,7 +35,8 @@ export PYTHONPATH="$PWD:$names${PYTHONPATH:+:$PYTHONPATH}" TINYOHEM_DATA="$out/d
 tinyohem=("$python" -m tinyohem_cli)
 
 # 256 × 256 tokens a step: a GPU idles on the recipe's own 8 × 256.
-common=(--device cuda --set training.batch_size=256 "$@")
+common=(--set training.batch_size=256 "$@")
+[[ " $* " = *" --device"* ]] || common+=(--device cuda)
 bench() {
   "${tinyohem[@]}" bench "${common[@]}" --rounds 20 --json "$@" > "$out/bench.part" &&
     mv "$out/bench.part" "$out/bench.json"

@@ -9,6 +9,8 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+from tiny import PATIENCE
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 MISSING = "there is no Chromium here: pages are not looked at in a browser (apt install chromium)"
 
@@ -85,7 +87,7 @@ def visit(page: Path, scratch: Path, *widths: int, dark: bool = False) -> Visit:
     if dark:
         command.append("--blink-settings=preferredColorScheme=0")
     command += [f"--log-net-log={log}", "--dump-dom", harness.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stdout[-2000:]
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]

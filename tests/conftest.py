@@ -1,6 +1,7 @@
 """A tiny corpus, a run trained on it, and the command line: what whole-program tests share."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -15,6 +16,10 @@ from tinyohem.data.sample.stories import sample_stories
 # How long an example takes is the machine's affair.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,6 +25,7 @@ from torch import distributed as dist
 from tinyohem.errors import TinyohemError
 from tinyohem.models.causal_lm import weights_hash
 from tinyohem.ohem.miner import TokenMiner
+from tinyohem.ohem.step_tokens import Draw, StepTokens
 from tinyohem.system.timing import Stopwatch
 from tinyohem.training import loop
 from tinyohem.training.ranks import DistContext, init_ranks
@@ -41,8 +42,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "adaptive": {"schedule": "adaptive", "ratio": 0.4},
     "queue": {"select": "threshold", "queue_steps": 2},
     "ghm": {"weight": "ghm"},
-    "position": {"nms_key": "position"},
-    "bigram": {"nms_key": "bigram"},
+    "position": {"dedup": "position"},
+    "bigram": {"dedup": "bigram"},
     "pruned": {"backward": "pruned"},
     # Tokens of one rank alone: the other has nothing to run backward through.
     "few": {"ratio": 0.01},
@@ -90,9 +91,10 @@ def run(
     """Train, with a fault on rank 1; return what became of it and which tokens were kept."""
     token_weights, training_step, kept = TokenMiner.token_weights, loop.training_step, []
 
-    def remembered(self: TokenMiner, *args: Any, **kwargs: Any) -> Tensor:
-        weight_BT = token_weights(self, *args, **kwargs)
-        kept.append(weight_BT.flatten().nonzero().flatten().tolist())
+    def remembered(self: TokenMiner, tokens: StepTokens, draw: Draw) -> Tensor:
+        weight_BT = token_weights(self, tokens, draw)
+        if draw.keep_ratio < 1:
+            kept.append(weight_BT.flatten().nonzero().flatten().tolist())
         return weight_BT
 
     count = iter(range(1000))

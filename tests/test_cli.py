@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import tiny
-import typer
 
 from tinyohem.config.recipes import load_config, recipe_names
-from tinyohem.config.run import RunConfig, validate_config
+from tinyohem.config.run import RunConfig, known_keys, validate_config
 from tinyohem_cli import console
 from tinyohem_cli.console import harmless
-from tinyohem_cli.main import app
+from tinyohem_cli.main import COMMANDS as ALL_COMMANDS
+from tinyohem_cli.main import load_command
 
 HEAVY = {"torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow", "wandb"}
 COMMANDS = ("train", "mine", "eval-perplexity", "inspect", "generate", "prepare-data")
@@ -77,7 +77,7 @@ UNITS = {
 
 def options_of(command: str) -> dict[str, Any]:
     """Return the options of a command by their first name."""
-    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    parameters = load_command(command).params
     return {p.opts[0]: p for p in parameters if p.opts[0].startswith("--") and p.name != "help"}
 
 
@@ -111,14 +111,14 @@ class TestHelp:
             told = "default:" in option.help or "repeatable" in option.help
             assert shown or is_switch or told, name
 
-    @pytest.mark.parametrize("command", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    @pytest.mark.parametrize("command", ALL_COMMANDS)
     def test_it_shows_every_word_in_brackets(
         self, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch, command: str
     ) -> None:
         """The help is markup: a word in brackets vanishes unless they are escaped."""
         monkeypatch.setenv("COLUMNS", "200")
         shown = tinyohem(command, "--help").out
-        found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+        found = load_command(command)
         texts = [found.help, *(p.help for p in found.params if getattr(p, "help", None))]
         words = [word for text in texts for word in re.findall(r"\[[^\]]*\]", text or "")]
         assert [word for word in words if word not in shown] == []
@@ -155,6 +155,21 @@ class TestHelp:
 
         for schedule in NAMED_SCHEDULES:
             assert schedule in options["--ohem-schedule"].help
+
+    def test_the_list_of_commands_says_what_each_says_first(
+        self, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "200")
+        shown = visible(tinyohem("--help").out)
+        for name, does in ALL_COMMANDS.items():
+            assert load_command(name).help.partition("\n\n")[0].replace("\n", " ") == does
+            assert visible(name + does) in shown
+
+    def test_it_cites_no_measured_result(self) -> None:
+        """Figures belong to the README and LOG.md, which say how they came about."""
+        for name in ALL_COMMANDS:
+            for parameter in load_command(name).params:
+                assert not re.search(r"LOG\.md|bits per byte", getattr(parameter, "help", "") or "")
 
     @pytest.mark.parametrize(
         "command", ["", *COMMANDS, "compare", "bench", "report", "recipes list"]
@@ -270,6 +285,22 @@ class TestRecipes:
         copy = tmp_path / "copy.toml"
         copy.write_text(result.out)
         assert load_config(str(copy)) == load_config(name)
+
+    def test_show_explains_every_key(self, tinyohem: tiny.Command) -> None:
+        shown = tinyohem("recipes", "show", "baseline").out
+        for section, keys in known_keys().items():
+            *_, table = shown.partition(f"[{section}]\n")
+            for name in keys:
+                comment, table = re.split(rf"^(?:# )?{name}\b.*\n", table, maxsplit=1, flags=re.M)
+                assert comment.startswith("# "), name
+                assert "; default: " in comment.replace("\n# ", " "), name
+            assert table.startswith("\n")
+
+    def test_list_reads_no_config(
+        self, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tinyohem.config.recipes.validate_config", None)
+        assert tinyohem("recipes", "list").code == 0
 
     def test_show_changes_no_character(self, tinyohem: tiny.Command, tmp_path: Path) -> None:
         recipe = tmp_path / "mine.toml"
@@ -428,7 +459,7 @@ class TestPipeline:
         ({"ohem.schedule": "0:1,1:1"}, "2m"),
         ({"ohem.weight": "focal"}, "2m-focal"),
         ({"ohem.weight": "focal", "ohem.ratio": 0.25}, "2m-ohem0.25-focal"),
-        ({"ohem.reference": "pool", "ohem.hard_windows": 0.5}, "2m-ohem"),
+        ({"ohem.reference": "pool", "ohem.hard_window_share": 0.5}, "2m-ohem"),
     ],
 )
 def test_a_folders_name_says_how_a_run_mines_and_nothing_of_a_plain_one(
@@ -442,8 +473,8 @@ def test_a_folders_name_says_how_a_run_mines_and_nothing_of_a_plain_one(
 
 def test_git_ignores_whatever_commands_write_by_default() -> None:
     ignored = (Path(__file__).parents[1] / ".gitignore").read_text().split()
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    outs = {str(p.default) for c in commands.values() for p in c.params if p.name == "out"}
+    commands = map(load_command, ALL_COMMANDS)
+    outs = {str(p.default) for command in commands for p in command.params if p.name == "out"}
     assert outs >= {"pool", "scores", "report.html"}
     for out in (*outs - {"None"}, "report_figures", "data", "runs"):
         top = out.partition("/")[0]

@@ -13,6 +13,9 @@ from tinyohem.evaluation.open import open_evaluation
 from tinyohem.evaluation.perplexity import Perplexity
 from tinyohem.io.hashing import hash_file
 
+# Seconds that a test waits for another process before it gives up, where many share the cores.
+PATIENCE = 1800
+
 RECIPE: dict[str, Any] = {
     "tokenizer.vocab_size": 320,
     "model.hidden_size": 16,

@@ -1,4 +1,7 @@
-"""The two ways a command can fail on purpose. Anything else is a bug and shows its traceback."""
+"""The two ways a command can fail on purpose. Anything else is a bug and shows its traceback.
+
+And what is to be told where nothing failed.
+"""
 
 
 class TinyohemError(Exception):
@@ -25,3 +28,7 @@ class InputError(TinyohemError):
 
 class RunError(TinyohemError):
     """The input was fine, the run failed (a loss that is not finite, say). Exit code 1."""
+
+
+class RenamedKeyWarning(FutureWarning):
+    """A key was called by the name that it had in the version before."""

@@ -451,7 +451,7 @@ HAND_MADE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a field of numbers": (
         "corpora:parquet",
         lambda f: pq.write_table(pa.table({"text": [1, 2]}), f / "stories.parquet"),
-        "the story is of type int, not text",
+        "is int64, not text",
     ),
     "a step that is text": (
         "run:report",

@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,10 +31,12 @@ def scores(corpus: Path, finished_run: Path, tmp_path_factory: pytest.TempPathFa
     return add_model_loss(table, opened, source, str(finished_run)).folder
 
 
-def by_model_loss(corpus: Path, scores: Path, *more: object, **overrides: Any) -> list[object]:
+def by_model_loss(
+    corpus: Path, scores: Path, *more: object, metric: str = "model_loss", pacing: str = "sorted"
+) -> list[object]:
     """Return the arguments of a run in the order of the model's loss."""
     recipe = tiny.flags(corpus, curriculum__enabled=True, curriculum__scores=str(scores))
-    chosen = ("--curriculum-metric", "model_loss", "--pacing", "sorted")
+    chosen = ("--curriculum-metric", metric, "--pacing", pacing)
     return ["train", *recipe, *chosen, *more]
 
 
@@ -71,7 +72,7 @@ def test_a_run_goes_from_what_a_model_finds_easy_to_what_it_finds_hard(
 def test_a_warmup_is_outlined_with_its_limit_and_its_last_step(
     corpus: Path, scores: Path, tinyohem: tiny.Command
 ) -> None:
-    recipe = by_model_loss(corpus, scores, "--pacing=warmup", "--ohem-ratio=0.5", "--dry-run")
+    recipe = by_model_loss(corpus, scores, "--ohem-ratio=0.5", "--dry-run", pacing="warmup")
     outline = json.loads(tinyohem(*recipe, "--json").out)
     config = tiny.config(corpus)
     data = prepare_data(config.data, config.tokenizer)
@@ -96,7 +97,7 @@ def test_the_plan_is_saved_and_resumed_and_a_replaced_table_is_refused(
     saved = tiny.snapshot(run_dir / "plan")
     plan = load_plan(run_dir / "plan")
     assert read_json(run_dir / "config.json")["plan"] == plan.hash
-    assert plan.origin["weights"] == {"model_loss": 1.0}
+    assert plan.origin.weights == {"model_loss": 1.0}
 
     shutil.rmtree(folder)
     table = score_corpus(open_corpus(str(corpus)), folder, workers=1)
@@ -143,15 +144,14 @@ class TestScoresThatDoNotFit:
         assert f"error: {folder} lacks scores of 3 stories, the first at row 117" in error
 
     def test_without_the_metric(self, corpus: Path, scores: Path, tinyohem: tiny.Command) -> None:
-        command = [*by_model_loss(corpus, scores), "--curriculum-metric", "fertility"]
-        error = self.refused(tinyohem, *command)
+        error = self.refused(tinyohem, *by_model_loss(corpus, scores, metric="fertility"))
         assert "error: the score table has no metric 'fertility'" in error
         assert "hint: it has compression_ratio, mtld, flesch, length, model_loss;" in error
 
     def test_a_metric_that_scoring_on_the_way_cannot_yield(
         self, corpus: Path, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tinyohem.training.plan.score_corpus", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("tinyohem.difficulty.score_corpus.score_corpus", lambda *_, **__: 1 / 0)
         recipe = tiny.flags(corpus, curriculum__enabled=True)
         error = self.refused(tinyohem, "train", *recipe, "--curriculum-metric", "mtld,model_loss")
         assert "error: scoring the corpus yields no metric 'model_loss'" in error

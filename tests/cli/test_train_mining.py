@@ -73,7 +73,7 @@ def test_every_selection_score_and_weight_trains_and_logs_what_it_kept(
 def test_interrupt_trains_on_all_tokens_every_so_many_steps(
     corpus: Path, tmp_path: Path, tinyohem: tiny.Command
 ) -> None:
-    ohem = {"ohem__ratio": 0.25, "ohem__schedule": "constant", "ohem__interrupt": 2}
+    ohem = {"ohem__ratio": 0.25, "ohem__schedule": "constant", "ohem__full_step_every": 2}
     rows = mine(tinyohem, corpus, tmp_path / "run", **ohem)
     assert [row["train/keep_ratio"] for row in rows] == [0.25, 1.0, 0.25, 1.0]
 
@@ -125,7 +125,7 @@ def test_the_reference_is_asked_only_where_tokens_are_ranked(
         return original(*arguments)
 
     monkeypatch.setattr(EmaReference, "losses", losses)
-    ohem = {"ohem__ratio": 0.5, "ohem__schedule": "constant", "ohem__interrupt": 2}
+    ohem = {"ohem__ratio": 0.5, "ohem__schedule": "constant", "ohem__full_step_every": 2}
     flags = ("--ohem-score", "excess_loss", "--ohem-weight", "ghm")
     rows = mine(tinyohem, corpus, tmp_path / "run", *flags, **ohem)
     assert [row["train/keep_ratio"] for row in rows] == [0.5, 1.0, 0.5, 1.0]
@@ -189,5 +189,5 @@ def test_a_dry_run_says_where_the_ratio_is_a_floor(
     for flags in (("--ohem-schedule", "adaptive"), limit):
         assert "tokens kept, at least" in tinyohem(*command, *flags).out
     queue = ("--ohem-select", "threshold", "--set", "ohem.queue_steps=2")  # which aims at the ratio
-    for more in ((), queue, (*limit, "--set", "ohem.nms_key=bigram")):
+    for more in ((), queue, (*limit, "--set", "ohem.dedup=bigram")):
         assert "tokens kept, at least" not in tinyohem(*command, *more).out

@@ -1,6 +1,7 @@
 """An unknown name is understood by meaning before it is spelled."""
 
 import difflib
+from pathlib import Path
 
 import pytest
 import tiny
@@ -8,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyohem.config.aliases import ALIASES, meant_key, suggest_key
+from tinyohem.config.ohem import OhemConfig
 from tinyohem.config.recipes import load_config
-from tinyohem.config.run import RunConfig, known_keys
-from tinyohem.errors import InputError
+from tinyohem.config.run import RunConfig, known_keys, validate_config
+from tinyohem.errors import InputError, RenamedKeyWarning
+from tinyohem.ohem import OhemLoss
 
 KNOWN = known_keys()
 KEYS = [f"{section}.{key}" for section, keys in KNOWN.items() for key in keys]
@@ -120,6 +123,68 @@ class TestKeys:
         assert refusal(assignment).startswith(told)
 
 
+# What keys were called in the version before, with a value that is not the default.
+OLD = {
+    "interrupt": ("full_step_every", 4),
+    "nms_key": ("dedup", "bigram"),
+    "nms_window": ("dedup_window", 3),
+    "nms_max": ("dedup_max", 2),
+    "hard_windows": ("hard_window_share", 0.5),
+}
+POOL = {"reference": "pool"}  # what the last one needs
+
+
+class TestOldNames:
+    @pytest.mark.parametrize("old", OLD)
+    def test_they_work_wherever_a_user_writes_one_and_are_noted(
+        self, old: str, tmp_path: Path, tinyohem: tiny.Command
+    ) -> None:
+        new, value = OLD[old]
+        want = load_config(overrides={f"ohem.{new}": value, "ohem.reference": "pool"})
+        recipe = tmp_path / "old.toml"
+        recipe.write_text(f"[ohem]\n{old} = {value!r}\nreference = 'pool'\n")
+        for arguments in (
+            {"recipe": str(recipe)},
+            {"assignments": [f"ohem.{old}={value}", "ohem.reference=pool"]},
+            {"overrides": {f"ohem.{old}": value, "ohem.reference": "pool"}},
+        ):
+            with pytest.warns(RenamedKeyWarning, match=f"ohem.{old} is now ohem.{new};"):
+                assert load_config(**arguments) == want
+        shown = tinyohem("recipes", "show", recipe)
+        assert f"\n{new} = " in shown.out
+        assert shown.err.count(f"ohem.{old} is now ohem.{new}; ") == 1
+
+    @pytest.mark.parametrize("old", OLD)
+    def test_they_work_in_python(self, old: str) -> None:
+        new, value = OLD[old]
+        assert getattr(OhemConfig(**{old: value}, **POOL), new) == value
+        if new != "hard_window_share":  # which is our own loop's
+            with pytest.warns(RenamedKeyWarning):
+                assert getattr(OhemLoss(**{old: value}).config, new) == value
+
+    def test_the_record_of_an_older_run_is_read_in_silence(
+        self, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        tree = load_config(overrides={"ohem.dedup": "bigram", "ohem.full_step_every": 3})
+        record = tree.model_dump()
+        record["ohem"] = {
+            {new: old for old, (new, _) in OLD.items()}.get(key, key): value
+            for key, value in record["ohem"].items()
+        }
+        assert set(OLD) < set(record["ohem"])
+        assert validate_config(record) == RunConfig.model_validate(record) == tree
+        assert len(recwarn) == 0
+
+    @pytest.mark.filterwarnings("ignore::tinyohem.errors.RenamedKeyWarning")
+    def test_the_last_of_two_names_wins(self, tmp_path: Path) -> None:
+        old, new = tmp_path / "old.toml", tmp_path / "new.toml"
+        old.write_text("[ohem]\nnms_key = 'bigram'\n")
+        new.write_text(f"extends = '{old}'\n[ohem]\ndedup = 'position'\n")
+        assert load_config(str(old), {}, ["ohem.dedup=none"]).ohem.dedup == "none"
+        assert load_config(str(new)).ohem.dedup == "position"
+        assert load_config(str(new), {}, ["ohem.nms_key=none"]).ohem.dedup == "none"
+
+
 class TestOptions:
     @pytest.mark.parametrize(
         ("command", "told"),
@@ -138,6 +203,9 @@ class TestOptions:
             ("train --keep-ratio 1", "did you mean --ohem-ratio?"),
             ("train --n-layer 1", "did you mean --set model.num_layers=…?"),
             ("train --weight-decay 1", "did you mean --set optim.weight_decay=…?"),
+            ("compare --ohem-ratio 1", "did you mean --set ohem.ratio=…?"),
+            ("compare --pacing root", "did you mean --set curriculum.pacing=…?"),
+            ("compare --tokenizer x", "did you mean --set tokenizer.name=…?"),
             ("bench --precision medium", "did you mean --set training.precision=…?"),
             ("train --output-dir x", "did you mean --out?"),
             ("train --sead 1", "did you mean --seed?"),

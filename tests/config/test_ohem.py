@@ -91,12 +91,12 @@ def test_ways_of_mining_are_idle_where_every_token_is_kept(
         ),
         ({"schedule": "adaptive"}, "schedule adaptive needs ratio < 1 (--ohem-ratio), the least"),
         (
-            {"nms_key": "bigram", "select": "random"},
-            "nms_key needs select = topk, threshold or band",
+            {"dedup": "bigram", "select": "random"},
+            "dedup needs select = topk, threshold or band",
         ),
         (
-            {"nms_key": "position", "select": "importance"},
-            "nms_key needs select = topk, threshold or band",
+            {"dedup": "position", "select": "importance"},
+            "dedup needs select = topk, threshold or band",
         ),
         ({"mix": "topk=0.5,random=0.6"}, "mix 'topk=0.5,random=0.6': shares must not be"),
         ({"mix": "bottom=1"}, "mix 'bottom=1': 'bottom' is no source"),
@@ -112,7 +112,7 @@ def test_what_does_not_fit_together_is_refused(given: dict[str, Any], message: s
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"interrupt": 1}, "ohem.interrupt = 1: "),
+        ({"full_step_every": 1}, "ohem.full_step_every = 1: "),
         ({"loss_threshold": 0}, "ohem.loss_threshold = 0: "),
         ({"prob_threshold": 1}, "ohem.prob_threshold = 1: "),
         ({"queue_steps": -1}, "ohem.queue_steps = -1: "),
@@ -125,8 +125,8 @@ def test_what_does_not_fit_together_is_refused(given: dict[str, Any], message: s
         ({"ghm_bins": 0}, "ohem.ghm_bins = 0: "),
         ({"ghm_momentum": 1}, "ohem.ghm_momentum = 1: "),
         ({"class_power": 1.1}, "ohem.class_power = 1.1: "),
-        ({"nms_window": 0}, "ohem.nms_window = 0: "),
-        ({"nms_max": 0}, "ohem.nms_max = 0: "),
+        ({"dedup_window": 0}, "ohem.dedup_window = 0: "),
+        ({"dedup_max": 0}, "ohem.dedup_max = 0: "),
         ({"ema_decay": 1}, "ohem.ema_decay = 1: "),
         ({"score": "surprise"}, "ohem.score = 'surprise': Input should be 'loss', "),
         ({"weight": "soft"}, "ohem.weight = 'soft': Input should be 'none', "),
@@ -161,7 +161,7 @@ def test_a_reference_is_kept_where_it_is_asked(given: dict[str, Any], refers: bo
         ({"score": "entropy"}, False),
         ({"select": "importance"}, False),
         ({"select": "stratified"}, False),
-        ({"select": "band", "interrupt": 2}, True),
+        ({"select": "band", "full_step_every": 2}, True),
     ],
 )
 def test_which_methods_bias_the_end(given: dict[str, Any], biases: bool) -> None:
@@ -170,7 +170,7 @@ def test_which_methods_bias_the_end(given: dict[str, Any], biases: bool) -> None
 
 
 def test_under_adaptive_the_schedule_is_its_lower_bound() -> None:
-    found = ohem(schedule="adaptive", ratio=0.3, interrupt=4)
+    found = ohem(schedule="adaptive", ratio=0.3, full_step_every=4)
     schedule = found.keep_schedule()
     assert found.adaptive
     assert not found.biases_the_end

@@ -1,7 +1,6 @@
 """The same story in two places: what counts as one, who is held out, what two splits share."""
 
 import hashlib
-import re
 import unicodedata
 from collections import Counter
 
@@ -32,6 +31,7 @@ class TestSameStory:
             "Once, a cafe\u0301 shut.",  # decomposed
             "Once,\u00a0a café\u2003shut.",
             "\ufeffOnce, a ca\u00adfé shut.\u200b",
+            "\u2066Once,\u2069 a caf\u034fé\ufe0f shut.\u061c",
             "Ｏｎｃｅ， a café shut.",  # full width
         ],
     )
@@ -52,10 +52,11 @@ class TestSameStory:
     @example("\x00 A\x1fb")
     def test_the_definition_holds_for_any_text(self, text: str) -> None:
         """D146 of the Unicode Standard, transcribed; the code has a shortcut for ASCII."""
+        regex = pytest.importorskip("regex")
         nfkd = unicodedata.normalize("NFD", text)
         for _ in range(2):
             nfkd = unicodedata.normalize("NFKD", nfkd.casefold())
-        plain = re.sub(r"[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]", "", "".join(nfkd.split()))
+        plain = regex.sub(r"\p{Default_Ignorable_Code_Point}", "", "".join(nfkd.split()))
         digest = hashlib.blake2b(plain.encode(), digest_size=8).digest()
         assert story_hash(text) == int.from_bytes(digest, "little")
 

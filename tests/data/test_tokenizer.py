@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
@@ -56,7 +57,7 @@ def test_it_is_the_same_in_every_process(tokenizer: Any) -> None:
         )
         for seed, threads in (("1", "1"), ("2", "4"))
     ]
-    hashes = {worker.communicate(timeout=120)[0].strip() for worker in workers}
+    hashes = {worker.communicate(timeout=tiny.PATIENCE)[0].strip() for worker in workers}
     assert hashes == {tokenizer_hash(tokenizer)}
 
 

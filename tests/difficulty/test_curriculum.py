@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinyohem.config.curriculum import CurriculumConfig, Pacing
 from tinyohem.difficulty.curriculum import (
+    CurriculumPlan,
     build_plan,
     load_plan,
     save_plan,
     window_difficulty,
 )
-from tinyohem.difficulty.pacing import Curriculum
 from tinyohem.difficulty.score_corpus import score_corpus
 from tinyohem.difficulty.score_table import ScoreTable
 from tinyohem.errors import InputError
@@ -22,7 +23,9 @@ def table(made_up: list[str], fake_corpus, tmp_path_factory) -> ScoreTable:
     return score_corpus(fake_corpus(tuple(made_up)), tmp_path_factory.mktemp("s"), workers=1)
 
 
-def plan_of(table: ScoreTable, rows: np.ndarray, pacing: str = "warmup", **weights: float):
+def plan_of(
+    table: ScoreTable, rows: np.ndarray, pacing: Pacing = "warmup", metric: str = "mtld"
+) -> CurriculumPlan:
     offsets = np.arange(len(rows) + 1) * 10
     return build_plan(
         table,
@@ -30,8 +33,8 @@ def plan_of(table: ScoreTable, rows: np.ndarray, pacing: str = "warmup", **weigh
         offsets=offsets,
         seq_len=10,
         drawn=np.random.default_rng(0).permutation(len(rows)),
-        curriculum=Curriculum(pacing),
-        weights=weights or {"mtld": 1.0},
+        curriculum=CurriculumConfig(pacing=pacing, metric=metric),
+        seed=0,
     )
 
 
@@ -73,7 +76,7 @@ def test_the_plan_starts_with_the_easiest_stories(table: ScoreTable) -> None:
 
 
 def test_by_length_ignores_the_metric(table: ScoreTable) -> None:
-    plan = plan_of(table, np.arange(400), "by_length", mtld=1.0)
+    plan = plan_of(table, np.arange(400), "by_length")
     assert np.all(np.diff(table.column("bytes")[plan.order]) >= 0)
 
 
@@ -87,23 +90,24 @@ def test_a_story_without_scores_or_a_missing_metric_is_an_input_error(table: Sco
     with pytest.raises(InputError, match="lacks scores of 2 stories, the first at row 400"):
         plan_of(table, np.array([3, 400, 401]))
     with pytest.raises(InputError, match="no metric 'loss'"):
-        plan_of(table, np.arange(400), loss=1.0)
+        plan_of(table, np.arange(400), metric="loss")
 
 
 def test_stories_without_a_difficulty_come_last_and_are_told(fake_corpus, tmp_path: Path) -> None:
     texts = ("The big cat sat. " * 9, "Кот сидит. " * 9, "It was an extraordinary elephant. " * 9)
     table = score_corpus(fake_corpus(texts), tmp_path, workers=1)
-    plan = plan_of(table, np.arange(3), "sorted", flesch=1.0)
+    plan = plan_of(table, np.arange(3), "sorted", "flesch")
     assert plan.order.tolist() == [0, 2, 1]
-    assert plan.describe(3).endswith("; windows without a difficulty (1) count as the hardest")
+    told = plan.describe(CurriculumConfig(pacing="sorted"), 3)
+    assert told.endswith("; windows without a difficulty (1) count as the hardest")
 
 
 def test_a_corpus_without_any_difficulty_is_an_input_error(fake_corpus, tmp_path: Path) -> None:
     table = score_corpus(fake_corpus(("Кот сидит. " * 9, "我喜欢猫。" * 9)), tmp_path, workers=1)
     with pytest.raises(InputError, match="no story of fake has a difficulty by flesch") as caught:
-        plan_of(table, np.arange(2), flesch=1.0)
+        plan_of(table, np.arange(2), metric="flesch")
     assert "--curriculum-metric" in str(caught.value.hint)
-    assert sorted(plan_of(table, np.arange(2), mtld=1.0).order) == [0, 1]
+    assert sorted(plan_of(table, np.arange(2)).order) == [0, 1]
 
 
 def test_a_saved_plan_is_the_same_plan(table: ScoreTable, tmp_path: Path) -> None:
@@ -118,7 +122,7 @@ def test_a_saved_plan_is_the_same_plan(table: ScoreTable, tmp_path: Path) -> Non
 
 
 def test_the_hash_covers_what_the_order_was_made_from(table: ScoreTable) -> None:
-    one, other = (plan_of(table, np.arange(400), mtld=weight) for weight in (1.0, 2.0))
+    one, other = (plan_of(table, np.arange(400), metric=m) for m in ("mtld", "mtld=2"))
     np.testing.assert_array_equal(one.order, other.order)
     assert one.hash != other.hash
 

@@ -55,7 +55,7 @@ def cluster() -> Iterator[None]:
         yield
         started = list({*started, *ray_processes()})
     assert len(started) >= 3
-    assert psutil.wait_procs(started, timeout=20)[1] == []
+    assert psutil.wait_procs(started, timeout=tiny.PATIENCE)[1] == []
 
 
 @pytest.fixture(scope="session")
@@ -165,13 +165,13 @@ def test_workers_that_die_are_replaced(
     score, marks = ray_engine._score, tmp_path / "marks"
     marks.mkdir()
 
-    def dying(number, run, **rest):
-        for done, answer in enumerate(score(number, run, **rest)):
-            mark = marks / str(number)
+    def dying(run, **rest):
+        for done, scored in enumerate(score(run, **rest)):
+            mark = marks / str(run.index)
             if done == 1 and not mark.exists():  # after its first shard, the first time
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            yield answer
+            yield scored
 
     monkeypatch.setattr(ray_engine, "_score", dying)
     progress = score_with_ray(open_corpus(str(stories)), tmp_path / "scores")

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tiny
 
+from tinyohem.config.difficulty import METRICS
 from tinyohem.data.blocks import TextBlock
 from tinyohem.data.corpus import open_corpus
 from tinyohem.difficulty import corpus_percentiles as finish
@@ -81,8 +83,8 @@ def test_undefined_is_null_never_zero(corpus, tmp_path: Path) -> None:
     assert emoji["compressed_over_original"] > 1
     assert emoji["difficulty_compression_ratio"] is None
     assert stored[-1]["flags"].split(",")[-1] == "duplicate"
-    assert table.manifest["flags"]["duplicate"] == 1
-    assert table.manifest["metrics"]["mtld"]["undefined"] == 3
+    assert table.manifest.flags["duplicate"] == 1
+    assert table.manifest.metrics["mtld"].undefined == 3
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -112,8 +114,8 @@ def test_a_story_not_in_latin_has_every_score_but_the_reading_ease(
         assert english[name] is not None
     assert cyrillic["percentile_mtld"] is not None
     assert english["percentile_flesch"] == 50  # ranked among those that have one
-    assert table.manifest["flags"]["not_latin"] == 1
-    assert table.manifest["metrics"]["flesch"]["undefined"] == 1
+    assert table.manifest.flags["not_latin"] == 1
+    assert table.manifest.metrics["flesch"].undefined == 1
 
 
 @pytest.mark.parametrize(
@@ -141,8 +143,8 @@ def test_empty_rows_are_rows_and_no_copies(fake_corpus, tmp_path: Path) -> None:
         "duplicate",
         "empty",
     ]
-    assert table.manifest["flags"]["empty"] == 3
-    assert table.manifest["flags"]["duplicate"] == 1
+    assert table.manifest.flags["empty"] == 3
+    assert table.manifest.flags["duplicate"] == 1
     for metric in table.metrics:
         assert np.isnan(table.difficulty(metric)[[0, 2, 4]]).all()
 
@@ -152,7 +154,7 @@ def test_the_residual_does_not_go_with_length(corpus, tmp_path: Path) -> None:
     residual = score_corpus(corpus, tmp_path / "residual", workers=1)
     raw_rules = ScoringRules(compression=CompressionRule(length_control="raw"))
     raw = score_corpus(corpus, tmp_path / "raw", rules=raw_rules, workers=1)
-    long_enough = residual.column("bytes") >= finish.MIN_COMPRESSED_BYTES
+    long_enough = residual.column("bytes") >= METRICS["compression_ratio"].min_bytes
     size = np.log(residual.column("bytes")[long_enough])
     ratio = raw.difficulty("compression_ratio")[long_enough]
     slope, intercept = np.polyfit(size, ratio, 1)
@@ -312,10 +314,11 @@ import json, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 
+from tinyohem.config.difficulty import METRICS
 from tinyohem.data.blocks import TextBlock
 from tinyohem.data.corpus import open_corpus
 from tinyohem.difficulty import shards
-from tinyohem.difficulty.scoring import score_corpus
+from tinyohem.difficulty.score_corpus import score_corpus
 
 texts = json.loads(Path(__file__).with_name("stories.json").read_text())
 
@@ -344,7 +347,7 @@ def test_kill_9_leaves_no_process_and_shards_that_the_next_pass_completes(
         assert killed.poll() is None
         time.sleep(0.01)
     killed.kill()
-    killed.communicate(timeout=20)  # returns once no worker holds the pipe either
+    killed.communicate(timeout=tiny.PATIENCE)  # returns once no worker holds the pipe either
     finished = {int(path.stem.removeprefix("shard_")) for path in unfinished.glob("shard_*")}
     assert 1 <= len(finished) < 20
 

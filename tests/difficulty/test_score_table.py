@@ -104,7 +104,7 @@ def test_damage_that_the_manifest_vouches_for_is_an_input_error(folder: Path) ->
 
 def test_a_table_that_ends_early_is_an_input_error(folder: Path) -> None:
     table = open_scores(folder)
-    manifest = {**table.manifest, "stories": 62}
+    manifest = table.manifest.model_copy(update={"stories": 62})
     with pytest.raises(InputError, match="61 rows can be read"):
         ScoreTable(folder, manifest).column("row")
 

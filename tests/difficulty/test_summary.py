@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from tinyohem.config.difficulty import SIGN, Metric
 from tinyohem.difficulty import score_table as table_module
 from tinyohem.difficulty.add_metric import add_metric
 from tinyohem.difficulty.metrics import CompressionRule
 from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_corpus import score_corpus
-from tinyohem.difficulty.score_table import Metric, ScoreTable
+from tinyohem.difficulty.score_table import ScoreTable
 from tinyohem.difficulty.summary import QUANTILES, summarise
 from tinyohem.report.difficulty_page import write_page
 
@@ -28,7 +29,7 @@ def table(made_up: list[str], fake_corpus, tmp_path: Path, monkeypatch) -> Score
 def test_quantiles_correlations_and_histograms_are_those_of_the_columns(table: ScoreTable) -> None:
     summary = summarise(table)
     for name in METRICS:
-        values = table.metrics[name].sign * table.difficulty(name)
+        values = SIGN[table.metrics[name].harder] * table.difficulty(name)
         ordered = values[np.argsort(table.difficulty(name), kind="stable")]
         ordered = ordered[~np.isnan(ordered)]
         assert summary.quantiles[name][0] == ordered[0]
@@ -75,12 +76,10 @@ def test_a_metric_that_goes_with_length_is_named(table: ScoreTable) -> None:
 def test_examples_are_the_ends_of_the_order(table: ScoreTable, made_up: list[str]) -> None:
     examples = summarise(table).examples
     order = np.argsort(table.difficulty("length"), kind="stable")
-    assert [story["row"] for story in examples["length"]["easiest"]] == order[:10].tolist()
-    hardest = examples["length"]["hardest"]
-    assert [story["value"] for story in hardest] == table.column("bytes")[order[::-1][:10]].tolist()
-    assert all(
-        made_up[story["row"]].startswith(story["opening"].removesuffix(" …")) for story in hardest
-    )
+    assert [story.row for story in examples["length"].easiest] == order[:10].tolist()
+    hardest = examples["length"].hardest
+    assert [story.value for story in hardest] == table.column("bytes")[order[::-1][:10]].tolist()
+    assert all(made_up[story.row].startswith(story.opening.removesuffix(" …")) for story in hardest)
 
 
 def test_examples_show_the_values_of_the_quantiles(
@@ -92,7 +91,7 @@ def test_examples_show_the_values_of_the_quantiles(
     assert summary.label("flesch") == "flesch"
     for name, rising in (("compression_ratio", True), ("flesch", False)):
         ends = summary.examples[name]
-        easiest, hardest = ([story["value"] for story in ends[e]] for e in ("easiest", "hardest"))
+        easiest, hardest = ([s.value for s in end] for end in (ends.easiest, ends.hardest))
         assert easiest == sorted(easiest, reverse=not rising)
         assert hardest == sorted(hardest, reverse=rising)
         assert (easiest[0], hardest[0]) == (
@@ -157,7 +156,7 @@ def test_the_outcome_in_a_sentence(table: ScoreTable) -> None:
     assert int(found[4]) == pytest.approx(np.percentile(ease, 75), abs=1)
     assert 60 <= np.median(ease) < 70
     assert found[5] == "standard"
-    assert int(found[6]) == table.manifest["flags"]["few_words"]
+    assert int(found[6]) == table.manifest.flags["few_words"]
 
 
 def test_a_corpus_without_a_reading_ease_says_so(fake_corpus, tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ class TestReferences:
         model = AutoModelForCausalLM.from_pretrained(folder)
         found = evaluate_perplexity(model, store, seq_len=512)
         assert found.tokens == tokens
-        assert found.nats == pytest.approx(nats, rel=1e-6)
-        assert found.to_json()["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-6)
+        assert found.nats == pytest.approx(nats, rel=1e-5)
+        assert found.to_json()["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-5)
         assert nats / tokens > math.log(VOCAB)  # not a uniform model, which any bug would match
 
     @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.story_metrics import (
     add_fertility,
     add_model_loss,
-    load_tokenizer_of,
     story_losses,
 )
 from tinyohem.io.hashing import hash_file
@@ -44,7 +43,7 @@ def scored(stories: Path, tmp_path: Path):
 
 
 def fertility_of(name: Path, table: ScoreTable, corpus: Corpus) -> ScoreTable:
-    return add_fertility(table, corpus, load_tokenizer_of(str(name)), str(name))
+    return add_fertility(table, corpus, load_tokenizer(str(name)), str(name))
 
 
 def loss_under(name: Path, table: ScoreTable, corpus: Corpus, progress=SILENT) -> ScoreTable:
@@ -61,9 +60,9 @@ def test_fertility_is_tokens_over_words_counted_one_by_one(scored, finished_run:
     ]
     np.testing.assert_allclose(table.column("tokens_per_word"), expected, rtol=1e-15)
     np.testing.assert_array_equal(table.difficulty("fertility"), table.column("tokens_per_word"))
-    described = table.manifest["metrics"]["fertility"]
-    assert described["undefined"] == 2
-    assert described["origin"]["tokenizer"] == str(finished_run)
+    described = table.manifest.metrics["fertility"]
+    assert described.undefined == 2
+    assert described.origin["tokenizer"] == str(finished_run)
 
 
 def test_model_loss_is_the_perplexity_of_each_story_alone(
@@ -77,7 +76,7 @@ def test_model_loss_is_the_perplexity_of_each_story_alone(
         alone = tiny.write_stories(tmp_path / f"{row}.jsonl", [TEXTS[row]])
         expected = tiny.evaluate(finished_run, dataset=str(alone)).loss
         assert losses[row] == pytest.approx(expected, rel=1e-5)
-    assert table.manifest["metrics"]["model_loss"]["undefined"] == 1
+    assert table.manifest.metrics["model_loss"].undefined == 1
     examples = read_json(table.folder / "examples.json")["model_loss"]
     assert examples["hardest"][0]["row"] == int(np.nanargmax(losses))
     assert {story["row"]: story["opening"] for story in examples["easiest"]} == {
@@ -88,7 +87,7 @@ def test_model_loss_is_the_perplexity_of_each_story_alone(
 def test_the_weights_hash_and_age_are_recorded(scored, finished_run: Path) -> None:
     checkpoint = finished_run / "checkpoints" / "step_000015"
     table = loss_under(checkpoint, *scored)
-    origin = table.manifest["metrics"]["model_loss"]["origin"]
+    origin = table.manifest.metrics["model_loss"].origin
     assert origin["tokens_seen"] == 15 * 4 * 32
     assert origin["weights_sha256"] == weights_hash(load_source(str(checkpoint), "cpu").model)
     assert origin["weights_sha256"] != weights_hash(load_source(str(finished_run), "cpu").model)

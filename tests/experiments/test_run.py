@@ -237,8 +237,7 @@ def test_a_comparison_killed_by_a_signal_goes_on(
     command = [sys.executable, "-m", "tinyohem_cli", "compare", *arms, "--seeds", "2",
                "--workers", "1", "--out", str(out), *tiny.flags(corpus)]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not list(out.glob("*/result.json")) and time.monotonic() < deadline:
+    while not list(out.glob("*/result.json")) and process.poll() is None:
         time.sleep(0.02)
     process.kill()
     process.wait()
@@ -246,7 +245,7 @@ def test_a_comparison_killed_by_a_signal_goes_on(
     assert first.exists()
     written = first.stat().st_mtime_ns
     assert len(list(out.glob("*/result.json"))) < 4
-    rest = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    rest = subprocess.run(command, capture_output=True, text=True, check=False)
     assert rest.returncode == 0, rest.stderr
     assert first.stat().st_mtime_ns == written
     ours, theirs = read_json(out / "table.json"), to_json(summarise(finished[1]))

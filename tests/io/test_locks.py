@@ -13,11 +13,11 @@ import pytest
 import tiny
 
 from tinyohem.config.data import DataConfig, TokenizerConfig
+from tinyohem.config.difficulty import Metric
 from tinyohem.data.corpus import open_corpus
 from tinyohem.data.prepare import prepare_data
 from tinyohem.difficulty.add_metric import add_metric
 from tinyohem.difficulty.score_corpus import score_corpus
-from tinyohem.difficulty.score_table import Metric
 from tinyohem.errors import InputError
 from tinyohem.io.locks import LOCK_FILE, sole_writer
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from hypothesis import given
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from tinyohem.data.sample.stories import sample_stories
+from tinyohem.experiments.table import write_parquet
 from tinyohem.io.hashing import hash_json
 from tinyohem.io.json import append_line, read_json, read_jsonl, write_json
 from tinyohem.io.names import shown, utf8_path
@@ -98,6 +100,12 @@ class TestNames:
         self.train(tinyohem, corpus, folder / f"{ODD}-easy", "--curriculum", assign)
         result = tinyohem("mine", run, "--out", folder / f"{ODD}-pool", "--device", "cpu")
         assert result.code == 0, result.err
+
+    def test_a_table_of_runs_shows_the_name(self, tmp_path: Path) -> None:
+        run = {"arm": "full", "loss": 1.5, "config": {"data": {"dataset": f"{ODD}.jsonl"}}}
+        write_parquet(tmp_path / "runs.parquet", [{**run, "environment": {}}])
+        [row] = pq.read_table(tmp_path / "runs.parquet").to_pylist()
+        assert row == run | {"config": {"data": {"dataset": "caf\\xe9.jsonl"}}}
 
     def test_reports_are_utf8_and_their_links_lead_to_the_figures(
         self, folder: Path, tinyohem: tiny.Command

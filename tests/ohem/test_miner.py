@@ -143,8 +143,8 @@ class TestSoftWeights:
 
 NMS: dict[str, dict[str, Any]] = {
     "with duplicates": {},
-    "by position": {"nms_key": "position", "nms_window": 1},
-    "by bigram": {"nms_key": "bigram", "nms_max": 40},
+    "by position": {"dedup": "position", "dedup_window": 1},
+    "by bigram": {"dedup": "bigram", "dedup_max": 40},
 }
 
 
@@ -175,11 +175,11 @@ class TestPromises:
             by_row = (found > 0).sum(dim=1).tolist()
             if config.select == "importance":
                 assert 0 < sum(by_row) < 52, config
-            elif config.select == "threshold" and value > 3.5 and config.nms_key == "none":
+            elif config.select == "threshold" and value > 3.5 and config.dedup == "none":
                 assert by_row == [12, 16, 16, 8], config
-            elif config.nms_key == "none" and config.scope == "sequence":
+            elif config.dedup == "none" and config.scope == "sequence":
                 assert by_row == [3, 4, 4, 2], config
-            elif config.nms_key == "none":
+            elif config.dedup == "none":
                 assert sum(by_row) == 13, config
                 assert by_row == [12, 1, 0, 0] or config.select not in ("topk", "threshold"), config
 

@@ -297,7 +297,7 @@ class TestTrainer:
         assert trainer.evaluate()["eval_loss"] == pytest.approx(every, rel=1e-5)
 
     @pytest.mark.parametrize(
-        "options", [{"score": "excess_loss", "ratio": 0.5}, {"nms_key": "bigram"}]
+        "options", [{"score": "excess_loss", "ratio": 0.5}, {"dedup": "bigram"}]
     )
     def test_what_needs_more_than_logits_is_refused(self, options: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="the Trainer hands over logits and labels"):

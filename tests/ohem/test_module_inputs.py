@@ -166,7 +166,7 @@ class TestOptions:
             ({"ghm_bins": 1.5}, "ghm_bins = 1.5 is no whole number"),
             ({"ghm_bins": "x"}, "ghm_bins = 'x' is no whole number"),
             ({"ghm_bins": []}, r"ghm_bins = \[\] is no whole number"),
-            ({"interrupt": 1}, "interrupt = 1 is below 2"),
+            ({"full_step_every": 1}, "full_step_every = 1 is below 2"),
             ({"prob_threshold": 1.0}, "prob_threshold = 1.0 is not below 1"),
             ({"queue_steps": 2**21}, "queue_steps = 2097152 is above 1048576"),
             ({"schedule": ["constant"]}, r"schedule = \['constant'\] is no text"),

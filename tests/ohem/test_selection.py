@@ -341,14 +341,14 @@ def test_duplicates_are_out_before_anything_is_ranked(scope: str) -> None:
         return selection_weights(scores, labels, 0.5, config, input_ids_BT=ids)[0].tolist()
 
     assert kept() == [1, 1, 0, 0, 1, 0]
-    assert kept(nms_key="position", nms_window=1) == [1, 0, 1, 0, 1, 0]
-    assert kept(nms_key="position", nms_window=3) == [1, 0, 0, 0, 1, 0]  # fewer than k are left
-    assert kept(nms_key="bigram") == [1, 1, 0, 0, 1, 0]
-    assert kept(nms_key="bigram", select="band", noise_fraction=0.3) == [0, 1, 0, 0, 1, 1]
+    assert kept(dedup="position", dedup_window=1) == [1, 0, 1, 0, 1, 0]
+    assert kept(dedup="position", dedup_window=3) == [1, 0, 0, 0, 1, 0]  # fewer than k are left
+    assert kept(dedup="bigram") == [1, 1, 0, 0, 1, 0]
+    assert kept(dedup="bigram", select="band", noise_fraction=0.3) == [0, 1, 0, 0, 1, 1]
     limits = {"select": "threshold", "loss_threshold": 1.5}
-    assert kept(nms_key="bigram", **limits) == [1, 1, 0, 0, 1, 1]
+    assert kept(dedup="bigram", **limits) == [1, 1, 0, 0, 1, 1]
     with pytest.raises(ValueError, match="needs input_ids"):
-        selection_weights(scores, labels, 0.5, OhemConfig(nms_key="bigram"))
+        selection_weights(scores, labels, 0.5, OhemConfig(dedup="bigram"))
 
 
 class TestMixed:

@@ -177,7 +177,7 @@ class TestChooseCache:
             {"score": "entropy"},
             {"scope": "sequence"},
             {"weight": "focal"},
-            {"nms_key": "bigram"},
+            {"dedup": "bigram"},
             {"whole": False},
         ):
             assert isinstance(self.opened(**other), SoftmaxCache), other

@@ -51,6 +51,19 @@ class TestGracefulStop:
         thread.join()
         assert seen == [False]
 
+    def test_the_fifth_is_the_way_out_here_too(self) -> None:
+        program = """
+import signal
+from tinyohem.system.signals import graceful_stop, interrupt_once
+interrupt_once(way_out=True)
+with graceful_stop():
+    for heard in range(1, 9):
+        print(heard, flush=True)
+        signal.raise_signal(signal.SIGINT)
+"""
+        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert (ended.returncode, ended.stdout.split()[-1]) == (-signal.SIGINT, "5")
+
     def test_a_signal_that_it_heard_was_the_first_one(self) -> None:
         interrupt_once()
         with graceful_stop():

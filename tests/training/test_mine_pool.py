@@ -320,13 +320,12 @@ _PROGRAM = """
 import sys, time
 from pathlib import Path
 from tinyohem.ohem import loss_pool
-from tinyohem.training import mine_pool as mine
-from tinyohem.training.loop import train
+from tinyohem.training import mine_pool
 
-loss_pool.SHARD_TOKENS, mine._CPU_PASS_TOKENS = 4_000, 50 * 32
-losses = mine._losses
-mine._losses = lambda *args: (time.sleep(0.05), losses(*args))[1]
-mine.mine_run(sys.argv[1], Path(sys.argv[2]), data={}, device="cpu")
+loss_pool.SHARD_TOKENS, mine_pool._CPU_PASS_TOKENS = 4_000, 50 * 32
+losses = mine_pool._losses
+mine_pool._losses = lambda *args: (time.sleep(0.05), losses(*args))[1]
+mine_pool.mine_run(sys.argv[1], Path(sys.argv[2]), data={}, device="cpu")
 """
 
 

@@ -23,7 +23,7 @@ from tinyohem.io.manifest import read_sealed
 from tinyohem.models.causal_lm import weights_hash
 from tinyohem.ohem.loss_pool import open_pool
 from tinyohem.ohem.miner import TokenMiner
-from tinyohem.ohem.step_tokens import Draw
+from tinyohem.ohem.step_tokens import Draw, StepTokens
 from tinyohem.training import loop
 from tinyohem.training import mine_pool as mine
 from tinyohem.training import pool_refresh as run_pool
@@ -33,7 +33,7 @@ from tinyohem.training.loop import train
 from tinyohem.training.mine_pool import mine_run
 
 Train = Callable[..., Path]
-REFRESHED = {"ohem__pool_refresh_every": 6, "ohem__hard_windows": 0.25}
+REFRESHED = {"ohem__pool_refresh_every": 6, "ohem__hard_window_share": 0.25}
 EXCESS = {"ohem__ratio": 0.5, "ohem__schedule": "constant", "ohem__score": "excess_loss"}
 RARELY = {"training__eval_every": 99, "training__save_every": 99, "training__keep_last": 99}
 A_STEP = 4 * 32  # tokens
@@ -93,6 +93,18 @@ def own_pools(run: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step_")) for path in run.glob("pools/*"))
 
 
+def record_tokens(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return a list to which every step adds what it read of its tokens."""
+    read, original = [], TokenMiner.token_weights
+
+    def recording(self: TokenMiner, tokens: StepTokens, draw: Draw) -> Any:
+        read.append(tokens)
+        return original(self, tokens, draw)
+
+    monkeypatch.setattr(TokenMiner, "token_weights", recording)
+    return read
+
+
 class TestReference:
     @pytest.mark.parametrize("micro_batch", [4, 2])
     def test_the_score_is_the_loss_less_the_stored_one(
@@ -103,41 +115,27 @@ class TestReference:
         monkeypatch: pytest.MonkeyPatch,
         micro_batch: int,
     ) -> None:
-        weighed: list[tuple[Any, dict[str, Any]]] = []
-        original = TokenMiner.weigh
-
-        def recording(self: TokenMiner, *args: Any, **kwargs: Any) -> Any:
-            weighed.append((args, kwargs))
-            return original(self, *args, **kwargs)
-
-        monkeypatch.setattr(TokenMiner, "weigh", recording)
+        read = record_tokens(monkeypatch)
         run_to("run", training__steps=3, training__micro_batch_size=micro_batch)
         order = np.random.default_rng([0, 0]).permutation((store.num_tokens - 1) // 32)
         stored = np.asarray(open_pool(pool, store, 32).losses, dtype=np.float32)
-        assert len(weighed) == 3
-        for step, ((loss_BT, score_BT, input_ids_BT, *_), kwargs) in enumerate(weighed):
+        assert len(read) == 3
+        for step, tokens in enumerate(read):
             windows = order[4 * step : 4 * step + 4]
             reference = np.stack([stored[w * 32 : w * 32 + 32] for w in windows])
-            assert torch.equal(score_BT, loss_BT - torch.from_numpy(reference))
-            assert torch.equal(kwargs["pool_BT"], torch.from_numpy(reference))
-            assert input_ids_BT[:, 0].tolist() == store.ids[windows * 32].tolist()
+            assert torch.equal(tokens.score_BT, tokens.loss_BT - torch.from_numpy(reference))
+            assert torch.equal(tokens.reference_BT, torch.from_numpy(reference))
+            assert tokens.input_ids_BT[:, 0].tolist() == store.ids[windows * 32].tolist()
 
     def test_a_pool_of_the_model_itself_leaves_rounding_only(
         self, run_to: Train, finished_run: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where the weights are the checkpoint's, a token's excess is a half step of float16."""
-        scores: list[torch.Tensor] = []
-        original = TokenMiner.weigh
-
-        def recording(self: TokenMiner, loss: Any, score: Any, *args: Any, **kwargs: Any) -> Any:
-            scores.append(score)
-            return original(self, loss, score, *args, **kwargs)
-
-        monkeypatch.setattr(TokenMiner, "weigh", recording)
+        read = record_tokens(monkeypatch)
         trained = AutoModelForCausalLM.from_pretrained(finished_run / "model")
         monkeypatch.setattr(setup, "build_model", lambda *_: trained)
         run_to("run", training__steps=1)
-        assert scores[0].abs().max() < 16 * 2**-11
+        assert read[0].score_BT.abs().max() < 16 * 2**-11
 
     def test_mixed_takes_its_shares_by_the_schedule(
         self, run_to: Train, monkeypatch: pytest.MonkeyPatch
@@ -179,7 +177,11 @@ class TestHardWindows:
 
         monkeypatch.setattr(loop.WindowSource, "batch", recording)
         run = run_to(
-            "run", ohem__hard_windows=0.25, ohem__ratio=1.0, ohem__score="loss", training__steps=30
+            "run",
+            ohem__hard_window_share=0.25,
+            ohem__ratio=1.0,
+            ohem__score="loss",
+            training__steps=30,
         )
         num_windows = (store.num_tokens - 1) // 32
         losses = np.asarray(open_pool(pool, store, 32).losses, dtype=np.float64)
@@ -194,7 +196,7 @@ class TestHardWindows:
         assert state["tokens_seen"] == state["tokens_selected"] == 30 * A_STEP
 
     def test_a_dry_run_shows_them(self, corpus: Path, pool: Path) -> None:
-        settings = {"ohem__reference": str(pool), "ohem__hard_windows": 0.5}
+        settings = {"ohem__reference": str(pool), "ohem__hard_window_share": 0.5}
         plain = dry_run(tiny.config(corpus))
         outline = dry_run(tiny.config(corpus, **settings))
         assert outline.first_windows[:2] == plain.first_windows[:2]
@@ -224,7 +226,7 @@ class TestRefresh:
         assert tiny.saved_hashes(parts) == tiny.saved_hashes(refreshed)
 
     def test_it_makes_a_difference(self, run_to: Train, refreshed: Path) -> None:
-        stale = run_to("stale", ohem__hard_windows=0.25)
+        stale = run_to("stale", ohem__hard_window_share=0.25)
         assert tiny.saved_hashes(stale) != tiny.saved_hashes(refreshed)
 
     def test_a_stop_in_the_middle_of_a_pass_keeps_its_shards(
@@ -377,16 +379,26 @@ class TestConfig:
         ("settings", "told"),
         [
             ({"ohem__select": "mixed", "ohem__mix": "topk=0.5,pool=0.5"}, "mix with the source"),
-            ({"ohem__hard_windows": 0.25}, "hard_windows needs reference"),
+            ({"ohem__hard_window_share": 0.25}, "hard_window_share needs reference"),
             ({"ohem__pool_refresh_every": 5}, "pool_refresh_every needs reference"),
             ({"ohem__pool_max_age": "1M"}, "pool_max_age needs reference"),
             ({"ohem__reference": "p", "ohem__pool_max_age": "5x"}, "a count of tokens such as 1M"),
             ({"ohem__reference": "p", "ohem__pool_max_age": "soon"}, "is not a number of tokens"),
             ({"ohem__reference": "p", "ohem__pool_max_age": 0}, "greater than or equal to 1"),
-            ({"ohem__reference": "p", "ohem__hard_windows": 0.1}, "is 0 of training.batch_size"),
-            ({"ohem__reference": "p", "ohem__hard_windows": 0.9}, "is 4 of training.batch_size"),
             (
-                {"ohem__reference": "p", "ohem__hard_windows": 0.5, "curriculum__enabled": True},
+                {"ohem__reference": "p", "ohem__hard_window_share": 0.1},
+                "is 0 of training.batch_size",
+            ),
+            (
+                {"ohem__reference": "p", "ohem__hard_window_share": 0.9},
+                "is 4 of training.batch_size",
+            ),
+            (
+                {
+                    "ohem__reference": "p",
+                    "ohem__hard_window_share": 0.5,
+                    "curriculum__enabled": True,
+                },
                 "both choose windows",
             ),
             (

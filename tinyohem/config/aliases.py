@@ -1,19 +1,34 @@
-"""What other trainers call the keys of a recipe: a guess by meaning, ahead of one by spelling.
+"""Other names of a recipe's keys: those of the version before, those of other trainers, slips.
 
-Spelling alone takes `learning_rate` for `min_lr_ratio`.
+A key is guessed by meaning, then by spelling, which alone takes `learning_rate` for `min_lr_ratio`.
 """
 
 import difflib
+import warnings
 from collections.abc import Iterable, Mapping
+
+from pydantic.fields import FieldInfo
+
+from tinyohem.config.sections import flag_of
+from tinyohem.errors import RenamedKeyWarning
+
+# What keys were called in the version before; the next one forgets it.
+RENAMED = {
+    "ohem.interrupt": "full_step_every",
+    "ohem.nms_key": "dedup",
+    "ohem.nms_window": "dedup_window",
+    "ohem.nms_max": "dedup_max",
+    "ohem.hard_windows": "hard_window_share",
+}
 
 _KEYS = {
     "data.dataset": "data data_dir data_path dataset_name dataset_path path train_data train_file",
     "data.valid": "eval_data eval_dataset eval_file test_file val val_data val_file valid_data "
     "valid_file validation validation_file",
     "data.text_field": "column field text_column text_key",
-    "tokenizer.name": "tokenizer tokenizer_name tokenizer_path",
+    "tokenizer.name": "tokenizer_name tokenizer_path",
     "tokenizer.vocab_size": "n_vocab vocab vocabulary vocabulary_size",
-    "model.preset": "model model_size name size",
+    "model.preset": "model_size name size",
     "model.init_from": "checkpoint finetune from_pretrained load_from model_name_or_path "
     "model_path pretrained resume_from",
     "model.hidden_size": "d_model dim embed_dim embedding_dim hidden hidden_dim n_embd n_embed "
@@ -61,7 +76,6 @@ _KEYS = {
     "gradient_clip gradient_clip_val gradient_clipping max_norm",
     "ohem.ratio": "hard_ratio keep keep_fraction keep_rate keep_ratio topk_ratio",
     "ohem.select": "method selection strategy",
-    "curriculum.enabled": "curriculum",
     "tracking.wandb": "logger report_to use_wandb",
     "tracking.project": "wandb_project",
 }
@@ -77,7 +91,23 @@ _REMARKS = {
 }
 ALIASES = {alias: key for key, names in _KEYS.items() for alias in names.split()}
 
-Known = Mapping[str, Iterable[str]]  # the keys of each section
+Known = Mapping[str, Mapping[str, FieldInfo]]  # the keys of each section
+
+
+def current_name(section: str, key: str, *, quiet: bool = False) -> str:
+    """Return what a key is called now, with a warning unless that is how it was called.
+
+    Args:
+        quiet: do not warn: it stands in the record of an older run.
+    """
+    name = RENAMED.get(f"{section}.{key}", key)
+    if name != key and not quiet:
+        warnings.warn(
+            f"{section}.{key} is now {section}.{name}; the next version will not know the old name",
+            RenamedKeyWarning,
+            stacklevel=2,
+        )
+    return name
 
 
 def meant_key(name: str, known: Known) -> str | None:
@@ -90,8 +120,12 @@ def meant_key(name: str, known: Known) -> str | None:
     alias = ALIASES.get(word)
     if alias is not None and section and alias.startswith(f"{section}."):
         return alias
-    every = [(s, key) for s, keys in known.items() for key in keys]
-    same = [f"{s}.{key}" for s, key in every if word in (key, f"{s}_{key}")]
+    same = [
+        f"{s}.{key}"
+        for s, keys in known.items()
+        for key, field in keys.items()
+        if word in (key, f"{s}_{key}", _plain(flag_of(field).lstrip("-")))
+    ]
     return same[0] if len(same) == 1 else alias
 
 

@@ -3,9 +3,9 @@
 import math
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from tinyohem.config.sections import Section
+from tinyohem.config.sections import Section, setting
 from tinyohem.errors import InputError
 
 Pacing = Literal[
@@ -45,16 +45,46 @@ def parse_weights(text: str) -> dict[str, float]:
 class CurriculumConfig(Section):
     """In which order training visits its windows."""
 
-    enabled: bool = False
-    # The one that knows best what a trained model finds hard (LOG.md), or several with weights:
-    # `mtld=2,flesch=1`.
-    metric: str = "flesch"
-    pacing: Pacing = "warmup"
-    fraction: float | None = Field(None, gt=0, le=1)  # default: 0.2 for `warmup`, else 1
-    initial_competence: float = Field(0.01, gt=0, le=1)
-    layers: int = Field(10, ge=1, le=2**20)
-    jitter_window: int = Field(0, ge=0, le=2**31)  # windows
-    scores: str | None = None  # score folder; default: scored once, kept with the prepared data
+    enabled: bool = setting(
+        False,
+        "Order training by difficulty; scores the corpus first where no table fits it",
+        flag="--curriculum/--no-curriculum",
+    )
+    # The default knows best what a trained model finds hard (LOG.md).
+    metric: str = setting(
+        "flesch",
+        "flesch, mtld, compression_ratio, length, or several with weights (mtld=2,flesch=1); "
+        "fertility or model_loss where --set curriculum.scores=FOLDER holds them",
+        flag="--curriculum-metric",
+    )
+    pacing: Pacing = setting(
+        "warmup",
+        "warmup, sorted, linear, quadratic, inverse_quadratic, root, interleaved, zigzag, or a "
+        "control: shuffled, reverse, by_length",
+        flag="--pacing",
+    )
+    fraction: float | None = setting(
+        None,
+        "Share of training until warmup ends, or until everything is available",
+        flag="--curriculum-fraction",
+        default_is="0.2 for warmup, else 1",
+        gt=0,
+        le=1,
+    )
+    initial_competence: float = setting(
+        0.01,
+        "Share of the windows, the easiest, that linear, quadratic, inverse_quadratic and root "
+        "begin with",
+        gt=0,
+        le=1,
+    )
+    layers: int = setting(10, "Passes over the data of interleaved and zigzag", ge=1, le=2**20)
+    jitter_window: int = setting(
+        0, "Shuffle the sorted order inside stretches of so many windows", ge=0, le=2**31
+    )
+    scores: str | None = setting(
+        None, "Score folder", default_is="scored once, kept with the prepared data"
+    )
 
     @field_validator("metric")
     @classmethod

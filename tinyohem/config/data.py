@@ -1,21 +1,46 @@
 """Where the stories and the vocabulary come from."""
 
-from pydantic import Field
-
-from tinyohem.config.sections import Section
+from tinyohem.config.sections import Section, setting
 
 
 class DataConfig(Section):
     """Where the stories come from."""
 
-    dataset: str = "roneneldan/TinyStories"  # Hub id, `sample`, file, folder or glob
-    valid: str | None = None  # default: the data set's own validation split, else one story in 50
-    text_field: str = "text"
-    clean: bool = False
+    dataset: str = setting(
+        "roneneldan/TinyStories",
+        "Hub id, `sample` (built in, synthetic), file, folder or glob of .txt .jsonl .json "
+        ".parquet .arrow, also .gz or .zst, here or by URL (s3://…, https://…)",
+        flag="--dataset",
+    )
+    valid: str | None = setting(
+        None,
+        "Validation stories, as --dataset",
+        flag="--valid",
+        default_is="the data set's own split, else 1 story in 50, chosen by a hash of its text; "
+        "stories that are in both are told",
+    )
+    text_field: str = setting("text", "Field that holds the story", flag="--text-field")
+    clean: bool = setting(
+        False,
+        "Repair mojibake; drop stories that are empty, begin or end inside a sentence, repeat an "
+        "earlier one, or train and validate",
+        flag="--clean/--no-clean",
+    )
 
 
 class TokenizerConfig(Section):
     """The vocabulary: trained on the corpus, or loaded from `name`."""
 
-    name: str | None = None  # Hub id or folder
-    vocab_size: int = Field(4096, ge=257, le=2**24)  # default on `sample`: 2,048
+    name: str | None = setting(
+        None,
+        "Hub id or folder; one that loses text costs the figures per byte and per word",
+        flag="--tokenizer",
+        default_is="a byte-level BPE of 4,096 (on `sample` 2,048) is trained",
+    )
+    vocab_size: int = setting(
+        4096,
+        "Tokens of the vocabulary, where it is trained",
+        default_is="4096, on `sample` 2048",
+        ge=257,
+        le=2**24,
+    )

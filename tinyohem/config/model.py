@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from tinyohem.config.sections import Section
+from tinyohem.config.sections import Section, setting
 from tinyohem.errors import InputError
 
 
@@ -66,12 +66,28 @@ def suitable_lr(hidden_size: int) -> float:
 class ModelConfig(Section):
     """A preset by parameter count; the other keys override single dimensions of it."""
 
-    preset: Literal["260k", "0.5m", "1m", "2m", "5m", "15m"] | None = "2m"
-    hidden_size: int | None = Field(None, ge=8, le=2**16)
-    num_layers: int | None = Field(None, ge=1, le=1_000)
-    num_heads: int | None = Field(None, ge=1, le=2**16)
-    intermediate_size: int | None = Field(None, ge=1, le=2**20)
-    init_from: str | None = None  # run, folder or Hub id to start from, in place of all the others
+    preset: Literal["260k", "0.5m", "1m", "2m", "5m", "15m"] | None = setting(
+        "2m", "Size in parameters: 260k, 0.5m, 1m, 2m, 5m or 15m", flag="--model"
+    )
+    hidden_size: int | None = setting(
+        None, "Width of the residual stream", default_is="the preset's", ge=8, le=2**16
+    )
+    num_layers: int | None = setting(None, "Layers", default_is="the preset's", ge=1, le=1_000)
+    num_heads: int | None = setting(
+        None, "Attention heads of a layer", default_is="the preset's", ge=1, le=2**16
+    )
+    intermediate_size: int | None = setting(
+        None, "Width of a layer's MLP", default_is="the preset's", ge=1, le=2**20
+    )
+    init_from: str | None = setting(
+        None,
+        "Start from a trained model, with its shape and tokenizer: run folder, checkpoint, "
+        "transformers folder or Hub id (safetensors only). Unless set, training is then AdamW at "
+        "5e-5, as transformers' Trainer tunes (the rates for random weights would wipe out what it "
+        "knows), over one epoch",
+        flag="--init-from",
+        default_is="random weights",
+    )
 
     @model_validator(mode="before")
     @classmethod

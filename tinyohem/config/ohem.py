@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, model_validator
 
+from tinyohem.config.aliases import current_name
 from tinyohem.config.schedule import KeepSchedule, MixSchedule, parse_mix, parse_schedule
-from tinyohem.config.sections import MAX_COUNT, Section, parse_tokens
+from tinyohem.config.sections import MAX_COUNT, Section, parse_tokens, setting
 
 Score = Literal["loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "entropy", "focal"]
 
@@ -52,66 +53,163 @@ SELECTIONS = {
 }
 
 
-def _known_selection(name: str) -> str:
-    if name not in SELECTIONS:
-        *others, last = map(repr, SELECTIONS)
-        raise ValueError(f"Input should be {', '.join(others)} or {last}")
-    return name
-
-
-Select = Annotated[str, AfterValidator(_known_selection)]
+if TYPE_CHECKING:
+    Select = str
+else:
+    Select = Literal[tuple(SELECTIONS)]
 
 Backward = Literal["exact", "pruned"]
+
+
+def _token_count(count: Any) -> Any:
+    """Take `1M` as well as 1000000."""
+    if not isinstance(count, str):
+        return count
+    if count.strip().lower().endswith(("x", "epoch", "epochs")):
+        raise ValueError("write a count of tokens such as 1M")
+    return parse_tokens(count, num_parameters=0, num_tokens=0, key="ohem.pool_max_age")
+
+
+TokenCount = Annotated[int, BeforeValidator(_token_count)]
 
 
 class OhemConfig(Section):
     """Which tokens teach, how many of them, and when. Ratio 1.0 is plain cross entropy."""
 
-    # A description is the hint at a value that is refused.
-    ratio: float = Field(
-        1.0, gt=0, le=1, description="name a share of the tokens in (0, 1]: 0.5 keeps half"
+    ratio: float = setting(
+        1.0,
+        "Share of tokens that get a gradient, in (0, 1], the target of --ohem-schedule; "
+        "anneal-quarter and knots stand as written",
+        flag="--ohem-ratio",
+        default_is="1.0, plain training",
+        hint="name a share of the tokens in (0, 1]: 0.5 keeps half",
+        gt=0,
+        le=1,
     )
-    score: Score = "loss"  # `importance`: gradnorm
-    select: Select = "topk"  # with the schedule `adaptive`: importance
-    weight: Literal["none", "focal", "ghm", "class_balanced"] = "none"
-    schedule: str = "recover"
-    backward: Backward = "exact"  # pruned: no gradient of unkept keys, values
-    interrupt: int | None = Field(None, ge=2, le=MAX_COUNT)  # every so many steps one on all tokens
-    scope: Literal["batch", "sequence"] = "batch"
-    min_kept: int = Field(1, ge=1, le=MAX_COUNT)  # tokens, in each scope
-    denominator: Literal["kept", "all"] = "kept"  # `importance`, `stratified`, `ghm`: all
-    loss_threshold: float | None = Field(None, gt=0)  # nats; `threshold`
-    prob_threshold: float | None = Field(None, gt=0, lt=1)  # of the label; `threshold`
-    queue_steps: int = Field(0, ge=0, le=2**20)  # `threshold` from the scores of the last steps
-    noise_fraction: float = Field(0.02, ge=0, lt=1)  # of the tokens; `band` drops them
-    floor: float = Field(0.1, ge=0, le=1)  # least chance of a token; `importance`
-    variance: float = Field(0.1, gt=0)  # share of the gradient's energy; schedule `adaptive`
-    random_share: float = Field(0.2, gt=0, lt=1)  # of the tokens that are not hardest; `stratified`
-    mix: str = "topk=0.5,random=0.5"  # shares of k: topk, random, pool, or knots; `mixed`
-    gamma: float = Field(1.0, gt=0)  # of focal weight and score
-    ghm_bins: int = Field(30, ge=1, le=2**20)
-    ghm_momentum: float = Field(0.75, ge=0, lt=1)
-    class_power: float = Field(0.25, ge=0, le=1)  # weight ∝ frequency^−power; `class_balanced`
-    nms_key: Literal["none", "position", "bigram"] = "none"  # de-duplication
-    nms_window: int = Field(2, ge=1, le=2**20)  # tokens to either side; `position`
-    nms_max: int = Field(1, ge=1, le=MAX_COUNT)  # kept of each pair of tokens in a step; `bigram`
-    reference: str = "ema"  # a running mean of the model, or a pool's folder; `excess_loss`
-    ema_decay: float = Field(0.999, gt=0, lt=1)  # of the running mean
-    hard_windows: float = Field(0.0, ge=0, lt=1)  # of a batch: from the pool's hardest tenth
-    # In steps: then the pool is mined again, with the current weights.
-    pool_refresh_every: int | None = Field(None, ge=1, le=MAX_COUNT)
-    # In tokens: an older pool is mined again, or refused.
-    pool_max_age: int | None = Field(None, ge=1, le=MAX_COUNT)
-
-    @field_validator("pool_max_age", mode="before")
-    @classmethod
-    def _max_age_parses(cls, age: Any) -> Any:
-        """Take `1M` as well as 1000000."""
-        if not isinstance(age, str):
-            return age
-        if age.strip().lower().endswith(("x", "epoch", "epochs")):
-            raise ValueError("write a count of tokens such as 1M")
-        return parse_tokens(age, num_parameters=0, num_tokens=0, key="ohem.pool_max_age")
+    score: Score = setting(
+        "loss",
+        "How hard a token is: loss, loss_x_gradnorm, gradnorm, excess_loss (over "
+        "--ohem-reference), entropy, focal",
+        flag="--ohem-score",
+        default_is="loss, gradnorm with importance",
+    )
+    select: Select = setting(
+        "topk",
+        "; ".join(f"{name}: {method.keeps}" for name, method in SELECTIONS.items()),
+        flag="--ohem-select",
+        default_is="topk, importance with adaptive",
+    )
+    weight: Literal["none", "focal", "ghm", "class_balanced"] = setting(
+        "none",
+        "Weigh tokens softly, with or without selection: none, focal, ghm, class_balanced",
+        flag="--ohem-weight",
+    )
+    schedule: str = setting(
+        "recover",
+        "constant, anneal, anneal-quarter, recover, adaptive (each step keeps as few as importance "
+        "sampling may, at least the ratio), or knots `t:ratio,…` with t from 0 to 1",
+        flag="--ohem-schedule",
+        default_is="recover, which trains on every token at both ends: top-k alone keeps tokens "
+        "for having surprised, which teaches the model to distrust likely words, and the return "
+        "to all tokens undoes that",
+    )
+    backward: Backward = setting(
+        "exact",
+        "exact, or pruned: the backward pass leaves out what the other tokens teach as keys and "
+        "values, an approximation that makes a step cheaper up to about two thirds of the tokens "
+        "(above that it is exact) and a model worse",
+        flag="--ohem-backward",
+    )
+    full_step_every: int | None = setting(
+        None,
+        "Steps from one that keeps all tokens to the next",
+        default_is="none does",
+        ge=2,
+        le=MAX_COUNT,
+    )
+    scope: Literal["batch", "sequence"] = setting(
+        "batch",
+        "Rank the tokens of the whole step together (batch) or each sequence by itself (sequence)",
+        flag="--ohem-scope",
+    )
+    min_kept: int = setting(
+        1, "Fewest tokens to keep in a scope", flag="--ohem-min-kept", ge=1, le=MAX_COUNT
+    )
+    denominator: Literal["kept", "all"] = setting(
+        "kept",
+        "Tokens whose number the loss is divided by",
+        default_is="kept; all with importance, stratified and ghm",
+    )
+    loss_threshold: float | None = setting(
+        None, "Loss in nats above which threshold keeps a token", default_is="none", gt=0
+    )
+    prob_threshold: float | None = setting(
+        None,
+        "Probability of the label below which threshold keeps a token",
+        default_is="none",
+        gt=0,
+        lt=1,
+    )
+    queue_steps: int = setting(
+        0, "Last steps whose scores threshold takes its limit from; 0: none", ge=0, le=2**20
+    )
+    noise_fraction: float = setting(
+        0.02, "Share of the tokens, the hardest, that band drops", ge=0, lt=1
+    )
+    floor: float = setting(0.1, "Least chance of a token under importance", ge=0, le=1)
+    variance: float = setting(
+        0.1, "Variance that adaptive adds at most, as a share of the gradient's energy", gt=0
+    )
+    random_share: float = setting(
+        0.2, "Share of the tokens that are not hardest which stratified samples", gt=0, lt=1
+    )
+    mix: str = setting(
+        "topk=0.5,random=0.5",
+        "Shares of the kept tokens that mixed takes from topk, random and pool, or knots "
+        "`t:shares; …` with t from 0",
+    )
+    gamma: float = setting(1.0, "Exponent of focal as weight and score", gt=0)
+    ghm_bins: int = setting(30, "Bins of the gradient norm in ghm", ge=1, le=2**20)
+    ghm_momentum: float = setting(0.75, "Share of a bin's count that ghm keeps a step", ge=0, lt=1)
+    class_power: float = setting(
+        0.25, "Power p of class_balanced, which weighs by frequency^-p", ge=0, le=1
+    )
+    dedup: Literal["none", "position", "bigram"] = setting(
+        "none", "Keep one of near-identical tokens: none, position (neighbours) or bigram"
+    )
+    dedup_window: int = setting(2, "Tokens to either side that position compares", ge=1, le=2**20)
+    dedup_max: int = setting(
+        1, "Tokens that bigram keeps of each pair of tokens in a step", ge=1, le=MAX_COUNT
+    )
+    reference: str = setting(
+        "ema",
+        "What excess_loss compares with: ema (a running mean of the model) or the folder of a "
+        "pool that `tinyohem mine` made on the same tokens",
+        flag="--ohem-reference",
+    )
+    ema_decay: float = setting(0.999, "Decay of the running mean of the model, a step", gt=0, lt=1)
+    hard_window_share: float = setting(
+        0.0, "Share of a batch's windows that come from the pool's hardest tenth", ge=0, lt=1
+    )
+    pool_refresh_every: int | None = setting(
+        None,
+        "Re-mine the pool with the current weights once it is so many steps old and a step reads "
+        "it; that takes training time",
+        flag="--pool-refresh-every",
+        default_is="never",
+        ge=1,
+        le=MAX_COUNT,
+    )
+    pool_max_age: TokenCount | None = setting(
+        None,
+        "Most training tokens (500k, 1M) that the run may be ahead of the model that the pool was "
+        "mined under: an older pool is refused before the first step, or re-mined where "
+        "--pool-refresh-every is given",
+        flag="--pool-max-age",
+        default_is="no limit",
+        ge=1,
+        le=MAX_COUNT,
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -119,6 +217,7 @@ class OhemConfig(Section):
         """Fill in what a method needs and the user left open."""
         if not isinstance(tree, Mapping):
             return tree
+        tree = {current_name("ohem", key, quiet=True): value for key, value in tree.items()}
         adaptive = tree.get("schedule") == "adaptive"
         select = tree.get("select", "importance" if adaptive else "topk")
         method = SELECTIONS.get(str(select), SELECTIONS["topk"])  # an unknown one is refused below
@@ -149,12 +248,12 @@ class OhemConfig(Section):
             raise ValueError("queue_steps stands in place of loss_threshold and prob_threshold")
         if self.prob_threshold and self.score != "loss":
             raise ValueError("prob_threshold needs score = loss")
-        if self.nms_key != "none" and not self.method.ranks:
+        if self.dedup != "none" and not self.method.ranks:
             ranking = [name for name, method in SELECTIONS.items() if method.ranks]
-            raise ValueError(f"nms_key needs select = {', '.join(ranking[:-1])} or {ranking[-1]}")
+            raise ValueError(f"dedup needs select = {', '.join(ranking[:-1])} or {ranking[-1]}")
         needs_pool = {
             "mix with the source pool": self.mixes_pool,
-            "hard_windows": self.hard_windows,
+            "hard_window_share": self.hard_window_share,
             "pool_refresh_every": self.pool_refresh_every,
             "pool_max_age": self.pool_max_age,
         }
@@ -165,7 +264,7 @@ class OhemConfig(Section):
     def keep_schedule(self) -> KeepSchedule:
         """Return the keep ratio over training; under `adaptive` its lower bound."""
         text = "constant" if self.adaptive else self.schedule
-        return parse_schedule(text, self.ratio, self.interrupt)
+        return parse_schedule(text, self.ratio, self.full_step_every)
 
     @property
     def adaptive(self) -> bool:
@@ -179,7 +278,7 @@ class OhemConfig(Section):
         if self.keep_schedule().lowest < 1 or self.weight == "class_balanced":
             return []
         usual = {"select": "topk", "score": self.method.score, "backward": "exact"}
-        usual |= {"schedule": "recover", "nms_key": "none", "scope": "batch"}
+        usual |= {"schedule": "recover", "dedup": "none", "scope": "batch"}
         return [key for key, value in usual.items() if getattr(self, key) != value]
 
     @property
@@ -198,7 +297,7 @@ class OhemConfig(Section):
     @property
     def keeps_at_least(self) -> bool:
         """Whether the keep ratio is a floor, above which each step decides for itself."""
-        limit = self.select == "threshold" and not self.queue_steps and self.nms_key == "none"
+        limit = self.select == "threshold" and not self.queue_steps and self.dedup == "none"
         return self.adaptive or limit
 
     @property
@@ -224,7 +323,7 @@ class OhemConfig(Section):
     @property
     def pool(self) -> Path | None:
         """The folder of the pool that training reads."""
-        if self.reference == "ema" or not (self.refers or self.hard_windows):
+        if self.reference == "ema" or not (self.refers or self.hard_window_share):
             return None
         return Path(self.reference)
 

@@ -1,6 +1,6 @@
 """Where a run's values come from, later ones winning.
 
-The defaults in `config.py`, a recipe file (laid over the one it extends), command-line flags,
+The defaults of the sections, a recipe file (laid over the one it extends), command-line flags,
 `--set section.key=value`.
 """
 
@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tinyohem.config.aliases import nearest, suggest_key
+from tinyohem.config.aliases import current_name, nearest, suggest_key
 from tinyohem.config.run import RunConfig, known_keys, reject_unknown_keys, validate_config
 from tinyohem.errors import InputError, plainly
 
@@ -129,4 +129,4 @@ def assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
     if not key:
         guess = suggest_key(dotted, known_keys())
         raise InputError(f"{dotted!r} names no key{guess}", "write --set section.key=value")
-    tree.setdefault(section, {})[key] = value
+    tree.setdefault(section, {})[current_name(section, key)] = value

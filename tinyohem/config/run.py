@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from tinyohem.config.aliases import nearest, suggest_key
+from tinyohem.config.aliases import current_name, nearest, suggest_key
 from tinyohem.config.curriculum import CurriculumConfig
 from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.config.model import ModelConfig, model_shape, suitable_lr
 from tinyohem.config.ohem import OhemConfig
-from tinyohem.config.sections import Section
+from tinyohem.config.sections import Section, setting, words
 from tinyohem.config.training import OptimConfig, TrainingConfig
 from tinyohem.errors import InputError
 
@@ -19,8 +19,10 @@ from tinyohem.errors import InputError
 class TrackingConfig(Section):
     """Where metrics go besides `metrics.jsonl`."""
 
-    wandb: Literal["off", "offline", "online"] = "off"
-    project: str = "tinyohem"
+    wandb: Literal["off", "offline", "online"] = setting(
+        "off", "off, offline or online (needs a login: `wandb login`)", flag="--wandb"
+    )
+    project: str = setting("tinyohem", "The project of Weights & Biases that gets the run")
 
 
 # Defaults of a run with `model.init_from`, ahead of the sections' own. Optimizer and learning rate
@@ -41,15 +43,15 @@ _MOST_RANKED = 2**24  # elements that torch.nanquantile takes
 
 
 class RunConfig(Section):
-    """Everything that decides what a run does."""
+    """Everything that decides what a run does. A section's title heads its options in `--help`."""
 
     data: DataConfig = DataConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     optim: OptimConfig = OptimConfig()
-    ohem: OhemConfig = OhemConfig()
-    curriculum: CurriculumConfig = CurriculumConfig()
+    ohem: OhemConfig = Field(OhemConfig(), title="Hard-token mining")
+    curriculum: CurriculumConfig = Field(CurriculumConfig(), title="Curriculum")
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="before")
@@ -100,12 +102,15 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _hard_windows_fit_a_batch(self) -> Self:
-        if self.ohem.hard_windows and self.curriculum.enabled:
-            raise ValueError("ohem.hard_windows and a curriculum both choose windows: take one")
-        if self.ohem.hard_windows and not 0 < self.hard_per_batch < self.training.batch_size:
+        if self.ohem.hard_window_share and self.curriculum.enabled:
             raise ValueError(
-                f"ohem.hard_windows = {self.ohem.hard_windows:g} is {self.hard_per_batch} of "
-                f"training.batch_size = {self.training.batch_size}: at least one of either kind"
+                "ohem.hard_window_share and a curriculum both choose windows: take one"
+            )
+        if self.ohem.hard_window_share and not 0 < self.hard_per_batch < self.training.batch_size:
+            raise ValueError(
+                f"ohem.hard_window_share = {self.ohem.hard_window_share:g} is "
+                f"{self.hard_per_batch} of training.batch_size = {self.training.batch_size}: at "
+                "least one of either kind"
             )
         return self
 
@@ -122,12 +127,12 @@ class RunConfig(Section):
     @property
     def hard_per_batch(self) -> int:
         """Sequences of a batch that come from the pool's hardest windows."""
-        return round(self.ohem.hard_windows * self.training.batch_size)
+        return round(self.ohem.hard_window_share * self.training.batch_size)
 
 
 # Keys that may differ between a run and its resumption: they decide where it runs and what it
-# leaves behind, not what it computes (another device or compiler rounds differently). What to do
-# about a step that broke is asked for when one has.
+# leaves behind, not what it computes (another device or compiler rounds differently). What a step
+# that is not finite leads to may be chosen anew once one has come.
 RESUME_MAY_CHANGE = frozenset(
     {
         "training.device",
@@ -148,7 +153,7 @@ def validate_config(tree: Any) -> RunConfig:
     """Check a nested mapping and freeze it; the error names the field, the value and the rule."""
     if not isinstance(tree, Mapping):
         raise InputError("a config is a table of sections", _SHOW)
-    reject_unknown_keys(tree)
+    reject_unknown_keys(tree, quiet=True)
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -167,20 +172,19 @@ def validate_config(tree: Any) -> RunConfig:
 
 
 def _advice(field: tuple[int | str, ...]) -> str:
-    """Return what to do about a refused value: what its field says, or where to look."""
-    keys: dict[str, FieldInfo] = RunConfig.model_fields
-    for name in field:
-        known = keys.get(str(name))
-        if known is None:
-            break
-        if known.description:
-            return known.description
-        keys = getattr(known.annotation, "model_fields", {})
-    return f"{_SHOW}; --set section.key=value sets one"
+    """Return what to do about a refused value: what its key says, or where to look."""
+    section, name, *_ = (*map(str, field), "", "")
+    known = known_keys().get(section, {}).get(name)
+    hint = words(known)["hint"] if known else ""
+    return hint or f"{_SHOW}; --set section.key=value sets one"
 
 
-def reject_unknown_keys(tree: Mapping[str, Any]) -> None:
-    """Refuse a section or key that no config has, suggesting the nearest name."""
+def reject_unknown_keys(tree: Mapping[str, Any], *, quiet: bool = False) -> None:
+    """Refuse a section or key that no config has, suggesting the nearest name.
+
+    Args:
+        quiet: do not warn of keys that have another name now.
+    """
     known = known_keys()
     for section, values in tree.items():
         if section not in known:
@@ -188,15 +192,14 @@ def reject_unknown_keys(tree: Mapping[str, Any]) -> None:
         if not isinstance(values, Mapping):
             raise InputError(f"[{section}] is {repr(values)[:200]}, not a table of keys", _SHOW)
         for key in values:
-            if key not in known[section]:
+            if current_name(section, key, quiet=quiet) not in known[section]:
                 name = f"{section}.{key}"
                 raise InputError(f"unknown key {name}{suggest_key(name, known)}", _SHOW)
 
 
-def known_keys() -> dict[str, list[str]]:
-    """Return the keys of each section."""
-    sections = RunConfig.model_fields
-    return {name: list(getattr(RunConfig(), name).__class__.model_fields) for name in sections}
+def known_keys() -> dict[str, dict[str, FieldInfo]]:
+    """Return the keys of each section, with what they say of themselves."""
+    return {name: type(section).model_fields for name, section in RunConfig()}
 
 
 def _section_guess(section: str, values: Any) -> str:

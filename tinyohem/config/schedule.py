@@ -21,16 +21,16 @@ class KeepSchedule:
     """Knots `(t, keep ratio)`, t rising from 0 to 1."""
 
     knots: Knots
-    interrupt: int | None = None
+    full_step_every: int | None = None
 
     def keep_ratio(self, progress: float, step: int = 0) -> float:
         """Return the share of tokens to keep at `progress` in [0, 1].
 
         Args:
-            step: optimizer steps done; every `interrupt`-th step keeps all (Composer's
+            step: optimizer steps done; every `full_step_every`-th step keeps all (Composer's
                 SelectiveBackprop does so).
         """
-        if self.interrupt and (step + 1) % self.interrupt == 0:
+        if self.full_step_every and (step + 1) % self.full_step_every == 0:
             return 1.0
         return _value(self.knots, progress)
 
@@ -45,18 +45,18 @@ class KeepSchedule:
         return self.knots[-1][1] == 1.0
 
 
-def parse_schedule(text: str, ratio: float, interrupt: int | None = None) -> KeepSchedule:
+def parse_schedule(text: str, ratio: float, full_step_every: int | None = None) -> KeepSchedule:
     """Build the schedule that `text` names, with `ratio` as its target.
 
     Args:
         text: one of `NAMED_SCHEDULES`, or knots `t:ratio,t:ratio,...` from t = 0 to t = 1.
         ratio: target keep ratio of the named schedules, in (0, 1]; knots stand as written.
-        interrupt: every so many steps one on all tokens.
+        full_step_every: every so many steps one on all tokens.
 
     Raises:
         InputError: an unknown name, or knots that fall back in t or leave their ranges.
     """
-    return KeepSchedule(_knots(text, ratio), interrupt)
+    return KeepSchedule(_knots(text, ratio), full_step_every)
 
 
 def _knots(text: str, ratio: float) -> Knots:

@@ -1,11 +1,12 @@
-"""What the sections of a config share: strict types, and how a token budget is written."""
+"""What the sections of a config share: how a key is declared, and how tokens are counted."""
 
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from tinyohem.errors import InputError
 
@@ -28,6 +29,63 @@ class Section(BaseModel):
 
 
 S = TypeVar("S", bound=Section)
+
+
+class Words(TypedDict):
+    """What a key says of itself, besides its description.
+
+    Attributes:
+        flag: option of the command line that sets it; none: `--set` alone does.
+        default: what a run has unless the key is set, in words.
+        hint: what to do about a refused value; none: where to look is said.
+    """
+
+    flag: str
+    default: str
+    hint: str
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    flag: str = "",
+    default_is: str = "",
+    hint: str = "",
+    **limits: Any,
+) -> Any:
+    """Declare a key. The command line and `recipes show` take their words from here.
+
+    Args:
+        meaning: what it decides, with its unit and, where they are names, its values.
+        default_is: the default in words, where its value alone does not say it.
+        flag: `--name`, of a switch `--name/--no-name`.
+        limits: as `pydantic.Field` takes them.
+    """
+    if not default_is:
+        default_is = ("no", "yes")[default] if isinstance(default, bool) else str(default)
+    return Field(
+        default,
+        description=meaning,
+        json_schema_extra={"flag": flag, "default": default_is, "hint": hint},
+        **limits,
+    )
+
+
+def words(field: FieldInfo) -> Words:
+    """Return what a key says of itself."""
+    return cast(Words, field.json_schema_extra)
+
+
+def flag_of(field: FieldInfo) -> str:
+    """Return the option that sets a key, nothing where none does."""
+    return words(field)["flag"].partition("/")[0]
+
+
+def explain(field: FieldInfo) -> str:
+    """Return a key's meaning and default, for a person."""
+    return f"{field.description}; default: {words(field)['default']}"
+
 
 # What is wrong with a value, by the name of the rule it breaks.
 _BROKEN = {
@@ -64,7 +122,7 @@ def build(section: type[S], options: Mapping[str, Any]) -> S:
         what = f"{first['loc'][0]} = {repr(first['input'])[:200]}"
         if first["type"] in _BROKEN:
             what = f"{what} {_BROKEN[first['type']].format_map(first.get('ctx', {}))}"
-            told = section.model_fields[str(first["loc"][0])].description or ""
+            told = words(section.model_fields[str(first["loc"][0])])["hint"]
         raise ValueError(f"{what}: {told}" if told else what) from None
 
 

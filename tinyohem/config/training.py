@@ -2,9 +2,9 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from tinyohem.config.sections import MAX_COUNT, Section, parse_tokens
+from tinyohem.config.sections import MAX_COUNT, Section, parse_tokens, setting
 
 Precision = Literal["auto", "float32", "medium", "bfloat16"]
 
@@ -12,27 +12,92 @@ Precision = Literal["auto", "float32", "medium", "bfloat16"]
 class TrainingConfig(Section):
     """Budget, batch, and how often things happen (in optimizer steps)."""
 
-    # A count (`4M`), a multiple of the model's parameters (`20x`) or of the corpus (`1epoch`).
-    tokens: str = "20x"
-    steps: int | None = Field(None, ge=1, le=MAX_COUNT)  # overrides `tokens`
-    seconds: float | None = Field(None, gt=0)  # of training, overrides both; not repeatable
-    free_selection: bool = False  # `seconds` leaves out what selection costs
-    # Sequences an optimizer step, of all ranks together.
-    batch_size: int = Field(8, ge=1, le=2**20)
-    micro_batch_size: int | None = Field(None, ge=1)  # sequences a forward pass; default: all
-    seq_len: int = Field(256, ge=2, le=2**24)  # tokens
-    seed: int = Field(0, ge=0, lt=2**32)
-    device: str = "auto"
-    # auto: bfloat16 on CUDA, else float32; medium: float32, the factors of its products rounded.
-    precision: Precision = "auto"
-    compile: bool = False
-    log_every: int = Field(10, ge=1, le=MAX_COUNT)  # more where that made over 20,000 rows
-    eval_every: int | None = Field(None, ge=1, le=MAX_COUNT)  # default: ten times a run
-    eval_tokens: int = Field(100_000, ge=1, le=MAX_COUNT)  # of the validation split, while training
-    save_every: int | None = Field(None, ge=1, le=MAX_COUNT)  # default: ten times a run
-    keep_last: int = Field(2, ge=1, le=MAX_COUNT)  # checkpoints, beside `best`
-    stop_at_step: int | None = Field(None, ge=1, le=MAX_COUNT)  # end early, resumable
-    on_nonfinite: Literal["stop", "skip"] = "stop"  # at a loss or gradient that is not finite
+    tokens: str = setting(
+        "20x",
+        "Budget in tokens (4M, 1e6, 1G), times the parameters (20x, 192x) or the corpus (1epoch)",
+        flag="--tokens",
+    )
+    steps: int | None = setting(
+        None,
+        "Budget in optimizer steps (of 8 × 256 tokens by default)",
+        flag="--steps",
+        default_is="by --tokens",
+        ge=1,
+        le=MAX_COUNT,
+    )
+    seconds: float | None = setting(
+        None,
+        "Budget in seconds of training, which overrides both; not repeatable",
+        default_is="none",
+        gt=0,
+    )
+    free_selection: bool = setting(False, "Leave what selection costs out of `seconds`")
+    batch_size: int = setting(
+        8, "Sequences of an optimizer step, of all GPUs", flag="--batch-size", ge=1, le=2**20
+    )
+    micro_batch_size: int | None = setting(
+        None, "Sequences of one forward pass", default_is="all of the step's", ge=1
+    )
+    seq_len: int = setting(256, "Tokens of a training window", flag="--seq-len", ge=2, le=2**24)
+    seed: int = setting(
+        0,
+        "Of the weights, the order of the data and random selection",
+        flag="--seed",
+        ge=0,
+        lt=2**32,
+    )
+    device: str = setting(
+        "auto",
+        "auto, cpu, cuda or cuda:N",
+        flag="--device",
+        default_is="auto (CUDA if there is one)",
+    )
+    precision: Precision = setting(
+        "auto",
+        "auto, float32, medium (float32, the factors of its products rounded) or bfloat16",
+        default_is="auto: bfloat16 on CUDA, else float32",
+    )
+    compile: bool = setting(False, "torch.compile the trunk", flag="--compile/--no-compile")
+    log_every: int = setting(
+        10,
+        "Optimizer steps between two rows of the log",
+        default_is="10, more where that made over 20,000 rows",
+        ge=1,
+        le=MAX_COUNT,
+    )
+    eval_every: int | None = setting(
+        None,
+        "Optimizer steps between two validations",
+        flag="--eval-every",
+        default_is="ten of them in a run",
+        ge=1,
+        le=MAX_COUNT,
+    )
+    eval_tokens: int = setting(
+        100_000, "Tokens of the validation split that are scored while training", ge=1, le=MAX_COUNT
+    )
+    save_every: int | None = setting(
+        None,
+        "Optimizer steps between two checkpoints",
+        default_is="ten of them in a run",
+        ge=1,
+        le=MAX_COUNT,
+    )
+    keep_last: int = setting(2, "Checkpoints to keep, beside `best`", ge=1, le=MAX_COUNT)
+    stop_at_step: int | None = setting(
+        None,
+        "Optimizer step to stop at ahead of the end, resumable",
+        default_is="none",
+        ge=1,
+        le=MAX_COUNT,
+    )
+    on_nonfinite: Literal["stop", "skip"] = setting(
+        "stop",
+        "At a loss or gradient that is not finite: stop, or skip the step, which leaves weights "
+        "and optimizer as they were, is counted, ends the run after 10 in a row, and makes a GPU "
+        "wait at every step",
+        flag="--on-nonfinite",
+    )
 
     @field_validator("tokens")
     @classmethod
@@ -63,16 +128,32 @@ class TrainingConfig(Section):
 class OptimConfig(Section):
     """The optimizer and its learning-rate schedule."""
 
-    optimizer: Literal["adamw", "muon"] = "muon"  # for the trunk's matrices; AdamW for the rest
-    lr: float | None = Field(None, gt=0)  # default: by the width, 5.7e-3 for `2m`
-    schedule: Literal["cosine", "wsd"] = "wsd"
-    warmup_fraction: float = Field(0.05, ge=0, lt=1)  # of all steps
-    decay_fraction: float = Field(0.2, gt=0, le=1)  # of all steps; `wsd` only
-    min_lr_ratio: float = Field(0.0, ge=0, le=1)
-    weight_decay: float = Field(0.1, ge=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.95, ge=0, lt=1)
-    max_grad_norm: float = Field(1.0, gt=0)
+    optimizer: Literal["adamw", "muon"] = setting(
+        "muon",
+        "adamw, or muon for the trunk's matrices with AdamW for the rest",
+        default_is="muon, adamw with model.init_from",
+    )
+    lr: float | None = setting(
+        None,
+        "Highest learning rate",
+        flag="--lr",
+        default_is="by the width of the model, 5.7e-3 for `2m`; 5e-5 with --init-from",
+        gt=0,
+    )
+    schedule: Literal["cosine", "wsd"] = setting(
+        "wsd", "Of the learning rate: cosine, or wsd (warm up, stay, decay)"
+    )
+    warmup_fraction: float = setting(0.05, "Share of all steps in which the rate rises", ge=0, lt=1)
+    decay_fraction: float = setting(
+        0.2, "Share of all steps in which the rate falls, under wsd", gt=0, le=1
+    )
+    min_lr_ratio: float = setting(0.0, "Learning rate at the end, as a share of lr", ge=0, le=1)
+    weight_decay: float = setting(
+        0.1, "Share of the weights taken off a step, times the learning rate", ge=0
+    )
+    beta1: float = setting(0.9, "Decay of AdamW's mean of the gradient", ge=0, lt=1)
+    beta2: float = setting(0.95, "Decay of AdamW's mean of its square", ge=0, lt=1)
+    max_grad_norm: float = setting(1.0, "Norm to which a larger gradient is clipped", gt=0)
 
     @property
     def peak_lr(self) -> float:

@@ -72,6 +72,7 @@ class Corpus:
     _texts: Callable[[], Iterator[str]] = field(repr=False, compare=False)
     num_rows: int | None = None
     _files: StoryFiles | None = field(default=None, repr=False, compare=False)
+    _tell: Callable[[str], None] = field(default=SILENT.note, repr=False, compare=False)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -100,8 +101,8 @@ class Corpus:
         where = name_with_split(self.name, self.split)
         if not stories:
             raise InputError(f"{where} holds no story", "check the file and --text-field")
-        if (empty := row + 1 - stories) and self._files:
-            self._files.tell(f"{where}: {empty:,} of {row + 1:,} rows hold no text")
+        if empty := row + 1 - stories:
+            self._tell(f"{where}: {empty:,} of {row + 1:,} rows hold no text")
 
     def blocks(self) -> Iterator[tuple[Block, float]]:
         """Stream every row, empty ones too, in blocks that other processes can parse.
@@ -193,7 +194,8 @@ def _open_hub(name: str, split: Split, text_field: str, progress: Progress) -> C
     progress.note(f"{name}: streaming from the Hub, commit {commit[:8]}")
     fingerprint = hash_json([_FORMAT, text_field, hub_fingerprint(builder, split)])
     texts = partial(hub_texts, builder, name, split, text_field)
-    return Corpus(name, split, fingerprint, texts, hub_rows(builder, split))
+    rows = hub_rows(builder, split)
+    return Corpus(name, split, fingerprint, texts, rows, _tell=cache(progress.note))
 
 
 def _open_files(
@@ -211,9 +213,9 @@ def _open_files(
         same = f"{first} and {second} begin with the same story"
         progress.warn(f"{same}: if they hold the same ones, leave one of them out")
     fingerprint = hash_json([_FORMAT, text_field, hashes])
-    # Each note once, however often the stories are read.
-    files = StoryFiles(tuple(paths), text_field, cache(progress.note))
-    return Corpus(name, split, fingerprint, files.texts, _files=files)
+    tell = cache(progress.note)  # once, however often the stories are read
+    files = StoryFiles(tuple(paths), text_field, tell)
+    return Corpus(name, split, fingerprint, files.texts, _files=files, _tell=tell)
 
 
 def _missing_split(name: str, split: Split, splits: list[str]) -> MissingSplitError:

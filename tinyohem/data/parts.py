@@ -18,7 +18,7 @@ from tinyohem.progress import Progress
 
 HOLDOUT_EVERY = 50  # without a validation split, one story in so many is held out
 # Raise it when other stories would be held out.
-SPLIT_FORMAT = 1
+SPLIT_FORMAT = 2
 
 _HASHES = 2**64
 _HASHES_A_BLOCK = 1 << 20

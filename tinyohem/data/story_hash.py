@@ -2,14 +2,17 @@
 
 They are if nothing tells them apart but white space, case and the way Unicode spells their letters:
 the caseless match of compatible strings (the Unicode Standard 15, section 3.13, definition D146)
-without white space and without what takes no space, such as a soft hyphen.
+without white space and without what is not seen, such as a soft hyphen. Another definition is
+another `STORE_FORMAT`, `SPLIT_FORMAT` and `CLEAN_FORMAT`.
 """
 
 import hashlib
 import re
 from unicodedata import normalize
 
-_SPACE = re.compile(r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]+")
+from tinyohem.data.orthography import UNSEEN
+
+_SPACE = re.compile(r"\s+")
 _ASCII_SPACE = bytes(code for code in range(128) if chr(code).isspace())
 
 
@@ -19,5 +22,5 @@ def story_hash(text: str) -> int:
         letters = text.encode().lower().translate(None, _ASCII_SPACE)
     else:
         folded = normalize("NFKD", normalize("NFD", text).casefold()).casefold()
-        letters = _SPACE.sub("", normalize("NFKD", folded)).encode()
+        letters = _SPACE.sub("", UNSEEN.sub("", normalize("NFKD", folded))).encode()
     return int.from_bytes(hashlib.blake2b(letters, digest_size=8).digest(), "little")

@@ -36,7 +36,7 @@ from tinyohem.progress import SILENT, Progress
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-STORE_FORMAT = 5
+STORE_FORMAT = 6
 _ARRAYS = {"offsets": "<i8", "rows": "<i8", "bytes": "<u4", "words": "<u4", "hashes": "<u8"}
 _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
 _CHARACTERS_PER_BATCH = 8 << 20  # where stories are long

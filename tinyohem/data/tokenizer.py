@@ -120,11 +120,14 @@ def text_encoder(tokenizer: "PreTrainedTokenizerFast") -> Any:
     """
     encoder = tokenizer.backend_tokenizer
     encoder.encode_special_tokens = True  # the first; transformers sets it back at every call
+    reserved = set(tokenizer.all_special_ids)  # whether or not the file marks them as special
     spelled = {
         token.content
         for token_id, token in encoder.get_added_tokens_decoder().items()
+        if (token.special or token_id in reserved)
         # A token of one character is a letter that words are spelled with.
-        if token.special and len(token.content) > 1 and _spells(encoder, token.content, token_id)
+        and len(token.content) > 1
+        and _spells(encoder, token.content, token_id)
     }
     return _unspellable(encoder, spelled) if spelled else encoder
 

@@ -6,25 +6,27 @@ kill leaves either the old table or the new one. Pages made from the old table a
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.stats import rankdata
 
-from tinyohem.difficulty.corpus_percentiles import EXAMPLES
+from tinyohem.config.difficulty import SIGN, Metric
 from tinyohem.difficulty.metrics import FloatArray
-from tinyohem.difficulty.ranking import lowest, write_percentiles
+from tinyohem.difficulty.ranking import lowest
 from tinyohem.difficulty.score_table import (
+    EXAMPLES,
     EXAMPLES_FILE,
+    FORMAT,
     HISTOGRAM_FILE,
     MANIFEST_FILE,
     PAGE_FILE,
     SCORES_FILE,
-    Metric,
+    ExampleRecord,
+    ExamplesRecord,
     ScoreTable,
     open_scores,
     read_examples,
@@ -34,10 +36,13 @@ from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError
 from tinyohem.io.atomic import atomic_folder
 from tinyohem.io.hashing import hash_file
+from tinyohem.io.json import JsonObject
 from tinyohem.io.manifest import write_sealed
 from tinyohem.io.names import utf8_path
 
-_REPLACED = shutil.ignore_patterns(SCORES_FILE, MANIFEST_FILE, PAGE_FILE, HISTOGRAM_FILE)
+_REPLACED = shutil.ignore_patterns(
+    SCORES_FILE, MANIFEST_FILE, EXAMPLES_FILE, PAGE_FILE, HISTOGRAM_FILE
+)
 
 
 def add_metric(
@@ -46,7 +51,7 @@ def add_metric(
     metric: Metric,
     rows: IntArray,
     values: FloatArray,
-    origin: Mapping[str, Any],
+    origin: JsonObject,
     text_of: Callable[[int], str],
 ) -> ScoreTable:
     """Return the table with one more metric, replacing the folder.
@@ -63,18 +68,13 @@ def add_metric(
     Raises:
         InputError: the table has such a metric or column already, or lacks one of the rows.
     """
-    columns = [metric.raw, f"difficulty_{name}", f"percentile_{name}"]
-    taken = set(columns) & set(table.manifest["columns"])
-    if taken:
-        raise InputError(
-            f"{table.folder} has {', '.join(sorted(taken))} already",
-            "choose another name, or score the corpus again",
-        )
-    raw = np.full(table.stories, np.nan)
-    raw[table.positions(rows)] = values
-    difficulty = metric.sign * raw
-    percentiles, defined = _percentiles(difficulty)
-
+    columns = _columns(table, name, metric, rows, values)
+    examples = read_examples(table)
+    examples[name] = _examples(metric, rows, values, text_of)
+    undefined = int(np.isnan(columns[metric.raw]).sum())
+    described = {"raw": metric.raw, "harder": metric.harder, "undefined": undefined}
+    manifest = {"format": FORMAT, **table.manifest.to_json()}
+    manifest["metrics"] = {**manifest["metrics"], name: {**described, "origin": origin}}
     with atomic_folder(table.folder) as partial:
         # Links stay links: what they point to, be it a whole disk, is not ours to copy.
         shutil.copytree(
@@ -85,36 +85,51 @@ def add_metric(
             copy_function=_link,
             dirs_exist_ok=True,
         )
-        new = dict(zip(columns, (raw, difficulty, percentiles), strict=True))
-        names = _write_with(new, table, partial / SCORES_FILE)
-        described = {
-            "raw": metric.raw,
-            "harder": metric.harder,
-            "undefined": table.stories - defined,
-            "origin": dict(origin),
-        }
-        manifest = {
-            **table.manifest,
-            "metrics": {**table.manifest["metrics"], name: described},
-            "columns": names,
-            "scores_sha256": hash_file(partial / SCORES_FILE),
-        }
+        manifest["columns"] = _write_with(columns, table, partial / SCORES_FILE)
+        manifest["scores_sha256"] = hash_file(partial / SCORES_FILE)
         write_sealed(partial / MANIFEST_FILE, manifest)
-        examples = read_examples(table)
-        examples[name] = {
-            end: [
-                {
-                    "row": int(rows[index]),
-                    "value": float(values[index]),
-                    "difficulty": float(metric.sign * values[index]),
-                    "opening": opening_of(text_of(int(index))),
-                }
-                for index in lowest(sign * metric.sign * values, EXAMPLES)
-            ]
-            for end, sign in (("easiest", 1), ("hardest", -1))
-        }
-        write_sealed(partial / EXAMPLES_FILE, examples)
+        kept = {metric: ends.to_json() for metric, ends in examples.items()}
+        write_sealed(partial / EXAMPLES_FILE, kept)
     return open_scores(table.folder)
+
+
+def _columns(
+    table: ScoreTable, name: str, metric: Metric, rows: IntArray, values: FloatArray
+) -> dict[str, FloatArray]:
+    """Return the raw values, difficulties and percentiles of all stories, (stories,) each."""
+    raw = np.full(table.stories, np.nan)
+    names = (metric.raw, f"difficulty_{name}", f"percentile_{name}")
+    if taken := set(names) & set(table.manifest.columns):
+        raise InputError(
+            f"{table.folder} has {', '.join(sorted(taken))} already",
+            "choose another name, or score the corpus again",
+        )
+    raw[table.positions(rows)] = values
+    difficulty = SIGN[metric.harder] * raw
+    percentiles = np.full(table.stories, np.nan)
+    defined = ~np.isnan(raw)
+    percentiles[defined] = 100 * (rankdata(difficulty[defined]) - 0.5) / max(1, defined.sum())
+    return dict(zip(names, (raw, difficulty, percentiles), strict=True))
+
+
+def _examples(
+    metric: Metric, rows: IntArray, values: FloatArray, text_of: Callable[[int], str]
+) -> ExamplesRecord:
+    """Return the easiest and hardest stories, with their openings."""
+    difficulty = SIGN[metric.harder] * values
+    easiest, hardest = (
+        [
+            ExampleRecord(
+                row=int(rows[at]),
+                value=float(values[at]),
+                difficulty=float(difficulty[at]),
+                opening=opening_of(text_of(int(at))),
+            )
+            for at in lowest(sign * difficulty, EXAMPLES)
+        ]
+        for sign in (1, -1)
+    )
+    return ExamplesRecord(easiest=easiest, hardest=hardest)
 
 
 def _link(source: str, target: str) -> None:
@@ -123,14 +138,6 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # a file system without links
         shutil.copy2(source, target)
-
-
-def _percentiles(difficulty: FloatArray) -> tuple[FloatArray, int]:
-    with TemporaryDirectory() as folder:
-        column, out = Path(folder) / "difficulty.column", Path(folder) / "percentile.column"
-        difficulty.tofile(column)
-        defined = write_percentiles(column, out)
-        return np.fromfile(out), defined
 
 
 def _write_with(new: dict[str, FloatArray], table: ScoreTable, out: Path) -> list[str]:
@@ -147,4 +154,4 @@ def _write_with(new: dict[str, FloatArray], table: ScoreTable, out: Path) -> lis
                 part = part.add_column(part.num_columns - 1, name, numbers)
             writer.write_table(part)
             first += len(part)
-    return schema.names
+    return list(schema.names)

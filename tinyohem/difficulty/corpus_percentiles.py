@@ -7,8 +7,7 @@ over the text: over columns on disk, with memory that does not grow with the cor
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,105 +16,129 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tinyohem.config.difficulty import METRICS, SIGN
 from tinyohem.difficulty.flags import Flag
-from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.ranking import (
-    lowest,
+    lowest_rows,
     read_rows,
     write_later_copies,
     write_percentiles,
 )
 from tinyohem.difficulty.score_table import (
+    EXAMPLES,
     EXAMPLES_FILE,
     FORMAT,
     MANIFEST_FILE,
-    METRICS,
     SCORES_FILE,
+    ExampleRecord,
+    ExamplesRecord,
+    PassRecord,
 )
 from tinyohem.difficulty.shards import SHARD_SCHEMA, read_shard
 from tinyohem.io.atomic import atomic_file
 from tinyohem.io.hashing import hash_file
+from tinyohem.io.json import JsonObject
 from tinyohem.io.manifest import write_sealed
 from tinyohem.progress import Progress
 
-MIN_COMPRESSED_BYTES = 100  # below, the frame's own bytes outweigh what the text holds
-EXAMPLES = 10
 SHARDS_PER_ROW_GROUP = 16  # 65,536 stories
-_STORED = [
-    SHARD_SCHEMA.field(name)
-    for name in SHARD_SCHEMA.names
-    if name not in ("text_hash", "compression_measure", "flags", "opening")
-]
-_DERIVED = [
-    pa.field(f"{kind}_{metric}", pa.float64())
-    for kind in ("difficulty", "percentile")
-    for metric in METRICS
-]
-TABLE_SCHEMA = pa.schema([*_STORED, *_DERIVED, pa.field("flags", pa.string())])
+_RATIO = METRICS["compression_ratio"]
+_OF_SHARDS_ALONE = {"text_hash", "flags", "opening", *(m.measure for m in METRICS.values())}
+_STORED = [field for field in SHARD_SCHEMA if field.name not in _OF_SHARDS_ALONE]
+_DERIVED = [f"{kind}_{metric}" for kind in ("difficulty", "percentile") for metric in METRICS]
+TABLE_SCHEMA = pa.schema(
+    [
+        *_STORED,
+        *(pa.field(name, pa.float64()) for name in _DERIVED),
+        pa.field("flags", pa.string()),
+    ]
+)
 
-
-@dataclass
-class _Totals:
-    """What is gathered while the table is written."""
-
-    shard_sizes: list[int] = field(default_factory=list)  # stories
-    flags: dict[str, int] = field(default_factory=lambda: {flag.label: 0 for flag in Flag})
-    examples: dict[str, dict[str, list[dict[str, Any]]]] = field(
-        default_factory=lambda: {metric: {"easiest": [], "hardest": []} for metric in METRICS}
-    )
-
-    @property
-    def stories(self) -> int:
-        """Return how many stories were written so far."""
-        return sum(self.shard_sizes)
+_Line = tuple[float, float]  # intercept, slope
 
 
 def write_scores(
-    shards: Sequence[Path],
-    out: Path,
-    description: dict[str, Any],
-    workers: int,
-    progress: Progress,
+    shards: Sequence[Path], out: Path, scored: PassRecord, workers: int, progress: Progress
 ) -> None:
     """Write score table, examples and, last, the manifest that makes them a score folder.
 
     Args:
         shards: files of scores, in the order of the corpus.
         out: the score folder.
-        description: what the scores depend on, for the manifest.
+        scored: what the scores depend on, for the manifest.
         workers: threads; the files are the same for any number.
         progress: who hears about it.
     """
-    residual = description["rules"]["compression"]["length_control"] == "residual"
+    residual = scored.rules.compression.length_control == "residual"
     fit = _fit_ratio_on_length(shards) if residual else None
     work = shards[0].parent
-    _write_columns(shards, work, fit)
+    sizes = _write_columns(shards, work, fit)
     defined = _rank(work, workers, progress)
-    totals = _Totals()
+    flagged = {flag.label: 0 for flag in Flag}
     with (
         atomic_file(out / SCORES_FILE) as stream,
         pq.ParquetWriter(stream, TABLE_SCHEMA, compression="zstd") as writer,
     ):
-        for table in _final_tables(shards, work, totals, workers):
+        for table in _final_tables(shards, work, flagged, workers):
             writer.write_table(table)
-    _add_openings(totals, shards)
-    write_sealed(out / EXAMPLES_FILE, totals.examples)
-    metrics = {
-        name: {"raw": m.raw, "harder": m.harder, "undefined": totals.stories - defined[name]}
-        for name, m in METRICS.items()
-    }
+    write_sealed(out / EXAMPLES_FILE, _examples(shards, work, sizes))
     manifest = {
         "format": FORMAT,
-        **description,
-        "stories": totals.stories,
-        "metrics": metrics,
-        "min_compressed_bytes": MIN_COMPRESSED_BYTES,
+        **scored.to_json(),
+        "stories": sum(sizes),
+        "metrics": {
+            name: {"raw": m.raw, "harder": m.harder, "undefined": sum(sizes) - defined[name]}
+            for name, m in METRICS.items()
+        },
+        "min_compressed_bytes": _RATIO.min_bytes,
         "ratio_on_log_bytes": fit and {"intercept": fit[0], "slope": fit[1]},
-        "flags": totals.flags,
+        "flags": flagged,
         "columns": TABLE_SCHEMA.names,
         "scores_sha256": hash_file(out / SCORES_FILE),
     }
     write_sealed(out / MANIFEST_FILE, manifest)
+
+
+def _fit_ratio_on_length(shards: Sequence[Path]) -> _Line:
+    """Fit ratio = intercept + slope log(bytes) by least squares over all stories long enough."""
+    count, sums = 0, np.zeros(4)  # of x, y, x², xy
+    for shard in shards:
+        table = read_shard(shard, ["bytes", _RATIO.measure])
+        size, ratio = _numbers(table, "bytes"), _numbers(table, _RATIO.measure)
+        usable = size >= _RATIO.min_bytes
+        x, y = np.log(size[usable]), ratio[usable]
+        count += len(x)
+        sums += [x.sum(), y.sum(), (x * x).sum(), (x * y).sum()]
+    if not count:
+        return 0.0, 0.0
+    mean_x, mean_y, mean_xx, mean_xy = sums / count
+    spread = mean_xx - mean_x**2
+    slope = (mean_xy - mean_x * mean_y) / spread if spread > 1e-9 else 0.0
+    return float(mean_y - slope * mean_x), float(slope)
+
+
+def _write_columns(shards: Sequence[Path], work: Path, fit: _Line | None) -> list[int]:
+    """Write each difficulty, and 64 bits of the text's hash, as a column; return shards' sizes."""
+    starts_from = {name: metric.measure or metric.raw for name, metric in METRICS.items()}
+    sizes = []
+    with ExitStack() as stack:
+        hashes, *columns = (
+            stack.enter_context((work / f"{name}.column").open("wb"))
+            for name in ("hash", *(f"difficulty_{metric}" for metric in METRICS))
+        )
+        for shard in shards:
+            table = read_shard(shard, ["text_hash", *{"bytes", *starts_from.values()}])
+            size = _numbers(table, "bytes")
+            sizes.append(len(size))
+            hashes.write(_numbers(table, "text_hash").tobytes())
+            for (name, metric), column in zip(METRICS.items(), columns, strict=True):
+                usable = size >= metric.min_bytes
+                values = SIGN[metric.harder] * _numbers(table, starts_from[name])
+                if metric is _RATIO and fit is not None:
+                    intercept, slope = fit
+                    values = values - intercept - slope * np.log(np.where(usable, size, 1))
+                column.write(np.where(usable, values.astype(np.float64), np.nan).tobytes())
+    return sizes
 
 
 def _rank(work: Path, workers: int, progress: Progress) -> dict[str, int]:
@@ -140,104 +163,52 @@ def _rank(work: Path, workers: int, progress: Progress) -> dict[str, int]:
     return defined
 
 
-def _fit_ratio_on_length(shards: Sequence[Path]) -> tuple[float, float]:
-    """Fit ratio = intercept + slope log(bytes) by least squares over all stories long enough."""
-    count, sums = 0, np.zeros(4)  # of x, y, x², xy
-    for shard in shards:
-        table = read_shard(shard, ["bytes", "compression_measure"])
-        size, ratio = _numbers(table, "bytes"), _numbers(table, "compression_measure")
-        usable = size >= MIN_COMPRESSED_BYTES
-        x, y = np.log(size[usable]), ratio[usable]
-        count += len(x)
-        sums += [x.sum(), y.sum(), (x * x).sum(), (x * y).sum()]
-    if not count:
-        return 0.0, 0.0
-    mean_x, mean_y, mean_xx, mean_xy = sums / count
-    spread = mean_xx - mean_x**2
-    slope = (mean_xy - mean_x * mean_y) / spread if spread > 1e-9 else 0.0
-    return float(mean_y - slope * mean_x), float(slope)
-
-
-def _write_columns(shards: Sequence[Path], work: Path, fit: tuple[float, float] | None) -> None:
-    """Write each difficulty, and 64 bits of the text's hash, as a column file."""
-    needed = ["text_hash", "compression_measure", *(metric.raw for metric in METRICS.values())]
-    with ExitStack() as stack:
-        hashes, *columns = (
-            stack.enter_context((work / f"{name}.column").open("wb"))
-            for name in ("hash", *(f"difficulty_{metric}" for metric in METRICS))
-        )
-        for shard in shards:
-            table = read_shard(shard, needed)
-            hashes.write(_numbers(table, "text_hash").tobytes())
-            for metric, column in zip(METRICS, columns, strict=True):
-                column.write(_difficulty(table, metric, fit).tobytes())
-
-
-def _difficulty(table: pa.Table, metric: str, fit: tuple[float, float] | None) -> FloatArray:
-    """Return the difficulty of each story of a shard, higher where harder, NaN where undefined."""
-    size = _numbers(table, "bytes")
-    if metric != "compression_ratio":
-        difficulty = METRICS[metric].sign * _numbers(table, METRICS[metric].raw)
-        return np.where(size > 0, difficulty.astype(np.float64), np.nan)
-    difficulty = _numbers(table, "compression_measure")
-    usable = size >= MIN_COMPRESSED_BYTES
-    if fit is not None:
-        intercept, slope = fit
-        difficulty = difficulty - intercept - slope * np.log(np.where(usable, size, 1))
-    return np.where(usable, difficulty, np.nan)
-
-
 def _final_tables(
-    shards: Sequence[Path], work: Path, totals: _Totals, workers: int
+    shards: Sequence[Path], work: Path, flagged: dict[str, int], workers: int
 ) -> Iterator[pa.Table]:
-    """Join shards with their difficulties, percentiles and copies, some shards at a time."""
+    """Join shards with their difficulties, percentiles and copies, some shards at a time.
+
+    Args:
+        flagged: how many stories have each flag, is counted up.
+    """
     with ExitStack() as stack:
-        columns = {
-            field.name: stack.enter_context((work / f"{field.name}.column").open("rb"))
-            for field in _DERIVED
-        }
-        copies = stack.enter_context((work / "copies.column").open("rb"))
-        for parts in _groups(shards, workers):
-            table = pa.concat_tables(parts)
-            derived = {
-                name: read_rows(stream, np.float64, len(table)) for name, stream in columns.items()
-            }
+        *columns, copies = (
+            stack.enter_context((work / f"{name}.column").open("rb"))
+            for name in (*_DERIVED, "copies")
+        )
+        for table in _row_groups(shards, workers):
             flags = _numbers(table, "flags").astype(np.uint16)
             is_copy = read_rows(copies, np.uint8, len(table)).astype(bool)
             flags[is_copy & (flags != int(Flag.EMPTY))] |= int(Flag.DUPLICATE)
-            _add_to_totals(totals, table, derived, flags)
-            totals.shard_sizes += map(len, parts)
-            yield _final_table(table, derived, flags)
+            for flag in Flag:
+                flagged[flag.label] += int(np.count_nonzero(flags & int(flag)))
+            derived = [read_rows(column, np.float64, len(table)) for column in columns]
+            arrays = [
+                *(table.column(field.name) for field in _STORED),
+                *(pa.array(values, from_pandas=True) for values in derived),
+                _flag_labels().take(pa.array(flags)),
+            ]
+            yield pa.table(arrays, schema=TABLE_SCHEMA)
 
 
-def _groups(shards: Sequence[Path], workers: int) -> Iterator[list[pa.Table]]:
+def _row_groups(shards: Sequence[Path], workers: int) -> Iterator[pa.Table]:
     """Read the shards of each row group; with more workers, while the one before is written."""
-    needed = [*(field.name for field in _STORED), "flags"]
-    paths = [
-        shards[at : at + SHARDS_PER_ROW_GROUP] for at in range(0, len(shards), SHARDS_PER_ROW_GROUP)
-    ]
+    columns = [*(field.name for field in _STORED), "flags"]
 
-    def read(group: Sequence[Path]) -> list[pa.Table]:
-        return [read_shard(shard, needed) for shard in group]
+    def read(first: int) -> pa.Table:
+        group = shards[first : first + SHARDS_PER_ROW_GROUP]
+        return pa.concat_tables([read_shard(shard, columns) for shard in group])
 
+    starts = range(0, len(shards), SHARDS_PER_ROW_GROUP)
     if workers == 1:
-        yield from map(read, paths)
+        yield from map(read, starts)
         return
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(read, paths[0])
-        for following in paths[1:]:
-            parts, coming = coming.result(), pool.submit(read, following)
-            yield parts
+        coming = pool.submit(read, 0)
+        for start in starts[1:]:
+            table, coming = coming.result(), pool.submit(read, start)
+            yield table
         yield coming.result()
-
-
-def _final_table(
-    table: pa.Table, derived: dict[str, FloatArray], flags: npt.NDArray[np.uint16]
-) -> pa.Table:
-    arrays = [table.column(field.name) for field in _STORED]
-    arrays += [pa.array(derived[field.name], from_pandas=True) for field in _DERIVED]
-    arrays += [_flag_labels().take(pa.array(flags))]
-    return pa.table(arrays, schema=TABLE_SCHEMA)
 
 
 @cache
@@ -245,42 +216,30 @@ def _flag_labels() -> pa.Array:
     return pa.array([Flag(bits).label for bits in range(2 * max(Flag))])
 
 
-def _add_to_totals(
-    totals: _Totals,
-    table: pa.Table,
-    derived: dict[str, FloatArray],
-    flags: npt.NDArray[np.uint16],
-) -> None:
-    for flag in Flag:
-        totals.flags[flag.label] += int(np.count_nonzero(flags & int(flag)))
-    for metric, ends in totals.examples.items():
-        difficulty = derived[f"difficulty_{metric}"]
-        raw = _numbers(table, METRICS[metric].raw)
-        for name, sign in (("easiest", 1), ("hardest", -1)):
-            ends[name] += [
-                {
-                    "row": int(_numbers(table, "row")[index]),
-                    "value": float(raw[index]),
-                    "difficulty": float(difficulty[index]),
-                    "position": totals.stories + int(index),
-                }
-                for index in lowest(sign * difficulty, EXAMPLES)
-            ]
-            ends[name].sort(key=lambda story: (sign * story["difficulty"], story["row"]))
-            del ends[name][EXAMPLES:]
+def _examples(shards: Sequence[Path], work: Path, sizes: Sequence[int]) -> JsonObject:
+    """Return the easiest and hardest stories by each metric, with their openings."""
+    starts = np.cumsum([0, *sizes])
+    read = lru_cache(2 * EXAMPLES)(read_shard)
 
+    def example(name: str, position: int, difficulty: float) -> ExampleRecord:
+        shard = int(np.searchsorted(starts, position, "right")) - 1
+        story = read(shards[shard]).slice(position - starts[shard], 1).to_pylist()[0]
+        return ExampleRecord(
+            row=story["row"],
+            value=float(story[METRICS[name].raw]),
+            difficulty=difficulty,
+            opening=story["opening"],
+        )
 
-def _add_openings(totals: _Totals, shards: Sequence[Path]) -> None:
-    """Give each example the opening of its story; the openings of all would take long to read."""
-    starts = np.cumsum([0, *totals.shard_sizes])
-    openings: dict[int, pa.ChunkedArray] = {}
-    for ends in totals.examples.values():
-        for story in (*ends["easiest"], *ends["hardest"]):
-            position = story.pop("position")
-            shard = int(np.searchsorted(starts, position, "right")) - 1
-            if shard not in openings:
-                openings[shard] = read_shard(shards[shard], ["opening"]).column("opening")
-            story["opening"] = openings[shard][position - starts[shard]].as_py()
+    def ends(name: str) -> ExamplesRecord:
+        column = work / f"difficulty_{name}.column"
+        easiest, hardest = (
+            [example(name, at, sign * key) for at, key in lowest_rows(column, EXAMPLES, sign)]
+            for sign in (1, -1)
+        )
+        return ExamplesRecord(easiest=easiest, hardest=hardest)
+
+    return {name: ends(name).to_json() for name in METRICS}
 
 
 def _numbers(table: pa.Table, name: str) -> npt.NDArray[Any]:

@@ -1,28 +1,47 @@
 """The plan of a run: scores of stories to difficulties of training windows to a saved order."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from tinyohem.config.curriculum import CurriculumConfig, parse_weights
 from tinyohem.difficulty.metrics import FloatArray
-from tinyohem.difficulty.pacing import Curriculum, describe, order_draws
-from tinyohem.difficulty.score_table import ScoreTable, combined_difficulty
+from tinyohem.difficulty.pacing import describe, order_draws
+from tinyohem.difficulty.score_table import CorpusRecord, ScoreTable, combined_difficulty
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError, plainly
 from tinyohem.io.atomic import atomic_folder
 from tinyohem.io.hashing import hash_json
-from tinyohem.io.json import write_json
-from tinyohem.io.manifest import Record, read_record
+from tinyohem.io.json import JsonObject, write_json
+from tinyohem.io.manifest import Figure, Record, read_record
 from tinyohem.io.names import utf8_path
 
 _ORDER_FILE = "order.safetensors"
 _PLAN_FILE = "plan.json"
+
+
+_PACING_KEYS = {"pacing", "fraction", "initial_competence", "layers", "jitter_window"}
+
+
+class PlanOrigin(Record):
+    """Everything that an order was made from: `curriculum` holds how it is paced, and the seed."""
+
+    curriculum: JsonObject
+    weights: dict[str, Figure]
+    seq_len: int
+    corpus: CorpusRecord
+    scores_sha256: str
+
+
+class PlanRecord(Record):
+    """A saved plan's `plan.json`."""
+
+    hash: str
+    origin: PlanOrigin
 
 
 @dataclass(frozen=True)
@@ -36,20 +55,19 @@ class CurriculumPlan:
     """
 
     order: IntArray
-    origin: dict[str, Any]
+    origin: PlanOrigin
     difficulty: FloatArray | None = field(default=None, repr=False, compare=False)
 
     @property
     def hash(self) -> str:
         """Return the SHA-256 of order and origin, in hex: the same hash, the same training data."""
         digest = hashlib.sha256(self.order.astype("<i8").tobytes())
-        digest.update(hash_json(self.origin).encode())
+        digest.update(hash_json(self.origin.to_json()).encode())
         return digest.hexdigest()
 
-    def describe(self, num_steps: int) -> str:
+    def describe(self, curriculum: CurriculumConfig, num_steps: int) -> str:
         """Say in a line what the order does over a run of `num_steps` steps."""
-        curriculum = Curriculum(**self.origin["curriculum"])
-        weights = self.origin["weights"].items()
+        weights = self.origin.weights.items()
         metric = " and ".join(f"{name}={w:g}" if w != 1 else name for name, w in weights)
         assert self.difficulty is not None
         told = describe(self.order, self.difficulty, curriculum, num_steps)
@@ -69,13 +87,6 @@ class CurriculumPlan:
         return self.order[first : first + count]
 
 
-class PlanRecord(Record):
-    """A saved plan's `plan.json`."""
-
-    hash: str
-    origin: dict[str, Any]
-
-
 def build_plan(
     table: ScoreTable,
     *,
@@ -83,8 +94,8 @@ def build_plan(
     offsets: IntArray,
     seq_len: int,
     drawn: IntArray,
-    curriculum: Curriculum,
-    weights: Mapping[str, float],
+    curriculum: CurriculumConfig,
+    seed: int,
 ) -> CurriculumPlan:
     """Order the draws of a run by the difficulty of the stories in each window.
 
@@ -94,30 +105,31 @@ def build_plan(
         offsets: (stories + 1,) where each story's tokens start in the token store.
         seq_len: tokens of a window; window w is the tokens from w * seq_len on.
         drawn: (draws,) windows in the order of shuffled training.
-        curriculum: how to pace.
-        weights: weight of each metric's percentile. `by_length` has its own metric.
+        curriculum: what is difficult, and how to pace. `by_length` has its own metric.
+        seed: of every random choice.
 
     Raises:
         InputError: a metric that the table lacks, a story without a row in it, or no story that
             has a difficulty.
     """
-    weights = {"length": 1.0} if curriculum.pacing == "by_length" else dict(weights)
+    by_length = curriculum.pacing == "by_length"
+    weights = {"length": 1.0} if by_length else parse_weights(curriculum.metric)
     of_story = combined_difficulty(table, weights)[table.positions(rows)]
     if np.isnan(of_story).all():
         raise InputError(
-            f"no story of {table.manifest['corpus']['name']} has a difficulty by "
+            f"no story of {table.manifest.corpus.name} has a difficulty by "
             f"{', '.join(weights)}: there is nothing to order by",
             "choose another --curriculum-metric, such as mtld; Flesch is for Latin script",
         )
     difficulty = window_difficulty(offsets, of_story, seq_len, int(drawn.max()) + 1)
-    origin = {
-        "curriculum": asdict(curriculum),
-        "weights": weights,
-        "seq_len": seq_len,
-        "corpus": table.manifest["corpus"],
-        "scores_sha256": table.manifest["scores_sha256"],
-    }
-    return CurriculumPlan(order_draws(drawn, difficulty, curriculum), origin, difficulty)
+    origin = PlanOrigin(
+        curriculum=curriculum.model_dump(include=_PACING_KEYS) | {"seed": seed},
+        weights=weights,
+        seq_len=seq_len,
+        corpus=table.manifest.corpus,
+        scores_sha256=table.manifest.scores_sha256,
+    )
+    return CurriculumPlan(order_draws(drawn, difficulty, curriculum, seed), origin, difficulty)
 
 
 def window_difficulty(
@@ -150,7 +162,7 @@ def save_plan(plan: CurriculumPlan, folder: Path) -> None:
     """Write the plan into a folder of its own, which appears whole or not at all."""
     with atomic_folder(folder) as partial:
         save_file({"order": plan.order}, partial / _ORDER_FILE)
-        write_json(partial / _PLAN_FILE, {"hash": plan.hash, "origin": plan.origin})
+        write_json(partial / _PLAN_FILE, {"hash": plan.hash, "origin": plan.origin.to_json()})
 
 
 def load_plan(folder: Path) -> CurriculumPlan:

@@ -5,84 +5,45 @@ included, and returns the same draws in another order. So every arm of a compari
 same data, and `shuffled` is exactly the run without a curriculum.
 """
 
-from dataclasses import dataclass
-from typing import get_args
-
 import numpy as np
 import numpy.typing as npt
 
-from tinyohem.config.curriculum import Pacing
+from tinyohem.config.curriculum import CurriculumConfig
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.text import IntArray
-from tinyohem.errors import InputError
 
 WARMUP_FRACTION = 0.2
-
-
 _JITTER, _DRAWS = 1, 2  # separate random streams, so that jitter does not change what follows
 
 
-@dataclass(frozen=True)
-class Curriculum:
-    """How to pace training.
-
-    Attributes:
-        pacing: the rule.
-            `warmup`: the first `fraction` of training draws the easiest windows only, shuffled;
-            then come all others, shuffled.
-            `sorted`: easiest first. `reverse`: its exact reverse. `by_length`: shortest first.
-            `linear`, `quadratic`, `inverse_quadratic`, `root`: at progress t each draw is uniform
-            over what is unseen of the easiest p0 + (1 - p0) f(t), where f(t) is t, t², 1 - (1 - t)²
-            or √t and p0 is `initial_competence` (Platanios et al. 2019, without replacement).
-            `interleaved`: `layers` passes from easy to hard over every `layers`-th window;
-            `zigzag`: the same with every second pass reversed.
-            `shuffled`: no curriculum.
-        fraction: the share of training until a `warmup` ends (by default 0.2), or until t is 1 for
-            the rules with a competence (by default 1: t is training progress).
-        initial_competence: p0, the share that is available at once.
-        layers: passes of `interleaved` and `zigzag`.
-        jitter_window: shuffle the sorted order inside stretches of so many draws; 0: do not.
-        seed: of every random choice.
-    """
-
-    pacing: Pacing = "warmup"
-    fraction: float | None = None
-    initial_competence: float = 0.01
-    layers: int = 10
-    jitter_window: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.pacing not in get_args(Pacing):
-            raise InputError(
-                f"pacing is {self.pacing!r}", f"choose from {', '.join(get_args(Pacing))}"
-            )
-        if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise InputError(f"curriculum fraction is {self.fraction}", "choose one in (0, 1]")
-        if not 0 < self.initial_competence <= 1:
-            raise InputError(
-                f"initial competence is {self.initial_competence}", "choose one in (0, 1]"
-            )
-        if self.layers < 1 or self.jitter_window < 0:
-            raise InputError(
-                f"layers is {self.layers}, jitter window {self.jitter_window}",
-                "choose at least 1 layer and a jitter window of 0 or more draws",
-            )
-
-
-def order_draws(drawn: IntArray, difficulty: FloatArray, curriculum: Curriculum) -> IntArray:
+def order_draws(
+    drawn: IntArray, difficulty: FloatArray, curriculum: CurriculumConfig, seed: int
+) -> IntArray:
     """Return `drawn` in the order of the curriculum.
+
+    `warmup`: the first `fraction` of training (by default 0.2) draws the easiest windows only,
+    shuffled; then come all others, shuffled.
+    `sorted`: easiest first. `reverse`: its exact reverse. `by_length`: shortest first.
+    `linear`, `quadratic`, `inverse_quadratic`, `root`: at progress t each draw is uniform over what
+    is unseen of the easiest p0 + (1 - p0) f(t), where f(t) is t, t², 1 - (1 - t)² or √t, p0 is
+    `initial_competence`, and t is 1 after `fraction` of training, by default all of it (Platanios
+    et al. 2019, without replacement).
+    `interleaved`: `layers` passes from easy to hard over every `layers`-th window; `zigzag`: the
+    same with every second pass reversed.
+    `shuffled`: no curriculum.
+    With a `jitter_window` the sorted order is first shuffled inside stretches of so many draws.
 
     Args:
         drawn: (draws,) windows in the order of shuffled training.
         difficulty: (windows,) higher is harder. NaN counts as hardest: what cannot be scored is
             kept out of the easy phase. Equals keep the order of the corpus.
         curriculum: the rule and its parameters.
+        seed: of every random choice.
     """
     if curriculum.pacing == "shuffled":
         return drawn.copy()
-    ranked = _jitter(_easiest_first(drawn, difficulty), curriculum)
-    rng = np.random.default_rng([curriculum.seed, _DRAWS])
+    ranked = _jitter(_easiest_first(drawn, difficulty), curriculum.jitter_window, seed)
+    rng = np.random.default_rng([seed, _DRAWS])
     match curriculum.pacing:
         case "warmup":
             easy, rest = np.split(ranked, [round(_warmup_share(curriculum) * len(ranked))])
@@ -100,7 +61,7 @@ def order_draws(drawn: IntArray, difficulty: FloatArray, curriculum: Curriculum)
 
 
 def describe(
-    order: IntArray, difficulty: FloatArray, curriculum: Curriculum, num_steps: int
+    order: IntArray, difficulty: FloatArray, curriculum: CurriculumConfig, num_steps: int
 ) -> str:
     """Say in a line what an order does over a run of `num_steps` steps.
 
@@ -141,7 +102,7 @@ def describe(
     return f"{told}; shuffled over {curriculum.jitter_window:,} windows at a time"
 
 
-def _warmup_share(curriculum: Curriculum) -> float:
+def _warmup_share(curriculum: CurriculumConfig) -> float:
     return WARMUP_FRACTION if curriculum.fraction is None else curriculum.fraction
 
 
@@ -150,12 +111,12 @@ def _easiest_first(drawn: IntArray, difficulty: FloatArray) -> IntArray:
     return drawn[np.lexsort((drawn, key))]
 
 
-def _jitter(ranked: IntArray, curriculum: Curriculum) -> IntArray:
-    if curriculum.jitter_window < 2:
+def _jitter(ranked: IntArray, window: int, seed: int) -> IntArray:
+    """Shuffle inside stretches of `window` draws."""
+    if window < 2:
         return ranked
-    rng = np.random.default_rng([curriculum.seed, _JITTER])
-    starts = range(0, len(ranked), curriculum.jitter_window)
-    stretches = [ranked[at : at + curriculum.jitter_window] for at in starts]
+    rng = np.random.default_rng([seed, _JITTER])
+    stretches = [ranked[at : at + window] for at in range(0, len(ranked), window)]
     return np.concatenate([rng.permutation(stretch) for stretch in stretches])
 
 
@@ -166,7 +127,7 @@ def _in_layers(ranked: IntArray, layers: int, *, reverse_odd: bool) -> IntArray:
     return np.concatenate(passes)
 
 
-def _available(draws: int, curriculum: Curriculum) -> IntArray:
+def _available(draws: int, curriculum: CurriculumConfig) -> IntArray:
     """Return for each draw how many of the easiest windows are available, (draws,).
 
     Never fewer than were drawn before plus one: each draw takes one away.

@@ -79,6 +79,21 @@ def lowest(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intege
     return candidates[np.argsort(values[candidates], kind="stable")][:count]
 
 
+def lowest_rows(column: Path, count: int, sign: int = 1) -> list[tuple[int, float]]:
+    """Return the rows of the lowest `sign` times number of a column, and these, lowest first.
+
+    Equals are in the order of the column; NaN is left out.
+    """
+    rows, values, first = np.empty(0, np.int64), np.empty(0), 0
+    for chunk in _chunks(column, np.float64, RUN_ROWS):
+        found = lowest(sign * chunk, count)
+        rows = np.concatenate([rows, first + found])
+        values = np.concatenate([values, sign * chunk[found]])
+        kept = lowest(values, count)
+        rows, values, first = rows[kept], values[kept], first + len(chunk)
+    return list(zip(rows.tolist(), values.tolist(), strict=True))
+
+
 def read_rows(stream: BinaryIO, dtype: npt.DTypeLike, rows: int) -> npt.NDArray[Any]:
     """Read the next `rows` numbers of a column."""
     return np.fromfile(stream, dtype, rows)

@@ -1,24 +1,21 @@
 """The pass over a corpus on a Ray cluster: its machines read, parse and score; this one writes.
 
 Shards must be those of a pass on one machine, so they are planned before: the workers cut each file
-into blocks and tell only how large those are; from that it is known where every shard begins. A
-task is then a run of shards that begin in one file. What it returns are the bytes of their files,
-which this process alone stores: a task that Ray repeats, because its worker died, does no harm.
+into blocks and return only how large those are; from that it is known where every shard begins. A
+task is then a run of shards that begin in one file. It yields the bytes of their files, which this
+process alone stores: a task that Ray repeats, because its worker died, does no harm.
 """
 
-import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tinyohem.data.blocks import read_blocks
 from tinyohem.difficulty.score_batch import ScoringRules
@@ -36,12 +33,9 @@ if TYPE_CHECKING:
 SHARDS_PER_RUN = 16
 RUNS_PER_FILE = 16
 
-_ANSWER = pa.schema(
-    [("key", pa.int64()), ("content", pa.binary()), ("error", pa.string()), ("hint", pa.string())]
-)
-_Answers = Generator[tuple[int, bytes], None, None]
-# What a task does: the number and value of an item to pairs of a key and bytes.
-_Work = Callable[[int, Any], Iterator[tuple[int, bytes]]]
+T = TypeVar("T")
+R = TypeVar("R")
+TASKS_PER_CORE = 2  # handed to the cluster at a time: results wait in its memory
 
 
 class _Cut(NamedTuple):
@@ -85,12 +79,9 @@ def ray_cluster(workers: int) -> Iterator[None]:
         InputError: Ray is not installed, or no cluster answers at that address.
         RunError: none could be started here.
     """
-    # Without them it would call home, and draw bars of its own.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it would call home
     try:
         import ray
-        import ray.data  # Ray itself can be there without it
     except ImportError:
         hint = "pip install 'tinyohem[ray]'"
         raise InputError("--engine ray needs Ray, which is not installed", hint) from None
@@ -132,7 +123,7 @@ def _own_sigterm() -> Iterator[None]:
 def score_on_ray(
     corpus: "Corpus", folder: Path, rules: ScoringRules, _workers: int, progress: Progress
 ) -> "Scoring":
-    """Score with the cluster that is connected; see `scoring.Engine`.
+    """Score with the cluster that is connected; see `score_corpus.Engine`.
 
     Shards come as they get ready. Their `share` is of the rows that are done by then.
 
@@ -149,35 +140,32 @@ def score_on_ray(
     missing = {shard.index for shard in shards if not shard_path(folder, shard.index).exists()}
     runs = list(_runs(shards, missing, corpus.files))
     work = partial(_score, text_field=corpus.text_field, rules=rules)
-    return _collect(shards, missing, _scatter(work, runs), folder)
+    return _store(shards, missing, _scatter(work, runs), folder)
 
 
 def each_on_ray(function: Callable[[Path], str], files: Iterable[Path]) -> Iterator[str]:
     """Apply a function to every file on the cluster: `map`, for `open_corpus`."""
 
-    def work(number: int, path: Path) -> Iterator[tuple[int, bytes]]:
-        yield number, function(path).encode()
+    def work(path: Path) -> Iterator[str]:
+        yield function(path)
 
-    answers = _in_order(_scatter(work, list(files)))
-    return (answer.decode() for answer in answers)
+    return _scatter(work, files, in_order=True)
 
 
 def _survey(corpus: "Corpus", progress: Progress) -> list[_Cut]:
     """Return every block of the corpus, unread."""
     progress.start("cutting", len(corpus.files), "files")
     cuts: list[_Cut] = []
-    answers = _scatter(partial(_cut, text_field=corpus.text_field), corpus.files)
-    for file, answer in enumerate(_in_order(answers)):
-        sizes = json.loads(answer)
+    work = partial(_cut, text_field=corpus.text_field)
+    for file, sizes in enumerate(_scatter(work, corpus.files, in_order=True)):
         cuts += [_Cut(rows, size, file, number) for number, (rows, size) in enumerate(sizes)]
         progress.advance(file + 1)
     progress.finish()
     return cuts
 
 
-def _cut(number: int, path: Path, text_field: str) -> Iterator[tuple[int, bytes]]:
-    sizes = [(block.rows, block.size) for block, _ in read_blocks(path, text_field)]
-    yield number, json.dumps(sizes).encode()
+def _cut(path: Path, text_field: str) -> Iterator[list[tuple[int, int]]]:
+    yield [(block.rows, block.size) for block, _ in read_blocks(path, text_field)]
 
 
 def _runs(
@@ -202,9 +190,7 @@ def _runs(
                 )
 
 
-def _score(
-    _number: int, run: _Run, text_field: str, rules: ScoringRules
-) -> Iterator[tuple[int, bytes]]:
+def _score(run: _Run, text_field: str, rules: ScoringRules) -> Iterator[tuple[int, bytes]]:
     """Read the files of a run from the start; yield its missing shards."""
     read = chain.from_iterable(read_blocks(path, text_field) for path in run.files)
     # Cut from where a shard begins, the rest falls into the same shards as in the whole corpus.
@@ -214,75 +200,79 @@ def _score(
             yield index, scores_of(replace(shard, index=index, first_row=first_row), rules)
 
 
-def _collect(
+def _store(
     shards: Sequence[Shard[_Cut]],
     missing: set[int],
-    answers: _Answers,
+    scored: Generator[tuple[int, bytes], None, None],
     folder: Path,
 ) -> "Scoring":
+    """Store shards as they come; yield them, those that are there already first."""
     total, done = max(1, sum(shard.rows for shard in shards)), 0
     for shard in shards:
         if shard.index not in missing:
             done += shard.rows
             yield replace(shard, share=done / total), False
-    with closing(answers):
-        for index, content in answers:
+    with closing(scored):
+        for index, content in scored:
             store_shard(content, folder, index)
             done += shards[index].rows
             yield replace(shards[index], share=done / total), True
 
 
-def _scatter(work: _Work, items: Sequence[Any]) -> _Answers:
-    """Do work on every item, on any machine of the cluster, and yield its answers as they come."""
+def _scatter(
+    work: Callable[[T], Iterator[R]], items: Iterable[T], *, in_order: bool = False
+) -> Generator[R, None, None]:
+    """Do work on every item, on any machine of the cluster, and yield its results as they come.
+
+    Args:
+        work: an item to its results.
+        items: what to work on.
+        in_order: yield the results in the order of the items.
+
+    Raises:
+        InputError: the work raised it, or a worker has other libraries than here.
+        RunError: the cluster failed.
+    """
     import ray
 
-    if not items:
-        return
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = 1  # hand over each answer at once, and hold few
+    task = ray.remote(num_returns="streaming")(_work_on)
+    coming, versions = iter(items), library_versions()
+    running: list[Any] = []  # generators of results
     try:
-        with ray.data.DataContext.current(context):
-            rows = [{"number": number, "item": item} for number, item in enumerate(items)]
-            answered = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                _answer,
-                batch_size=1,
-                batch_format="numpy",
-                fn_kwargs={"work": work, "versions": library_versions()},
-            )
-        for table in answered.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for answer in table.to_pylist():
-                if answer["error"] is not None:
-                    raise InputError(answer["error"], answer["hint"])
-                yield answer["key"], answer["content"]
+        while True:
+            cores = int(ray.cluster_resources().get("CPU", 1))  # a cluster may grow
+            free = max(0, TASKS_PER_CORE * cores - len(running))
+            running += [task.remote(work, item, versions) for item in islice(coming, free)]
+            if not running:
+                return
+            ready = running if in_order else ray.wait(running)[0]
+            result = next(ready[0], None)
+            if result is None:
+                running.remove(ready[0])
+                continue
+            value = ray.get(result)
+            if isinstance(value, InputError):
+                raise value
+            yield value
     except ray.exceptions.RayTaskError:
         raise  # a mistake in this program
     except ray.exceptions.RayError as error:
         what = f"the Ray cluster failed: {error}"
         raise RunError(what, "run the same command again: finished shards are kept") from error
+    finally:
+        for results in running if ray.is_initialized() else ():
+            ray.cancel(results)
 
 
-def _in_order(answers: Iterator[tuple[int, bytes]]) -> Iterator[bytes]:
-    """Yield answers whose keys are 0, 1, 2, … in the order of these."""
-    early: dict[int, bytes] = {}
-    following = 0
-    for key, content in answers:
-        early[key] = content
-        while following in early:
-            yield early.pop(following)
-            following += 1
-
-
-def _answer(batch: Mapping[str, Any], work: _Work, versions: dict[str, str]) -> Iterator[pa.Table]:
-    """Do the work on a worker. What the user can mend is an answer, not an exception."""
+def _work_on(
+    work: Callable[[T], Iterator[R]], item: T, versions: dict[str, str]
+) -> Iterator[R | InputError]:
+    """Do the work on a worker. What the user can mend is a result, not an exception."""
     try:
         _check_versions(versions)
-        for number, item in zip(batch["number"], batch["item"], strict=True):
-            for key, content in work(int(number), item):
-                yield _row(key=key, content=content)
+        yield from work(item)
     except InputError as error:
-        yield _row(error=error.message, hint=error.hint)
+        yield error
 
 
 def _check_versions(wanted: dict[str, str]) -> None:
@@ -292,7 +282,3 @@ def _check_versions(wanted: dict[str, str]) -> None:
         if here[name] != version:
             what = f"a worker has {name} {here[name]}, the machine that asks has {version}"
             raise InputError(what, "install the same versions on every machine of the cluster")
-
-
-def _row(**values: Any) -> pa.Table:
-    return pa.Table.from_pylist([values], schema=_ANSWER)

@@ -38,47 +38,49 @@ def scores_at(url: str, engine: Engine, progress: Progress) -> Iterator[tuple[Pa
     Raises:
         InputError: the URL cannot be reached.
     """
-    far = RemoteFolder(url)
+    remote = RemoteFolder(url)
     progress.note(f"{url} knows no locks: see that no other process writes there")
     with TemporaryDirectory(prefix="tinyohem-scores-") as scratch:
         folder = Path(scratch) / "scores"
         folder.mkdir()
-        if far.fetch(MANIFEST_FILE, folder / MANIFEST_FILE):
+        if remote.fetch(MANIFEST_FILE, folder / MANIFEST_FILE):
             for name in (SCORES_FILE, EXAMPLES_FILE):
-                far.fetch(name, folder / name)
+                remote.fetch(name, folder / name)
         before = hash_files(folder)
-        yield folder, _keeping(engine, far)
+        yield folder, _copying(engine, remote)
         after = hash_files(folder)
         changed = {name for name, sha in after.items() if before.get(name) != sha}
         for name in sorted(changed, key=lambda name: name == MANIFEST_FILE):
-            far.put(folder / name, name)
-        far.remove(UNFINISHED)
+            remote.put(folder / name, name)
+        remote.remove(UNFINISHED)
 
 
-def _keeping(engine: Engine, far: RemoteFolder) -> Engine:
+def _copying(engine: Engine, remote: RemoteFolder) -> Engine:
+    """Return an engine whose shards are copied to a folder elsewhere."""
+
     def score(
         corpus: "Corpus", unfinished: Path, rules: ScoringRules, workers: int, progress: Progress
     ) -> Scoring:
-        _resume(far, unfinished)
-        return _keep(engine(corpus, unfinished, rules, workers, progress), far, unfinished)
+        _resume(remote, unfinished)
+        return _copy_each(engine(corpus, unfinished, rules, workers, progress), remote, unfinished)
 
     return score
 
 
-def _resume(far: RemoteFolder, unfinished: Path) -> None:
+def _resume(remote: RemoteFolder, unfinished: Path) -> None:
     """Fetch the shards of an earlier pass, if it was one over the same corpus in the same way."""
     described, earlier = unfinished / DESCRIPTION_FILE, unfinished / "earlier"
-    begun = far.fetch(f"{UNFINISHED}/{DESCRIPTION_FILE}", earlier)
+    begun = remote.fetch(f"{UNFINISHED}/{DESCRIPTION_FILE}", earlier)
     if not begun or earlier.read_bytes() != described.read_bytes():
-        far.remove(UNFINISHED)
-        far.put(described, f"{UNFINISHED}/{DESCRIPTION_FILE}")
+        remote.remove(UNFINISHED)
+        remote.put(described, f"{UNFINISHED}/{DESCRIPTION_FILE}")
         return
-    names = [name for name in far.names(UNFINISHED) if _SHARD.fullmatch(name)]
+    names = [name for name in remote.names(UNFINISHED) if _SHARD.fullmatch(name)]
     with ThreadPoolExecutor(_COPIES) as pool:
-        list(pool.map(lambda name: far.fetch(f"{UNFINISHED}/{name}", unfinished / name), names))
+        list(pool.map(lambda name: remote.fetch(f"{UNFINISHED}/{name}", unfinished / name), names))
 
 
-def _keep(scoring: Scoring, far: RemoteFolder, unfinished: Path) -> Scoring:
+def _copy_each(scoring: Scoring, remote: RemoteFolder, unfinished: Path) -> Scoring:
     """Pass shards on once they are there too."""
     waiting: deque[tuple[Shard[Any], Future[None]]] = deque()
     with ThreadPoolExecutor(_COPIES) as pool, closing(scoring):
@@ -87,7 +89,7 @@ def _keep(scoring: Scoring, far: RemoteFolder, unfinished: Path) -> Scoring:
                 yield shard, False
                 continue
             path = shard_path(unfinished, shard.index)
-            waiting.append((shard, pool.submit(far.put, path, f"{UNFINISHED}/{path.name}")))
+            waiting.append((shard, pool.submit(remote.put, path, f"{UNFINISHED}/{path.name}")))
             if len(waiting) > _COPIES:
                 yield _copied(*waiting.popleft())
         while waiting:

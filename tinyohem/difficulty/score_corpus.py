@@ -7,16 +7,19 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinyohem.config.curriculum import CurriculumConfig, parse_weights
+from tinyohem.config.difficulty import METRICS
 from tinyohem.data.corpus import Corpus
 from tinyohem.difficulty.corpus_percentiles import write_scores
 from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_table import (
     MANIFEST_FILE,
     METRIC_VERSION,
-    METRICS,
+    CorpusRecord,
+    PassRecord,
+    RulesRecord,
     ScoreTable,
     library_versions,
     open_scores,
@@ -30,26 +33,23 @@ from tinyohem.io.locks import sole_writer
 from tinyohem.progress import SILENT, Progress
 from tinyohem.system.processes import usable_cores
 
-if TYPE_CHECKING:
-    from tinyohem.data.corpus import Corpus
-
 UNFINISHED = "unfinished"
 DESCRIPTION_FILE = "description.json"
 # Scores the shards of a corpus that a folder lacks; yields every shard once it is there, and
 # whether it was scored now. It may look at the whole corpus before it returns the iterator.
 Scoring = Generator[tuple[Shard[Any], bool], None, None]
-Engine = Callable[["Corpus", Path, ScoringRules, int, Progress], Scoring]
+Engine = Callable[[Corpus, Path, ScoringRules, int, Progress], Scoring]
 
 
 def score_here(
-    corpus: "Corpus", folder: Path, rules: ScoringRules, workers: int, _progress: Progress
+    corpus: Corpus, folder: Path, rules: ScoringRules, workers: int, _progress: Progress
 ) -> Scoring:
     """Score with processes of this machine; see `Engine`."""
     return score_missing_shards(shards_of(corpus.blocks()), folder, rules, workers)
 
 
 def score_corpus(
-    corpus: "Corpus",
+    corpus: Corpus,
     out: Path,
     *,
     rules: ScoringRules | None = None,
@@ -77,16 +77,16 @@ def score_corpus(
     if workers < 1:
         raise InputError(f"workers is {workers}", "choose at least 1")
     rules = rules or ScoringRules()
-    description = _describe(corpus, rules)
+    wanted = _describe(corpus, rules)
     unfinished = out / UNFINISHED
     with sole_writer(out, progress=progress):
         drop_leftovers(out)
         if (out / MANIFEST_FILE).exists():
-            return _reuse(out, description, progress)
-        _begin_or_resume(unfinished, description, progress)
+            return _reuse(out, wanted, progress)
+        _begin_or_resume(unfinished, wanted, progress)
         scoring = engine(corpus, unfinished, rules, workers, progress)
         shards = _watch(corpus, unfinished, scoring, progress)
-        write_scores(shards, out, description, workers, progress)
+        write_scores(shards, out, wanted, workers, progress)
         shutil.rmtree(unfinished)
         return open_scores(out, corpus.fingerprint)
 
@@ -96,47 +96,43 @@ def is_started(out: Path) -> bool:
     return (out / MANIFEST_FILE).exists() or (out / UNFINISHED).exists()
 
 
-def _describe(corpus: "Corpus", rules: ScoringRules) -> dict[str, Any]:
+def _describe(corpus: Corpus, rules: ScoringRules) -> PassRecord:
     """Return all that the scores depend on, as the manifest records it."""
-    return {
-        "corpus": {
-            "name": corpus.name,
-            "split": corpus.split,
-            "fingerprint": corpus.fingerprint,
-        },
-        "metric_version": METRIC_VERSION,
-        "rules": asdict(rules),
-        "versions": library_versions(),
-    }
+    return PassRecord(
+        corpus=CorpusRecord(name=corpus.name, split=corpus.split, fingerprint=corpus.fingerprint),
+        metric_version=METRIC_VERSION,
+        rules=RulesRecord.model_validate(asdict(rules)),
+        versions=library_versions(),
+    )
 
 
-def _reuse(out: Path, description: dict[str, Any], progress: Progress) -> ScoreTable:
-    table = open_scores(out, description["corpus"]["fingerprint"])
-    if table.manifest["rules"] != description["rules"]:
+def _reuse(out: Path, wanted: PassRecord, progress: Progress) -> ScoreTable:
+    table = open_scores(out, wanted.corpus.fingerprint)
+    if table.manifest.rules.to_json() != wanted.rules.to_json():
         raise InputError(f"{out} holds scores under other rules", "choose another folder")
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)  # a kill can come just before that
     progress.note(f"reusing the scores in {out}")
     return table
 
 
-def _begin_or_resume(unfinished: Path, description: dict[str, Any], progress: Progress) -> None:
+def _begin_or_resume(unfinished: Path, wanted: PassRecord, progress: Progress) -> None:
     """Keep the shards of an earlier pass only if it scored the same corpus in the same way."""
     described = unfinished / DESCRIPTION_FILE
     begun = unfinished.exists() and not all(map(is_leftover, unfinished.iterdir()))
     if begun and not described.exists():  # someone's own folder of that name
         raise InputError(f"{unfinished} holds no pass that was begun here", "choose another --out")
     try:
-        same = read_json(described) == description
+        same = read_json(described) == wanted.to_json()
     except (OSError, ValueError):  # none, or damaged
         same = False
     if same:
         progress.note(f"going on with the scores in {unfinished}")
         return
     shutil.rmtree(unfinished, ignore_errors=True)
-    write_json(described, description)
+    write_json(described, wanted.to_json())
 
 
-def _watch(corpus: "Corpus", unfinished: Path, scoring: Scoring, progress: Progress) -> list[Path]:
+def _watch(corpus: Corpus, unfinished: Path, scoring: Scoring, progress: Progress) -> list[Path]:
     """Report on the pass over the text; return the shards in the order of the corpus."""
     # In percent: how many stories there are is known once they have been read.
     progress.start("scoring", 100, "%")
@@ -149,7 +145,8 @@ def _watch(corpus: "Corpus", unfinished: Path, scoring: Scoring, progress: Progr
             rate = scored / (time.perf_counter() - began)
             reached = max(reached, shard.share)  # they come as they get ready
             progress.advance(int(100 * reached), {"stories": rows, "stories/s": rate})
-    progress.advance(100)  # some corpora do not know their shares
+    if reached < 1:  # some corpora do not know their shares
+        progress.advance(100)
     progress.finish()
     if not shards:
         what = f"the corpus {corpus.name} ({corpus.split}) holds no stories"

@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from tinyohem.config.difficulty import ADDED_METRICS
 from tinyohem.difficulty.metrics import FloatArray, LengthControl
 from tinyohem.difficulty.text import IntArray
 from tinyohem.errors import InputError, plainly
 from tinyohem.io.hashing import hash_file
-from tinyohem.io.manifest import Count, Figure, Record, check_record, read_record
+from tinyohem.io.json import JsonObject
+from tinyohem.io.manifest import Count, Figure, Record, check_record, read_record, read_sealed
 from tinyohem.io.names import utf8_path
 from tinyohem.io.streams import MAX_EXPANSION
 
@@ -26,6 +28,7 @@ MANIFEST_FILE = "manifest.json"
 EXAMPLES_FILE = "examples.json"
 HISTOGRAM_FILE = "histograms.png"
 PAGE_FILE = "report.html"
+EXAMPLES = 10  # stories at either end of each metric
 FORMAT = 1
 # What the values mean; a change of any rule that no parameter records makes it another one.
 # 2: accents, unseen characters, apostrophes of every make, abbreviations, stories not in Latin.
@@ -33,43 +36,6 @@ METRIC_VERSION = 2
 _AGAIN = "score the corpus again, into another folder"
 _ROW_BYTES = 8  # of a column in memory
 _BATCH_ROWS = 1 << 16
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One way to say how hard a story is.
-
-    Attributes:
-        raw: the column with the value as the field defines it.
-        harder: which raw values are harder; `difficulty_<metric>` is higher where harder.
-    """
-
-    raw: str
-    harder: str
-
-    @property
-    def sign(self) -> int:
-        """Return 1 or -1, what turns the raw value into a difficulty."""
-        return 1 if self.harder == "higher" else -1
-
-
-METRICS = {
-    "compression_ratio": Metric("compressed_over_original", "higher"),
-    "mtld": Metric("mtld", "higher"),
-    "flesch": Metric("flesch_reading_ease", "lower"),
-    "length": Metric("bytes", "higher"),
-}
-_NAMES = {
-    "compression_ratio": "compression ratio with length taken out",
-    "mtld": "MTLD",
-    "flesch": "Flesch reading ease",
-}
-
-
-def metric_name(metric: str) -> str:
-    """Return what a reader calls a metric of a table made without options; others as they are."""
-    return _NAMES.get(metric, metric)
-
 
 Word = Annotated[str, Field(pattern=r"^\w{1,40}$")]
 
@@ -82,35 +48,45 @@ class CorpusRecord(Record):
     fingerprint: str
 
 
-class MetricRecord(Record):
-    """A metric of a score table."""
-
-    raw: str
-    harder: Literal["higher", "lower"]
-    undefined: Count
-
-
 class CompressionRecord(Record):
-    """How the compression ratio became a difficulty."""
+    """How the compression ratio became a difficulty, see `CompressionRule`."""
 
+    level: int = 3
     length_control: LengthControl
 
 
 class RulesRecord(Record):
-    """What the scores followed."""
+    """What the scores followed, see `ScoringRules`."""
 
     compression: CompressionRecord
 
 
-class ScoreManifest(Record):
+class PassRecord(Record):
+    """What a pass over a corpus depends on."""
+
+    corpus: CorpusRecord
+    metric_version: int = 1  # before it was recorded
+    rules: RulesRecord
+    versions: dict[str, str] = Field({})
+
+
+class MetricRecord(Record):
+    """A metric of a score table, see `Metric`."""
+
+    raw: str
+    harder: Literal["higher", "lower"]
+    undefined: Count  # stories
+    origin: JsonObject = Field({})  # what an added one depends on, such as a tokenizer's hash
+
+
+class ScoreManifest(PassRecord):
     """The manifest of a score table."""
 
     format: Literal[1]
-    corpus: CorpusRecord
     stories: int = Field(ge=1)
-    metric_version: int = 1  # before it was recorded
-    rules: RulesRecord
     metrics: dict[Word, MetricRecord]
+    min_compressed_bytes: Count = 100
+    ratio_on_log_bytes: JsonObject | None = None  # intercept and slope of its fit, if there is one
     flags: dict[Word, Count]
     columns: list[str]
     scores_sha256: str
@@ -121,17 +97,17 @@ class ScoreTable:
     """A score folder that was checked when it was opened."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: ScoreManifest
 
     @property
     def stories(self) -> int:
         """Return the number of rows."""
-        return int(self.manifest["stories"])
+        return self.manifest.stories
 
     @property
-    def metrics(self) -> dict[str, Metric]:
+    def metrics(self) -> dict[str, MetricRecord]:
         """Return the metrics that have a difficulty and a percentile column."""
-        return {name: Metric(m["raw"], m["harder"]) for name, m in self.manifest["metrics"].items()}
+        return self.manifest.metrics
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield some columns, or all, of all stories in order, some stories at a time.
@@ -197,10 +173,10 @@ class ScoreTable:
 
     def _known(self, metric: str) -> str:
         if metric not in self.metrics:
+            added = ", ".join(f"{name} with {m.option}" for name, m in ADDED_METRICS.items())
             raise InputError(
                 f"the score table has no metric {metric!r}",
-                f"it has {', '.join(self.metrics)}; `score-difficulty` adds fertility with "
-                "--tokenizer, model_loss with --model",
+                f"it has {', '.join(self.metrics)}; `score-difficulty` adds {added}",
             )
         return metric
 
@@ -212,7 +188,7 @@ def open_scores(folder: Path, fingerprint: str | None = None) -> ScoreTable:
         InputError: no score folder, a damaged one, one of another corpus or metric version.
     """
     try:
-        manifest = read_record(folder / MANIFEST_FILE, ScoreManifest).to_json()
+        manifest = read_record(folder / MANIFEST_FILE, ScoreManifest)
         _check_version(folder, manifest)
         scores_sha = hash_file(folder / SCORES_FILE)
         rows = _rows(folder / SCORES_FILE, manifest)
@@ -222,27 +198,27 @@ def open_scores(folder: Path, fingerprint: str | None = None) -> ScoreTable:
         raise InputError(f"{folder} is no score folder: it has no {missing}", hint) from None
     except (ValueError, OSError, pa.ArrowException) as error:
         raise InputError(f"{folder} cannot be read: {plainly(error)}", _AGAIN) from None
-    if scores_sha != manifest["scores_sha256"] or rows != manifest["stories"]:
+    if scores_sha != manifest.scores_sha256 or rows != manifest.stories:
         raise InputError(
             f"{folder}/{SCORES_FILE} is not the file that its manifest describes", _AGAIN
         )
-    if fingerprint is not None and fingerprint != manifest["corpus"]["fingerprint"]:
-        name = f"{manifest['corpus']['name']} ({manifest['corpus']['split']})"
+    if fingerprint is not None and fingerprint != manifest.corpus.fingerprint:
+        name = f"{manifest.corpus.name} ({manifest.corpus.split})"
         raise InputError(f"{folder} holds scores of another corpus, {name}", _AGAIN)
     return ScoreTable(folder, manifest)
 
 
-def _check_version(folder: Path, manifest: dict[str, Any]) -> None:
-    version = manifest.get("metric_version", 1)
-    if version != METRIC_VERSION:
+def _check_version(folder: Path, manifest: ScoreManifest) -> None:
+    if manifest.metric_version != METRIC_VERSION:
+        versions = f"{manifest.metric_version}, not {METRIC_VERSION}"
         raise InputError(
-            f"{folder} holds scores of metric version {version}, not {METRIC_VERSION}: words, "
-            "syllables and sentences are counted otherwise there",
+            f"{folder} holds scores of metric version {versions}: words, syllables and sentences "
+            "are counted otherwise there",
             _AGAIN,
         )
 
 
-def _rows(path: Path, manifest: dict[str, Any]) -> int:
+def _rows(path: Path, manifest: ScoreManifest) -> int:
     """Return how many rows a score table has.
 
     Raises:
@@ -251,7 +227,7 @@ def _rows(path: Path, manifest: dict[str, Any]) -> int:
     file = pq.ParquetFile(utf8_path(path))
     schema, rows = file.schema_arrow, int(file.metadata.num_rows)
     wanted = {"row": pa.int64(), "text_sha": pa.string(), "words": pa.int64(), "bytes": pa.int64()}
-    for name in manifest["metrics"]:
+    for name in manifest.metrics:
         wanted |= {f"{kind}_{name}": pa.float64() for kind in ("difficulty", "percentile")}
     for name, kind in wanted.items():
         if schema.get_field_index(name) < 0 or schema.field(name).type != kind:
@@ -265,6 +241,7 @@ class ExampleRecord(Record):
     """One story in `examples.json`."""
 
     row: Count
+    value: Figure | None = None
     difficulty: Figure
     opening: str
 
@@ -276,7 +253,7 @@ class ExamplesRecord(Record):
     hardest: list[ExampleRecord]
 
 
-def read_examples(table: ScoreTable) -> dict[str, Any]:
+def read_examples(table: ScoreTable) -> dict[str, ExamplesRecord]:
     """Return the easiest and hardest stories by each metric, as the pass over the text left them.
 
     Raises:
@@ -284,14 +261,14 @@ def read_examples(table: ScoreTable) -> dict[str, Any]:
     """
     path = table.folder / EXAMPLES_FILE
     try:
-        examples = read_record(path, Record).to_json()
-        for metric in table.metrics:
-            ends = check_record(examples.get(metric), ExamplesRecord)
+        kept = read_sealed(path)
+        examples = {name: check_record(kept.get(name), ExamplesRecord) for name in table.metrics}
+        for name, ends in examples.items():
             if len(ends.easiest) != len(ends.hardest):
-                raise ValueError(f"{metric}: one end holds more stories than the other")
+                raise ValueError(f"{name}: one end holds more stories than the other")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {plainly(error)}", _AGAIN) from None
-    return {metric: examples[metric] for metric in table.metrics}
+    return examples
 
 
 def combined_difficulty(table: ScoreTable, weights: dict[str, float]) -> FloatArray:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinyohem.data.blocks import Block, Measured
-from tinyohem.difficulty.score_batch import ScoringRules, score_batch
+from tinyohem.difficulty.score_batch import SCORE_SCHEMA, ScoringRules, score_batch
 from tinyohem.difficulty.text import encode
 from tinyohem.errors import RunError
 from tinyohem.io.atomic import atomic_file
@@ -31,22 +31,11 @@ _WHOLE_WORDS = re.compile(r"(.*\S)\s", re.DOTALL)
 
 SHARD_SCHEMA = pa.schema(
     [
-        ("row", pa.int64()),
-        ("text_sha", pa.string()),
-        ("text_hash", pa.uint64()),  # the first 64 bits of text_sha
-        ("bytes", pa.int64()),
-        ("words", pa.int64()),
-        ("sentences", pa.int64()),
-        ("syllables", pa.int64()),
-        ("compressed_over_original", pa.float64()),
-        ("compression_measure", pa.float64()),
-        ("mtld", pa.float64()),
-        ("flesch_reading_ease", pa.float64()),
-        ("flags", pa.uint16()),
-        ("opening", pa.string()),  # so that a report can show stories without reading them again
+        pa.field("row", pa.int64()),
+        *SCORE_SCHEMA,
+        pa.field("opening", pa.string()),  # so that a report can show stories, unread
     ]
 )
-
 
 B = TypeVar("B", bound=Measured)
 

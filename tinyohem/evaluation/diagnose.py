@@ -139,10 +139,10 @@ def _difficulty(
 
 def _fitting_scores(evaluation: Evaluation, scores: Path) -> ScoreTable:
     table, corpus = open_scores(scores), evaluation.part.corpus
-    scored = table.manifest["corpus"]
-    if scored["fingerprint"] != corpus.fingerprint:
+    scored = table.manifest.corpus
+    if scored.fingerprint != corpus.fingerprint:
         raise InputError(
-            f"{scores} holds scores of {scored['name']} ({scored['split']}), "
+            f"{scores} holds scores of {scored.name} ({scored.split}), "
             f"not of {corpus.name} ({corpus.split})",
             "leave out --scores: the stories are then scored on the way",
         )

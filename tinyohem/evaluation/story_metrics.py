@@ -2,21 +2,23 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from tinyohem.config.difficulty import ADDED_METRICS
 from tinyohem.data.corpus import Corpus
 from tinyohem.data.prepare import tokenize_corpus
 from tinyohem.data.token_store import TokenStore
-from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash
+from tinyohem.data.tokenizer import tokenizer_hash
 from tinyohem.difficulty.add_metric import add_metric
 from tinyohem.difficulty.metrics import fertility
-from tinyohem.difficulty.score_table import Metric, ScoreTable
+from tinyohem.difficulty.score_table import ScoreTable
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.perplexity import story_token_losses
+from tinyohem.io.json import JsonObject
 from tinyohem.models.causal_lm import weights_hash
 from tinyohem.models.source import Source
 from tinyohem.progress import SILENT, Progress
@@ -25,22 +27,7 @@ from tinyohem.runs.checkpoints import tokens_seen
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-FERTILITY = "fertility"
-MODEL_LOSS = "model_loss"
-_METRICS = {
-    FERTILITY: Metric("tokens_per_word", "higher"),
-    MODEL_LOSS: Metric("nats_per_token", "higher"),
-}
 _OPENING_TOKENS = 300  # as many as an opening has characters: more than it can need
-
-
-def load_tokenizer_of(name: str) -> "PreTrainedTokenizerFast":
-    """Load the tokenizer of a run, checkpoint or folder, or of a Hub id.
-
-    Raises:
-        InputError: there is none.
-    """
-    return load_tokenizer(name)
 
 
 def add_fertility(
@@ -55,19 +42,19 @@ def add_fertility(
     Args:
         table: scores of `corpus`.
         corpus: is tokenized whole, or read from the cache of token stores.
-        tokenizer: see `load_tokenizer_of`.
+        tokenizer: see `load_tokenizer`.
         name: what the user calls it; recorded beside its hash.
 
     Raises:
         InputError: the table holds the fertility of another one.
     """
     origin = {"tokenizer": name, "tokenizer_sha256": tokenizer_hash(tokenizer)}
-    if _is_there(table, FERTILITY, origin, "tokenizer", "tokenizer_sha256", progress):
+    if _is_there(table, "fertility", origin, "tokenizer", "tokenizer_sha256", progress):
         return table
     store = tokenize_corpus(corpus, tokenizer, progress)
     words = table.column("words")[table.positions(store.rows)]
     values = fertility(np.diff(store.offsets) - 1, words)  # the start token is none of the text's
-    return _add(table, FERTILITY, store, values, origin, tokenizer)
+    return _add(table, "fertility", store, values, origin, tokenizer)
 
 
 def add_model_loss(
@@ -99,11 +86,11 @@ def add_model_loss(
         "tokenizer_sha256": tokenizer_hash(source.tokenizer),
         "seq_len": source.max_seq_len,
     }
-    if _is_there(table, MODEL_LOSS, origin, "model", "weights_sha256", progress):
+    if _is_there(table, "model_loss", origin, "model", "weights_sha256", progress):
         return table
     store = tokenize_corpus(corpus, source.tokenizer, progress)
     values = story_losses(source.model, store, source.max_seq_len, progress)
-    return _add(table, MODEL_LOSS, store, values, origin, source.tokenizer)
+    return _add(table, "model_loss", store, values, origin, source.tokenizer)
 
 
 def story_losses(
@@ -134,18 +121,18 @@ def story_losses(
 def _is_there(
     table: ScoreTable,
     metric: str,
-    origin: dict[str, Any],
+    origin: JsonObject,
     what: str,
     key: str,
     progress: Progress,
 ) -> bool:
     """Tell whether the table has the metric of what has this very hash; refuse one of another."""
-    described = table.manifest["metrics"].get(metric)
-    if described is None:
+    if metric not in table.metrics:
         return False
-    if described["origin"][key] != origin[key]:
+    found = table.metrics[metric].origin
+    if found[key] != origin[key]:
         raise InputError(
-            f"{table.folder} holds {metric} of another {what}, {described['origin'][what]}",
+            f"{table.folder} holds {metric} of another {what}, {found[what]}",
             "choose another --out",
         )
     progress.note(f"reusing {metric} in {table.folder}")
@@ -157,7 +144,7 @@ def _add(
     name: str,
     store: TokenStore,
     values: NDArray[np.float64],
-    origin: dict[str, Any],
+    origin: JsonObject,
     tokenizer: "PreTrainedTokenizerFast",
 ) -> ScoreTable:
     def text_of(story: int) -> str:
@@ -165,4 +152,4 @@ def _add(
         last = min(int(store.offsets[story + 1]), first + _OPENING_TOKENS)
         return str(tokenizer.decode(store.ids[first:last].tolist()))
 
-    return add_metric(table, name, _METRICS[name], store.rows, values, origin, text_of)
+    return add_metric(table, name, ADDED_METRICS[name], store.rows, values, origin, text_of)

@@ -69,4 +69,5 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     mean = sum(values) / len(values)
     if len(values) < 2:
         return mean, math.nan
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    # A product too large is infinite; a power would raise an error.
+    return mean, math.sqrt(sum((v - mean) * (v - mean) for v in values) / (len(values) - 1))

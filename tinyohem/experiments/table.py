@@ -11,6 +11,7 @@ from pydantic import Field
 from tinyohem.experiments.statistics import MIN_SEEDS, Difference, mean_sd, paired_difference
 from tinyohem.io.atomic import atomic_file
 from tinyohem.io.manifest import Count, Figure, Record
+from tinyohem.io.names import shown
 
 Result = dict[str, Any]
 
@@ -209,13 +210,19 @@ def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def write_parquet(path: Path, results: Sequence[Result]) -> None:
-    """Write one row a run, for analyses of one's own."""
+    """Write one row a run, for analyses of one's own; names in it are as they are shown."""
     import pyarrow
     from pyarrow import parquet
 
-    flat = [{k: v for k, v in result.items() if k != "environment"} for result in results]
+    flat = [{k: _shown(v) for k, v in result.items() if k != "environment"} for result in results]
     with atomic_file(path) as stream:
         parquet.write_table(pyarrow.Table.from_pylist(flat), stream)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shown(part) for name, part in value.items()}
+    return shown(value) if isinstance(value, str) else value
 
 
 def _when(reached: Reached | None, unit: Literal["steps", "seconds"], seeds: int) -> str:

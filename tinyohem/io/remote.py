@@ -19,7 +19,7 @@ from tinyohem.errors import InputError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _BUFFER_BYTES = 1 << 20
 _HTTP = ("http", "https")
 _SILENCE_SECONDS = 60.0  # of a web server, until it counts as lost

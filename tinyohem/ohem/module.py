@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinyohem.config.aliases import nearest
+from tinyohem.config.aliases import current_name, nearest
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.config.sections import build
 from tinyohem.data.windows import IGNORE_INDEX
@@ -23,7 +23,7 @@ from tinyohem.ohem.step_tokens import Draw, StepTokens
 from tinyohem.ohem.token_weights import class_weights
 
 # What only `tinyohem train` can do: these need its trunk or its data.
-_OF_OUR_LOOP = ("backward", "hard_windows", "pool_refresh_every", "pool_max_age")
+_OF_OUR_LOOP = ("backward", "hard_window_share", "pool_refresh_every", "pool_max_age")
 # Their defaults follow other options, or they are what one asks about first.
 _SHOWN = ("ratio", "score", "select", "schedule", "denominator")
 
@@ -99,7 +99,7 @@ class OhemLoss(nn.Module):
             keep_ratio: share of the tokens to keep, in (0, 1]; at 1.0 plain cross entropy.
             shares: of each source of `mixed`, where `mix` changes them over training.
             reference_BT: another model's losses, nats; for `excess_loss` and the source `pool`.
-            input_ids_BT: (B, T); for `nms_key = "bigram"`.
+            input_ids_BT: (B, T); for `dedup = "bigram"`.
             num_items: tokens that count in the whole optimizer step, where this is one of several
                 micro-batches: each then weighs as much as its share of them.
             generator: source of random selection, on the device of the states.
@@ -179,6 +179,7 @@ class OhemLoss(nn.Module):
 
 
 def _configured(options: Mapping[str, Any]) -> OhemConfig:
+    options = {current_name("ohem", key): value for key, value in options.items()}
     for key in options:
         if key not in OhemConfig.model_fields:
             guess = nearest(key, OhemConfig.model_fields)
@@ -214,7 +215,7 @@ def trainer_loss(ohem: OhemLoss, trainer: Callable[[], Any]) -> Callable[..., Te
             Trainer, model or batch that it cannot serve, and whatever `OhemLoss` refuses.
     """
     config = ohem.config
-    if config.refers or config.nms_key == "bigram":
+    if config.refers or config.dedup == "bigram":
         raise ValueError("the Trainer hands over logits and labels: no reference, no input ids")
     schedule, mix = config.keep_schedule(), config.mix_schedule()
 

@@ -95,13 +95,13 @@ def _distinct(
     config: OhemConfig,
 ) -> Tensor:
     """Mark the tokens that de-duplication leaves."""
-    match config.nms_key:
+    match config.dedup:
         case "position":
-            return first_of_neighbours(scores_BT, valid_BT, config.nms_window)
+            return first_of_neighbours(scores_BT, valid_BT, config.dedup_window)
         case "bigram":
             if input_ids_BT is None:
                 raise ValueError("finding repeated bigrams needs input_ids")
-            return first_of_bigram(scores_BT, valid_BT, input_ids_BT, labels_BT, config.nms_max)
+            return first_of_bigram(scores_BT, valid_BT, input_ids_BT, labels_BT, config.dedup_max)
         case _:
             return valid_BT
 

@@ -56,7 +56,7 @@ def choose_cache(
 
 def _is_guessable(config: OhemConfig) -> bool:
     """Whether the losses read so far tell which tokens will be kept, all at one weight."""
-    return (config.select, config.score, config.scope, config.weight, config.nms_key) == (
+    return (config.select, config.score, config.scope, config.weight, config.dedup) == (
         "topk",
         "loss",
         "batch",

@@ -137,9 +137,11 @@ def _is_plain(result: Result) -> bool:
 def _milestones(
     run: Run, baseline: Run, records: Records, logs: Mapping[Run, Rows]
 ) -> dict[str, float | None]:
-    curves = [[row for row in logs.get(key, ()) if "val/loss" in row] for key in (run, baseline)]
-    for key, curve in zip((run, baseline), curves, strict=True):
-        whole = curve and key in records and curve[-1]["step"] == records[key].get("steps")
-        if not whole or any("train/seconds" not in row for row in curve):
-            return {}
+    needed = ("val/loss", "train/seconds")
+    curves = []
+    for key in (run, baseline):
+        rows = [r for r in logs.get(key, ()) if all(r.get(name) is not None for name in needed)]
+        if not rows or key not in records or rows[-1]["step"] != records[key].get("steps"):
+            return {}  # cut short, or of another run
+        curves.append(rows)
     return time_to_milestones(*curves)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinyohem.config.difficulty import METRICS
 from tinyohem.data.readers import name_with_split
 from tinyohem.difficulty.score_table import HISTOGRAM_FILE, PAGE_FILE
 from tinyohem.difficulty.summary import QUANTILES, ScoreSummary
@@ -38,11 +39,12 @@ def write_page(summary: ScoreSummary, folder: Path) -> list[Path]:
             name: _picture(summary, name, f"histogram-{number}-")
             for number, name in enumerate(summary.histograms)
         }
-    corpus = summary.manifest["corpus"]
+    corpus = summary.manifest.corpus
     html = render(
         "difficulty.html.jinja",
         s=summary,
-        corpus=name_with_split(corpus["name"], corpus["split"]),
+        corpus=name_with_split(corpus.name, corpus.split),
+        facts=METRICS,
         quantile_names=QUANTILES,
         histograms=pictures,
         colours=COLOURS,
@@ -70,6 +72,6 @@ def _picture(summary: ScoreSummary, name: str, prefix: str) -> str:
 
 
 def _draw(summary: ScoreSummary, name: str, axis: "Axes") -> None:
-    histogram, metric = summary.histograms[name], summary.manifest["metrics"][name]
+    histogram, metric = summary.histograms[name], summary.manifest.metrics[name]
     axis.stairs(histogram.counts, histogram.edges, fill=True, color=colour(SERIES[0]))
-    axis.set(xlabel=f"{summary.label(name)} ({metric['harder']} is harder)", ylabel="stories")
+    axis.set(xlabel=f"{summary.label(name)} ({metric.harder} is harder)", ylabel="stories")

@@ -82,8 +82,8 @@ class ResultRecord(RunResult):
 class PlanRecord(Record):
     """What `compare` sets out to do."""
 
-    arms: list[Annotated[str, Field(max_length=200)]] = Field(max_length=1_000)
-    seeds: list[Count] = Field(max_length=1_000)
+    arms: list[Annotated[str, Field(max_length=200)]] = Field(min_length=1, max_length=1_000)
+    seeds: list[Count] = Field(min_length=1, max_length=1_000)
 
 
 class EvaluationRecord(Record):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyohem.config.aliases import current_name
 from tinyohem.errors import InputError
 from tinyohem.experiments.table import Row, summarise
 from tinyohem.io.hashing import hash_json
@@ -52,7 +53,7 @@ class RunLog:
     def settings(self) -> dict[str, Any]:
         """Return the config as `section.key` to value."""
         return {
-            f"{section}.{key}": value
+            f"{section}.{current_name(section, key, quiet=True)}": value
             for section, values in self.record["config"].items()
             for key, value in values.items()
         }
@@ -302,7 +303,8 @@ def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
             "The records of these runs do not say that they have stories and tokenizer in common: "
             "their losses and perplexities may not compare."
         ), False
-    if len({run.record["config"]["training"].get("eval_tokens") for run in runs}) > 1:
+    heads = [run.record["config"]["training"].get("eval_tokens") for run in runs]
+    if any(head != heads[0] for head in heads):
         return (
             "During training these runs were validated on heads of different length: their "
             "validation curves do not compare; the figures of the finished models do."

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tinyohem import __version__
-from tinyohem.difficulty.score_table import metric_name
+from tinyohem.config.difficulty import metric_label
 from tinyohem.errors import InputError
 from tinyohem.evaluation.inspect_story import InspectedStory
 from tinyohem.experiments.table import footnote
@@ -210,7 +210,7 @@ def _selection(groups: Sequence[RunGroup]) -> Section:
 
 def _where_the_loss_sits(groups: Sequence[RunGroup], scores: Scores) -> Section:
     plots, missing = [shares_plot(groups, scores.by["loss"])], []
-    difficulty = metric_name(scores.metric)
+    difficulty = metric_label(scores.metric)
     for way, axis, says in _WAYS:
         parts, says = scores.by[way], says.format(difficulty=difficulty)
         title = f"Perplexity by {way}"

@@ -30,7 +30,7 @@ def default_run_dir(config: RunConfig, name: str | None) -> Path:
 def _way(ohem: OhemConfig) -> str:
     """Return how a run mines, as its folder's name says it: nothing where it trains plainly."""
     way = ""
-    if ohem.keep_schedule().lowest < 1 or ohem.hard_windows:
+    if ohem.keep_schedule().lowest < 1 or ohem.hard_window_share:
         way = f"-ohem{ohem.ratio:g}" if ohem.ratio < 1 else "-ohem"  # some schedules know no ratio
     return way if ohem.weight == "none" else f"{way}-{ohem.weight}"
 

@@ -10,6 +10,7 @@ from typing import Any
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _WAY_OUT = 5  # presses of Ctrl-C of someone who no longer waits
 _heard = 0  # of them, since `interrupt_once`
+_way_out = False
 
 
 def interrupt_once(*, way_out: bool = False) -> None:
@@ -20,19 +21,24 @@ def interrupt_once(*, way_out: bool = False) -> None:
     Args:
         way_out: the fifth one ends the process where it stands, should the saving never end.
     """
-    global _heard
-    _heard = 0
+    global _heard, _way_out
+    _heard, _way_out = 0, way_out
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        global _heard
-        _heard += 1
-        if _heard == 1:
+        if _count(number) == 1:
             raise KeyboardInterrupt
-        if way_out and _heard >= _WAY_OUT:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
 
     _install(interrupt)
+
+
+def _count(number: int) -> int:
+    """Return how many signals were heard with this one; the fifth may end the process."""
+    global _heard
+    _heard += 1
+    if _way_out and _heard >= _WAY_OUT:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+    return _heard
 
 
 def ignore_signals() -> None:
@@ -51,14 +57,13 @@ class StopRequest:
 def graceful_stop() -> Iterator[StopRequest]:
     """Turn SIGINT and SIGTERM into a request that the loop reads between steps.
 
-    One that was heard here counts as the first of `interrupt_once`.
+    Those that are heard here count as those of `interrupt_once`, and so does its way out.
     """
     request = StopRequest()
 
-    def ask(*_: Any) -> None:
-        global _heard
-        _heard = max(1, _heard)
+    def ask(number: int, _frame: FrameType | None) -> None:
         request.requested = True
+        _count(number)
 
     previous = _install(ask)
     try:

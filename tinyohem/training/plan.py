@@ -4,13 +4,11 @@ a curriculum.
 
 from pathlib import Path
 
-from tinyohem.config.curriculum import parse_weights
 from tinyohem.config.run import RunConfig
 from tinyohem.config.sections import parse_tokens
 from tinyohem.data.prepare import Prepared
 from tinyohem.data.windows import HardWindowPlan, WindowPlan, plan_windows
 from tinyohem.difficulty.curriculum import CurriculumPlan, build_plan, load_plan, save_plan
-from tinyohem.difficulty.pacing import Curriculum
 from tinyohem.difficulty.score_corpus import score_table
 from tinyohem.errors import InputError
 from tinyohem.models.llama import parameter_count
@@ -37,14 +35,14 @@ def make_plan(
     """Return the order of a run's windows; a curriculum scores the corpus first if need be.
 
     Args:
-        pool: whose hardest windows `ohem.hard_windows` draws.
+        pool: whose hardest windows `ohem.hard_window_share` draws.
 
     Raises:
         InputError: the corpus is shorter than a window, or the score table does not fit it.
     """
     training = config.training
     shuffled = plan_windows(data.train, training.seq_len, training.seed)
-    if config.ohem.hard_windows:
+    if config.ohem.hard_window_share:
         assert pool is not None
         hardest = pool.hardest_windows()
         return HardWindowPlan(shuffled, hardest, training.batch_size, config.hard_per_batch)
@@ -57,15 +55,8 @@ def make_plan(
         offsets=data.train.offsets,
         seq_len=training.seq_len,
         drawn=shuffled.windows(0, num_steps * training.batch_size),
-        curriculum=Curriculum(
-            pacing=config.curriculum.pacing,
-            fraction=config.curriculum.fraction,
-            initial_competence=config.curriculum.initial_competence,
-            layers=config.curriculum.layers,
-            jitter_window=config.curriculum.jitter_window,
-            seed=training.seed,
-        ),
-        weights=parse_weights(config.curriculum.metric),
+        curriculum=config.curriculum,
+        seed=training.seed,
     )
     progress.note(
         f"curriculum: {config.curriculum.pacing} by {config.curriculum.metric}, "

@@ -63,7 +63,7 @@ def pool_is_due(run: Run) -> bool:
     ohem, state = run.config.ohem, run.state
     if run.pool is None or ohem.pool_refresh_every is None:
         return False
-    reads = ohem.hard_windows or (run.reference is not None and run.keep_ratio < 1)
+    reads = ohem.hard_window_share or (run.reference is not None and run.keep_ratio < 1)
     old = state.step - state.pool_step >= ohem.pool_refresh_every
     return bool(reads) and (old or _is_stale(run.pool, state.tokens_seen, ohem.pool_max_age))
 

@@ -89,7 +89,7 @@ def _known_count(batch: Batch, keep_ratio: float, config: OhemConfig, num_parts:
     """Return how many tokens of `batch` are kept, where the host can know without asking."""
     if keep_ratio == 1.0:
         return batch.num_valid
-    if not config.method.exact_count or config.nms_key != "none":
+    if not config.method.exact_count or config.dedup != "none":
         return None
     if batch.num_valid < batch.labels.numel():
         return None

@@ -125,6 +125,8 @@ def _wandb_errors() -> Iterator[None]:
 
     try:
         yield
-    except wandb.errors.Error as error:
-        reason = str(error).partition("\n")[0]
+    except (wandb.errors.Error, ValueError) as error:
+        # pydantic refuses its settings, in several lines.
+        lines = [one["msg"] for one in error.errors()] if hasattr(error, "errors") else [str(error)]
+        reason = lines[0].partition("\n")[0]
         raise InputError(f"wandb does not start: {reason}", "use --wandb off or offline") from None

@@ -1,1 +1,0 @@
-"""SIGINT and SIGTERM as a request that a loop reads between steps."""
