@@ -133,25 +133,22 @@ def build_store(
     """
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
     offsets, rows, sizes, words = array("q", [0]), array("q"), array("L"), array("L")
-    hashes = array("Q")
-    start, encoder = start_id(tokenizer), text_encoder(tokenizer)
-    meter, loss = LossMeter(tokenizer) if measured else None, TextLoss()
+    hashes, loss = array("Q"), TextLoss()
+    meter = LossMeter(tokenizer) if measured else None
     progress.start("tokenize", None, "stories")
     with atomic_folder(folder) as partial:
         with (partial / "ids.bin").open("wb") as stream:
-            for batch in _batched(stories):
-                texts = [story.text for story in batch]
-                encodings = _encode(texts, encoder)
-                for story, encoding in zip(batch, encodings, strict=True):
-                    ids = [start, *encoding.ids]
-                    stream.write(np.asarray(ids, dtype=dtype).tobytes())
-                    offsets.append(offsets[-1] + len(ids))
+            for batch, ids in _tokenized(stories, tokenizer):
+                for story, story_ids in zip(batch, ids, strict=True):
+                    stream.write(np.asarray(story_ids, dtype=dtype).tobytes())
+                    offsets.append(offsets[-1] + len(story_ids))
                     rows.append(story.row)
                     sizes.append(len(story.text.encode()))
                     words.append(count_words(story.text))
                     hashes.append(story_hash(story.text))
                 if meter is not None:
-                    loss += meter.measure(texts, [encoding.ids for encoding in encodings])
+                    texts = [story.text for story in batch]
+                    loss += meter.measure(texts, [story_ids[1:] for story_ids in ids])
                 progress.advance(len(rows))
         if not rows:
             raise InputError("the corpus holds no story", "check the file and --text-field")
@@ -213,6 +210,19 @@ def _map(path: Path, dtype: str) -> NDArray[Any]:
     return array
 
 
+def _tokenized(
+    stories: Iterable[Story], tokenizer: "PreTrainedTokenizerFast"
+) -> Iterator[tuple[list[Story], list[list[int]]]]:
+    """Yield stories with their ids, a batch at a time; the encoder itself uses every core."""
+    start, encoder = start_id(tokenizer), text_encoder(tokenizer)
+    for batch in _batched(stories):
+        with foreign_files("this tokenizer cannot encode the stories", "choose another one"):
+            encodings = encoder.encode_batch_fast(
+                [story.text for story in batch], add_special_tokens=False
+            )
+        yield batch, [[start, *encoding.ids] for encoding in encodings]
+
+
 def _batched(stories: Iterable[Story]) -> Iterator[list[Story]]:
     return batched(
         stories, lambda story: len(story.text), _STORIES_PER_BATCH, _CHARACTERS_PER_BATCH
@@ -241,9 +251,3 @@ def text_store(
     )
     offsets, rows = np.asarray([0, len(ids)]), np.zeros(1, np.int64)
     return TokenStore(ids, offsets, rows, size, words, manifest), encoding.offsets
-
-
-def _encode(texts: list[str], encoder: Any) -> list[Any]:
-    """Return each story's encoding, without a start token. The encoder itself uses every core."""
-    with foreign_files("this tokenizer cannot encode the stories", "choose another one"):
-        return list(encoder.encode_batch_fast(texts, add_special_tokens=False))

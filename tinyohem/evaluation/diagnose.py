@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from tinyohem.evaluation.loss_groups import (
 from tinyohem.evaluation.loss_summary import scored_labels
 from tinyohem.evaluation.open import Evaluation, recorded_ids
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.io.json import JsonObject
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.record import run_config
 
@@ -41,9 +42,9 @@ class Diagnosis:
     calibration: Calibration | None
     difficulty_metric: str | None = None  # what `by` difficulty goes by, where that was asked
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the perplexity's figures, and beside them what else was asked for."""
-        figures: dict[str, Any] = self.perplexity.to_json()
+        figures: JsonObject = self.perplexity.to_json()
         if self.by:
             figures["by"] = {
                 name: [group.to_json() for group in groups] for name, groups in self.by.items()
@@ -99,14 +100,11 @@ def diagnose(
     train_counts = _train_counts(evaluation, progress) if "frequency" in ways else None
 
     store = evaluation.store
-    context: dict[str, Any] = {
-        "seq_len": evaluation.seq_len,
-        "stride": evaluation.stride,
-        "progress": progress,
-    }
-    model = evaluation.source.model
+    model, seq_len, stride = evaluation.source.model, evaluation.seq_len, evaluation.stride
     losses = np.empty(store.num_tokens, dtype=np.float32) if ways else None
-    perplexity = evaluate_perplexity(model, store, out=losses, **context)
+    perplexity = evaluate_perplexity(
+        model, store, seq_len=seq_len, stride=stride, out=losses, progress=progress
+    )
     groups: dict[By, list[Group]] = {}
     if losses is not None:
         scored = scored_labels(store)
@@ -120,7 +118,9 @@ def diagnose(
     return Diagnosis(
         perplexity,
         groups,
-        calibrate(model, store, **context) if calibration else None,
+        calibrate(model, store, seq_len=seq_len, stride=stride, progress=progress)
+        if calibration
+        else None,
         metric if difficulty is not None else None,
     )
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from tinyohem.data.token_store import text_store
 from tinyohem.data.tokenizer import tokenizer_hash
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.perplexity import exp_or_inf, finite_or_none, story_token_losses
+from tinyohem.io.json import JsonObject
 from tinyohem.models.source import Source
 from tinyohem.ohem.selection import selection_weights
 from tinyohem.progress import Progress
@@ -62,7 +62,7 @@ class InspectedToken:
             return f"{self.loss:.2f} nats, probability {math.exp(-self.loss):.2%}{kept}"
         return f"{self.loss:.2f} against {self.other_loss:.2f} nats{kept}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return text, loss and kept, and where two models are compared `other_loss`."""
         plain = {"text": self.text, "loss": self.loss, "kept": self.kept}
         return plain if self.other_loss is None else {**plain, "other_loss": self.other_loss}
@@ -162,7 +162,7 @@ class InspectedStory:
             ahead = self.tokens[index].text + ahead
         return ahead[-_CONTEXT_CHARACTERS:]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return every figure, and the tokens."""
         figures = {
             "title": self.title,

@@ -6,13 +6,13 @@ Groups without a token are left out.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyohem.data.token_store import TokenStore, token_counts
 from tinyohem.evaluation.perplexity import exp_or_inf, finite_or_none
+from tinyohem.io.json import JsonObject
 from tinyohem.ohem.losses import LOSS_BUCKETS
 
 LOSS_GROUPS = ("<1", "1-3", "3-5", ">5")  # a loss on a bound belongs to the harder group
@@ -38,7 +38,7 @@ class Group:
         """Return e^loss, infinity where a float cannot hold it."""
         return exp_or_inf(self.loss)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the figures by name; a perplexity too large for a float is None."""
         return {**asdict(self), "perplexity": finite_or_none(self.perplexity)}
 

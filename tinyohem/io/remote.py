@@ -6,7 +6,7 @@ file by file: what writes it needs renaming and locks, which object stores do no
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -142,7 +142,7 @@ def find_files(url: str) -> tuple[bool, list[Path]]:
     return False, _files(system, seen)
 
 
-def _files(system: "AbstractFileSystem", found: dict[str, dict[str, Any]]) -> list[Path]:
+def _files(system: "AbstractFileSystem", found: Mapping[str, Mapping[str, Any]]) -> list[Path]:
     files = [
         RemoteFile(system.unstrip_protocol(name), int(info["size"] or 0))
         for name, info in found.items()
@@ -216,7 +216,7 @@ def _file_system(url: str) -> tuple["AbstractFileSystem", str]:
         raise InputError(f"{url}: {error}", "known are s3, gs, az, hf, http and others") from None
 
 
-def _web_options(url: str) -> dict[str, Any]:
+def _web_options(url: str) -> Mapping[str, Any]:
     """Return how web servers are asked: for a file as it stands, however long it takes to read."""
     if urlsplit(url).scheme not in _HTTP:
         return {}

@@ -1,7 +1,5 @@
 """Continue prompts with a loaded model."""
 
-from typing import Any
-
 import torch
 
 from tinyohem.data.story_text import checked_text
@@ -44,14 +42,8 @@ def generate(
                 f"{source.max_seq_len}",
                 "shorten it",
             )
-        sampling: dict[str, Any] = {"do_sample": False}
-        if temperature > 0:
-            sampling = {
-                "do_sample": True,
-                "temperature": temperature,
-                "top_k": top_k,
-                "top_p": top_p,
-            }
+        sampled = temperature > 0
+        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p} if sampled else {}
         inputs = torch.tensor([ids], device=source.model.device)
         with foreign_files("this model cannot continue a text", "check its generation_config.json"):
             output = source.model.generate(
@@ -59,6 +51,7 @@ def generate(
                 attention_mask=torch.ones_like(inputs),
                 max_new_tokens=min(max_new_tokens, room),
                 pad_token_id=source.tokenizer.pad_token_id or start,
+                do_sample=sampled,
                 **sampling,
             )
         stories.append(source.tokenizer.decode(output[0], skip_special_tokens=True))

@@ -5,7 +5,7 @@ batch order, M places for queries in one sequence, H heads, E size of one.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -153,7 +153,7 @@ def shared_attention(trunk: Any) -> Iterator[None]:
         trunk.config._attn_implementation = before
 
 
-def _remember_input(_layer: Any, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> None:
+def _remember_input(_layer: Any, inputs: tuple[Tensor, ...], options: Mapping[str, Any]) -> None:
     memory = options.get("memory")
     if memory is not None and memory.only_layer is not None and options.get("kept") is None:
         memory.last_input = inputs[0]

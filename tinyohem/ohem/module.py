@@ -118,8 +118,7 @@ class OhemLoss(nn.Module):
         # any is read where a step has to wait anyway.
         foreign_BT, given_BT = foreign_labels(labels_BT, vocab_size), labels_BT
         labels_BT = labels_BT.masked_fill(foreign_BT, IGNORE_INDEX)
-        valid_BT = labels_BT != IGNORE_INDEX
-        num_valid = valid_BT.sum().clamp(min=1)
+        num_valid = (labels_BT != IGNORE_INDEX).sum().clamp(min=1)
         part = 1.0 if num_items is None else num_valid / torch.as_tensor(num_items).clamp(min=1)
         if not (self.training and torch.is_grad_enabled()):
             if foreign_BT.any():  # no training step: here a wait of its own is no loss
@@ -129,31 +128,48 @@ class OhemLoss(nn.Module):
         self._move_to(labels_BT.device)
         tokens = StepTokens(labels_BT, input_ids_BT, reference_BT=reference_BT)
         if self.config.reads_first(keep_ratio):
-            score, gamma = self.config.score_at(keep_ratio), self.config.gamma
-            loss_BT, score_BT = read_tokens(
-                score, states_BTD, head_VD, labels_BT, reference_BT=reference_BT, gamma=gamma
-            )
-            tokens = replace(tokens, loss_BT=loss_BT, score_BT=score_BT)
-
+            tokens = self._read(tokens, states_BTD, head_VD, keep_ratio)
         draw = Draw(keep_ratio, generator, shares or self.config.mix_schedule().constant)
         weight_BT = self.miner.token_weights(tokens, draw)
-        normalised_BT = self.miner.normalise(weight_BT, valid_BT)
-
         num_kept, num_foreign = torch.stack([(weight_BT > 0).sum(), foreign_BT.sum()]).tolist()
         if num_foreign:
             refuse_labels(given_BT, vocab_size)
+        loss, loss_K = self._learn(states_BTD, head_VD, labels_BT, weight_BT, num_kept)
+        self.full_loss = (loss_K if tokens.loss_BT is None else tokens.loss_BT).sum() / num_valid
+        self.kept_share = num_kept / num_valid
+        # A token whose score is NaN may never be drawn: the loss has to show it all the same.
+        return part * loss * torch.where(tokens.finite, 1.0, torch.nan)
+
+    def _read(
+        self, tokens: StepTokens, states_BTD: Tensor, head_VD: Tensor | None, keep_ratio: float
+    ) -> StepTokens:
+        loss_BT, score_BT = read_tokens(
+            self.config.score_at(keep_ratio),
+            states_BTD,
+            head_VD,
+            tokens.labels_BT,
+            reference_BT=tokens.reference_BT,
+            gamma=self.config.gamma,
+        )
+        return replace(tokens, loss_BT=loss_BT, score_BT=score_BT)
+
+    def _learn(
+        self,
+        states_BTD: Tensor,
+        head_VD: Tensor | None,
+        labels_BT: Tensor,
+        weight_BT: Tensor,
+        num_kept: int,
+    ) -> tuple[Tensor, Tensor]:
+        normalised_BT = self.miner.normalise(weight_BT, labels_BT != IGNORE_INDEX)
         rows_K = kept_rows(weight_BT.flatten(), num_kept)
-        loss, loss_K = kept_loss(
+        return kept_loss(
             states_BTD.flatten(0, 1).index_select(0, rows_K),
             head_VD,
             labels_BT.flatten()[rows_K],
             normalised_BT.flatten()[rows_K],
             self.config.loss_gamma,
         )
-        self.full_loss = (loss_K if tokens.loss_BT is None else tokens.loss_BT).sum() / num_valid
-        self.kept_share = num_kept / num_valid
-        # A token whose score is NaN may never be drawn: the loss has to show it all the same.
-        return part * loss * torch.where(tokens.finite, 1.0, torch.nan)
 
     def _check_classes(self, vocab_size: int) -> None:
         weight_V = self.miner.class_weight_V

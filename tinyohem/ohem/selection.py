@@ -29,14 +29,9 @@ def selection_weights(
     limit: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Weigh every token of an optimizer step by `config.select`.
+    """Weigh every token of an optimizer step by `config.select`; see `SELECTIONS`.
 
-    - `topk`: the k highest scores (Shrivastava et al., CVPR 2016), ties broken by position.
-    - `threshold`: scores above a limit; `topk` where that leaves fewer than k.
-    - `band`: `topk` of what remains without the highest `noise_fraction` of scores.
-    - `random`: k tokens at random, the control.
-    - `importance`, `stratified`: unbiased samples, see `sampling`.
-    - `mixed`: shares of k from several sources.
+    `topk` is online hard example mining (Shrivastava et al., CVPR 2016); ties go by position.
 
     Args:
         scores_BT: float (B, T), finite, no gradient; values at ignored labels do not matter.
@@ -78,11 +73,8 @@ def selection_weights(
         case "stratified":
             weight_SM = stratified(scores_SM, valid_SM, counts_S, config.random_share, generator)
         case "mixed":
-            sources = {
-                "topk": scores_SM,
-                "random": uniform(scores_SM, generator),
-                "pool": None if pool_BT is None else pool_BT.reshape(shape),
-            }
+            pool_SM = None if pool_BT is None else pool_BT.reshape(shape)
+            sources = {"topk": scores_SM, "random": uniform(scores_SM, generator), "pool": pool_SM}
             weight_SM = _mixed(sources, candidates_SM, counts_S, shares)
     return weight_SM.view(labels_BT.shape).float()
 

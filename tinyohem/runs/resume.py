@@ -1,5 +1,6 @@
 """The run folder: who may write into it, and what a resumed run may change."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,7 +121,7 @@ def check_same_start(run_dir: Path, record: RunRecord) -> None:
         )
 
 
-def _flat(config: RunConfig) -> dict[str, Any]:
+def _flat(config: RunConfig) -> Mapping[str, Any]:
     return {
         f"{section}.{key}": value
         for section, values in config.model_dump().items()

@@ -147,42 +147,25 @@ def mine_pool(
     listed = manifest.shards if len(manifest.shards or ()) == len(shards) else None
     hashes: Sequence[str | None] = listed or [None] * len(shards)
     progress.start("mine", store.num_tokens - 1, "tokens")
-    tally, nats = _Tally(progress), 0.0
+    began, done, mined, nats = time.perf_counter(), 0, 0, 0.0
     for shard, sha256 in zip(shards, hashes, strict=True):
         losses = _sound_shard(folder, shard, sha256)
         if losses is not None:
-            tally.found(shard.size)
+            done += shard.size
+            progress.advance(done)
         else:
             parts = []
             for batch in _batches(store, shard, seq_len, _pass_tokens(model)):
                 if stop is not None and stop.requested:
                     raise KeyboardInterrupt
                 parts.append(_losses(model, batch))
-                tally.mined(len(parts[-1]))
+                done, mined = done + len(parts[-1]), mined + len(parts[-1])
+                progress.advance(done, {"tok/s": mined / (time.perf_counter() - began)})
             losses = np.concatenate(parts)
             write_shard(folder, shard, losses)
         nats += float(losses.sum(dtype=np.float64))
     progress.finish()
-    manifest = _finish(folder, manifest)
-    return Mined(manifest, nats / tally.tokens, tally.tokens, tally.new_tokens)
-
-
-class _Tally:
-    """Counts tokens and tells how fast they come."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._began = progress, time.perf_counter()
-        self.tokens = self.new_tokens = 0
-
-    def found(self, tokens: int) -> None:
-        self.tokens += tokens
-        self._progress.advance(self.tokens)
-
-    def mined(self, tokens: int) -> None:
-        self.tokens += tokens
-        self.new_tokens += tokens
-        seconds = time.perf_counter() - self._began
-        self._progress.advance(self.tokens, {"tok/s": self.new_tokens / seconds})
+    return Mined(_finish(folder, manifest), nats / done, done, mined)
 
 
 def _begin_or_resume(folder: Path, wanted: PoolManifest) -> PoolManifest:

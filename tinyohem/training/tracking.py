@@ -10,7 +10,7 @@ from typing import Any
 from tinyohem.config.run import RunConfig
 from tinyohem.errors import InputError
 from tinyohem.io.atomic import atomic_file
-from tinyohem.io.json import append_line, read_jsonl
+from tinyohem.io.json import JsonObject, append_line, read_jsonl
 from tinyohem.io.manifest import Record, check_record, read_record
 from tinyohem.runs.record import RECORD_FILE, RunRecord
 
@@ -75,7 +75,7 @@ class Tracker:
         self._stream = path.open("ab")
         self._wandb = _start_wandb(run_dir, config)
 
-    def log(self, step: int, metrics: dict[str, Any]) -> None:
+    def log(self, step: int, metrics: JsonObject) -> None:
         """Write the figures of `step` (optimizer steps done)."""
         append_line(self._stream, {"step": step, **metrics})
         self._stream.flush()
