@@ -70,10 +70,10 @@ def mine(
         "loss": mined.loss,
         "tokens": mined.tokens,
         "new_tokens": mined.new_tokens,
-        "shards": len(manifest["shards"]),
-        "seq_len": manifest["context"]["seq_len"],
-        "tokens_seen": manifest["tokens_seen"],
-        "weights_sha256": manifest["weights_sha256"],
+        "shards": len(manifest.shards or ()),
+        "seq_len": manifest.context.seq_len,
+        "tokens_seen": manifest.tokens_seen,
+        "weights_sha256": manifest.weights_sha256,
     }
     if as_json:
         print_json(figures)

@@ -27,10 +27,10 @@ def prepare_data(
     prepared = prepare(config.data, config.tokenizer, ConsoleProgress(), every_byte=True)
     manifests = {"train": prepared.train.manifest, "valid": prepared.valid.manifest}
     if as_json:
-        print_json(manifests)
+        print_json({split: manifest.to_json() for split, manifest in manifests.items()})
         return
     table = Table("split", "stories", "tokens", "bytes", "bytes per token")
     for split, manifest in manifests.items():
-        counts = [manifest[key] for key in ("stories", "tokens", "bytes")]
+        counts = (manifest.stories, manifest.tokens, manifest.bytes)
         table.add_row(split, *(f"{n:,}" for n in counts), f"{counts[2] / counts[1]:.2f}")
     out.print(table)

@@ -139,7 +139,7 @@ class TestHelp:
         training, tokenizer = RunConfig().training, RunConfig().tokenizer
         assert f"{training.batch_size} × {training.seq_len} tokens" in options["--steps"].help
         assert f"BPE of {tokenizer.vocab_size:,}" in options["--tokenizer"].help
-        from tinyohem.data.splits import HOLDOUT_EVERY
+        from tinyohem.data.parts import HOLDOUT_EVERY
 
         assert f"1 story in {HOLDOUT_EVERY}" in options["--valid"].help
         peak, tuned = (

@@ -18,7 +18,7 @@ from tinyohem.errors import TinyohemError
 from tinyohem.evaluation.perplexity import evaluate_perplexity
 from tinyohem.io.atomic import atomic_file, atomic_folder
 from tinyohem.io.json import read_json
-from tinyohem.training import events
+from tinyohem.training import between_steps
 from tinyohem.training.loop import train
 from tinyohem_cli import console, main
 
@@ -180,7 +180,7 @@ class TestTenSecondsNotice:
 
         evaluated: list[int] = []
         run_dir = tmp_path / "run"
-        monkeypatch.setattr(events, "evaluate_perplexity", evaluate)
+        monkeypatch.setattr(between_steps, "evaluate_perplexity", evaluate)
         run, perplexity = train(tiny.config(corpus), run_dir)
         assert (run.state.step, perplexity, len(passes)) == (step, None, 1)
         state = read_json(run_dir / "checkpoints" / f"step_{step:06d}" / "state.json")

@@ -128,13 +128,13 @@ def checkpoint(data: bytes) -> None:
 
 def pool(data: bytes) -> None:
     """Read a pool's manifest and one shard."""
-    from tinyohem.ohem.loss_pool import read_manifest, read_shard, shards_of
+    from tinyohem.ohem.loss_pool import read_manifest, read_shard
 
     manifest, _, frame = data.partition(b"\0")
     folder = _file("pool/manifest.json", manifest).parent
     known = read_manifest(folder)
-    if known["tokens"] < 10_000:
-        shard = shards_of(known)[0]
+    if known.tokens < 10_000:
+        shard = known.files()[0]
         _file(f"pool/{shard.path(folder).name}", frame)
         read_shard(folder, shard)
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tinyohem.evaluation import perplexity
-from tinyohem.training import events
+from tinyohem.training import between_steps
 from tinyohem_cli import console
 from tinyohem_cli.console import Table
 
@@ -77,7 +77,7 @@ class TestValidations:
 
         command = ["train", *tiny.flags(corpus), "--out", tmp_path / "run"]
         with monkeypatch.context() as patch:
-            patch.setattr(events, "evaluate_perplexity", stopped)
+            patch.setattr(between_steps, "evaluate_perplexity", stopped)
             before = tinyohem(*command)
         assert told(before.err) == []
         assert "stopped at step 10" in before.out

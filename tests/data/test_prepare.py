@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tinyohem.config.data import DataConfig, TokenizerConfig
+from tinyohem.data.parts import HOLDOUT_EVERY
 from tinyohem.data.prepare import Prepared, evaluation_part, part_store, prepare_data
 from tinyohem.data.sample.stories import tell
-from tinyohem.data.splits import HOLDOUT_EVERY
 from tinyohem.data.story_hash import story_hash
 from tinyohem.data.token_store import TokenStore
 from tinyohem.data.tokenizer import tokenizer_hash
@@ -237,9 +237,9 @@ def test_a_run_with_its_own_validation_stories_keeps_its_identity(tmp_path: Path
     }
     prepared = prepare_data(DataConfig(**files), SMALL)
     for store in (prepared.train, prepared.valid):
-        manifest = store.manifest
+        manifest = store.manifest.to_json()
         assert (manifest["part"], manifest["clean"]) == ("all", False)
-    assert prepared.train.manifest["corpus"] == prepared.corpus.fingerprint
+    assert prepared.train.manifest.to_json()["corpus"] == prepared.corpus.fingerprint
 
 
 def test_an_empty_corpus_builds_nothing(tmp_path: Path, cache: Path) -> None:

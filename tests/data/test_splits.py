@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinyohem.data.corpus import Story
-from tinyohem.data.splits import (
+from tinyohem.data.parts import (
     HOLDOUT_EVERY,
     count_shared,
     held_out,

@@ -69,7 +69,7 @@ def test_unknown_words_are_counted(tmp_path: Path) -> None:
     loss = stored(others.word_level(texts), texts, tmp_path / "store")
     assert (loss.tokens, loss.unknown_tokens) == (seen.total(), sum(unknown))
     assert loss.lost_stories == sum(count > 0 for count in unknown) > 0
-    assert loss.to_json() == {
+    assert loss.shares() == {
         "lost_story_share": loss.lost_stories / 20,
         "unknown_token_share": sum(unknown) / seen.total(),
     }
@@ -86,7 +86,9 @@ def test_an_unknown_word_that_is_spelled_like_the_token_for_it_is_lost(tmp_path:
 def test_byte_level_loses_nothing(tmp_path: Path) -> None:
     tokenizer = others.byte_level(TEXTS)
     spelled = [*TEXTS, "a <s> [UNK] </s>"]
-    assert stored(tokenizer, spelled, tmp_path / "a") == TextLoss(9, 0, _count(tokenizer, spelled))
+    assert stored(tokenizer, spelled, tmp_path / "a") == TextLoss(
+        stories=9, tokens=_count(tokenizer, spelled)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     assert not stored(tokenizer, TEXTS, tmp_path / "b")  # a space ahead is no loss
 
@@ -116,7 +118,7 @@ def test_what_only_trains_is_not_measured(tmp_path: Path) -> None:
     told = Listener()
     for _ in range(2):  # built, then read from the cache
         prepared = prepare_data(data, TokenizerConfig(name=str(name)), told)
-        assert "text_loss" not in prepared.train.manifest
+        assert "text_loss" not in prepared.train.manifest.to_json()
         assert prepared.valid.text_loss.stories == prepared.valid.num_stories
     lossy = [line for line in told.warnings if "the tokenizer loses text" in line]
     assert len(lossy) == 2

@@ -1,7 +1,6 @@
 """The token store on disk: what goes in comes out, and half a store never looks like one."""
 
 import json
-import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -25,6 +24,7 @@ from tinyohem.data.tokenizer import (
     train_tokenizer,
 )
 from tinyohem.errors import InputError
+from tinyohem.io import manifest as manifests
 from tinyohem.io.hashing import hash_file
 from tinyohem.io.manifest import read_sealed, write_sealed
 
@@ -90,7 +90,7 @@ def test_bytes_and_words_are_those_of_the_text(tmp_path: Path, tokenizer: Any) -
 def test_the_manifest_counts_hashes_and_names_the_origin(tmp_path: Path, tokenizer: Any) -> None:
     store = build_store(STORIES, tokenizer, tmp_path / "store", {"name": "here", "corpus": "abc"})
     manifest = read_sealed(tmp_path / "store" / "manifest.json")
-    assert manifest == store.manifest
+    assert store.manifest.to_json() == manifest
     names = ("ids.bin", "offsets.npy", "rows.npy", "bytes.npy", "words.npy", "hashes.npy")
     assert manifest == {
         "format": tokens.STORE_FORMAT,
@@ -107,7 +107,7 @@ def test_the_manifest_counts_hashes_and_names_the_origin(tmp_path: Path, tokeniz
             "tokens": store.num_tokens - 5,
             "unknown_tokens": 0,
         },
-        "crc32": {n: zlib.crc32((tmp_path / "store" / n).read_bytes()) for n in names},
+        "sha256": {name: hash_file(tmp_path / "store" / name) for name in names},
         "name": "here",
         "corpus": "abc",
     }
@@ -216,7 +216,7 @@ def test_any_flipped_bit_is_found(
         same = False
     try:
         if same:  # white space for other white space
-            assert open_store(folder).manifest == build_manifest(sound)
+            assert open_store(folder).manifest.to_json() == build_manifest(sound)
         else:
             with pytest.raises(InputError, match=r"was cut short or changed|is not a token store"):
                 open_store(folder)
@@ -235,10 +235,10 @@ def test_of_a_very_large_file_only_the_length_unless_asked(
     size = build_store(STORIES, tokenizer, folder, {}).ids.nbytes
     path = folder / "ids.bin"
     path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
-    monkeypatch.setattr(tokens, "_CHECKED_BYTES", size)
+    monkeypatch.setattr(manifests, "_LARGE_FILE", size)
     with pytest.raises(InputError, match=r"ids\.bin was cut short or changed"):
         open_store(folder)
-    monkeypatch.setattr(tokens, "_CHECKED_BYTES", size - 1)
+    monkeypatch.setattr(manifests, "_LARGE_FILE", size - 1)
     assert open_store(folder).num_tokens == size // 2
     with pytest.raises(InputError, match=r"ids\.bin was cut short or changed"):
         open_store(folder, every_byte=True)
@@ -263,7 +263,7 @@ def test_a_folder_without_a_sound_manifest_is_no_store(
 
 def test_a_manifest_of_another_length_is_noticed(tmp_path: Path, tokenizer: Any) -> None:
     store = build_store(STORIES, tokenizer, tmp_path / "store", {})
-    manifest = {**store.manifest, "tokens": store.num_tokens + 1}
+    manifest = {**store.manifest.to_json(), "tokens": store.num_tokens + 1}
     write_sealed(tmp_path / "store" / "manifest.json", manifest)
     with pytest.raises(InputError, match="was cut short"):
         open_store(tmp_path / "store")
@@ -298,8 +298,8 @@ def test_story_of_token_at_both_ends_of_every_story(tmp_path: Path, tokenizer: A
 def agree(store: Path) -> None:
     """Make the manifest vouch for the arrays as they are, as a stranger can."""
     manifest = read_sealed(store / "manifest.json")
-    crc32 = {name: zlib.crc32((store / name).read_bytes()) for name in manifest["crc32"]}
-    write_sealed(store / "manifest.json", {**manifest, "crc32": crc32})
+    sha256 = {name: hash_file(store / name) for name in manifest["sha256"]}
+    write_sealed(store / "manifest.json", {**manifest, "sha256": sha256})
 
 
 @pytest.mark.parametrize(

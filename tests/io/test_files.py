@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import json
 import random
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,16 @@ from tinyohem.io import json as json_files
 from tinyohem.io import streams
 from tinyohem.io.atomic import atomic_file, atomic_folder
 from tinyohem.io.data_dir import data_dir
-from tinyohem.io.hashing import checksum_file, hash_file, hash_files, hash_json
+from tinyohem.io.hashing import hash_file, hash_files, hash_json
 from tinyohem.io.json import append_line, parse_json, read_json, read_jsonl, write_json
-from tinyohem.io.manifest import read_sealed, write_sealed
+from tinyohem.io.manifest import (
+    DamagedFileError,
+    Record,
+    open_folder,
+    read_sealed,
+    seal_folder,
+    write_sealed,
+)
 from tinyohem.io.streams import open_binary
 
 # Half of it cannot be compressed, so that a cut falls inside a block as well as between blocks.
@@ -319,9 +325,50 @@ class TestSeals:
         with pytest.raises(ValueError, match="is no JSON object"):
             read_sealed(tmp_path / "list.json")
 
-    def test_checksums_are_those_of_zlib(self, tmp_path: Path) -> None:
-        content = bytes(range(256)) * 5000  # more than is read at a time
+    def test_files_are_hashed_by_their_path_from_the_folder(self, tmp_path: Path) -> None:
+        content = bytes(range(256)) * 5000
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "b").write_bytes(content)
-        assert checksum_file(tmp_path / "a" / "b") == zlib.crc32(content)
         assert hash_files(tmp_path) == {"a/b": hashlib.sha256(content).hexdigest()}
+
+
+class TestSealedFolders:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "sealed" / "a").mkdir(parents=True)
+        (tmp_path / "sealed" / "a" / "b").write_bytes(b"content")
+        (tmp_path / "sealed" / "c").write_bytes(b"more")
+        seal_folder(tmp_path / "sealed", {"count": 3})
+        return tmp_path / "sealed"
+
+    def test_the_facts_come_back_while_every_file_is_as_it_was(self, folder: Path) -> None:
+        (folder / "new").write_text("beside them")
+        facts = open_folder(folder, Record, sealed=True).to_json()
+        sha256 = {
+            "a/b": hashlib.sha256(b"content").hexdigest(),
+            "c": hashlib.sha256(b"more").hexdigest(),
+        }
+        assert facts == {"count": 3, "sha256": sha256}
+
+    @pytest.mark.parametrize("content", [b"", b"Content", b"content ", None])
+    def test_a_damaged_file_is_named(self, folder: Path, content: bytes | None) -> None:
+        path = folder / "a" / "b"
+        path.unlink() if content is None else path.write_bytes(content)
+        with pytest.raises(DamagedFileError, match=r"^a/b (is missing|was cut short or changed)$"):
+            open_folder(folder, Record)
+
+    @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a", ""])
+    def test_a_name_that_is_no_file_of_the_folder_is_not_followed(
+        self, folder: Path, name: str
+    ) -> None:
+        (folder.parent / "outside").write_bytes(b"secret")
+        sha256 = {name: hashlib.sha256(b"secret").hexdigest()}
+        write_sealed(folder / "manifest.json", {"sha256": sha256})
+        with pytest.raises(DamagedFileError, match="is missing"):
+            open_folder(folder, Record)
+
+    def test_changed_facts_are_refused(self, folder: Path) -> None:
+        path = folder / "manifest.json"
+        path.write_text(path.read_text().replace('"count": 3', '"count": 4'))
+        with pytest.raises(ValueError, match=r"manifest\.json was changed"):
+            open_folder(folder, Record)

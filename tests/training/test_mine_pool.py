@@ -90,8 +90,8 @@ class TestLosses:
         assert manifest.pop("shards") == [hash_file(path) for path in sorted(mined.glob("shard_*"))]
         assert manifest == {
             "format": 1,
-            "tokenizer": store.manifest["tokenizer"],
-            "ids_sha256": store.manifest["ids_sha256"],
+            "tokenizer": store.manifest.tokenizer,
+            "ids_sha256": store.manifest.ids_sha256,
             "tokens": store.num_tokens,
             "context": {"rule": "windows", "seq_len": 32},
             "weights_sha256": weights_hash(model),
@@ -152,9 +152,9 @@ class TestSources:
     ) -> None:
         earlier = finished_run / "checkpoints" / "step_000015"
         result = mine_run(str(earlier), tmp_path / "earlier", data={}, device="cpu")
-        assert result.manifest["tokens_seen"] == 15 * 4 * 32
+        assert result.manifest.tokens_seen == 15 * 4 * 32
         whole = read_sealed(mined / "manifest.json")
-        assert result.manifest["weights_sha256"] != whole["weights_sha256"]
+        assert result.manifest.weights_sha256 != whole["weights_sha256"]
 
     def test_any_other_model_needs_a_data_set_and_has_no_age(
         self, finished_run: Path, corpus: Path, mined: Path, tmp_path: Path
@@ -165,7 +165,7 @@ class TestSources:
             with pytest.raises(InputError, match="no data set to mine"):
                 mine_run(str(name), out, data={}, device="cpu")
             result = mine_run(str(name), out, data={"dataset": str(corpus)}, device="cpu")
-            assert result.manifest["tokens_seen"] == age
+            assert result.manifest.tokens_seen == age
             assert shard_bytes(out) == shard_bytes(mined)
 
     def test_the_runs_own_stories_count_unless_another_data_set_is_named(
@@ -192,7 +192,7 @@ class TestSources:
                 mine_run(str(finished_run), tmp_path / "p", data={}, seq_len=seq_len, device="cpu")
             assert "--seq-len 32" in str(caught.value.hint)
         result = mine_run(str(finished_run), tmp_path / "p", data={}, seq_len=16, device="cpu")
-        assert result.manifest["context"]["seq_len"] == 16
+        assert result.manifest.context.seq_len == 16
 
     def test_a_damaged_checkpoint_is_passed_over_or_refused(
         self, finished_run: Path, tmp_path: Path
@@ -202,7 +202,7 @@ class TestSources:
         weights = run / "checkpoints" / "step_000020" / "model" / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1])
         listener = tiny.Listener()
-        assert remine(run, tmp_path / "pool", listener).manifest["tokens_seen"] == 15 * 4 * 32
+        assert remine(run, tmp_path / "pool", listener).manifest.tokens_seen == 15 * 4 * 32
         assert "step_000020" in listener.warnings[0]
         with pytest.raises(InputError, match="step_000020 is damaged"):
             remine(weights.parents[1], tmp_path / "other")

@@ -11,7 +11,7 @@ import torch
 
 from tinyohem.errors import RunError
 from tinyohem.training import loop
-from tinyohem.training.events import MOST_SKIPPED
+from tinyohem.training.between_steps import MOST_SKIPPED
 from tinyohem.training.loop import train
 
 Poison = Callable[[Iterable[int]], None]

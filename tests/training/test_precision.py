@@ -16,7 +16,7 @@ from transformers.integrations import sdpa_attention
 from tinyohem.models.causal_lm import trunk
 from tinyohem.models.kept_attention import _exactly
 from tinyohem.system.device import product_precision
-from tinyohem.training import events, loop
+from tinyohem.training import between_steps, loop
 from tinyohem.training.loop import train
 
 
@@ -119,7 +119,7 @@ def test_a_run_rounds_in_its_steps_alone(
 
     for module, name in ((loop, "training_step"), (loop, "update")):
         monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
-    for module in (loop, events):
+    for module in (loop, between_steps):
         patched = noting("evaluate", module.evaluate_perplexity)
         monkeypatch.setattr(module, "evaluate_perplexity", patched)
     train(tiny.config(corpus, training__precision="medium"), tmp_path / "run")

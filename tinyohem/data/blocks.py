@@ -5,10 +5,10 @@ block's texts are asked for; until then it is bytes, which cross to another proc
 """
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tinyohem.data.readers import file_format, open_rows, parse_rows, read_texts, readable
 from tinyohem.data.story_text import MAX_STORY_BYTES, too_long
@@ -17,6 +17,8 @@ from tinyohem.data.tokenizer import END_OF_TEXT
 BLOCK_ROWS = 4096
 BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
+
+Item = TypeVar("Item")
 
 
 class Measured(Protocol):
@@ -87,18 +89,25 @@ class FileBlock:
         return parse_rows(io.BytesIO(self.data), self.path, self.text_field, self.line)
 
 
+def batched(
+    items: Iterable[Item], size: Callable[[Item], int], most: int, largest: int
+) -> Iterator[list[Item]]:
+    """Gather items into lists of at most `most`; one of a total size of `largest` ends at once."""
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if len(batch) == most or total >= largest:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
 def blocks_of(texts: Iterable[str]) -> Iterator[TextBlock]:
     """Gather texts into blocks."""
-    values: list[str] = []
-    characters = 0
-    for text in texts:
-        values.append(text)
-        characters += len(text)
-        if len(values) == BLOCK_ROWS or characters >= BLOCK_BYTES:
-            yield TextBlock(values)
-            values, characters = [], 0
-    if values:
-        yield TextBlock(values)
+    return map(TextBlock, batched(texts, len, BLOCK_ROWS, BLOCK_BYTES))
 
 
 def read_blocks(path: Path, text_field: str) -> Iterator[tuple[Block, int]]:

@@ -7,12 +7,12 @@ what exists here, looks like a path or ends like a story file is local; the rest
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
 from tinyohem.data.blocks import Block, blocks_of
-from tinyohem.data.fingerprint import EachFile, hash_story_files
+from tinyohem.data.fingerprint import EachFile, hash_story_files, twins
 from tinyohem.data.hub import (
     hub_builder,
     hub_fingerprint,
@@ -31,7 +31,6 @@ from tinyohem.data.story_files import (
     story_files,
 )
 from tinyohem.data.story_text import DEFAULT_TEXT_FIELD
-from tinyohem.data.twins import twins
 from tinyohem.errors import InputError
 from tinyohem.io.hashing import hash_json
 from tinyohem.io.remote import find_files, is_url
@@ -64,20 +63,26 @@ class Corpus:
         name: what the user typed.
         split: "train" or "validation".
         fingerprint: SHA-256 in hex that changes whenever the stories could.
-        files: what it consists of, in order; none for the sample and the Hub.
-        text_field: of those files.
+        num_rows: where that is known ahead of reading.
     """
 
     name: str
     split: str
     fingerprint: str
     _texts: Callable[[], Iterator[str]] = field(repr=False, compare=False)
-    _blocks: Callable[[], Iterator[tuple[Block, float]]] | None = field(
-        default=None, repr=False, compare=False
-    )
-    files: tuple[Path, ...] = field(default=(), repr=False, compare=False)
-    text_field: str = field(default=DEFAULT_TEXT_FIELD, compare=False)
+    num_rows: int | None = None
+    _files: StoryFiles | None = field(default=None, repr=False, compare=False)
     _tell: Callable[[str], None] = field(default=SILENT.note, repr=False, compare=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return what it consists of, in order; none for the sample and the Hub."""
+        return self._files.paths if self._files else ()
+
+    @property
+    def text_field(self) -> str:
+        """Return the field of those files that holds the story."""
+        return self._files.text_field if self._files else DEFAULT_TEXT_FIELD
 
     def stories(self) -> Iterator[Story]:
         """Stream every story that is not empty, in order; each call begins anew.
@@ -108,9 +113,13 @@ class Corpus:
         Raises:
             InputError, RunError: as `stories`, but for what parsing finds.
         """
-        if self._blocks is not None:
-            return self._blocks()
-        return ((block, 0.0) for block in blocks_of(self._texts()))
+        if self._files:
+            yield from self._files.blocks()
+            return
+        rows = 0
+        for block in blocks_of(self._texts()):
+            rows += block.rows
+            yield block, min(1.0, rows / self.num_rows) if self.num_rows else 0.0
 
 
 def open_corpus(
@@ -173,9 +182,7 @@ def _open_sample(split: Split) -> Corpus:
     from tinyohem.data.sample.stories import SAMPLE_COUNTS, SAMPLE_FINGERPRINT, sample_stories
 
     fingerprint = hash_json([_FORMAT, SAMPLE_FINGERPRINT[split]])
-    return _counted_corpus(
-        SAMPLE, split, fingerprint, lambda: sample_stories(split), SAMPLE_COUNTS[split]
-    )
+    return Corpus(SAMPLE, split, fingerprint, lambda: sample_stories(split), SAMPLE_COUNTS[split])
 
 
 def _open_hub(name: str, split: Split, text_field: str, progress: Progress) -> Corpus:
@@ -186,32 +193,9 @@ def _open_hub(name: str, split: Split, text_field: str, progress: Progress) -> C
         raise _missing_split(name, split, splits)
     progress.note(f"{name}: streaming from the Hub, commit {commit[:8]}")
     fingerprint = hash_json([_FORMAT, text_field, hub_fingerprint(builder, split)])
+    texts = partial(hub_texts, builder, name, split, text_field)
     rows = hub_rows(builder, split)
-    return _counted_corpus(
-        name,
-        split,
-        fingerprint,
-        lambda: hub_texts(builder, name, split, text_field),
-        rows,
-        cache(progress.note),
-    )
-
-
-def _counted_corpus(
-    name: str,
-    split: Split,
-    fingerprint: str,
-    texts: Callable[[], Iterator[str]],
-    num_rows: int | None,
-    tell: Callable[[str], None] = SILENT.note,
-) -> Corpus:
-    def blocks() -> Iterator[tuple[Block, float]]:
-        rows = 0
-        for block in blocks_of(texts()):
-            rows += block.rows
-            yield block, min(1.0, rows / num_rows) if num_rows else 0.0
-
-    return Corpus(name, split, fingerprint, texts, blocks, _tell=tell)
+    return Corpus(name, split, fingerprint, texts, rows, _tell=cache(progress.note))
 
 
 def _open_files(
@@ -231,9 +215,7 @@ def _open_files(
     fingerprint = hash_json([_FORMAT, text_field, hashes])
     tell = cache(progress.note)  # once, however often the stories are read
     files = StoryFiles(tuple(paths), text_field, tell)
-    return Corpus(
-        name, split, fingerprint, files.texts, files.blocks, files.paths, text_field, tell
-    )
+    return Corpus(name, split, fingerprint, files.texts, _files=files, _tell=tell)
 
 
 def _missing_split(name: str, split: Split, splits: list[str]) -> MissingSplitError:

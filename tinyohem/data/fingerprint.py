@@ -1,9 +1,11 @@
-"""Hashes of story files; a file that this process has hashed is not read again until it changes."""
+"""Hashes of story files, and which of a data set's files hold the same stories."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tinyohem.data.readers import file_format, read_texts
+from tinyohem.data.story_hash import story_hash
 from tinyohem.errors import InputError
 from tinyohem.io.hashing import hash_file
 from tinyohem.progress import Progress
@@ -11,7 +13,7 @@ from tinyohem.progress import Progress
 EachFile = Callable[[Callable[[Path], str], Iterable[Path]], Iterator[str]]  # such as `map`
 _State = tuple[Path, int, int, int, int, int]
 
-# A report opens the same corpus again for each of its runs.
+# Hashed by this process: a report opens the same corpus again for each of its runs.
 _hashed: dict[_State, str] = {}
 # A file may change twice within one tick of its clock: one that has just changed is hashed again.
 _SETTLED_NS = 3_000_000_000
@@ -58,3 +60,35 @@ def _hash_story_file(path: Path) -> str:
     except OSError as error:
         what = f"{path} cannot be read: {error.strerror or error}"
         raise InputError(what, "check its permissions") from error
+
+
+def twins(files: Sequence[Path], shas: Sequence[str], text_field: str) -> list[tuple[Path, Path]]:
+    """Return pairs of files that begin with the same story, such as `x.jsonl` and `x.jsonl.gz`.
+
+    Each file is paired with the first of its like.
+
+    Among files of one suffix, such as shards, only those of the same bytes are found: then none has
+    to be opened.
+
+    Args:
+        files: at least one.
+        shas: hash of each.
+        text_field: of those files.
+    """
+    of_one_kind = len({(file_format(path), path.suffix) for path in files}) == 1
+    beginnings = shas if of_one_kind else [_first_story(path, text_field) for path in files]
+    first: dict[str, Path] = {}
+    pairs = []
+    for path, beginning in zip(files, beginnings, strict=True):
+        if beginning is not None and first.setdefault(beginning, path) is not path:
+            pairs.append((first[beginning], path))
+    return pairs
+
+
+def _first_story(path: Path, text_field: str) -> str | None:
+    """Return the hash of a file's first story; None where it has none that can be read."""
+    try:
+        texts = read_texts(path, text_field)
+        return next((str(story_hash(text)) for text in texts if text.strip()), None)
+    except InputError:
+        return None  # told when the corpus is read

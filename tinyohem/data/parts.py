@@ -1,17 +1,27 @@
-"""A part of a corpus: the stories that train, or those that validate."""
+"""The stories of a corpus that train, and those that validate: no story does both."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Literal
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tinyohem.data.clean import CLEAN_FORMAT, VALIDATION, Cleaning, clean_stories
 from tinyohem.data.corpus import Corpus, Story
-from tinyohem.data.splits import SPLIT_FORMAT, held_out, holdout_limit, not_held_out
 from tinyohem.data.story_hash import story_hash
 from tinyohem.errors import InputError
 from tinyohem.io.hashing import hash_json
+from tinyohem.io.json import JsonObject
 from tinyohem.progress import Progress
+
+HOLDOUT_EVERY = 50  # without a validation split, one story in so many is held out
+# Raise it when other stories would be held out.
+SPLIT_FORMAT = 2
+
+_HASHES = 2**64
+_HASHES_A_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ class Part:
     without: "Part | None" = None
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """Return what decides which stories these are."""
         return {
             "corpus": self.corpus.fingerprint,
@@ -105,3 +115,53 @@ def same_stories(valid: str) -> InputError:
         f"the validation stories {valid} are the training stories",
         "name held-out stories with --valid, or leave it out",
     )
+
+
+def holdout_limit(stories: Iterable[Story]) -> int:
+    """Return up to which hash a corpus's stories are held out: one in `HOLDOUT_EVERY`.
+
+    A corpus so small that this leaves none gives the story with the lowest hash. Reads as far as
+    the first story that is held out, some fifty stories in all but such a corpus.
+    """
+    limit, lowest = _HASHES // HOLDOUT_EVERY, _HASHES
+    for story in stories:
+        lowest = min(lowest, story_hash(story.text))
+        if lowest <= limit:
+            return limit
+    return lowest
+
+
+def held_out(stories: Iterable[Story], limit: int) -> Iterator[Story]:
+    """Yield the stories with a hash up to `limit`, each the first time it comes.
+
+    A copy would weigh double in a validation loss.
+    """
+    seen = set()
+    for story in stories:
+        found = story_hash(story.text)
+        if found <= limit and found not in seen:
+            seen.add(found)
+            yield story
+
+
+def not_held_out(stories: Iterable[Story], limit: int) -> Iterator[Story]:
+    """Yield the stories with a hash above `limit`: no copy of a held-out story is among them."""
+    return (story for story in stories if story_hash(story.text) > limit)
+
+
+def count_shared(train: NDArray[np.uint64], valid: NDArray[np.uint64]) -> int:
+    """Return how many validation stories are training stories too.
+
+    Memory is bounded by the validation split: the training split may be mapped.
+
+    Args:
+        train: (stories,) hashes.
+        valid: (stories,) hashes.
+    """
+    distinct, copies = np.unique(valid, return_counts=True)
+    shared = np.zeros(len(distinct), dtype=bool)
+    for first in range(0, len(train), _HASHES_A_BLOCK):
+        block = train[first : first + _HASHES_A_BLOCK]
+        places = np.searchsorted(distinct, block).clip(max=len(distinct) - 1)
+        shared[places[distinct[places] == block]] = True
+    return int(copies[shared].sum())

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.data.corpus import Corpus, MissingSplitError, open_corpus
-from tinyohem.data.parts import Part, same_stories
-from tinyohem.data.splits import HOLDOUT_EVERY, count_shared
+from tinyohem.data.parts import HOLDOUT_EVERY, Part, count_shared, same_stories
 from tinyohem.data.token_store import STORE_FORMAT, TokenStore, build_store, open_store
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, plainly
 from tinyohem.io.atomic import atomic_folder
 from tinyohem.io.data_dir import data_dir
-from tinyohem.io.hashing import hash_files, hash_json
+from tinyohem.io.hashing import hash_json
 from tinyohem.io.locks import sole_writer
-from tinyohem.io.manifest import read_sealed, write_sealed
+from tinyohem.io.manifest import MANIFEST_FILE, Record, open_folder, seal_folder
 from tinyohem.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -81,13 +80,13 @@ def _tell_copies(prepared: Prepared, name: str, progress: Progress) -> None:
         name: of the validation stories.
     """
     train, valid = prepared.train.manifest, prepared.valid.manifest
-    if train["repeated"]:
-        copies = f"{train['repeated']:,} of {train['stories']:,} training stories"
+    if train.repeated:
+        copies = f"{train.repeated:,} of {train.stories:,} training stories"
         progress.note(f"{copies} repeat an earlier one; --clean drops them")
     shared = count_shared(prepared.train.story_hashes, prepared.valid.story_hashes)
-    both = f"{shared:,} of {valid['stories']:,} validation stories are training stories too"
-    if shared == valid["stories"]:
-        if train["stories"] - train["repeated"] == valid["stories"] - valid["repeated"]:
+    both = f"{shared:,} of {valid.stories:,} validation stories are training stories too"
+    if shared == valid.stories:
+        if train.stories - train.repeated == valid.stories - valid.repeated:
             raise same_stories(name)
         hint = "name others with --valid, or take them out of training with --clean"
         raise InputError(f"{name}: {both}", hint)
@@ -146,25 +145,16 @@ def _tokenizer(
             tokenizer = train_tokenizer(_counted(texts, progress), config.vocab_size)
             with atomic_folder(folder) as partial:
                 tokenizer.save_pretrained(partial)
-                write_sealed(partial / "manifest.json", {**identity, "sha256": hash_files(partial)})
+                seal_folder(partial, identity)
             progress.finish()
-    _require_unchanged(folder)
-    return load_tokenizer(str(folder))
-
-
-def _require_unchanged(folder: Path) -> None:
-    """Refuse a cached tokenizer that is not what was trained: it would spell all text anew."""
-    try:
-        listed = read_sealed(folder / "manifest.json").get("sha256", {})
-        found = hash_files(folder)
-        changed = [name for name, sha256 in listed.items() if found.get(name) != sha256]
-    except (OSError, ValueError, AttributeError):
-        changed = ["manifest.json"]
-    if changed:
+    try:  # a tokenizer that was changed would spell all text anew
+        open_folder(folder, Record)
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"the tokenizer {folder} is damaged: {changed[0]} was changed",
+            f"the tokenizer {folder} is damaged: {plainly(error)}",
             f"delete {folder} and run the command again to rebuild it",
-        )
+        ) from None
+    return load_tokenizer(str(folder))
 
 
 @contextmanager
@@ -173,7 +163,7 @@ def _missing(folder: Path, progress: Progress) -> Iterator[bool]:
 
     What is there already may stand on a disk that cannot be written.
     """
-    if (folder / "manifest.json").exists():
+    if (folder / MANIFEST_FILE).exists():
         yield False
         return
     # Beside it: the folder itself is going to be replaced.
@@ -181,7 +171,7 @@ def _missing(folder: Path, progress: Progress) -> Iterator[bool]:
     with sole_writer(beside, patience=math.inf, progress=progress):
         for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
             shutil.rmtree(leftover)  # of a process that was killed
-        yield not (folder / "manifest.json").exists()
+        yield not (folder / MANIFEST_FILE).exists()
 
 
 def _counted(texts: Iterator[str], progress: Progress) -> Iterator[str]:

@@ -5,17 +5,16 @@ byte and per word of such stories are too low to be compared with anything.
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Self
 
 from tinyohem.data.tokenizer import foreign_files, unknown_id
+from tinyohem.io.manifest import Count, Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-@dataclass(frozen=True)
-class TextLoss:
+class TextLoss(Record):
     """What a tokenizer lost of some stories.
 
     Attributes:
@@ -25,10 +24,10 @@ class TextLoss:
         unknown_tokens: ids that say no more than that the vocabulary lacks something.
     """
 
-    stories: int = 0
-    lost_stories: int = 0
-    tokens: int = 0
-    unknown_tokens: int = 0
+    stories: Count = 0
+    lost_stories: Count = 0
+    tokens: Count = 0
+    unknown_tokens: Count = 0
 
     def __bool__(self) -> bool:
         """Whether anything is lost."""
@@ -37,10 +36,13 @@ class TextLoss:
     def __add__(self, other: Self) -> "TextLoss":
         """Return what is lost of both."""
         return TextLoss(
-            *(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True))
+            stories=self.stories + other.stories,
+            lost_stories=self.lost_stories + other.lost_stories,
+            tokens=self.tokens + other.tokens,
+            unknown_tokens=self.unknown_tokens + other.unknown_tokens,
         )
 
-    def to_json(self) -> dict[str, float]:
+    def shares(self) -> dict[str, float]:
         """Return the shares of the stories that are lost and of the ids that are unknown."""
         return {
             "lost_story_share": self.lost_stories / max(1, self.stories),
@@ -82,4 +84,9 @@ class LossMeter:
             count > 0 or back not in (text, f" {text}")
             for text, back, count in zip(texts, decoded, unknown, strict=True)
         ]
-        return TextLoss(len(texts), sum(lost), sum(map(len, ids)), sum(unknown))
+        return TextLoss(
+            stories=len(texts),
+            lost_stories=sum(lost),
+            tokens=sum(map(len, ids)),
+            unknown_tokens=sum(unknown),
+        )

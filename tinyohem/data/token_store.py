@@ -13,13 +13,14 @@ A store is a folder with
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyohem.data.blocks import batched
 from tinyohem.data.corpus import Story
 from tinyohem.data.orthography import count_words
 from tinyohem.data.story_hash import story_hash
@@ -27,32 +28,33 @@ from tinyohem.data.text_loss import LossMeter, TextLoss
 from tinyohem.data.tokenizer import foreign_files, start_id, text_encoder
 from tinyohem.errors import InputError, plainly
 from tinyohem.io.atomic import atomic_folder
-from tinyohem.io.hashing import checksum_file, hash_file
-from tinyohem.io.manifest import Count, Record, read_record, write_sealed
+from tinyohem.io.hashing import hash_file
+from tinyohem.io.json import JsonObject
+from tinyohem.io.manifest import Count, DamagedFileError, Record, open_folder, seal_folder
 from tinyohem.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-STORE_FORMAT = 5
+STORE_FORMAT = 6
 _ARRAYS = {"offsets": "<i8", "rows": "<i8", "bytes": "<u4", "words": "<u4", "hashes": "<u8"}
 _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
 _CHARACTERS_PER_BATCH = 8 << 20  # where stories are long
-
 _TOKENS_PER_COUNT = 1 << 22
-_CHECKED_BYTES = 2 << 30
 
 
 class StoreManifest(Record):
-    """What is read of a store's `manifest.json`."""
+    """A store's `manifest.json`, in which the names and hashes of its origin stand too."""
 
     dtype: Literal["uint16", "uint32"]
     tokens: Count
     stories: Count
+    bytes: Count = 0  # of all stories, as `words`
+    words: Count = 0
+    repeated: Count = 0  # stories that are the same as an earlier one
     ids_sha256: str
     tokenizer: str = ""
-    crc32: dict[str, int]
-    text_loss: dict[str, Count] | None = None
+    text_loss: TextLoss = TextLoss()  # of all stories, even in a `head`; only if measured
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class TokenStore:
     rows: NDArray[np.int64]
     story_bytes: NDArray[np.uint32]
     story_words: NDArray[np.uint32]
-    manifest: dict[str, Any]
+    manifest: StoreManifest
     story_hashes: NDArray[np.uint64] = field(  # none of what was never on disk
         default_factory=lambda: np.empty(0, np.uint64)
     )
@@ -81,8 +83,8 @@ class TokenStore:
 
     @property
     def text_loss(self) -> TextLoss:
-        """What the tokenizer lost of the stories, of all even in a `head`; only if measured."""
-        return TextLoss(**self.manifest["text_loss"])
+        """What the tokenizer lost of the stories."""
+        return self.manifest.text_loss
 
     def story_of_token(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the index of the story that holds each token position."""
@@ -91,14 +93,14 @@ class TokenStore:
     def head(self, max_tokens: int) -> "TokenStore":
         """Return the first stories that together hold at most `max_tokens` (at least one story)."""
         count = max(1, int(np.searchsorted(self.offsets, max_tokens, side="right")) - 1)
-        return TokenStore(
-            self.ids[: self.offsets[count]],
-            self.offsets[: count + 1],
-            self.rows[:count],
-            self.story_bytes[:count],
-            self.story_words[:count],
-            self.manifest,
-            self.story_hashes[:count],
+        return replace(
+            self,
+            ids=self.ids[: self.offsets[count]],
+            offsets=self.offsets[: count + 1],
+            rows=self.rows[:count],
+            story_bytes=self.story_bytes[:count],
+            story_words=self.story_words[:count],
+            story_hashes=self.story_hashes[:count],
         )
 
 
@@ -114,7 +116,7 @@ def build_store(
     stories: Iterable[Story],
     tokenizer: "PreTrainedTokenizerFast",
     folder: Path,
-    origin: dict[str, Any],
+    origin: JsonObject,
     progress: Progress = SILENT,
     *,
     measured: bool = True,
@@ -131,9 +133,9 @@ def build_store(
     """
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
     offsets, rows, sizes, words = array("q", [0]), array("q"), array("L"), array("L")
+    hashes = array("Q")
     start, encoder = start_id(tokenizer), text_encoder(tokenizer)
     meter, loss = LossMeter(tokenizer) if measured else None, TextLoss()
-    hashes = array("Q")
     progress.start("tokenize", None, "stories")
     with atomic_folder(folder) as partial:
         with (partial / "ids.bin").open("wb") as stream:
@@ -153,25 +155,22 @@ def build_store(
                 progress.advance(len(rows))
         if not rows:
             raise InputError("the corpus holds no story", "check the file and --text-field")
-        np.save(partial / "offsets.npy", np.asarray(offsets, dtype=np.int64))
-        np.save(partial / "rows.npy", np.asarray(rows, dtype=np.int64))
-        np.save(partial / "bytes.npy", np.asarray(sizes, dtype=np.uint32))
-        np.save(partial / "words.npy", np.asarray(words, dtype=np.uint32))
-        np.save(partial / "hashes.npy", np.asarray(hashes, dtype=np.uint64))
-        manifest = {
+        columns = (offsets, rows, sizes, words, hashes)
+        for (name, kind), column in zip(_ARRAYS.items(), columns, strict=True):
+            np.save(partial / f"{name}.npy", np.asarray(column, dtype=kind))
+        facts = {
             "format": STORE_FORMAT,
             "dtype": dtype.name,
             "tokens": offsets[-1],
             "stories": len(rows),
             "bytes": sum(sizes),
             "words": sum(words),
-            "repeated": int((np.diff(np.sort(np.asarray(hashes, dtype=np.uint64))) == 0).sum()),
+            "repeated": len(rows) - len(np.unique(np.asarray(hashes))),
             "ids_sha256": hash_file(partial / "ids.bin"),
-            "crc32": _checksums(partial),
-            **({"text_loss": asdict(loss)} if measured else {}),
+            **({"text_loss": loss.model_dump()} if measured else {}),
             **origin,
         }
-        write_sealed(partial / "manifest.json", manifest)
+        seal_folder(partial, facts)
     progress.finish()
     return open_store(folder)
 
@@ -179,7 +178,7 @@ def build_store(
 def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
     """Map a finished store into memory.
 
-    A file of at most 2 GiB is read once and held against its checksum: about a second, and what is
+    A file of at most 2 GiB is read once and held against its hash: a second or two, and what is
     read stays in memory for training. Of a larger one only the length is looked at.
 
     Args:
@@ -190,23 +189,18 @@ def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
     """
     hint = f"delete {folder} and run the command again to rebuild it"
     try:
-        manifest: dict[str, Any] = read_record(
-            folder / "manifest.json", StoreManifest, sealed=True
-        ).to_json()
-        for name, checksum in _checksums(folder, every_byte).items():
-            if checksum != manifest["crc32"].get(name):
-                what = f"{name} was cut short or changed"
-                raise InputError(f"the token store {folder} is damaged: {what}", hint)
+        manifest = open_folder(folder, StoreManifest, sealed=True, every_byte=every_byte)
         *mapped, hashes = (_map(folder / f"{name}.npy", dtype) for name, dtype in _ARRAYS.items())
         offsets, rows, sizes, words = (np.array(array) for array in mapped)
-        ids = np.memmap(folder / "ids.bin", dtype=np.dtype(manifest["dtype"]), mode="r")
+        ids = np.memmap(folder / "ids.bin", dtype=manifest.dtype, mode="r")
+    except DamagedFileError as error:
+        raise InputError(f"the token store {folder} is damaged: {error}", hint) from None
     except (OSError, EOFError, ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{folder} is not a token store: {plainly(error)}", hint) from None
-    tokens, stories = manifest["tokens"], manifest["stories"]
     lengths = {len(offsets) - 1, len(rows), len(sizes), len(words), len(hashes)}
-    if len(ids) != tokens or lengths != {stories}:
+    if len(ids) != manifest.tokens or lengths != {manifest.stories}:
         raise InputError(f"the token store {folder} was cut short", hint)
-    if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) < 1).any():
+    if offsets[0] != 0 or offsets[-1] != len(ids) or (np.diff(offsets) < 1).any():
         raise InputError(f"the token store {folder} is damaged: its stories do not join", hint)
     return TokenStore(ids, offsets, rows, sizes, words, manifest, hashes)
 
@@ -219,27 +213,10 @@ def _map(path: Path, dtype: str) -> NDArray[Any]:
     return array
 
 
-def _checksums(folder: Path, every_byte: bool = True) -> dict[str, int]:
-    """Return the checksums of a store's arrays, of the very large ones only where asked to."""
-    files = [folder / "ids.bin", *(folder / f"{name}.npy" for name in _ARRAYS)]
-    return {
-        path.name: checksum_file(path)
-        for path in files
-        if every_byte or path.stat().st_size <= _CHECKED_BYTES
-    }
-
-
 def _batched(stories: Iterable[Story]) -> Iterator[list[Story]]:
-    batch: list[Story] = []
-    characters = 0
-    for story in stories:
-        batch.append(story)
-        characters += len(story.text)
-        if len(batch) == _STORIES_PER_BATCH or characters >= _CHARACTERS_PER_BATCH:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+    return batched(
+        stories, lambda story: len(story.text), _STORIES_PER_BATCH, _CHARACTERS_PER_BATCH
+    )
 
 
 def text_store(
@@ -255,8 +232,13 @@ def text_store(
         encoding = text_encoder(tokenizer).encode(text, add_special_tokens=False)
     ids = np.asarray([start_id(tokenizer), *encoding.ids], dtype=np.uint32)
     size, words = (np.asarray([n], np.uint32) for n in (len(text.encode()), count_words(text)))
-    loss = LossMeter(tokenizer).measure([text], [encoding.ids])
-    manifest = {"text_loss": asdict(loss)}
+    manifest = StoreManifest(
+        dtype="uint32",
+        tokens=len(ids),
+        stories=1,
+        ids_sha256="",
+        text_loss=LossMeter(tokenizer).measure([text], [encoding.ids]),
+    )
     offsets, rows = np.asarray([0, len(ids)]), np.zeros(1, np.int64)
     return TokenStore(ids, offsets, rows, size, words, manifest), encoding.offsets
 

@@ -92,8 +92,8 @@ def foreign_files(what: str, hint: str) -> Iterator[None]:
         panic = type(error).__name__ == "PanicException"
         if isinstance(error, TinyohemError) or not (panic or isinstance(error, Exception)):
             raise
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{what}: {told}", hint) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{what}: {reason}", hint) from None
 
 
 def start_id(tokenizer: "PreTrainedTokenizerFast") -> int:

@@ -159,7 +159,7 @@ def _train_counts(evaluation: Evaluation, progress: Progress) -> NDArray[np.int6
         )
     own_tokenizer = TokenizerConfig(name=evaluation.name)
     train = prepare_data(config.data, own_tokenizer, progress).train
-    if train.manifest["ids_sha256"] != recorded_ids(evaluation.name, "train"):
+    if train.manifest.ids_sha256 != recorded_ids(evaluation.name, "train"):
         raise InputError(
             f"the training stories of {evaluation.name} have changed since",
             "bring the old files back, or leave out --by frequency",

@@ -1,18 +1,15 @@
 """A model and the stories that it is to be scored on."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from tinyohem.data.parts import Part
 from tinyohem.data.prepare import evaluation_part, part_store, validation_part
 from tinyohem.data.token_store import TokenStore
 from tinyohem.errors import InputError
-from tinyohem.io.manifest import Record, read_record
 from tinyohem.models.source import Source, load_source
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runs.layout import run_of
-from tinyohem.runs.record import run_config, trained_seq_len
+from tinyohem.runs.record import run_config, run_record, trained_seq_len
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def stories_of(
         what = f"the validation stories of {name} cannot be had: {error.message}"
         raise InputError(what, hint) from error
     store = part_store(part, source.tokenizer, progress)
-    if store.manifest["ids_sha256"] != recorded_ids(name, "valid"):
+    if store.manifest.ids_sha256 != recorded_ids(name, "valid"):
         raise InputError(
             f"the validation stories of {name} have changed since it was trained", hint
         )
@@ -96,5 +93,5 @@ def stories_of(
 
 def recorded_ids(name: str, split: Literal["train", "valid"]) -> str | None:
     """Return the hash of the tokens that a run says it was trained or validated on."""
-    store = read_record(run_of(Path(name)) / "config.json", Record).to_json().get(split)
-    return store.get("ids_sha256") if isinstance(store, dict) else None
+    record = run_record(name)
+    return {"train": record.train, "valid": record.valid}[split].ids_sha256 if record else None

@@ -65,7 +65,7 @@ class Perplexity:
             "words": self.words,
             "bytes": self.bytes,
             "stories": self.stories,
-            **self.text_loss.to_json(),
+            **self.text_loss.shares(),
         }
         return {**figures, **dict.fromkeys(PER_TEXT)} if self.text_loss else figures
 

@@ -143,7 +143,7 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
                 f"the arm {arm.name!r} trains on {tokens:,} tokens, the baseline on {first:,}",
                 "give all arms one budget with --tokens 4M",
             )
-    return hash_json([data.train.manifest["ids_sha256"], data.valid.manifest["ids_sha256"]])
+    return hash_json([data.train.manifest.ids_sha256, data.valid.manifest.ids_sha256])
 
 
 @dataclass(frozen=True, eq=False)

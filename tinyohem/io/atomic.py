@@ -80,8 +80,8 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = re.search(r"\(os error (\d+)\)$", str(error))
-        code = error.errno if isinstance(error, OSError) else told and int(told[1])
+        match = re.search(r"\(os error (\d+)\)$", str(error))
+        code = error.errno if isinstance(error, OSError) else match and int(match[1])
         if code in _NO_ROOM or (code and not isinstance(error, OSError)):
             raise OSError(code, os.strerror(code), str(path)) from None
         raise

@@ -1,17 +1,20 @@
-"""Manifests and records: sealed JSON objects, and what one must hold before anything reads it.
+"""Manifests and records: JSON objects with a hash of themselves and of the files beside them.
 
 A reader derives its own `Record`, so that the rest of it may take keys and types for granted.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tinyohem.io.hashing import hash_json
+from tinyohem.io.hashing import files_below, hash_file, hash_files, hash_json
 from tinyohem.io.json import JsonObject, read_json, write_json
 
+MANIFEST_FILE = "manifest.json"
 _SEAL = "seal"
+_LARGE_FILE = 2 << 30  # bytes
 
 
 def write_sealed(path: Path, value: JsonObject) -> None:
@@ -81,3 +84,52 @@ def check_record(value: Any, record: type[R]) -> R:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where}: {first['msg']}" if where else "it is no object") from None
+
+
+class DamagedFileError(ValueError):
+    """A file of a sealed folder is gone, cut short or changed."""
+
+
+class _Sealed(Record):
+    sha256: dict[str, str] = {}  # by path from the folder
+
+
+def seal_folder(folder: Path, facts: JsonObject, file: str = MANIFEST_FILE) -> None:
+    """Write `facts` with the SHA-256 of every file of a folder into one more file of it."""
+    write_sealed(folder / file, {**facts, "sha256": hash_files(folder)})
+
+
+def open_folder(
+    folder: Path,
+    record: type[R],
+    file: str = MANIFEST_FILE,
+    *,
+    sealed: bool = False,
+    every_byte: bool = True,
+) -> R:
+    """Return what `seal_folder` wrote, if every file that was there then still is as it was.
+
+    Args:
+        sealed: whether the facts must hold their own hash.
+        every_byte: also read files of more than 2 GiB.
+
+    Raises:
+        DamagedFileError: one is gone, cut short or changed; it is named.
+        ValueError: the facts are damaged, or not of this record.
+        OSError: they are not there.
+    """
+    value = read_sealed(folder / file, required=sealed)
+    found = check_record(value, record)
+    require_whole(folder, check_record(value, _Sealed).sha256, every_byte=every_byte)
+    return found
+
+
+def require_whole(folder: Path, sha256: Mapping[str, str], *, every_byte: bool = True) -> None:
+    """Compare files with their SHA-256, given by path from the folder; see `open_folder`."""
+    files = files_below(folder)  # a name that leads out of the folder is none of them
+    for name, expected in sha256.items():
+        if name not in files:
+            raise DamagedFileError(f"{name} is missing")
+        skipped = not every_byte and files[name].stat().st_size > _LARGE_FILE
+        if not skipped and hash_file(files[name]) != expected:
+            raise DamagedFileError(f"{name} was cut short or changed")

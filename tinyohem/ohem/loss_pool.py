@@ -15,7 +15,7 @@ import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,12 @@ from tinyohem.io.atomic import atomic_file
 from tinyohem.io.compressed import compress, decompress
 from tinyohem.io.data_dir import data_dir
 from tinyohem.io.hashing import hash_json
-from tinyohem.io.manifest import Count, Record, read_record
+from tinyohem.io.manifest import MANIFEST_FILE, Count, Record, read_record, write_sealed
 
-POOL_FORMAT = 1
+POOL_FORMAT: Literal[1] = 1
 SHARD_TOKENS = 1 << 20  # about: a shard holds whole windows
 HARDEST_SHARE = 0.1  # of the windows
 
-MANIFEST_FILE = "manifest.json"
 _LARGEST = float(np.finfo(np.float16).max)  # nats
 _WINDOWS_PER_BLOCK = _STORIES_PER_BLOCK = 4_096  # in memory while means are taken
 
@@ -45,8 +44,21 @@ class PoolContext(Record):
     seq_len: int = Field(ge=2)
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive windows, the last of which may be short."""
+
+    index: int
+    first: int  # entry of the pool
+    size: int  # entries
+
+    def path(self, folder: Path) -> Path:
+        """Return where the shard stands in its pool."""
+        return folder / f"shard_{self.index:07d}.f16.zst"
+
+
 class PoolManifest(Record):
-    """A pool's `manifest.json`."""
+    """A pool's `manifest.json`: everything that its losses depend on, and their files."""
 
     format: Literal[1]
     tokenizer: str
@@ -54,9 +66,39 @@ class PoolManifest(Record):
     tokens: int = Field(ge=2)
     context: PoolContext
     weights_sha256: str
-    tokens_seen: Count | None
+    tokens_seen: Count | None  # that the model was trained on; None where it does not say
     shard_windows: int = Field(ge=1)
-    shards: list[str] | None
+    shards: list[str] | None  # SHA-256 of each; None: unfinished
+
+    @classmethod
+    def of(
+        cls, store: TokenStore, seq_len: int, weights_sha256: str, tokens_seen: int | None
+    ) -> Self:
+        """Describe a pool that is to be mined."""
+        return cls(
+            format=POOL_FORMAT,
+            tokenizer=store.manifest.tokenizer,
+            ids_sha256=store.manifest.ids_sha256,
+            tokens=store.num_tokens,
+            context=PoolContext(rule="windows", seq_len=seq_len),
+            weights_sha256=weights_sha256,
+            tokens_seen=tokens_seen,
+            shard_windows=max(1, SHARD_TOKENS // seq_len),
+            shards=None,
+        )
+
+    def files(self) -> list[Shard]:
+        """Return the shards in order, whether or not they are there."""
+        entries = self.tokens - 1
+        size = self.shard_windows * self.context.seq_len
+        return [
+            Shard(index, first, min(size, entries - first))
+            for index, first in enumerate(range(0, entries, size))
+        ]
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest of the pool in `folder`."""
+        write_sealed(folder / MANIFEST_FILE, self.model_dump())
 
 
 @dataclass(frozen=True)
@@ -71,18 +113,12 @@ class Pool:
 
     losses: NDArray[np.float16]
     seq_len: int
-    manifest: dict[str, Any]
-
-    @property
-    def tokens_seen(self) -> int | None:
-        """Tokens that the checkpoint was trained on; None where it does not say."""
-        seen: int | None = self.manifest["tokens_seen"]
-        return seen
+    manifest: PoolManifest
 
     @property
     def hash(self) -> str:
         """Return a hash of the losses and of what they belong to, in hex."""
-        return hash_json(self.manifest)
+        return hash_json(self.manifest.to_json())
 
     def of_windows(self, windows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the losses of whole windows, (B, seq_len) nats."""
@@ -136,8 +172,7 @@ def open_pool(folder: Path, store: TokenStore, seq_len: int) -> Pool:
     """
     manifest = read_manifest(folder)
     _check_fits(folder, manifest, store, seq_len)
-    shards = shards_of(manifest)
-    hashes = manifest["shards"]
+    shards, hashes = manifest.files(), manifest.shards
     if hashes is None:
         raise InputError(f"the pool in {folder} is unfinished", _AGAIN)
     if len(hashes) != len(shards):
@@ -157,83 +192,36 @@ def open_pool(folder: Path, store: TokenStore, seq_len: int) -> Pool:
 _AGAIN = "repeat the `tinyohem mine` that made it: it mines what is missing or damaged, no more"
 
 
-def describe(
-    store: TokenStore, seq_len: int, weights_sha256: str, tokens_seen: int | None
-) -> dict[str, Any]:
-    """Return the manifest of a pool without its shards: everything that its losses depend on."""
-    return {
-        "format": POOL_FORMAT,
-        **_of_store(store, seq_len),
-        "weights_sha256": weights_sha256,
-        "tokens_seen": tokens_seen,
-        "shard_windows": max(1, SHARD_TOKENS // seq_len),
-    }
-
-
-def _of_store(store: TokenStore, seq_len: int) -> dict[str, Any]:
-    return {
-        "tokenizer": store.manifest["tokenizer"],
-        "ids_sha256": store.manifest["ids_sha256"],
-        "tokens": store.num_tokens,
-        "context": {"rule": "windows", "seq_len": seq_len},
-    }
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> PoolManifest:
     """Read what a pool says of itself.
 
     Raises:
         InputError: it is no pool, or another version's.
     """
     try:
-        manifest = read_record(folder / MANIFEST_FILE, PoolManifest).to_json()
+        return read_record(folder / MANIFEST_FILE, PoolManifest)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder} holds no pool that can be read: {plainly(error)}",
             "`tinyohem mine RUN --out FOLDER` makes one in another folder",
         ) from None
-    return manifest
 
 
-_FITS = {
-    "tokenizer": "with other tokens",
-    "ids_sha256": "on other stories",
-    "tokens": "on other stories",
-    "context": "on other windows",
-}
-
-
-def _check_fits(folder: Path, manifest: dict[str, Any], store: TokenStore, seq_len: int) -> None:
-    for key, wanted in _of_store(store, seq_len).items():
-        if manifest[key] != wanted:
+def _check_fits(folder: Path, pool: PoolManifest, store: TokenStore, seq_len: int) -> None:
+    """Refuse a pool of other tokens or windows than a run's."""
+    wanted = PoolManifest.of(store, seq_len, pool.weights_sha256, pool.tokens_seen)
+    differences = {
+        "with other tokens": pool.tokenizer != wanted.tokenizer,
+        "on other stories": (pool.ids_sha256, pool.tokens) != (wanted.ids_sha256, wanted.tokens),
+        "on other windows": pool.context != wanted.context,
+    }
+    for difference, found in differences.items():
+        if found:
             raise InputError(
-                f"the pool in {folder} was mined {_FITS[key]} than those of this run",
+                f"the pool in {folder} was mined {difference} than those of this run",
                 "mine one with this run's --dataset, --valid and tokenizer, and with "
                 f"--seq-len {seq_len}",
             )
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Consecutive windows, the last of which may be short."""
-
-    index: int
-    first: int  # entry of the pool
-    size: int  # entries
-
-    def path(self, folder: Path) -> Path:
-        """Return where the shard stands in its pool."""
-        return folder / f"shard_{self.index:07d}.f16.zst"
-
-
-def shards_of(manifest: dict[str, Any]) -> list[Shard]:
-    """Return the shards of the pool that a manifest describes."""
-    entries = manifest["tokens"] - 1
-    size = manifest["shard_windows"] * manifest["context"]["seq_len"]
-    return [
-        Shard(index, first, min(size, entries - first))
-        for index, first in enumerate(range(0, entries, size))
-    ]
 
 
 def rounded(losses: NDArray[np.float32]) -> NDArray[np.float16]:

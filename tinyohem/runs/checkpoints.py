@@ -1,49 +1,29 @@
 """Checkpoints on disk: which there are, which are whole."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinyohem.errors import InputError
-from tinyohem.io.hashing import hash_files
-from tinyohem.io.manifest import Count, Figure, Record, read_record
+from tinyohem.io.manifest import Count, DamagedFileError, Figure, Record, open_folder, read_record
 from tinyohem.progress import Progress
 from tinyohem.runs.layout import STEP_NAME, follow, pointed_at, resolve_model_folder
 
-_TENSORS = ("model/model.safetensors", "optimizer.safetensors")
+STATE_FILE = "state.json"
 
 
-@dataclass
-class RunState:
-    """What the loop carries from step to step besides the tensors."""
+class RunState(Record, frozen=False, extra="ignore"):
+    """What the loop carries from step to step besides the tensors; a checkpoint's `state.json`."""
 
-    step: int = 0  # optimizer steps done
-    tokens_seen: int = 0
-    tokens_selected: int = 0
-    train_seconds: float = 0.0  # spent in steps: evaluation and checkpoints excluded
-    select_seconds: float = 0.0  # of them, on what plain training does not do
-    pause_seconds: float = 0.0  # spent between steps: on evaluation, checkpoints and the log
-    best_loss: float | None = None  # nats per token on the validation head
-    skipped_steps: int = 0  # left out because their numbers were not finite
-    skipped_in_a_row: int = 0  # of them, since the last sound step
-    validation_due: bool = False  # a stop came in the middle of it
-    pool_step: int = 0  # ahead of which the pool in use was mined; 0: the one it began with
-
-
-class StateRecord(Record):
-    """A `state.json`."""
-
-    step: Count
+    step: Count  # optimizer steps done
     tokens_seen: Count
     tokens_selected: Count
-    train_seconds: Figure
-    select_seconds: Figure = 0.0
-    pause_seconds: Figure = 0.0
-    best_loss: Figure | None
-    skipped_steps: Count = 0
-    skipped_in_a_row: Count = 0
-    validation_due: bool = False
-    pool_step: Count = 0
-    sha256: dict[str, str]
+    train_seconds: Figure = 0.0  # spent in steps: evaluation and checkpoints excluded
+    select_seconds: Figure = 0.0  # of them, on what plain training does not do
+    pause_seconds: Figure = 0.0  # spent between steps: on evaluation, checkpoints and the log
+    best_loss: Figure | None = None  # nats per token on the validation head
+    skipped_steps: Count = 0  # left out because their numbers were not finite
+    skipped_in_a_row: Count = 0  # of them, since the last sound step
+    validation_due: bool = False  # a stop came in the middle of it
+    pool_step: Count = 0  # ahead of which the pool in use was mined; 0: the one it began with
 
 
 def newest_sound_checkpoint(run_dir: Path, progress: Progress) -> Path | None:
@@ -52,7 +32,7 @@ def newest_sound_checkpoint(run_dir: Path, progress: Progress) -> Path | None:
     Raises:
         InputError: there are checkpoints and every one is damaged.
     """
-    folders = _step_folders(run_dir)
+    folders = step_folders(run_dir)
     for path in reversed(folders):
         fault = _fault(path)
         if fault is None:
@@ -72,13 +52,12 @@ def read_state(path: Path) -> RunState:
     Raises:
         ValueError: its file is damaged.
     """
-    state = read_record(path / "state.json", StateRecord).to_json()
-    return RunState(**{key: state[key] for key in RunState.__annotations__ if key in state})
+    return read_record(path / STATE_FILE, RunState)
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """Return the checkpoint that `latest` names, or the newest one where that is lost."""
-    newest = _step_folders(run_dir)[-1:]
+    newest = step_folders(run_dir)[-1:]
     return pointed_at(run_dir / "checkpoints" / "latest") or (newest[0] if newest else None)
 
 
@@ -96,7 +75,7 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
         if newest is None:
             raise InputError(f"the run {path} has no checkpoint yet", "wait for the first")
         return newest
-    if not (path / "state.json").exists():
+    if not (path / STATE_FILE).exists():
         return None
     require_sound(path)
     return path
@@ -123,8 +102,8 @@ def tokens_seen(path: Path) -> int | None:
     if folder.name != "model":
         return None
     owner = folder.parent
-    owner = owner if (owner / "state.json").exists() else latest_checkpoint(owner) or owner
-    if not (owner / "state.json").exists():
+    owner = owner if (owner / STATE_FILE).exists() else latest_checkpoint(owner) or owner
+    if not (owner / STATE_FILE).exists():
         return None
     try:
         return read_state(owner).tokens_seen
@@ -133,26 +112,24 @@ def tokens_seen(path: Path) -> int | None:
         raise InputError(what, "choose another one") from None
 
 
-def _step_folders(run_dir: Path) -> list[Path]:
+def step_folders(run_dir: Path) -> list[Path]:
+    """Return the folders of a run's checkpoints by rising step, damaged ones too."""
     found = (run_dir / "checkpoints").glob("step_*")
     own = (path for path in found if STEP_NAME.fullmatch(path.name) and not path.is_symlink())
-    return sorted(own, key=_step)
+    return sorted(own, key=step_of)
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """Return the step that a checkpoint's folder is named after."""
     return int(path.name.removeprefix("step_"))
 
 
 def _fault(path: Path) -> str | None:
     """Say what is wrong with a checkpoint; None where every file is there and whole."""
     try:
-        listed = read_record(path / "state.json", StateRecord).sha256
-        found = hash_files(path)
-        for name in {*_TENSORS, *listed}:
-            if name not in found:
-                return f"{name} is missing"
-            if found[name] != listed.get(name):
-                return f"{name} was cut short or changed"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"state.json is missing or unreadable: {error}"
+        open_folder(path, RunState, STATE_FILE)
+    except DamagedFileError as error:
+        return str(error)
+    except (OSError, ValueError) as error:
+        return f"{STATE_FILE} is missing or unreadable: {error}"
     return None

@@ -1,6 +1,5 @@
 """The run folder: who may write into it, and what a resumed run may change."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,28 +8,15 @@ from tinyohem.config.run import RESUME_MAY_CHANGE, RunConfig
 from tinyohem.errors import InputError
 from tinyohem.io.atomic import is_leftover
 from tinyohem.io.hashing import hash_json
-from tinyohem.io.manifest import Record, read_record
+from tinyohem.io.manifest import read_record
 from tinyohem.progress import Progress
 from tinyohem.runs.checkpoints import newest_sound_checkpoint
+from tinyohem.runs.record import RECORD_FILE, RunRecord
 
 Resume = Literal["never", "auto", "must"]
 
 # Files may be moved or named otherwise: `check_same_start` compares the stories themselves.
 _NAMES_OF_STORIES = frozenset({"data.dataset", "data.valid"})
-
-
-class StoreOfRun(Record):
-    """What a run's `config.json` says of a token store."""
-
-    ids_sha256: str
-
-
-class RunRecord(Record):
-    """What going on with a run reads of its `config.json`."""
-
-    config: dict[str, Any]
-    train: StoreOfRun
-    valid: StoreOfRun
 
 
 def default_run_dir(config: RunConfig, name: str | None) -> Path:
@@ -60,7 +46,7 @@ def find_checkpoint(
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"{run_dir} is a file", "choose another --out")
-    started = (run_dir / "config.json").exists()
+    started = (run_dir / RECORD_FILE).exists()
     occupied = run_dir.exists() and not all(map(is_leftover, run_dir.iterdir()))
     if (resume == "never" or not started) and occupied:
         if started:
@@ -84,7 +70,7 @@ def find_checkpoint(
 
 
 def _check_same_config(run_dir: Path, config: RunConfig) -> None:
-    path = run_dir / "config.json"
+    path = run_dir / RECORD_FILE
     try:
         old = _flat(RunConfig.model_validate(read_record(path, RunRecord).config))
     except ValueError:
@@ -102,29 +88,32 @@ def _check_same_config(run_dir: Path, config: RunConfig) -> None:
         )
 
 
-def check_same_start(run_dir: Path, record: Mapping[str, Any]) -> None:
+def check_same_start(run_dir: Path, record: RunRecord) -> None:
     """Refuse to go on from other tokens, weights or another pool than those a run began with.
 
     Args:
-        record: what `config.json` would say of the run as it is now.
+        record: of the run as it is now.
 
     Raises:
         InputError: what stands behind one of the same names has changed since.
     """
-    before = read_record(run_dir / "config.json", RunRecord).to_json()
-    for split in ("train", "valid"):
-        if before[split]["ids_sha256"] != record[split]["ids_sha256"]:
+    before = read_record(run_dir / RECORD_FILE, RunRecord)
+    for split, old, new in (
+        ("train", before.train, record.train),
+        ("valid", before.valid, record.valid),
+    ):
+        if old.ids_sha256 != new.ids_sha256:
             raise InputError(
                 f"{run_dir} was made with other stories or another tokenizer: "
                 f"the {split} split has changed",
                 "bring the old files back, or choose another --out",
             )
-    if before.get("init_sha256") != record["init_sha256"]:
+    if before.init_sha256 != record.init_sha256:
         raise InputError(
             f"{run_dir} began from other weights: those of model.init_from have changed",
             "bring the old ones back, or choose another --out",
         )
-    if record["pool"] and before.get("pool") != record["pool"]:
+    if record.pool and before.pool != record.pool:
         raise InputError(
             f"{run_dir} was made with another pool: the one in its place has changed",
             "bring the old one back, or choose another --out",

@@ -11,7 +11,6 @@ checkpoints/best            name of the folder with the lowest validation loss
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,10 @@ from torch.optim import Optimizer
 
 from tinyohem.errors import InputError
 from tinyohem.io.atomic import atomic_file, atomic_folder
-from tinyohem.io.hashing import hash_files
-from tinyohem.io.manifest import write_sealed
+from tinyohem.io.manifest import seal_folder
 from tinyohem.io.names import utf8_path
 from tinyohem.models.causal_lm import load_causal_lm
-from tinyohem.runs.checkpoints import (
-    RunState,
-    _step,
-    _step_folders,
-    read_state,
-)
+from tinyohem.runs.checkpoints import STATE_FILE, RunState, read_state, step_folders, step_of
 from tinyohem.runs.layout import pointed_at
 
 _MINING = "mining:"  # ahead of the names of what mining remembers
@@ -59,13 +52,13 @@ def save_checkpoint(
         tensors = _optimizer_tensors(model, optimizers)
         tensors |= {f"{_MINING}{name}": tensor.cpu() for name, tensor in remembered.items()}
         _save_tensors(partial / "optimizer.safetensors", tensors)
-        write_sealed(partial / "state.json", {**asdict(state), "sha256": hash_files(partial)})
+        seal_folder(partial, state.model_dump(), STATE_FILE)
     for pointer in ("latest", "best") if is_best else ("latest",):
         _write_pointer(folder / pointer, path.name)
     # Later steps are damaged ones that a resumption passed over.
-    whole = [p for p in _step_folders(run_dir) if _step(p) <= state.step]
+    whole = [p for p in step_folders(run_dir) if step_of(p) <= state.step]
     keep = {pointed_at(folder / "best"), *whole[-keep_last:]}
-    for old in _step_folders(run_dir):
+    for old in step_folders(run_dir):
         if old not in keep:
             shutil.rmtree(old)
     return path
@@ -93,8 +86,10 @@ def load_checkpoint(
     try:
         return _load(path, model, optimizers)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        told = str(error).splitlines()[0]
-        raise InputError(f"{path} does not fit this run: {told}", "choose another --out") from None
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} does not fit this run: {reason}", "choose another --out"
+        ) from None
 
 
 def _load(
@@ -130,7 +125,7 @@ def _load(
 def saved_states(run_dir: Path) -> list[RunState]:
     """Return the state of every checkpoint that can be read."""
     states = []
-    for path in _step_folders(run_dir):
+    for path in step_folders(run_dir):
         try:
             states.append(read_state(path))
         except (OSError, ValueError):

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyohem.config.run import RunConfig
-from tinyohem.data.prepare import Prepared, prepare_data
+from tinyohem.data.prepare import Prepared
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.models.llama import parameter_count
-from tinyohem.models.pretrained import load_pretrained
 from tinyohem.progress import SILENT, Progress
-from tinyohem.training.plan import Plan, budget_steps, make_plan
-from tinyohem.training.pool_refresh import open_run_pool
+from tinyohem.training.plan import Plan
+from tinyohem.training.prepare import prepare_run
 
 _SHOWN_WINDOWS = 3
 
@@ -38,13 +37,9 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
     Raises:
         InputError: whatever would stop the run itself before its first step.
     """
-    if config.model.init_from is not None:
-        load_pretrained(config)
-    data = prepare_data(config.data, config.tokenizer, progress)
+    prepared = prepare_run(config, progress)
+    data, num_steps, plan = prepared.data, prepared.num_steps, prepared.plan
     training = config.training
-    num_steps = budget_steps(config, data)
-    pool = open_run_pool(config, data.train, num_steps)
-    plan = make_plan(config, data, num_steps, pool, progress)
     schedule = config.ohem.keep_schedule()
     curriculum = plan if isinstance(plan, CurriculumPlan) else None
     num_draws = num_steps * training.batch_size

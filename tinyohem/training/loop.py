@@ -9,28 +9,27 @@ import numpy as np
 from torch import nn
 
 from tinyohem.config.run import RunConfig
-from tinyohem.data.prepare import prepare_data
 from tinyohem.data.windows import WindowSource, batch_windows
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.io.atomic import atomic_folder, drop_leftovers
 from tinyohem.io.json import write_json
 from tinyohem.io.locks import sole_writer
-from tinyohem.models.pretrained import load_pretrained
 from tinyohem.models.trunk_passes import CausalLM
 from tinyohem.ohem.softmax_cache import SoftmaxCache
 from tinyohem.ohem.step_tokens import Draw
 from tinyohem.progress import SILENT, Progress
+from tinyohem.runs.record import RECORD_FILE
 from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
 from tinyohem.system.device import autocast, product_precision, step_generator
 from tinyohem.system.signals import StopRequest, graceful_stop
 from tinyohem.system.timing import PhaseTimer, Stopwatch, phase
+from tinyohem.training.between_steps import due, log, require_finite, save, skip, validate
 from tinyohem.training.checkpoint import export_model
-from tinyohem.training.events import due, log, require_finite, save, skip, validate
 from tinyohem.training.meter import Meter, is_sound
 from tinyohem.training.optim import learning_rate, update
 from tinyohem.training.plan import keep_plan
 from tinyohem.training.pool_refresh import pool_is_due, refresh_pool
-from tinyohem.training.prepare import describe, go_on_from, set_up
+from tinyohem.training.prepare import begin_run, describe, go_on_from, prepare_run
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
 from tinyohem.training.run import Run
 from tinyohem.training.step import StepStats, training_step
@@ -47,7 +46,7 @@ def train(
 ) -> tuple[Run, Perplexity | None]:
     """Train a model and return the run with its held-out perplexity (None: stopped early).
 
-    In company every rank has to call this alike; the leading one alone writes, evaluates, exports
+    Every rank of a distributed run calls this alike; only the main one writes, evaluates, exports
     and returns a perplexity.
 
     Raises:
@@ -66,22 +65,22 @@ def _train(
     device = ranks.pick_device(config.training.device)
     num_passes = ranks.num_passes(config.training)
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
-    pretrained = load_pretrained(config, progress) if config.model.init_from else None
     with ranks.main_process_first():
         if ranks.is_main:
             drop_leftovers(run_dir, run_dir / "checkpoints")
-        data = prepare_data(config.data, config.tokenizer, progress)
-        run = set_up(config, run_dir, device, data, pretrained, ranks, progress)
+        run = begin_run(prepare_run(config, progress), run_dir, device, ranks)
     record = describe(run)
     if checkpoint is not None:
         check_same_start(run_dir, record)
         go_on_from(checkpoint, run)
         progress.note(f"resuming from {checkpoint}")
-    ranks.require_same({**record, "environment": None, "step": run.state.step}, run.model)
+    facts = record.to_json() | {"environment": None, "step": run.state.step}
+    ranks.require_same(facts, run.model)
     with ranks.main_process_first():
         if ranks.is_main:
             wandb_id = tracking_id(run_dir, resumed=checkpoint is not None)
-            write_json(run_dir / "config.json", {**record, "wandb_id": wandb_id})
+            record = record.model_copy(update={"wandb_id": wandb_id})
+            write_json(run_dir / RECORD_FILE, record.to_json())
         run.plan = keep_plan(run.plan, run_dir)
     with graceful_stop() as stop:
         _train_steps(run, num_passes, stop, progress)
@@ -89,11 +88,11 @@ def _train(
     if stop.requested or not (run.finished and ranks.is_main):
         return run, None
     perplexity = evaluate_perplexity(
-        run.model, data.valid, seq_len=config.training.seq_len, progress=progress
+        run.model, run.data.valid, seq_len=config.training.seq_len, progress=progress
     )
     write_json(run_dir / "eval.json", perplexity.to_json())
     with atomic_folder(run_dir / "model") as partial:
-        export_model(partial, run.model, data.tokenizer)
+        export_model(partial, run.model, run.data.tokenizer)
     return run, perplexity
 
 
@@ -102,8 +101,8 @@ _SELECTING = ("read", "select", "reference", "pool")
 
 
 @dataclass(frozen=True)
-class _Tools:
-    """What the steps of a run share beside the run itself."""
+class _LoopContext:
+    """What the steps of a run share beside the run itself: batches, model, meters."""
 
     source: WindowSource
     lm: CausalLM
@@ -113,7 +112,7 @@ class _Tools:
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """Lay out the tools of a run, which may have begun already."""
+        """Set up the loop of a run, which may have begun already."""
         training, state = run.config.training, run.state
         precision = autocast(run.device, training.precision)
         return cls(
@@ -126,50 +125,50 @@ class _Tools:
 
 
 def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progress) -> None:
-    """Take optimizer steps until the budget is spent or someone asks to stop."""
+    """Take optimizer steps until the budget is spent or a stop is requested."""
     config, state, ranks = run.config.training, run.state, run.ranks
     tracker = Tracker(run.run_dir, run.config, state.step) if ranks.is_main else None
     progress.start("train", run.budget.known_steps, "steps", done=state.step)
     if tracker is not None and state.validation_due:
         save(run, is_best=validate(run, stop, tracker, progress))
-    tools = _Tools.of(run)
+    context = _LoopContext.of(run)
 
     ending = ranks.any(run.finished or run.paused or stop.requested)
     while not ending:
-        before = run.progress
+        before = run.fraction_done
         if pool_is_due(run):
-            with tools.phases.listening(), phase("pool"):
+            with context.phases.listening(), phase("pool"):
                 refresh_pool(run, stop, progress)
             if ranks.any(stop.requested):
                 break  # a checkpoint was written ahead of the pass
-        _take_step(run, tools, num_passes, progress)
+        _take_step(run, context, num_passes, progress)
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
             state.train_seconds, state.select_seconds = ranks.broadcast(
-                tools.clock.pace(), tools.phases.pace(*_SELECTING)
+                context.clock.pace(), context.phases.pace(*_SELECTING)
             )
-        # Asked once a step: a signal that comes later than this ends, and saves, the next one.
+        # Read once a step: a signal that comes later ends, and saves, the next step.
         ending = ranks.any(run.finished or run.paused or stop.requested)
         logs = ending or state.step % run.log_every == 0
         evaluates = run.finished or due(run, config.eval_every, before)
         saves = ending or due(run, config.save_every, before) or pool_is_due(run)
         if not (logs or evaluates or saves):
             continue
-        with tools.clock.paused() as seconds:
+        with context.clock.paused() as seconds:
             state.train_seconds, state.select_seconds = ranks.broadcast(
-                seconds, tools.phases.seconds(*_SELECTING)
+                seconds, context.phases.seconds(*_SELECTING)
             )
-            require_finite(run, tools.meter)
+            require_finite(run, context.meter)
             if tracker is not None:  # one rank writes, the others wait
                 if logs:
-                    log(run, tools.meter, tracker, progress)
+                    log(run, context.meter, tracker, progress)
                 improved = evaluates and validate(run, stop, tracker, progress)
                 ending = ending or state.validation_due
                 if saves or improved or ending:
                     save(run, is_best=improved)
             ending = ranks.any(ending)
-        state.pause_seconds = tools.clock.pause_seconds
+        state.pause_seconds = context.clock.pause_seconds
     if tracker is not None:
         tracker.close()
     progress.finish()
@@ -177,27 +176,27 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
         progress.note(f"wandb has this run in parts; all at once: {command}")
 
 
-def _take_step(run: Run, tools: _Tools, num_passes: int, progress: Progress) -> None:
+def _take_step(run: Run, context: _LoopContext, num_passes: int, progress: Progress) -> None:
     """Take the gradients of the coming step and, if they are sound, update the weights."""
     config, state = run.config, run.state
     remembered = dict(run.miner.state)
-    stats = _gradients(run, tools, num_passes)
+    stats = _gradients(run, context, num_passes)
     grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.max_grad_norm)
-    # To skip is to ask, so it waits for the device at every step; to stop is not.
+    # Only skipping needs the answer now, which waits for the device at every step.
     if config.training.on_nonfinite == "stop" or is_sound(stats, grad_norm):
         update(run.optimizers, learning_rate(run.midway, config.optim))
         if run.reference is not None:
             run.reference.update(run.model)
-        tools.meter.add(state.step, stats, grad_norm)
+        context.meter.add(state.step, stats, grad_norm)
         state.tokens_selected += stats.num_kept
         state.skipped_in_a_row = 0
     else:
-        skip(run, remembered, tools.meter, progress)
+        skip(run, remembered, context.meter, progress)
     state.step += 1
     state.tokens_seen += config.training.tokens_per_step
 
 
-def _gradients(run: Run, tools: _Tools, num_passes: int) -> StepStats:
+def _gradients(run: Run, context: _LoopContext, num_passes: int) -> StepStats:
     """Add the gradient of the coming step, of all ranks, to the parameters'."""
     training, state = run.config.training, run.state
     draw = Draw(
@@ -207,13 +206,13 @@ def _gradients(run: Run, tools: _Tools, num_passes: int) -> StepStats:
     )
     own_windows = run.ranks.local_rows(batch_windows(run.plan, state.step, training.batch_size))
     windows = np.split(own_windows, num_passes)
-    batches = [tools.source.batch(w) for w in windows]
+    batches = [context.source.batch(w) for w in windows]
     references = None
-    with tools.phases.listening():
+    with context.phases.listening():
         if run.reference is not None and draw.keep_ratio < 1:
             with phase("reference"):
-                references = run.reference.losses(windows, batches, tools.lm.autocast)
+                references = run.reference.losses(windows, batches, context.lm.autocast)
         with product_precision(training.precision):
-            stats = training_step(tools.lm, batches, draw, run.miner, references, run.ranks)
+            stats = training_step(context.lm, batches, draw, run.miner, references, run.ranks)
     run.ranks.sum_gradients(run.model.parameters())
     return stats

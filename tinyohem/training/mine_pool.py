@@ -1,7 +1,7 @@
 """Offline mining: run a checkpoint over every training token and store the losses as a pool."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,16 @@ from tinyohem.evaluation.open import recorded_ids
 from tinyohem.io.atomic import is_leftover
 from tinyohem.io.hashing import hash_file
 from tinyohem.io.locks import sole_writer
-from tinyohem.io.manifest import write_sealed
+from tinyohem.io.manifest import MANIFEST_FILE
 from tinyohem.models.causal_lm import weights_hash
 from tinyohem.models.pretrained import check_losses
 from tinyohem.models.source import load_source
 from tinyohem.ohem.loss_pool import (
-    MANIFEST_FILE,
+    PoolManifest,
     Shard,
-    describe,
     read_manifest,
     read_shard,
     rounded,
-    shards_of,
     write_shard,
 )
 from tinyohem.progress import SILENT, Progress
@@ -48,7 +46,7 @@ _GPU_PASS_TOKENS = 1 << 17
 class Mined:
     """What a pass left behind."""
 
-    manifest: dict[str, Any]
+    manifest: PoolManifest
     loss: float  # nats, mean over all tokens
     tokens: int
     new_tokens: int  # mined by this pass; the others were there
@@ -88,7 +86,7 @@ def mine_run(
         )
     tokenizer = TokenizerConfig(name=folder)
     store = prepare_data(_data_config(folder, data), tokenizer, progress).train
-    if not data and store.manifest["ids_sha256"] != recorded_ids(folder, "train"):
+    if not data and store.manifest.ids_sha256 != recorded_ids(folder, "train"):
         raise InputError(
             f"the training stories of {name} have changed since it was trained",
             "bring the old files back, or name the stories to mine with --dataset",
@@ -142,9 +140,12 @@ def mine_pool(
         RunError: a loss is not finite.
         KeyboardInterrupt: `stop` was requested; finished shards are there.
     """
-    manifest = _begin_or_resume(folder, describe(store, seq_len, weights_hash(model), tokens_seen))
-    shards = shards_of(manifest)
-    hashes = _listed(manifest, len(shards))
+    manifest = _begin_or_resume(
+        folder, PoolManifest.of(store, seq_len, weights_hash(model), tokens_seen)
+    )
+    shards = manifest.files()
+    listed = manifest.shards if len(manifest.shards or ()) == len(shards) else None
+    hashes: Sequence[str | None] = listed or [None] * len(shards)
     progress.start("mine", store.num_tokens - 1, "tokens")
     tally, nats = _Tally(progress), 0.0
     for shard, sha256 in zip(shards, hashes, strict=True):
@@ -184,41 +185,34 @@ class _Tally:
         self._progress.advance(self.tokens, {"tok/s": self.new_tokens / seconds})
 
 
-def _begin_or_resume(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
+def _begin_or_resume(folder: Path, wanted: PoolManifest) -> PoolManifest:
     """Return the manifest of the pool that is there, or write that of a new one."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file", _OTHER_OUT)
     if not folder.exists() or all(map(is_leftover, folder.iterdir())):
-        manifest = {**description, "shards": None}
-        write_sealed(folder / MANIFEST_FILE, manifest)
-        return manifest
+        wanted.write(folder)
+        return wanted
     if not (folder / MANIFEST_FILE).exists():
         raise InputError(f"{folder} is not empty and holds no pool", _OTHER_OUT)
-    manifest = read_manifest(folder)
-    for key in description.keys() - {"shard_windows"}:  # those there decide how they are cut
-        if manifest[key] != description[key]:
+    found = read_manifest(folder)
+    for key, value in wanted:
+        if key not in ("shard_windows", "shards") and getattr(found, key) != value:
             raise InputError(f"{folder} holds another pool: its {key} differs", _OTHER_OUT)
-    return manifest
+    return found
 
 
 _OTHER_OUT = "choose another --out"
 
 
-def _finish(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def _finish(folder: Path, manifest: PoolManifest) -> PoolManifest:
     """List the shards, which makes a pool of them, and drop what kills have left."""
-    hashes = [hash_file(shard.path(folder)) for shard in shards_of(manifest)]
-    if hashes != manifest["shards"]:
-        manifest = {**manifest, "shards": hashes}
-        write_sealed(folder / MANIFEST_FILE, manifest)
+    hashes = [hash_file(shard.path(folder)) for shard in manifest.files()]
+    if hashes != manifest.shards:
+        manifest = manifest.model_copy(update={"shards": hashes})
+        manifest.write(folder)
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
     return manifest
-
-
-def _listed(manifest: dict[str, Any], num_shards: int) -> list[str | None]:
-    """Return the SHA-256 of every shard as the manifest has it; None while it has none."""
-    listed = manifest["shards"]
-    return listed if listed and len(listed) == num_shards else [None] * num_shards
 
 
 def _sound_shard(folder: Path, shard: Shard, sha256: str | None) -> NDArray[np.float16] | None:

@@ -39,19 +39,19 @@ def _check_age(pool: Pool, config: RunConfig, num_steps: int) -> None:
 
     A pool's age: the tokens that the run has trained on less those that the pool's checkpoint had.
     """
-    ohem = config.ohem
+    ohem, mined_at = config.ohem, pool.manifest.tokens_seen
     if ohem.pool_max_age is None:
         return
-    if pool.tokens_seen is None:
+    if mined_at is None:
         raise InputError(
             f"the pool in {ohem.pool} does not say on how many tokens its model was trained, so "
             "ohem.pool_max_age cannot be kept",
             "mine a run's checkpoint, or leave --pool-max-age out",
         )
-    age = num_steps * config.training.tokens_per_step - pool.tokens_seen
+    age = num_steps * config.training.tokens_per_step - mined_at
     if ohem.pool_refresh_every is None and age > ohem.pool_max_age:
         raise InputError(
-            f"the pool in {ohem.pool} was mined after {pool.tokens_seen:,} training tokens; at the "
+            f"the pool in {ohem.pool} was mined after {mined_at:,} training tokens; at the "
             f"end of this run it would be {age:,} tokens old, beyond ohem.pool_max_age = "
             f"{ohem.pool_max_age:,}",
             "mine a later checkpoint, or re-mine on the way with --pool-refresh-every",
@@ -69,9 +69,9 @@ def pool_is_due(run: Run) -> bool:
 
 
 def _is_stale(pool: Pool, tokens_seen: int, max_age: int | None) -> bool:
-    if pool.tokens_seen is None or max_age is None:
+    if pool.manifest.tokens_seen is None or max_age is None:
         return False
-    return tokens_seen - pool.tokens_seen > max_age
+    return tokens_seen - pool.manifest.tokens_seen > max_age
 
 
 def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> None:

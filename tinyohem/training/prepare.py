@@ -1,5 +1,6 @@
 """What a run is made of before its first step: laid out anew, or put back from a checkpoint."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,40 +9,63 @@ import torch
 from tinyohem.config.model import model_shape
 from tinyohem.config.run import RunConfig
 from tinyohem.data.corpus import absolute_name
-from tinyohem.data.prepare import Prepared
+from tinyohem.data.prepare import Prepared, prepare_data
 from tinyohem.data.tokenizer import start_id
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.errors import InputError
 from tinyohem.models.causal_lm import weights_hash
 from tinyohem.models.llama import build_model
+from tinyohem.models.pretrained import load_pretrained
+from tinyohem.ohem.loss_pool import Pool
 from tinyohem.ohem.miner import build_miner
-from tinyohem.progress import Progress
+from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.checkpoints import RunState
+from tinyohem.runs.record import RunRecord, StoreOfRun
 from tinyohem.system.environment import environment
 from tinyohem.training.checkpoint import load_checkpoint
 from tinyohem.training.optim import build_optimizers
-from tinyohem.training.plan import budget_steps, make_plan
+from tinyohem.training.plan import Plan, budget_steps, make_plan
 from tinyohem.training.pool_refresh import open_run_pool, reopen_pool
 from tinyohem.training.ranks import DistContext
 from tinyohem.training.reference import build_reference
 from tinyohem.training.run import Budget, Run
 
 
-def set_up(
-    config: RunConfig,
-    run_dir: Path,
-    device: torch.device,
-    data: Prepared,
-    model: Any,
-    ranks: DistContext,
-    progress: Progress,
-) -> Run:
-    """Lay out a run of a pretrained model, or of a new one where there is none."""
-    training, vocab_size = config.training, len(data.tokenizer)
+@dataclass(frozen=True)
+class PreparedRun:
+    """What follows from a config alone: data, budget, order of the windows."""
+
+    config: RunConfig
+    pretrained: Any | None  # the model of `model.init_from`
+    data: Prepared
+    num_steps: int
+    pool: Pool | None
+    plan: Plan
+
+
+def prepare_run(config: RunConfig, progress: Progress = SILENT) -> PreparedRun:
+    """Prepare the data of a run and lay out its steps.
+
+    Raises:
+        InputError: whatever in config, data or models forbids the run.
+    """
+    pretrained = load_pretrained(config, progress) if config.model.init_from else None
+    data = prepare_data(config.data, config.tokenizer, progress)
     num_steps = budget_steps(config, data)
     pool = open_run_pool(config, data.train, num_steps)
+    plan = make_plan(config, data, num_steps, pool, progress)
+    return PreparedRun(config, pretrained, data, num_steps, pool, plan)
+
+
+def begin_run(
+    prepared: PreparedRun, run_dir: Path, device: torch.device, ranks: DistContext
+) -> Run:
+    """Return a run ahead of its first step, of the pretrained model or of a new one."""
+    config, data = prepared.config, prepared.data
+    model, vocab_size = prepared.pretrained, len(data.tokenizer)
     if model is None:
         shape, start = model_shape(config.model), start_id(data.tokenizer)
+        training = config.training
         model = build_model(shape, vocab_size, training.seq_len, start, training.seed)
     model = model.to(device)
     return Run(
@@ -49,14 +73,14 @@ def set_up(
         run_dir=run_dir,
         device=device,
         data=data,
-        plan=make_plan(config, data, num_steps, pool, progress),
+        plan=prepared.plan,
         model=model,
         optimizers=build_optimizers(model, config.optim),
         miner=build_miner(config.ohem, data.train, vocab_size, device),
-        pool=pool,
-        reference=build_reference(config.ohem, model, pool, device),
-        budget=Budget(num_steps, training.seconds),
-        state=RunState(),
+        pool=prepared.pool,
+        reference=build_reference(config.ohem, model, prepared.pool, device),
+        budget=Budget(prepared.num_steps, config.training.seconds),
+        state=RunState(step=0, tokens_seen=0, tokens_selected=0),
         ranks=ranks,
     )
 
@@ -76,20 +100,20 @@ def go_on_from(checkpoint: Path, run: Run) -> None:
     reopen_pool(run)
 
 
-def describe(run: Run) -> dict[str, Any]:
+def describe(run: Run) -> RunRecord:
     """Return what a reader needs to repeat the run, from whatever working directory."""
     names = run.config.data.dataset, run.config.data.valid
     dataset, valid = (name and absolute_name(name) for name in names)
     config = run.config.model_dump()
     config["data"] |= {"dataset": dataset, "valid": valid}
-    return {
-        "config": config,
-        "num_parameters": run.model.num_parameters(),
-        "num_steps": run.budget.known_steps,
-        "train": run.data.train.manifest,
-        "valid": run.data.valid.manifest,
-        "plan": run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
-        "pool": run.pool.hash if run.pool else None,
-        "init_sha256": weights_hash(run.model) if run.config.model.init_from else None,
-        "environment": environment(run.device) | {"ranks": run.ranks.size},
-    }
+    return RunRecord(
+        config=config,
+        num_parameters=run.model.num_parameters(),
+        num_steps=run.budget.known_steps,
+        train=StoreOfRun(**run.data.train.manifest.to_json()),
+        valid=StoreOfRun(**run.data.valid.manifest.to_json()),
+        plan=run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
+        pool=run.pool.hash if run.pool else None,
+        init_sha256=weights_hash(run.model) if run.config.model.init_from else None,
+        environment=environment(run.device) | {"ranks": run.ranks.size},
+    )

@@ -55,7 +55,7 @@ class Run:
     ranks: DistContext
 
     @property
-    def progress(self) -> float:
+    def fraction_done(self) -> float:
         """The share of the budget that is spent, in [0, 1]."""
         return self.budget.spent(self.state.step, self.budget_seconds)
 
@@ -87,7 +87,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the whole budget is spent."""
-        return self.progress >= 1
+        return self.fraction_done >= 1
 
     @property
     def paused(self) -> bool:

@@ -12,18 +12,13 @@ from tinyohem.errors import InputError
 from tinyohem.io.atomic import atomic_file
 from tinyohem.io.json import append_line, read_jsonl
 from tinyohem.io.manifest import Record, check_record, read_record
+from tinyohem.runs.record import RECORD_FILE, RunRecord
 
 
 class LoggedRow(Record):
     """A row of the log."""
 
     step: int
-
-
-class TrackedRun(Record):
-    """What a run's `config.json` says of its tracking; older ones say nothing."""
-
-    wandb_id: str | None = None
 
 
 def tracking_id(run_dir: Path, *, resumed: bool) -> str:
@@ -34,7 +29,7 @@ def tracking_id(run_dir: Path, *, resumed: bool) -> str:
     Args:
         resumed: whether the run goes on from a checkpoint.
     """
-    kept = read_record(run_dir / "config.json", TrackedRun).wandb_id if resumed else None
+    kept = read_record(run_dir / RECORD_FILE, RunRecord).wandb_id if resumed else None
     return kept or secrets.token_hex(8)
 
 
@@ -101,7 +96,7 @@ def sync_command(run_dir: Path, config: RunConfig) -> str | None:
     """
     if config.tracking.wandb != "offline":
         return None
-    wandb_id = read_record(run_dir / "config.json", TrackedRun).wandb_id
+    wandb_id = read_record(run_dir / RECORD_FILE, RunRecord).wandb_id
     parts = sorted(map(str, (run_dir / "wandb").glob(f"offline-run-*-{wandb_id}")))
     return shlex.join(["wandb", "sync", *parts]) if len(parts) > 1 else None
 
@@ -115,7 +110,7 @@ def _start_wandb(run_dir: Path, config: RunConfig) -> Any:
         return wandb.init(
             project=config.tracking.project,
             name=run_dir.name,
-            id=read_record(run_dir / "config.json", TrackedRun).wandb_id,
+            id=read_record(run_dir / RECORD_FILE, RunRecord).wandb_id,
             dir=str(run_dir),
             mode=config.tracking.wandb,
             resume="allow",
@@ -133,5 +128,5 @@ def _wandb_errors() -> Iterator[None]:
     except (wandb.errors.Error, ValueError) as error:
         # pydantic refuses its settings, in several lines.
         lines = [one["msg"] for one in error.errors()] if hasattr(error, "errors") else [str(error)]
-        told = lines[0].partition("\n")[0]
-        raise InputError(f"wandb does not start: {told}", "use --wandb off or offline") from None
+        reason = lines[0].partition("\n")[0]
+        raise InputError(f"wandb does not start: {reason}", "use --wandb off or offline") from None

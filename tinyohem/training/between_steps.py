@@ -1,4 +1,4 @@
-"""What happens between the steps of a run: logging, validation, checkpoints, and its failure."""
+"""Between the steps of a run: logging, validation, checkpoints, steps that broke."""
 
 from torch import Tensor
 
@@ -21,7 +21,7 @@ def due(run: Run, every: int | None, before: float) -> bool:
     """Whether something is due every so many steps, or by default at each tenth of the run."""
     if every is not None:
         return run.state.step % every == 0
-    return int(EVENTS_PER_RUN * run.progress) > int(EVENTS_PER_RUN * before)
+    return int(EVENTS_PER_RUN * run.fraction_done) > int(EVENTS_PER_RUN * before)
 
 
 def log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
@@ -53,7 +53,7 @@ def log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
 def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) -> bool:
     """Score the head of the validation split, unweighted; return whether it is the best yet.
 
-    A stop that is asked for on the way puts it off: a scheduler's notice may be shorter.
+    A stop request on the way puts it off: a scheduler's notice may be shorter.
     """
     run.state.validation_due = True
     head = run.data.valid.head(run.config.training.eval_tokens)
@@ -98,7 +98,7 @@ def save(run: Run, *, is_best: bool) -> None:
 
 
 def skip(run: Run, remembered: dict[str, Tensor], meter: Meter, progress: Progress) -> None:
-    """Leave a step out whose numbers broke: weights, moments and what mining remembers stay.
+    """Leave out a step whose numbers broke: weights, moments and mining's state stay.
 
     Args:
         remembered: mining's state before the step.
@@ -128,14 +128,15 @@ def require_finite(run: Run, meter: Meter) -> None:
         raise _broken(run, step)
 
 
-def _broken(run: Run, step: int, told: str = "") -> RunError:
+def _broken(run: Run, step: int, cause: str = "") -> RunError:
+    """Return the error that names a broken step, its stories and the last checkpoint."""
     config = run.config.training
     windows = batch_windows(run.plan, step, config.batch_size)
     rows = story_rows(run.data.train, windows, config.seq_len)
     latest = latest_checkpoint(run.run_dir)
     skipping = config.on_nonfinite == "skip"
     return RunError(
-        f"{told}the loss or its gradient is not finite at step {step + 1}; its batch holds the "
+        f"{cause}the loss or its gradient is not finite at step {step + 1}; its batch holds the "
         f"stories of rows {', '.join(map(str, rows))}; the last checkpoint is {latest or 'none'}",
         "lower optim.lr, or look at those stories"
         + ("" if skipping else "; --on-nonfinite skip leaves such steps out"),
