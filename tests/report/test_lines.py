@@ -15,10 +15,12 @@ pytest.importorskip("matplotlib")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tinyohem.evaluation.loss_groups import Group
+from tinyohem.io.manifest import check_record
 from tinyohem.report.curve_specs import LOSS_CURVES, OPTIMISER_CURVES, SELECTION_CURVES
 from tinyohem.report.curves import Plot, curve_plot
 from tinyohem.report.figures import groups_plot, selection_plot
 from tinyohem.report.lines import thin
+from tinyohem.report.records import EvaluationRecord, MetricsRow, RunRecord
 from tinyohem.report.run_logs import RunGroup, RunLog
 from tinyohem.report.style import COLOURS, LEVELS, SERIES, figure_style
 
@@ -26,7 +28,7 @@ SPECS = [  # cropped, in seconds, smoothed, from zero, with gaps, logarithmic
     *(LOSS_CURVES[0], LOSS_CURVES[1], LOSS_CURVES[2]),
     *(SELECTION_CURVES[0], SELECTION_CURVES[1], OPTIMISER_CURVES[1]),
 ]
-RECORD = {"config": {"training": {"batch_size": 4, "seq_len": 32}}}
+RECORD = RunRecord(config={"training": {"batch_size": 4, "seq_len": 32}})
 
 
 def run(label: str, steps: int, floor: float = 2.0, mined: Sequence[bool] = (True,)) -> RunLog:
@@ -54,7 +56,13 @@ def run(label: str, steps: int, floor: float = 2.0, mined: Sequence[bool] = (Tru
                 "train/seconds": 0.5 * step,
             }
         )
-    return RunLog(Path(label), label, RECORD, rows, {})
+    return RunLog(
+        Path(label),
+        label,
+        RECORD,
+        [check_record(row, MetricsRow) for row in rows],
+        EvaluationRecord(),
+    )
 
 
 def alone(runs: Sequence[RunLog]) -> list[RunGroup]:

@@ -31,7 +31,7 @@ from tinyohem.report.figures import (
 )
 from tinyohem.report.finished_models import Scores, score_runs
 from tinyohem.report.html import render, require_plots
-from tinyohem.report.run_logs import Material, RunGroup, read_material
+from tinyohem.report.run_logs import ReportInput, RunGroup, read_input
 from tinyohem.report.style import (
     COLOURS,
     PALETTES,
@@ -88,20 +88,20 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
     require_plots("the report")
     if out.is_dir():
         raise InputError(f"{out} is a folder", "name the page itself: --out report.html")
-    material = read_material(folders)
-    warnings = [*material.warnings, *filter(None, [material.incomparable])]
+    data = read_input(folders)
+    warnings = [*data.warnings, *filter(None, [data.incomparable])]
     for warning in warnings:
         progress.warn(warning)
-    scores = score_runs(material.runs, progress)
+    scores = score_runs(data.runs, progress)
     with figure_style():
-        sections = _sections(material, scores)
+        sections = _sections(data, scores)
         figures = out.with_name(f"{out.stem}_figures")
         plots = [plot for section in sections for plot in section.plots]
         pictures = _draw(plots, figures, progress)
     html = render(
         "report.html.jinja",
-        title=_title([g.name for g in material.groups] or [r.label for r in material.comparisons]),
-        came_out=what_came_out(material),
+        title=_title([g.name for g in data.groups] or [r.label for r in data.comparisons]),
+        came_out=what_came_out(data),
         warnings=warnings,
         sections=sections,
         pictures=pictures,
@@ -140,13 +140,13 @@ def _draw(plots: Sequence[Plot], folder: Path, progress: Progress) -> dict[str, 
     return pictures
 
 
-def _sections(material: Material, scores: Scores) -> list[Section]:
-    groups = material.groups
+def _sections(data: ReportInput, scores: Scores) -> list[Section]:
+    groups = data.groups
     if not groups:
-        return _comparisons(material)
-    losses = [*LOSS_CURVES, BITS_CURVE] if material.incomparable else LOSS_CURVES
+        return _comparisons(data)
+    losses = [*LOSS_CURVES, BITS_CURVE] if data.incomparable else LOSS_CURVES
     return [
-        *_comparisons(material),
+        *_comparisons(data),
         Section("runs", "Runs", _RUNS_INTRO, [runs_table(groups)]),
         _curves("loss", "Loss", groups, losses),
         _selection(groups),
@@ -154,7 +154,7 @@ def _sections(material: Material, scores: Scores) -> list[Section]:
         *_story(scores),
         _curves("optimisation", "Optimisation", groups, OPTIMISER_CURVES),
         _settings(groups),
-        Section("environment", "Data and machine", "", [environment_table(material.runs)]),
+        Section("environment", "Data and machine", "", [environment_table(data.runs)]),
     ]
 
 
@@ -164,10 +164,10 @@ _RUNS_INTRO = (
 )
 
 
-def _comparisons(material: Material) -> list[Section]:
+def _comparisons(data: ReportInput) -> list[Section]:
     sections = []
-    for number, result in enumerate(material.comparisons, 1):
-        several = len(material.comparisons) > 1
+    for number, result in enumerate(data.comparisons, 1):
+        several = len(data.comparisons) > 1
         plot = forest_plot(result, f"-{number}" if several else "")
         sections.append(
             Section(

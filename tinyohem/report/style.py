@@ -51,6 +51,7 @@ PALETTES = {
 }
 SERIES = [name for name in COLOURS if name.startswith("series-")]
 LEVELS = [name for name in COLOURS if name.startswith("level-")]
+LineStyle = dict[str, Any]  # keyword arguments of matplotlib
 MARKERS = "osD^vPX*"  # told apart by shape too
 DASHES: list[Any] = ["-", (0, (4, 1.5)), (0, (1, 1.2))]  # from the ninth series on
 
@@ -118,7 +119,7 @@ def colour(role: str) -> str:
     return COLOURS[role][0]
 
 
-def series_style(index: int) -> dict[str, Any]:
+def series_style(index: int) -> LineStyle:
     """Return colour and dashes of the n-th series; the ninth has the first's colour, dashed."""
     return {
         "color": colour(SERIES[index % len(SERIES)]),
