@@ -12,12 +12,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from tinyohem.evaluation.loss_groups import Group
-from tinyohem.report.curve_specs import (
-    BITS_CURVE,
-    LOSS_CURVES,
-    OPTIMISER_CURVES,
-    SELECTION_CURVES,
-)
+from tinyohem.report.curves import CURVES as SECTIONS
 from tinyohem.report.curves import Plot, curve_plot
 from tinyohem.report.figures import (
     forest_plot,
@@ -39,8 +34,7 @@ from tinyohem.report.style import (
     to_svg,
 )
 
-CURVES = {spec.name: spec for spec in (*LOSS_CURVES, BITS_CURVE, *SELECTION_CURVES)}
-CURVES |= {spec.name: spec for spec in OPTIMISER_CURVES}
+CURVES = {spec.name: spec for specs in SECTIONS.values() for spec in specs}
 
 
 @pytest.fixture(autouse=True)

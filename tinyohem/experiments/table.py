@@ -99,55 +99,40 @@ def verdict(row: Row) -> str:
     return "better" if row.difference.mean < 0 else "worse"
 
 
-CELLS = (
-    "arm",
-    "bits per byte",
-    "difference",
-    "95 % interval",
-    "p",
-    "verdict",
-    "perplexity",
-    "kept",
-    "hardest tenth",
-    "easiest half",
-    "Gini",
-    "steps to half-way",
-    "steps to baseline",
-    "s to baseline",
-    "train s",
-    "of it selection",
-)
 NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail:
 NUM_LOSS_CELLS = 5  # where the loss sits; and then how long it took
 
 
-def cells(row: Row) -> list[str]:
-    """Lay out a row as text, in the order of `CELLS`."""
+def cells(row: Row) -> dict[str, str]:
+    """Lay out a row as text, by column."""
     difference = row.difference
     tested = difference is not None and difference.tested
-    return [
-        row.arm,
-        _spread(row.bits_per_byte, 4),
-        f"{difference.mean:+.4f}" if difference else "",
-        f"{difference.low:+.4f} to {difference.high:+.4f}" if difference and tested else "",
-        f"{difference.p_value:.2g}" if difference and tested else "",
-        verdict(row),
-        _spread(row.perplexity, 2),
-        f"{row.kept:.1%}",
-        _spread(row.hardest_tenth, 3),
-        _spread(row.easiest_half, 3),
-        _spread(row.gini, 3),
-        _when(row.halfway, "steps", row.seeds),
-        _when(row.baseline, "steps", row.seeds),
-        _when(row.baseline, "seconds", row.seeds),
-        _spread(row.train_seconds, 0),
-        _spread(row.select_seconds, 0),
-    ]
+    return {
+        "arm": row.arm,
+        "bits per byte": _spread(row.bits_per_byte, 4),
+        "difference": f"{difference.mean:+.4f}" if difference else "",
+        "95 % interval": f"{difference.low:+.4f} to {difference.high:+.4f}"
+        if difference and tested
+        else "",
+        "p": f"{difference.p_value:.2g}" if difference and tested else "",
+        "verdict": verdict(row),
+        "perplexity": _spread(row.perplexity, 2),
+        "kept": f"{row.kept:.1%}",
+        "hardest tenth": _spread(row.hardest_tenth, 3),
+        "easiest half": _spread(row.easiest_half, 3),
+        "Gini": _spread(row.gini, 3),
+        "steps to half-way": _when(row.halfway, "steps", row.seeds),
+        "steps to baseline": _when(row.baseline, "steps", row.seeds),
+        "s to baseline": _when(row.baseline, "seconds", row.seeds),
+        "train s": _spread(row.train_seconds, 0),
+        "of it selection": _spread(row.select_seconds, 0),
+    }
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """Return the table for a README; the number of seeds stands below it."""
-    lines = [CELLS, ["---"] * len(CELLS), *(cells(row) for row in rows)]
+    head, *_ = laid_out = [cells(row) for row in rows]
+    lines = [head, ["---"] * len(head), *(line.values() for line in laid_out)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n{footnote(rows)}.\n"
 
@@ -168,11 +153,12 @@ def footnote(rows: Sequence[Row]) -> str:
 
 
 def to_json(rows: Sequence[Row]) -> list[JsonObject]:
-    """Return the rows as JSON values; an undefined spread is null."""
+    """Return the rows as JSON values; what is undefined or cannot be told is null."""
     return [
         {
-            **{name: _without_nan(value) for name, value in asdict(row).items()},
-            "difference": row.difference.to_json() if row.difference else None,
+            **_without_nan(asdict(row)),
+            "difference": row.difference
+            and {**_without_nan(asdict(row.difference)), "shown": row.difference.shown},
             "verdict": verdict(row),
         }
         for row in rows
@@ -203,6 +189,8 @@ def _spread(value: tuple[float, float], digits: int) -> str:
 
 
 def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
     if isinstance(value, tuple):
         return [_without_nan(part) for part in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -11,7 +11,7 @@ from tinyohem.config.run import validate_config
 from tinyohem.data.readers import name_with_split
 from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import exp_or_inf
-from tinyohem.experiments.table import CELLS, NUM_VERDICT_CELLS, cells
+from tinyohem.experiments.table import NUM_VERDICT_CELLS, cells
 from tinyohem.io.json import JsonObject
 from tinyohem.report.records import RunRecord
 from tinyohem.report.run_logs import ComparisonResult, RunGroup, RunLog
@@ -88,18 +88,17 @@ def comparison_tables(result: ComparisonResult) -> list[Table]:
 
     The verdict stands right beside the arm: a phone shows no more columns than those.
     """
-    lines = [list(CELLS), *(cells(row) for row in result.rows)]
-    verdict = CELLS.index("verdict")
-    verdicts = [
-        [line[0], line[verdict], *line[1:verdict], *line[verdict + 1 : NUM_VERDICT_CELLS]]
-        for line in lines
-    ]
-    columns = list(zip(*lines, strict=True))
-    details = [list(column) for column in (columns[0], *columns[NUM_VERDICT_CELLS:])]
-    details[0][0] = "measure"
+    lines = [cells(row) for row in result.rows]
+    columns = list(lines[0])
+    shown = [*dict.fromkeys(["arm", "verdict", *columns[:NUM_VERDICT_CELLS]])]
+    details = columns[NUM_VERDICT_CELLS:]
     return [
-        Table(verdicts[0], verdicts[1:], result.groups),
-        Table(details[0], details[1:], [None] * (len(details) - 1)),
+        Table(shown, [[line[name] for name in shown] for line in lines], result.groups),
+        Table(
+            ["measure", *(line["arm"] for line in lines)],
+            [[name, *(line[name] for line in lines)] for name in details],
+            [None] * len(details),
+        ),
     ]
 
 
