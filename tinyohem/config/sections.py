@@ -10,6 +10,8 @@ from pydantic.fields import FieldInfo
 
 from tinyohem.errors import InputError
 
+ConfigTree = dict[str, Any]  # sections and keys as a recipe gives them: not validated yet
+
 _TOKEN_BUDGET = re.compile(
     r"(?P<number>\d+(\.\d+)?(e\+?\d{1,3})?)(?P<unit>[xkmbg]|epochs?|)", re.IGNORECASE
 )
