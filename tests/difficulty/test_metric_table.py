@@ -45,8 +45,8 @@ found = {
     "hardest": report.summary.examples["capitals"].hardest[0].row,
     "page": "Histogram of capitals" in (folder / "report.html").read_text(),
 }
-from tinyohem_cli.score_difficulty import METRICS_HELP
-print(json.dumps({**found, "help": METRICS_HELP}))
+from tinyohem_cli.score_difficulty import EPILOG
+print(json.dumps({**found, "help": EPILOG}))
 """
 
 

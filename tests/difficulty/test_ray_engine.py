@@ -130,7 +130,7 @@ def test_the_folder_is_the_same_to_the_last_byte(
     progress = score_with_ray(corpus, tmp_path)
     assert files_in(tmp_path) == expected
     assert progress.shares == sorted(progress.shares)
-    assert len(progress.shares) == 6 + 1  # each shard, and the end
+    assert len(progress.shares) == 6
     assert progress.shares[-1] == 100
 
 
@@ -176,7 +176,7 @@ def test_workers_that_die_are_replaced(
     monkeypatch.setattr(ray_engine, "_score", dying)
     progress = score_with_ray(open_corpus(str(stories)), tmp_path / "scores")
     assert len(list(marks.iterdir())) == 2  # the runs of more than one shard
-    assert len(progress.shares) == 6 + 1  # each shard, and the end
+    assert len(progress.shares) == 6
     assert files_in(tmp_path / "scores") == expected
 
 
