@@ -26,6 +26,7 @@ class Section(BaseModel):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
+        defer_build=True,  # until a config is made: help and `recipes` read the keys alone
         coerce_numbers_to_str=True,  # training.tokens = 250000 in a recipe or --set is a number
     )
 
