@@ -26,8 +26,8 @@ COMMANDS = {
     "compare": "Train every arm on every seed with an equal budget and test the differences.",
     "report": "Write one HTML page about runs: curves, selection, settings, the table of a "
     "comparison.",
-    "score-difficulty": "Score how hard each story is: compression ratio, MTLD, Flesch reading "
-    "ease, length.",
+    "score-difficulty": "Score how hard each story is by several metrics, and rank the corpus by "
+    "each.",
     "bench": "Time the training step: full, top-k at fixed ratios (exact and pruned), and what "
     "others do.",
     "recipes": "The built-in recipes.",
