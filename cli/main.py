@@ -26,8 +26,8 @@ COMMANDS = {
     "compare": "Train every arm on every seed with an equal budget and test the differences.",
     "report": "Write one HTML page about runs: curves, selection, settings, the table of a "
     "comparison.",
-    "score-difficulty": "Score how hard each story is: compression ratio, MTLD, Flesch reading "
-    "ease, length.",
+    "score-difficulty": "Score how hard each story is by several metrics, and rank the corpus by "
+    "each.",
     "bench": "Time the training step: full, top-k at fixed ratios (exact and pruned), and what "
     "others do.",
     "recipes": "The built-in recipes.",
@@ -43,7 +43,10 @@ class _Command(TyperCommand):
     """Refuses an option that is given twice where one value counts: Click takes the last."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        given, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        if given.get("help"):  # Typer would load pydantic to read this switch
+            typer.echo(ctx.get_help())
+            ctx.exit()
         for option in order:
             takes_one = not option.multiple and not getattr(option, "is_flag", False)
             if takes_one and order.count(option) > 1:

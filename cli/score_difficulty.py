@@ -96,7 +96,7 @@ def score_difficulty(
     show: Show = None,
     as_json: options.Json = False,
 ) -> None:
-    """Score how hard each story is, by the metrics below.
+    """Score how hard each story is by several metrics, and rank the corpus by each.
 
     Stories are scored as they stand, before any --clean; the scores are ranked within the corpus
     and tied to it. A pass that was stopped goes on where it was when the same command runs again;

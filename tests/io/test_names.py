@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from tinyohem.data.sample.stories import sample_stories
-from tinyohem.experiments.table import write_parquet
+from tinyohem.experiments.folder import RunResult, write_runs
 from tinyohem.io.hashing import hash_json
 from tinyohem.io.json import append_line, read_json, read_jsonl, write_json
+from tinyohem.io.manifest import check_record
 from tinyohem.io.names import shown, utf8_path
 from tinyohem_cli import console, main
 
@@ -103,7 +104,7 @@ class TestNames:
 
     def test_a_table_of_runs_shows_the_name(self, tmp_path: Path) -> None:
         run = {"arm": "full", "loss": 1.5, "config": {"data": {"dataset": f"{ODD}.jsonl"}}}
-        write_parquet(tmp_path / "runs.parquet", [{**run, "environment": {}}])
+        write_runs(tmp_path, [check_record({**run, "environment": {}}, RunResult)])
         [row] = pq.read_table(tmp_path / "runs.parquet").to_pylist()
         assert row == run | {"config": {"data": {"dataset": "caf\\xe9.jsonl"}}}
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from tinyohem.config.difficulty import ADDED_METRICS, METRICS
 from tinyohem.config.sections import Section, setting
 from tinyohem.errors import InputError
 
@@ -53,8 +54,8 @@ class CurriculumConfig(Section):
     # The default knows best what a trained model finds hard (LOG.md).
     metric: str = setting(
         "flesch",
-        "flesch, mtld, compression_ratio, length, or several with weights (mtld=2,flesch=1); "
-        "fertility or model_loss where --set curriculum.scores=FOLDER holds them",
+        f"{', '.join(METRICS)}, or several with weights (mtld=2,flesch=1); "
+        f"{' or '.join(ADDED_METRICS)} where --set curriculum.scores=FOLDER holds them",
         flag="--curriculum-metric",
     )
     pacing: Pacing = setting(

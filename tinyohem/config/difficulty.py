@@ -1,7 +1,7 @@
 """The metrics of difficulty: what they are called, where their values stand, which are harder.
 
 Everything else derives from these tables: the columns of scores, the help, the summary, the pages.
-`difficulty/score_batch.py` computes them, one property of `BatchScores` for each raw column.
+`score_batch` in `difficulty/score_batch.py` computes the raw values.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What decides a run: typed, frozen, validated once; `recipes.py` says where values come from."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -45,14 +45,14 @@ _MOST_RANKED = 2**24  # elements that torch.nanquantile takes
 class RunConfig(Section):
     """Everything that decides what a run does. A section's title heads its options in `--help`."""
 
-    data: DataConfig = DataConfig()
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    model: ModelConfig = ModelConfig()
-    training: TrainingConfig = TrainingConfig()
-    optim: OptimConfig = OptimConfig()
-    ohem: OhemConfig = Field(OhemConfig(), title="Hard-token mining")
-    curriculum: CurriculumConfig = Field(CurriculumConfig(), title="Curriculum")
-    tracking: TrackingConfig = TrackingConfig()
+    data: DataConfig = Field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    ohem: OhemConfig = Field(default_factory=OhemConfig, title="Hard-token mining")
+    curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig, title="Curriculum")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
     @model_validator(mode="before")
     @classmethod
@@ -199,7 +199,8 @@ def reject_unknown_keys(tree: Mapping[str, Any], *, quiet: bool = False) -> None
 
 def known_keys() -> dict[str, dict[str, FieldInfo]]:
     """Return the keys of each section, with what they say of themselves."""
-    return {name: type(section).model_fields for name, section in RunConfig()}
+    sections = RunConfig.model_fields
+    return {name: cast(type[Section], sections[name].annotation).model_fields for name in sections}
 
 
 def _section_guess(section: str, values: Any) -> str:

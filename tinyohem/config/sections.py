@@ -10,6 +10,8 @@ from pydantic.fields import FieldInfo
 
 from tinyohem.errors import InputError
 
+ConfigTree = dict[str, Any]  # sections and keys as a recipe gives them: not validated yet
+
 _TOKEN_BUDGET = re.compile(
     r"(?P<number>\d+(\.\d+)?(e\+?\d{1,3})?)(?P<unit>[xkmbg]|epochs?|)", re.IGNORECASE
 )
@@ -24,6 +26,7 @@ class Section(BaseModel):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
+        defer_build=True,  # until a config is made: help and `recipes` read the keys alone
         coerce_numbers_to_str=True,  # training.tokens = 250000 in a recipe or --set is a number
     )
 

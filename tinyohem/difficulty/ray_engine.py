@@ -115,9 +115,11 @@ def _connect(workers: int) -> None:
 def _own_sigterm() -> Iterator[None]:
     """Keep this program's handler of SIGTERM, which Ray replaces by one that exits."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def score_on_ray(

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tinyohem.data.blocks import Block, Measured
-from tinyohem.difficulty.score_batch import SCORE_SCHEMA, ScoringRules, score_batch
+from tinyohem.difficulty.score_batch import SCORE_SCHEMA, Column, ScoringRules, score_batch
 from tinyohem.difficulty.text import encode
 from tinyohem.errors import RunError
 from tinyohem.io.atomic import atomic_file
@@ -94,9 +95,11 @@ def scores_of(shard: Shard[Block], rules: ScoringRules) -> bytes:
     """Parse and score one shard: the bytes of its file."""
     texts = [text.strip() for block in shard.blocks for text in block.texts()]
     assert len(texts) == shard.rows, "all later rows would be those of other stories"
-    columns = score_batch(texts, rules)
-    columns["row"] = range(shard.first_row, shard.first_row + len(texts))
-    columns["opening"] = [encode(opening_of(text)).decode() for text in texts]
+    columns: dict[str, Column] = {
+        "row": np.arange(shard.first_row, shard.first_row + len(texts)),
+        **score_batch(texts, rules),
+        "opening": [encode(opening_of(text)).decode() for text in texts],
+    }
     arrays = [
         pa.array(columns[field.name], field.type, from_pandas=True)  # NaN becomes null
         for field in SHARD_SCHEMA

@@ -16,10 +16,9 @@ from tinyohem.config.recipes import (
     recipe_names,
 )
 from tinyohem.config.run import RunConfig, reject_unknown_keys, validate_config
+from tinyohem.config.sections import ConfigTree
 from tinyohem.errors import InputError, plainly
 from tinyohem.experiments.statistics import MIN_SEEDS
-
-PLAN_FILE = "comparison.json"  # arms and seeds that the last command set out with
 
 Budget = Literal["equal-tokens", "equal-seconds", "equal-seconds-free-selection"]
 
@@ -29,7 +28,7 @@ class Arm:
     """One way of training: a name and what it sets on top of the common config."""
 
     name: str
-    tree: dict[str, Any]
+    tree: ConfigTree
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Comparison:
 
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
-    common: dict[str, Any]
+    common: ConfigTree
     budget: Budget = "equal-tokens"
 
     def config(self, arm: Arm, seed: int, seconds: float | None = None) -> RunConfig:
@@ -86,7 +85,7 @@ def _parse_arm(text: str) -> Arm:
     _refuse_split_values(parts, settings)
     if not parts or (name in recipe_names() and all("=" in part for part in parts)):
         parts.insert(0, name)  # an arm that bears a recipe's name begins as that recipe
-    tree: dict[str, Any] = {}
+    tree: ConfigTree = {}
     for part in parts:
         key, equals, literal = part.partition("=")
         if equals:
@@ -110,7 +109,7 @@ def _refuse_split_values(parts: list[str], settings: str) -> None:
             )
 
 
-def _recipe_of_arm(name: str) -> dict[str, Any]:
+def _recipe_of_arm(name: str) -> ConfigTree:
     if name.endswith(".toml") or name in recipe_names():
         return read_recipe(name)
     raise InputError(
@@ -139,7 +138,7 @@ def _parse_seeds(seeds: Any) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> ConfigTree:
     hint = "the README's section on compare shows one"
     if path.is_dir():
         raise InputError(

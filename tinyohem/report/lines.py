@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinyohem.report.run_logs import FloatArray
-from tinyohem.report.style import MARKERS, colour, series_style
+from tinyohem.report.style import MARKERS, LineStyle, colour, series_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +87,7 @@ def legend_line(index: int, *, marked: bool = False) -> "Line2D":
     return Line2D([], [], **(_thick(index) if marked else series_style(index)))
 
 
-def _thick(index: int) -> dict[str, Any]:
+def _thick(index: int) -> LineStyle:
     return {
         **series_style(index),
         "marker": MARKERS[index % len(MARKERS)],

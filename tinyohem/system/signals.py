@@ -25,20 +25,19 @@ def interrupt_once(*, way_out: bool = False) -> None:
     _heard, _way_out = 0, way_out
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        if _count(number) == 1:
+        global _heard
+        _heard += 1
+        if _heard == 1:
             raise KeyboardInterrupt
+        _end_if_nobody_waits(number, _heard)
 
     _install(interrupt)
 
 
-def _count(number: int) -> int:
-    """Return how many signals were heard with this one; the fifth may end the process."""
-    global _heard
-    _heard += 1
-    if _way_out and _heard >= _WAY_OUT:
+def _end_if_nobody_waits(number: int, heard: int) -> None:
+    if _way_out and heard >= _WAY_OUT:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
-    return _heard
 
 
 def ignore_signals() -> None:
@@ -57,13 +56,17 @@ class StopRequest:
 def graceful_stop() -> Iterator[StopRequest]:
     """Turn SIGINT and SIGTERM into a request that the loop reads between steps.
 
-    Those that are heard here count as those of `interrupt_once`, and so does its way out.
+    Those that are heard here count as those of `interrupt_once`; its way out is open here too.
     """
-    request = StopRequest()
+    request, heard = StopRequest(), 0
 
     def ask(number: int, _frame: FrameType | None) -> None:
+        nonlocal heard
+        global _heard
+        heard += 1
+        _heard = max(_heard, heard)
         request.requested = True
-        _count(number)
+        _end_if_nobody_waits(number, heard)
 
     previous = _install(ask)
     try:
