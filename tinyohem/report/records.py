@@ -9,16 +9,7 @@ from tinyohem.config.sections import MAX_COUNT, ConfigTree
 from tinyohem.errors import InputError
 from tinyohem.io.json import JsonObject
 from tinyohem.io.manifest import Count, Figure, Record, check_record, read_record
-
-
-class StoreOfRun(Record):
-    """What a run's record says of a token store."""
-
-    name: str = ""
-    split: str = ""
-    stories: Count = 0
-    tokens: Count = 0
-    ids_sha256: str
+from tinyohem.runs.record import StoreOfRun
 
 
 class TextLossRecord(Record):

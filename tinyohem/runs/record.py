@@ -14,6 +14,10 @@ RECORD_FILE = "config.json"
 class StoreOfRun(Record):
     """A token store of a run; whatever else its manifest holds stands here too."""
 
+    name: str = ""  # of the data set
+    split: str = ""
+    stories: Count = 0
+    tokens: Count = 0
     ids_sha256: str
 
 
