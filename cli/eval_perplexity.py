@@ -9,6 +9,7 @@ from tinyohem_cli import options
 
 if TYPE_CHECKING:
     from tinyohem.evaluation.calibration import Calibration
+    from tinyohem.evaluation.diagnose import Diagnosis
     from tinyohem.evaluation.loss_groups import Group
     from tinyohem_cli.console import Table
 
@@ -19,44 +20,49 @@ _TITLES = {
 }
 
 
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        metavar="WAY,WAY",
+        help="Also group the tokens by their loss, by their frequency in the training split, "
+        "by the difficulty of their story: loss,frequency,difficulty; default: none",
+    ),
+]
+Scores = Annotated[
+    Path | None,
+    typer.Option(
+        "--scores",
+        help="Score folder for --by difficulty; default: the stories are scored on the way",
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="Difficulty for --by difficulty, as --curriculum-metric of `train`; default: flesch",
+    ),
+]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibration",
+        help="Also measure the expected calibration error and the best temperature; takes some "
+        "three times as long again",
+    ),
+]
+
+
 def eval_perplexity(
     model: options.ScoredModel,
     dataset: options.ScoredDataset = None,
     text_field: options.TextField = None,
     seq_len: options.SeqLen = None,
     stride: options.Stride = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            "--by",
-            metavar="WAY,WAY",
-            help="Also group the tokens by their loss, by their frequency in the training split, "
-            "by the difficulty of their story: loss,frequency,difficulty; default: none",
-        ),
-    ] = None,
-    scores: Annotated[
-        Path | None,
-        typer.Option(
-            "--scores",
-            help="Score folder for --by difficulty; default: the stories are scored on the way",
-        ),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            "--metric",
-            help="Difficulty for --by difficulty, as --curriculum-metric of `train`; "
-            "default: flesch",
-        ),
-    ] = None,
-    calibration: Annotated[
-        bool,
-        typer.Option(
-            "--calibration",
-            help="Also measure the expected calibration error and the best temperature; takes some "
-            "three times as long again",
-        ),
-    ] = False,
+    by: By = None,
+    scores: Scores = None,
+    metric: Metric = None,
+    calibration: Calibrate = False,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -68,7 +74,7 @@ def eval_perplexity(
     from tinyohem.evaluation.diagnose import diagnose, parse_ways
     from tinyohem.evaluation.open import open_evaluation
     from tinyohem.io.json import write_json
-    from tinyohem_cli.console import ConsoleProgress, out, print_json
+    from tinyohem_cli.console import ConsoleProgress, print_json
 
     ways = parse_ways(by)
     if (scores or metric) and "difficulty" not in ways:
@@ -83,21 +89,26 @@ def eval_perplexity(
         device=device or "auto",
         progress=progress,
     )
-    asked = options.given({"metric": metric})
     found = diagnose(
         evaluation,
         by=ways,
         scores=scores,
         calibration=calibration,
         progress=progress,
-        **asked,
+        **options.given({"metric": metric}),
     )
     own_validation = dataset is None and seq_len is None and stride is None
     if own_validation and (Path(model) / "checkpoints").is_dir():  # a run, not a checkpoint
         write_json(Path(model) / "eval.json", found.perplexity.to_json())
     if as_json:
         print_json(found.to_json())
-        return
+    else:
+        _print_tables(found, model)
+
+
+def _print_tables(found: "Diagnosis", model: str) -> None:
+    from tinyohem_cli.console import out
+
     out.print(options.perplexity_table(found.perplexity, model))
     for way, groups in found.by.items():
         out.print(_group_table(_TITLES[way].format(metric=found.difficulty_metric), groups))

@@ -16,34 +16,40 @@ if TYPE_CHECKING:
 _NUM_WIDEST = 8
 
 
+StoryText = Annotated[
+    str | None, typer.Option("--text", help="The story itself; default: none, see --story")
+]
+Story = Annotated[
+    int | None,
+    typer.Option(
+        "--story", help="Which story of the data set, counted from 0; default: none", min=0
+    ),
+]
+Ratio = Annotated[
+    float, typer.Option("--ratio", help="Share of the story's tokens that top-k keeps, up to 1")
+]
+Compare = Annotated[
+    str | None,
+    typer.Option(
+        "--compare",
+        metavar="MODEL2",
+        help="Colour by how much better this model predicts; default: by the loss",
+    ),
+]
+Html = Annotated[
+    Path | None, typer.Option("--html", help="Write a page to this file; default: none")
+]
+
+
 def inspect(
     model: options.ScoredModel,
-    text: Annotated[
-        str | None, typer.Option("--text", help="The story itself; default: none, see --story")
-    ] = None,
-    story: Annotated[
-        int | None,
-        typer.Option(
-            "--story", help="Which story of the data set, counted from 0; default: none", min=0
-        ),
-    ] = None,
+    text: StoryText = None,
+    story: Story = None,
     dataset: options.ScoredDataset = None,
     text_field: options.TextField = None,
-    ratio: Annotated[
-        float,
-        typer.Option("--ratio", help="Share of the story's tokens that top-k keeps, up to 1"),
-    ] = 0.5,
-    compare: Annotated[
-        str | None,
-        typer.Option(
-            "--compare",
-            metavar="MODEL2",
-            help="Colour by how much better this model predicts; default: by the loss",
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write a page to this file; default: none")
-    ] = None,
+    ratio: Ratio = 0.5,
+    compare: Compare = None,
+    html: Html = None,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -60,7 +66,7 @@ def inspect(
     from tinyohem.evaluation.open import stories_of
     from tinyohem.models.source import load_source
     from tinyohem.report.html import write_story_page
-    from tinyohem_cli.console import ConsoleProgress, out, print_json
+    from tinyohem_cli.console import ConsoleProgress, print_json
 
     if text is None and story is None:
         raise InputError("inspect needs a story", "add either --text or --story")
@@ -90,7 +96,13 @@ def inspect(
         progress.note(f"wrote {html}")
     if as_json:
         print_json(found.to_json())
-        return
+    else:
+        _print_story(found)
+
+
+def _print_story(found: "InspectedStory") -> None:
+    from tinyohem_cli.console import out
+
     in_file = not out.is_terminal
     out.print(_legend(found))
     out.print()

@@ -1,46 +1,53 @@
 """`tinyohem mine`: every training token's loss under a checkpoint."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinyohem_cli import options
 
+if TYPE_CHECKING:
+    from tinyohem.training.mine_pool import Mined
+
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="Run (its newest checkpoint), one checkpoint, transformers folder or Hub id",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the pool")]
+Dataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Training stories, as in `train`; default: those of the run"),
+]
+Valid = Annotated[
+    str | None,
+    typer.Option(
+        "--valid",
+        help="Validation stories, as in `train`: without any, 1 story in 50 is held out; "
+        "default: those of the run",
+    ),
+]
+SeqLen = Annotated[
+    int | None,
+    typer.Option(
+        "--seq-len",
+        help="Tokens of a window, training.seq_len of the run that will read the pool; "
+        "default: the model's longest context",
+    ),
+]
+
 
 def mine(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="Run (its newest checkpoint), one checkpoint, transformers folder or Hub id",
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the pool")] = Path("pool"),
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset", help="Training stories, as in `train`; default: those of the run"
-        ),
-    ] = None,
-    valid: Annotated[
-        str | None,
-        typer.Option(
-            "--valid",
-            help="Validation stories, as in `train`: without any, 1 story in 50 is held out; "
-            "default: those of the run",
-        ),
-    ] = None,
+    run: Run,
+    out: Out = Path("pool"),
+    dataset: Dataset = None,
+    valid: Valid = None,
     text_field: options.TextField = None,
     clean: options.Clean = None,
-    seq_len: Annotated[
-        int | None,
-        typer.Option(
-            "--seq-len",
-            help="Tokens of a window, training.seq_len of the run that will read the pool; "
-            "default: the model's longest context",
-        ),
-    ] = None,
+    seq_len: SeqLen = None,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -49,11 +56,8 @@ def mine(
     A pass that was stopped goes on where it was when the same command runs again, and a damaged
     shard is mined again by it.
     """
-    from rich.markup import escape
-
     from tinyohem.training.mine_pool import mine_run
-    from tinyohem_cli.console import ConsoleProgress, Table, print_json
-    from tinyohem_cli.console import out as stdout
+    from tinyohem_cli.console import ConsoleProgress
 
     data = {"dataset": dataset, "valid": valid, "text_field": text_field, "clean": clean}
     mined = mine_run(
@@ -64,6 +68,15 @@ def mine(
         device=device or "auto",
         progress=ConsoleProgress(),
     )
+    _print_pool(mined, out, as_json)
+
+
+def _print_pool(mined: "Mined", out: Path, as_json: bool) -> None:
+    from rich.markup import escape
+
+    from tinyohem_cli.console import Table, print_json
+    from tinyohem_cli.console import out as stdout
+
     manifest = mined.manifest
     figures = {
         "pool": str(out),
