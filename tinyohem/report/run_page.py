@@ -60,7 +60,7 @@ class Section:
 
     @property
     def rows(self) -> list[tuple[Plot, bool]]:
-        """Return the plots, and whether each has a row to itself: wide, or the last of an odd number."""
+        """Return the plots, and whether each has a row to itself: it is wide, or the odd one."""
         paired = [plot for plot in self.plots if not plot.wide]
         odd = paired[-1] if len(paired) % 2 else None
         return [(plot, plot.wide or plot is odd) for plot in self.plots]
