@@ -10,7 +10,7 @@ import pytest
 import tiny
 import tokenizers_of_others as others
 
-from tinyohem.data.sample import sample_stories
+from tinyohem.data.sample.stories import sample_stories
 from tinyohem.report.run_logs import read_input
 from tinyohem.report.tables import runs_table
 

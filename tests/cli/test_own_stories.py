@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from tinyohem.data.corpus import absolute_name
-from tinyohem.data.sample import sample_stories
+from tinyohem.data.sample.stories import sample_stories
 
 SCORING = (("eval-perplexity",), ("inspect", "--story", "0"))
 

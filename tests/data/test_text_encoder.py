@@ -15,7 +15,7 @@ from pyarrow import parquet
 from tokenizers import Tokenizer
 
 from tinyohem.data.prepare import evaluation_part, part_store
-from tinyohem.data.sample import sample_stories
+from tinyohem.data.sample.stories import sample_stories
 from tinyohem.data.token_store import text_store
 from tinyohem.data.tokenizer import (
     END_OF_TEXT,

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.data.corpus import Story
 from tinyohem.data.prepare import prepare_data
-from tinyohem.data.sample import sample_stories
+from tinyohem.data.sample.stories import sample_stories
 from tinyohem.data.text_loss import LossMeter, TextLoss
 from tinyohem.data.token_store import build_store, open_store, text_store
 from tinyohem.errors import InputError

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from tinyohem.data.sample import sample_stories
+from tinyohem.data.sample.stories import sample_stories
 from tinyohem.io.hashing import hash_json
 from tinyohem.io.json import append_line, read_json, read_jsonl, write_json
 from tinyohem.io.names import shown, utf8_path
