@@ -1,4 +1,4 @@
-"""Run a comparison: the instrument behind every table.
+"""Run a comparison: train every arm on every seed, and measure the models.
 
 Every arm of a seed sees the same windows, tokenizer, initial weights and evaluation; only what the
 arm itself sets differs. A finished run leaves `result.json` and is never repeated; an unfinished
@@ -55,7 +55,7 @@ def run_comparison(
             input, an InputError.)
     """
     workers = workers or default_workers()
-    if comparison.budget != "equal-tokens" and workers > 1:
+    if comparison.timed and workers > 1:
         progress.warn("runs side by side compete for the machine; for fair seconds: --workers 1")
     with sole_writer(out, progress=progress):
         drop_leftovers(out)
@@ -68,11 +68,11 @@ def _run_comparison(
     tokens = _prepare(comparison, progress)
     _write_plan(comparison, out, tokens)
     progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
-    if comparison.budget == "equal-tokens":
+    if comparison.timed:
+        results = _run_timed(comparison, out, tokens, workers, progress)
+    else:
         jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, tokens)
         results = _run_all(jobs, workers, progress)
-    else:
-        results = _run_timed(comparison, out, tokens, workers, progress)
     progress.finish()
     results = _with_milestones(results, comparison.arms[0].name, out)
     write_tables(out, results)
@@ -80,9 +80,9 @@ def _run_comparison(
 
 
 def _write_plan(comparison: Comparison, out: Path, tokens: str) -> None:
-    """Leave word of what is to be run, unless `out` holds another comparison's runs."""
-    timed = comparison.budget != "equal-tokens"  # then the others' seconds are not known yet
-    arms = comparison.arms[:1] if timed else comparison.arms
+    """Write the plan, unless `out` holds another comparison's runs."""
+    # Under a budget in seconds those of the other arms are not known yet.
+    arms = comparison.arms[:1] if comparison.timed else comparison.arms
     for job in _jobs(comparison, arms, comparison.seeds, out, tokens):
         _finished(job)
     names = [arm.name for arm in comparison.arms]
@@ -137,7 +137,7 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
         if config.curriculum.enabled:
             score_table(config.curriculum, data.corpus, progress)
         # Whole steps only, so batches of different size may miss the budget by less than one.
-        if comparison.budget == "equal-tokens" and abs(tokens - first) >= max(
+        if not comparison.timed and abs(tokens - first) >= max(
             config.training.tokens_per_step, configs[0].training.tokens_per_step
         ):
             raise InputError(

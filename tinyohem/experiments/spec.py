@@ -40,6 +40,11 @@ class Comparison:
     common: ConfigTree
     budget: Budget = "equal-tokens"
 
+    @property
+    def timed(self) -> bool:
+        """Whether the other arms get the baseline's seconds, not its tokens."""
+        return self.budget != "equal-tokens"
+
     def config(self, arm: Arm, seed: int, seconds: float | None = None) -> RunConfig:
         """Return the config of one run."""
         tree = overlay(self.common, arm.tree)
@@ -175,7 +180,7 @@ def check(comparison: Comparison) -> list[str]:
     """
     names = [arm.name for arm in comparison.arms]
     _check_names(names)
-    timed = [None, *[None if comparison.budget == "equal-tokens" else 1.0] * (len(names) - 1)]
+    timed = [None, *[1.0 if comparison.timed else None] * (len(names) - 1)]
     configs = [
         comparison.config(arm, comparison.seeds[0], seconds)
         for arm, seconds in zip(comparison.arms, timed, strict=True)
@@ -186,7 +191,7 @@ def check(comparison: Comparison) -> list[str]:
                 f"the arm {name!r} has other data or another tokenizer than {names[0]!r}",
                 "name them once for all arms: --dataset, --set, or [common] in the file",
             )
-        if comparison.budget == "equal-tokens" and config.training.seconds is not None:
+        if not comparison.timed and config.training.seconds is not None:
             raise InputError(
                 f"training.seconds ends the arm {name!r}, whatever its tokens",
                 "leave it out, or compare with --budget equal-seconds",
@@ -227,7 +232,7 @@ def _warnings(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
 
 
 def _missing_controls(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
-    """Warn of arms that mine beside no arm which keeps as many tokens at random.
+    """Warn of arms that mine without a control: an arm that keeps as many tokens at random.
 
     How many `adaptive` keeps is known only afterwards: any random arm is its control.
     """

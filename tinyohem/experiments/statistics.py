@@ -25,7 +25,7 @@ class Difference:
 
     @property
     def shown(self) -> bool | None:
-        """Whether the data show a difference; None where they were too few to ask."""
+        """Whether the data show a difference; None where they were too few to test."""
         return self.p_value < SIGNIFICANCE if self.tested else None
 
 

@@ -1,4 +1,4 @@
-"""From the results of single runs to one row an arm, and that table as Markdown or Parquet."""
+"""Summarise the results of single runs as one row an arm, and write that table."""
 
 import math
 from collections.abc import Sequence
@@ -153,7 +153,7 @@ def footnote(rows: Sequence[Row]) -> str:
 
 
 def to_json(rows: Sequence[Row]) -> list[JsonObject]:
-    """Return the rows as JSON values; what is undefined or cannot be told is null."""
+    """Return the rows as JSON values; an undefined figure is null."""
     return [
         {
             **_without_nan(asdict(row)),

@@ -74,7 +74,7 @@ def _is_finished(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class RecordedResults:
-    """The results that the runs of a comparison left one by one, the baseline's first."""
+    """The results of a comparison without a table, read run by run; the baseline's come first."""
 
     results: Sequence[RunResult] = ()
     baseline: str | None = None

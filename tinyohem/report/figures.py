@@ -1,4 +1,4 @@
-"""Figures that are no curve: what was selected, paired differences, where a model's loss sits."""
+"""Draw what was selected, paired differences, and where a model's loss sits."""
 
 import math
 from collections.abc import Sequence
@@ -133,7 +133,7 @@ def groups_plot(
 def group_differences_plot(
     groups: Sequence[RunGroup], breakdowns: Breakdowns, name: str, title: str, label: str
 ) -> Plot | None:
-    """Draw each part's loss minus that of the first group of runs: what lines alone hide."""
+    """Draw each part's loss minus that of the first group of runs."""
     parts, left_out = _parts(breakdowns)
     losses = _losses(groups, breakdowns, parts)
     scored = [[run for run in group.runs if run.label in breakdowns] for group in groups]

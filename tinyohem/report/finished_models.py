@@ -1,4 +1,4 @@
-"""What finished models make of their own validation stories: scored once, kept with the run."""
+"""Score finished models on their own validation stories, once: each run keeps its scores."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ _STORY_TOKENS = 400  # a longer story is no picture any more
 
 
 class KeptScores(Record):
-    """What a report found of a finished model and the next one reads."""
+    """The scores of one run, as its folder keeps them for the next report."""
 
     model_config = ConfigDict(strict=False)  # or no object would do for a dataclass
 
@@ -53,7 +53,7 @@ class KeptScores(Record):
 
 @dataclass
 class Scores:
-    """What every run that could be scored makes of its stories."""
+    """The scores of every run that could be scored."""
 
     by: dict[str, dict[str, list[Group]]]  # way (see `diagnose.By`), run label, groups
     metric: str = ""  # what the difficulty is, as the scores record it
@@ -62,7 +62,7 @@ class Scores:
 
 
 def score_runs(runs: Iterable[RunLog], progress: Progress) -> Scores:
-    """Score each finished model on its validation stories, or read what an earlier report found.
+    """Score each finished model on its validation stories, or read what an earlier report kept.
 
     A run that cannot be scored, for want of a model or of its stories, costs only its own lines.
     """

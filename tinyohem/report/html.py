@@ -1,4 +1,4 @@
-"""HTML pages and pictures: what the optional extra `plots` brings, and what to say without it."""
+"""Write HTML pages with the optional extra `plots`, or say how to install it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def require_plots(what: str) -> None:
-    """Check, before anything else is done, that the extra is there.
+    """Check that matplotlib and jinja2 are installed.
 
     Raises:
         InputError: matplotlib or jinja2 is not installed.

@@ -24,7 +24,7 @@ _NONE = slice(0, 0)  # of a line's points bears a marker
 
 
 def thin(x: FloatArray, y: FloatArray) -> Curve:
-    """Average neighbours, gaps aside, until a line has few enough points."""
+    """Average neighbouring points, gaps left out, until a line has few enough."""
     if len(x) <= _MOST_POINTS:
         return x, y
     parts = zip(np.array_split(x, _MOST_POINTS), np.array_split(y, _MOST_POINTS), strict=True)
@@ -98,7 +98,7 @@ def _thick(index: int) -> LineStyle:
 
 
 def reveal(axis: "Axes", means: Sequence["Line2D"]) -> bool:
-    """See to it that every line can be seen, on an axis that has its limits.
+    """Restyle the lines of an axis whose limits are set, so that none is hidden.
 
     Points between gaps, and the end of a line that is hardly wider than a dot, are marked. Shorter
     means lie above longer ones. Where several coincide, dashes let the lower ones through, and a

@@ -20,7 +20,7 @@ class TextLossRecord(Record):
 
 
 class ValidStore(StoreOfRun):
-    """The same of the validation stories, by which runs are compared."""
+    """The token store of the validation stories, with what decides whether runs compare."""
 
     corpus: str
     tokenizer: str
@@ -30,7 +30,7 @@ class ValidStore(StoreOfRun):
 
 
 class TrainingRecord(Record):
-    """What turns steps into tokens."""
+    """The shape of a step's batch."""
 
     batch_size: int = Field(ge=1, le=MAX_COUNT)
     seq_len: int = Field(ge=1, le=MAX_COUNT)
@@ -43,7 +43,7 @@ class EnvironmentRecord(Record):
 
 
 class RunRecord(Record):
-    """What is known of a run ahead of its first step."""
+    """What a run records before its first step."""
 
     config: dict[str, ConfigTree]  # of any version
     # A `result.json` knows the steps that were done.

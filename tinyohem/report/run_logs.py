@@ -1,4 +1,4 @@
-"""What a report is about: run folders with their logs, and the comparisons they belong to."""
+"""Read what a report shows: run folders with their logs, and the comparisons they belong to."""
 
 import json
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RunLog:
-    """A run folder as it was read; nothing in it needs the run to have ended."""
+    """A run folder as it was read; the run may not have ended."""
 
     folder: Path
     label: str
@@ -71,7 +71,7 @@ class RunLog:
         return next((value for value in values if value is not None), None)
 
     def total(self, name: str) -> float | None:
-        """Return what training came to: `tokens_seen`, `tokens_selected` or `seconds`."""
+        """Return a total of the training: `tokens_seen`, `tokens_selected` or `seconds`."""
         logged = self.last(f"train/{name}")
         if logged is not None or self.evaluation is None:
             return logged
@@ -101,7 +101,7 @@ class RunLog:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """What shares a colour: the seeds of an arm, or one run alone."""
+    """Runs that share a colour: the seeds of an arm, or one run alone."""
 
     name: str
     runs: tuple[RunLog, ...]
@@ -159,7 +159,7 @@ def read_input(folders: Sequence[Path]) -> ReportInput:
 
 
 def _text_loss_warning(run: RunLog) -> str | None:
-    """Say that the ids of a run's validation stories do not give them back, where that is so."""
+    """Warn of a tokenizer that loses text of the validation stories."""
     loss = run.record.valid.text_loss if run.record.valid else None
     if loss is None or not loss.lost_stories:
         return None

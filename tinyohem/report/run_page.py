@@ -60,7 +60,7 @@ class Section:
 
     @property
     def rows(self) -> list[tuple[Plot, bool]]:
-        """Return the plots, and whether each has a row to itself: the odd one has no neighbour."""
+        """Return the plots, and whether each has a row to itself: it is wide, or the odd one."""
         paired = [plot for plot in self.plots if not plot.wide]
         odd = paired[-1] if len(paired) % 2 else None
         return [(plot, plot.wide or plot is odd) for plot in self.plots]
@@ -109,7 +109,7 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
 
 
 def _title(names: Sequence[str]) -> str:
-    """Name what the page is about, as far as a heading can."""
+    """Return the names as a title; those that do not fit are counted."""
     shown = 1
     while shown < len(names) and len(", ".join(names[: shown + 1])) <= _TITLE_LETTERS:
         shown += 1

@@ -178,5 +178,5 @@ def _themed(name: str, value: str, variables: dict[str, str], prefix: str) -> st
 
 
 def _bare(name: str) -> str:
-    """Drop the namespace: an HTML parser knows SVG's names by themselves."""
+    """Drop the namespace, which an HTML parser does not need."""
     return name.rpartition("}")[2]

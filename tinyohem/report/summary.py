@@ -1,4 +1,4 @@
-"""What came out, in the sentence that a report begins with."""
+"""Write the sentence that a report begins with: what came out."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ _NAMED = 4  # arms or runs in one breath
 
 
 def what_came_out(data: ReportInput) -> str:
-    """Say what the comparisons show, or else what the runs came to."""
+    """Say what the comparisons show, or without any what the runs reached."""
     if data.comparisons:
         several = len(data.comparisons) > 1
         return " ".join(_comparison(result, several) for result in data.comparisons)

@@ -1,4 +1,4 @@
-"""The report's tables: what the runs came to, where their settings differ, what they ran on."""
+"""Make the tables of a report: scores, settings that differ, data and machines."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -23,11 +23,11 @@ class Table:
 
     head: list[str]
     rows: list[list[str]]
-    colours: Sequence[int | None]  # of each row's name: the index of its series; None: no colour
+    colours: Sequence[int] = ()  # of each row's name: the index of its series; empty: no colours
 
 
 def runs_table(groups: Sequence[RunGroup]) -> Table:
-    """Return one row a run: what it scored, how far it got, on what.
+    """Return one row a run: its scores, its progress, its size.
 
     The scores stand right beside the name: a phone shows no more columns than those.
     """
@@ -84,7 +84,7 @@ def _duration(seconds: float) -> str:
 
 
 def comparison_tables(result: ComparisonResult) -> list[Table]:
-    """Return the table of `compare` in two: a row an arm, and what lies behind it, a row a measure.
+    """Split the table of `compare` in two: a row an arm, and a row a measure.
 
     The verdict stands right beside the arm: a phone shows no more columns than those.
     """
@@ -97,7 +97,6 @@ def comparison_tables(result: ComparisonResult) -> list[Table]:
         Table(
             ["measure", *(line["arm"] for line in lines)],
             [[name, *(line[name] for line in lines)] for name in details],
-            [None] * len(details),
         ),
     ]
 
@@ -113,7 +112,7 @@ def settings_table(groups: Sequence[RunGroup]) -> Table:
         row = [", ".join(settings.get(key, ["(not recorded)"])) for settings in values.values()]
         if len(set(row)) > 1 or any(len(settings.get(key, [])) > 1 for settings in values.values()):
             rows.append([key, *row])
-    return Table(["setting", *values], rows, [None] * len(rows))
+    return Table(["setting", *values], rows)
 
 
 def _defaults(run: RunLog) -> dict[str, list[str]]:
@@ -148,7 +147,7 @@ def environment_table(runs: Sequence[RunLog]) -> Table:
     for key, values in facts.items():
         named = [f"{value} ({', '.join(labels)})" for value, labels in values.items()]
         rows.append([key, "; ".join(named if len(values) > 1 else values)])
-    return Table(["what", "value"], rows, [None] * len(rows))
+    return Table(["what", "value"], rows)
 
 
 def _surroundings(record: RunRecord) -> JsonObject:
