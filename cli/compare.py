@@ -1,7 +1,7 @@
 """`tinyohem compare`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -61,16 +61,13 @@ def compare(
     repeated: give the same command again to go on. --out gets table.md, table.json, runs.parquet.
     """
     from tinyohem.config.recipes import config_tree
-    from tinyohem.experiments import table
     from tinyohem.experiments.run import run_comparison
     from tinyohem.experiments.spec import check, plan_comparison
-    from tinyohem.io.atomic import atomic_file
-    from tinyohem.io.json import write_json
-    from tinyohem.io.locks import sole_writer
+    from tinyohem.experiments.table import summarise, to_json
     from tinyohem_cli.console import ConsoleProgress, print_json
     from tinyohem_cli.console import out as console
 
-    overrides: dict[str, Any] = {
+    overrides = {
         "data.dataset": dataset,
         "data.valid": valid,
         "model.preset": model,
@@ -86,14 +83,8 @@ def compare(
     progress = ConsoleProgress()
     for warning in check(comparison):
         progress.warn(warning)
-    with sole_writer(out, progress=progress):
-        results = run_comparison(comparison, out, workers, progress)
-        rows = table.summarise(results)
-        write_json(out / "table.json", table.to_json(rows))
-        with atomic_file(out / "table.md") as stream:
-            stream.write(table.to_markdown(rows).encode())
-        table.write_parquet(out / "runs.parquet", results)
+    rows = summarise(run_comparison(comparison, out, workers, progress))
     if as_json:
-        print_json(table.to_json(rows))
+        print_json(to_json(rows))
     else:
         console.print(*options.comparison_tables(rows), sep="\n")

@@ -59,7 +59,7 @@ def inspect(
     )
     from tinyohem.evaluation.open import stories_of
     from tinyohem.models.source import load_source
-    from tinyohem.report.story_page import write_story_page
+    from tinyohem.report.html import write_story_page
     from tinyohem_cli.console import ConsoleProgress, out, print_json
 
     if text is None and story is None:

@@ -187,15 +187,16 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
 
 def comparison_tables(rows: "list[Row]") -> "list[Table]":
     """Lay out a comparison for a person: the verdicts, where the loss sits, how long it took."""
-    from tinyohem.experiments.table import CELLS, NUM_LOSS_CELLS, NUM_VERDICT_CELLS, cells, footnote
+    from tinyohem.experiments.table import NUM_LOSS_CELLS, NUM_VERDICT_CELLS, cells, footnote
     from tinyohem_cli.console import Table
 
-    ends = (1, NUM_VERDICT_CELLS, NUM_VERDICT_CELLS + NUM_LOSS_CELLS, len(CELLS))
+    lines = [cells(row) for row in rows]
+    first, *_ = names = list(lines[0])
+    ends = (1, NUM_VERDICT_CELLS, NUM_VERDICT_CELLS + NUM_LOSS_CELLS, len(names))
     tables = []
     for part in starmap(slice, pairwise(ends)):
-        tables.append(Table(CELLS[0], *CELLS[part]))
-        for row in rows:
-            arm, *_ = line = cells(row)
-            tables[-1].add_row(arm, *line[part])
+        tables.append(Table(first, *names[part]))
+        for line in lines:
+            tables[-1].add_row(line[first], *list(line.values())[part])
     tables[-1].caption = footnote(rows)
     return tables

@@ -16,8 +16,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from tinyohem.experiments.folder import RESULT_FILE, RunResult, run_folders
 from tinyohem.experiments.statistics import mean_sd
-from tinyohem.experiments.table import CELLS, Row, cells, summarise
+from tinyohem.experiments.table import Row, cells, summarise
+from tinyohem.io.manifest import read_record
 
 SHOWN = ("bits per byte", "difference", "95 % interval", "p", "perplexity", "kept")
 SHOWN += ("hardest tenth", "easiest half", "Gini")
@@ -26,8 +28,8 @@ SHOWN += ("hardest tenth", "easiest half", "Gini")
 def main(folder: Path) -> None:
     """Print the table in Markdown, arms in the order of the comparison file."""
     order = list(tomllib.loads((Path(__file__).parent / "methods.toml").read_text())["arms"])
-    results = [json.loads(path.read_text()) for path in folder.glob("*-seed*/result.json")]
-    results.sort(key=lambda result: (order.index(result["arm"]), result["seed"]))
+    runs = run_folders(folder, order).values()
+    results = [read_record(run / RESULT_FILE, RunResult) for run in runs]
     names = ["arm", "seeds", *SHOWN, "best temperature"]
     print(f"| {' | '.join(names)} |\n| {' | '.join(['---'] * len(names))} |")
     for row in summarise(results):
@@ -36,9 +38,9 @@ def main(folder: Path) -> None:
 
 def line(row: Row, found: list[float]) -> list[str]:
     """Lay out an arm."""
-    told = dict(zip(CELLS, cells(row), strict=True))
+    shown = cells(row)
     temperature = f"{mean_sd(found)[0]:.3f}" if found else ""
-    return [row.arm, str(row.seeds), *(told[name] for name in SHOWN), temperature]
+    return [row.arm, str(row.seeds), *(shown[name] for name in SHOWN), temperature]
 
 
 def temperatures(folder: Path, arm: str) -> list[float]:

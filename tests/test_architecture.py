@@ -37,7 +37,7 @@ HOMES = {
         "tinyohem.experiments.",
         "tinyohem.io.manifest",
         "tinyohem.ohem.loss_pool",
-        "tinyohem.report.records",
+        "tinyohem.report.",
     ),
     "ray": ("tinyohem.difficulty.ray_engine",),
     "rich": ("tinyohem_cli.",),

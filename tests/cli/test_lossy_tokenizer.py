@@ -11,7 +11,7 @@ import tiny
 import tokenizers_of_others as others
 
 from tinyohem.data.sample import sample_stories
-from tinyohem.report.run_logs import read_material
+from tinyohem.report.run_logs import read_input
 from tinyohem.report.tables import runs_table
 
 PER_TEXT = ("word_perplexity", "byte_perplexity", "bits_per_byte")
@@ -79,7 +79,7 @@ def test_a_run_is_told_and_has_no_figures_per_byte(
     assert rows["stories that the tokenizer loses"] == "100.0%"
     assert ("unknown tokens" in rows) == (kind == "unknown")
 
-    material = read_material([run])
+    material = read_input([run])
     table = runs_table(material.groups)
     assert dict(zip(table.head, table.rows[0], strict=True))["bits per byte"] == "–"
     assert any("10 of its 10 validation stories" in warning for warning in material.warnings)
@@ -104,7 +104,7 @@ def test_a_tokenizer_that_loses_nothing_has_all_figures(
     assert (found["lost_story_share"], found["unknown_token_share"]) == (0, 0)
     rows = tiny.read_metrics(tmp_path / "run")
     assert all(row["val/bpb"] > 0 for row in rows if "val/loss" in row)
-    assert read_material([tmp_path / "run"]).warnings == []
+    assert read_input([tmp_path / "run"]).warnings == []
 
 
 def test_tuning_a_model_brings_its_tokenizers_loss(

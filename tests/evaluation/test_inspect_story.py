@@ -28,7 +28,7 @@ from tinyohem.evaluation.inspect_story import (
 from tinyohem.evaluation.open import open_evaluation, stories_of
 from tinyohem.models.source import Source, load_source
 from tinyohem.progress import SILENT
-from tinyohem.report.story_page import write_story_page
+from tinyohem.report.html import write_story_page
 from tinyohem.report.style import PALETTES
 
 SHORT = "A café saw 🐶."  # fits the context of 32, and some characters take several tokens

@@ -1,16 +1,16 @@
 """When a run first had a loss: against a fine walk along the curve, and by hand."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyohem.experiments.milestones import time_to_milestones
+from tinyohem.experiments.milestones import ValidationRow, time_to_milestones
+from tinyohem.io.manifest import check_record
 
 
-def curve(*points: tuple[float, float]) -> list[dict[str, Any]]:
-    return [{"step": s, "val/loss": loss, "train/seconds": s / 2} for s, loss in points]
+def curve(*points: tuple[int, float]) -> list[ValidationRow]:
+    rows = [{"step": s, "val/loss": loss, "train/seconds": s / 2} for s, loss in points]
+    return [check_record(row, ValidationRow) for row in rows]
 
 
 FULL = curve((10, 6), (40, 3), (100, 2), (120, 1))  # at step 60: 3 - 1/3
@@ -46,7 +46,7 @@ def test_a_run_that_begins_below_has_it_by_its_first_validation() -> None:
 @given(st.lists(st.integers(1, 90), min_size=2, max_size=12), st.integers(1, 90))
 def test_it_is_the_first_of_a_fine_walk_along_the_lines(losses: list[int], end: int) -> None:
     """With losses in whole numbers, so that the walk needs no allowance for rounding."""
-    run = curve(*((100.0 * n, loss) for n, loss in enumerate(losses, 1)))
+    run = curve(*((100 * n, loss) for n, loss in enumerate(losses, 1)))
     found = time_to_milestones(run, curve((100, 9), (200, end)))["steps_to_baseline"]
     walk = (
         (100 * n + i / 10, losses[n - 1] * (1000 - i) + losses[n] * i)

@@ -20,6 +20,7 @@ from tinyohem.errors import InputError
 from tinyohem.evaluation.open import open_evaluation
 from tinyohem.evaluation.perplexity import story_token_losses
 from tinyohem.experiments import run as compare
+from tinyohem.experiments.folder import FinishedRun
 from tinyohem.experiments.run import run_comparison
 from tinyohem.experiments.spec import Arm, Budget, Comparison
 from tinyohem.experiments.table import summarise, to_json
@@ -38,7 +39,7 @@ def comparison(corpus: Path, budget: Budget = "equal-tokens", seeds: int = 2) ->
     return Comparison(ARMS, tuple(range(seeds)), common, budget)
 
 
-def figures(results: list[dict[str, Any]]) -> list[Any]:
+def figures(results: list[FinishedRun]) -> list[Any]:
     """What a repetition must give again: all but seconds."""
     rows = to_json(summarise(results))
     for row in rows:
@@ -54,16 +55,16 @@ def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def test_arms_in_order_seeds_within(finished: tuple[Path, list[Any]]) -> None:
     _, results = finished
-    runs = [(result["arm"], result["seed"]) for result in results]
+    runs = [(run.arm, run.seed) for run in results]
     assert runs == [("full", 0), ("full", 1), ("random", 0), ("random", 1)]
-    assert [r["tokens_selected"] / r["tokens_seen"] for r in results] == [1, 1, 0.5, 0.5]
+    assert [run.tokens_selected / run.tokens_seen for run in results] == [1, 1, 0.5, 0.5]
 
 
 def test_what_is_to_be_run_is_written_down(finished: tuple[Path, list[Any]]) -> None:
     out, results = finished
     plan = json.loads((out / "comparison.json").read_text())
     runs = [(arm, seed) for arm in plan["arms"] for seed in plan["seeds"]]
-    assert runs == [(result["arm"], result["seed"]) for result in results]
+    assert runs == [(run.arm, run.seed) for run in results]
 
 
 def test_arms_of_a_seed_start_alike_and_see_the_same_data(
@@ -87,13 +88,13 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_data(
 
 def test_the_baseline_reaches_its_own_final_loss(finished: tuple[Path, list[Any]]) -> None:
     _, results = finished
-    assert [r["steps_to_baseline"] for r in results if r["arm"] == "full"] == [20, 20]
+    assert [run.steps_to_baseline for run in results if run.arm == "full"] == [20, 20]
 
 
 def test_hardest_tenth_and_easy_half_frame_the_mean(finished: tuple[Path, list[Any]]) -> None:
     for result in finished[1]:
-        assert result["easiest_half"] < result["loss"] < result["hardest_tenth"]
-        assert 0 < result["gini"] < 1
+        assert result.easiest_half < result.to_json()["loss"] < result.hardest_tenth
+        assert 0 < result.gini < 1
 
 
 def test_the_tail_and_the_easy_half_are_of_all_tokens_but_the_starts(
@@ -104,10 +105,10 @@ def test_the_tail_and_the_easy_half_are_of_all_tokens_but_the_starts(
     store = evaluation.store
     ((_, losses),) = story_token_losses(evaluation.source.model, store, seq_len=32)
     ranked = np.sort(np.delete(losses, store.offsets[:-1]).astype(np.float64))
-    assert len(ranked) == result["tokens"]
+    assert len(ranked) == result.to_json()["tokens"]
     tenth, half = len(ranked) // 10, len(ranked) // 2
-    assert result["hardest_tenth"] == pytest.approx(ranked[-tenth:].mean(), rel=1e-5)
-    assert result["easiest_half"] == pytest.approx(ranked[:half].mean(), rel=1e-5)
+    assert result.hardest_tenth == pytest.approx(ranked[-tenth:].mean(), rel=1e-5)
+    assert result.easiest_half == pytest.approx(ranked[:half].mean(), rel=1e-5)
 
 
 def test_each_run_is_held_against_the_baseline_of_its_own_seed(tmp_path: Path) -> None:
@@ -121,9 +122,9 @@ def test_each_run_is_held_against_the_baseline_of_its_own_seed(tmp_path: Path) -
         ]
         text = "".join(json.dumps(row) + "\n" for row in ({"step": 1, "train/loss": 0}, *rows))
         (tmp_path / f"{arm}-seed{seed}" / "metrics.jsonl").write_text(text)
-    results = [{"arm": arm, "seed": seed, "steps": 30} for arm, seed in curves]
-    compare._add_milestones(results, "full", tmp_path)
-    found = [(r["steps_to_baseline"], r["seconds_to_baseline"]) for r in results]
+    results = [FinishedRun(config={}, arm=arm, seed=seed, steps=30) for arm, seed in curves]
+    results = compare._with_milestones(results, "full", tmp_path)
+    found = [(run.steps_to_baseline, run.seconds_to_baseline) for run in results]
     assert found == [(15, 2.25), (30, 4.5), (20, 3.0), (None, None)]
 
 
@@ -317,22 +318,23 @@ def test_each_seed_gets_the_seconds_of_its_own_baseline(
     """A baseline that selects too is given no more than what it spent on the rest."""
     given: list[tuple[str, int, float | None]] = []
 
-    def run_all(jobs: list[Any], *_: Any, **__: Any) -> list[dict[str, Any]]:
+    def run_all(jobs: list[Any], *_: Any, **__: Any) -> list[FinishedRun]:
         given.extend((job.arm, job.seed, job.config.training.seconds) for job in jobs)
         return [
-            {"arm": job.arm, "seed": job.seed, "train_seconds": 10.0 + job.seed,
-             "select_seconds": 2.0}
+            FinishedRun(config={}, arm=job.arm, seed=job.seed, tokens_seen=1,
+                        train_seconds=10.0 + job.seed, select_seconds=2.0)
             for job in jobs
         ]  # fmt: skip
 
     monkeypatch.setattr(compare, "_run_all", run_all)
-    monkeypatch.setattr(compare, "_add_milestones", lambda *_: None)
+    monkeypatch.setattr(compare, "_with_milestones", lambda results, *_: results)
+    monkeypatch.setattr(compare, "write_tables", lambda *_: None)
     listener = tiny.Listener()
     results = run_comparison(comparison(corpus, budget, seeds=3), tmp_path, 2, listener)
     first, second, third = ((arm, s, None) for arm, s in (("full", 0), ("full", 1), ("full", 2)))
     timed = [("random", seed, seconds) for seed, seconds in enumerate(expected)]
     assert given == [first, second, *timed[:2], third, timed[2]]  # as close as workers allow
-    assert [(r["arm"], r["seed"]) for r in results] == [
+    assert [(run.arm, run.seed) for run in results] == [
         (arm, seed) for arm in ("full", "random") for seed in range(3)
     ]
     assert any("--workers 1" in warning for warning in listener.warnings)
@@ -342,11 +344,11 @@ def test_selection_does_not_count_where_it_is_free(corpus: Path, tmp_path: Path)
     plan = comparison(corpus, "equal-seconds-free-selection", seeds=1)
     assign(plan.common, "training.log_every", 1)
     baseline, mined = run_comparison(plan, tmp_path, workers=1)
-    assert baseline["select_seconds"] == 0 < mined["select_seconds"]
-    assert mined["train_seconds"] - mined["select_seconds"] >= baseline["train_seconds"]
+    assert baseline.select_seconds == 0 < mined.select_seconds
+    assert mined.train_seconds - mined.select_seconds >= baseline.train_seconds
     rows = tiny.read_metrics(tmp_path / "random-seed0")
     for before in [row for row in rows if "train/loss" in row][:-1]:
-        assert before["train/seconds"] - before["train/select_seconds"] < baseline["train_seconds"]
+        assert before["train/seconds"] - before["train/select_seconds"] < baseline.train_seconds
 
 
 def test_a_result_on_other_stories_is_refused(corpus: Path, tmp_path: Path) -> None:
@@ -374,11 +376,11 @@ def test_equal_seconds_end_within_one_step_of_the_baselines(corpus: Path, tmp_pa
     assign(plan.common, "training.log_every", 1)
     baseline, timed = run_comparison(plan, tmp_path, workers=1)
     budget = read_json(tmp_path / "random-seed0" / "config.json")["config"]["training"]["seconds"]
-    assert budget == baseline["train_seconds"]
+    assert budget == baseline.train_seconds
     rows = tiny.read_metrics(tmp_path / "random-seed0")
     seconds = [row["train/seconds"] for row in rows if "train/loss" in row]
     assert all(before < budget for before in seconds[:-1])
-    assert budget <= seconds[-1] == timed["train_seconds"]
+    assert budget <= seconds[-1] == timed.train_seconds
 
 
 def test_the_command_writes_the_tables(

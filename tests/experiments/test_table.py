@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,27 +9,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from tinyohem.experiments.folder import RunResult
 from tinyohem.experiments.table import (
-    CELLS,
     Reached,
     cells,
     summarise,
     to_json,
     to_markdown,
-    write_parquet,
+    write_tables,
 )
+from tinyohem.io.manifest import check_record
 
 
-def result(arm: str, seed: int, bpb: float, steps: int | None = 10) -> dict[str, Any]:
-    return {
+def result(arm: str, seed: int, bpb: float, steps: int | None = 10, **changed: float) -> RunResult:
+    figures = {
         "arm": arm, "seed": seed, "bits_per_byte": bpb, "perplexity": 10 * bpb,
         "hardest_tenth": 6.0, "easiest_half": 0.5, "gini": 0.4, "tokens_seen": 100,
         "tokens_selected": 50 if arm != "full" else 100, "train_seconds": 60.0,
         "select_seconds": 6.0,
         "steps_to_baseline": steps, "seconds_to_baseline": steps and 2.0 * steps,
         "steps_to_halfway": steps and 0.4 * steps, "seconds_to_halfway": steps and 0.8 * steps,
-        "environment": {"device": "cpu"},
+        "environment": {"device": "cpu"}, **changed,
     }  # fmt: skip
+    return check_record(figures, RunResult)
 
 
 BITS = st.floats(0.5, 2)
@@ -38,7 +39,7 @@ FULL = [result("full", seed, bpb) for seed, bpb in enumerate([1.00, 1.10, 0.90])
 
 
 def test_the_first_arm_is_the_baseline_and_the_rest_are_paired_by_seed() -> None:
-    shuffled = [result("topk", seed, FULL[seed]["bits_per_byte"] + 0.1 + 0.001 * seed)
+    shuffled = [result("topk", seed, FULL[seed].bits_per_byte + 0.1 + 0.001 * seed)
                 for seed in (2, 0, 1)]  # fmt: skip
     full, topk = summarise(FULL + shuffled)
     assert full.difference is None
@@ -47,21 +48,21 @@ def test_the_first_arm_is_the_baseline_and_the_rest_are_paired_by_seed() -> None
     assert topk.difference.mean == pytest.approx(0.101)  # unpaired seeds would spread it by ±0.14
     assert topk.difference.high - topk.difference.low < 0.01
     assert topk.kept == 0.5
-    assert "worse" in cells(topk)
+    assert "worse" in cells(topk).values()
 
 
 def test_every_cell_says_its_own_figure() -> None:
     arm = [
-        {**result("topk", 0, 1.25, steps=1000), "hardest_tenth": 8.0, "easiest_half": 0.25,
-         "gini": 0.5, "tokens_selected": 25, "train_seconds": 80.0, "select_seconds": 8.0},
-        {**result("topk", 1, 1.30, steps=2000), "hardest_tenth": 9.0, "easiest_half": 0.75,
-         "gini": 0.7, "tokens_selected": 50, "train_seconds": 90.0, "select_seconds": 10.0},
-        {**result("topk", 2, 1.20, steps=3000), "hardest_tenth": 8.5, "easiest_half": 0.5,
-         "gini": 0.6, "tokens_selected": 75, "train_seconds": 85.0, "select_seconds": 9.0},
+        result("topk", 0, 1.25, steps=1000, hardest_tenth=8.0, easiest_half=0.25,
+         gini=0.5, tokens_selected=25, train_seconds=80.0, select_seconds=8.0),
+        result("topk", 1, 1.30, steps=2000, hardest_tenth=9.0, easiest_half=0.75,
+         gini=0.7, tokens_selected=50, train_seconds=90.0, select_seconds=10.0),
+        result("topk", 2, 1.20, steps=3000, hardest_tenth=8.5, easiest_half=0.5,
+         gini=0.6, tokens_selected=75, train_seconds=85.0, select_seconds=9.0),
     ]  # fmt: skip
     row = summarise([*FULL, *arm])[1]
     # Differences 0.25, 0.20 and 0.30: sd 0.05, standard error 0.05 / √3, t(0.975, 2) = 4.30265.
-    assert dict(zip(CELLS, cells(row), strict=True)) == {
+    assert cells(row) == {
         "arm": "topk",
         "bits per byte": "1.2500 ± 0.0500",
         "difference": "+0.2500",
@@ -91,20 +92,20 @@ def test_only_seeds_that_both_have_are_paired() -> None:
 
 
 def test_it_says_which_way_a_difference_goes() -> None:
-    lower = [result("topk", s, r["bits_per_byte"] - 0.1 - 0.001 * s) for s, r in enumerate(FULL)]
-    assert "better" in cells(summarise(FULL + lower)[1])
+    lower = [result("topk", s, r.bits_per_byte - 0.1 - 0.001 * s) for s, r in enumerate(FULL)]
+    assert "better" in cells(summarise(FULL + lower)[1]).values()
 
 
 def test_an_arm_that_leaves_few_tokens_out_is_told_from_one_that_leaves_none() -> None:
-    arm = [{**result("topk", s, 1.0), "tokens_seen": 1000, "tokens_selected": 996} for s in (0, 1)]
+    arm = [result("topk", s, 1.0, tokens_seen=1000, tokens_selected=996) for s in (0, 1)]
     full, topk = map(cells, summarise(FULL + arm))
-    assert (full[CELLS.index("kept")], topk[CELLS.index("kept")]) == ("100.0%", "99.6%")
+    assert (full["kept"], topk["kept"]) == ("100.0%", "99.6%")
 
 
 def test_it_says_when_no_difference_is_shown() -> None:
-    noise = [result("topk", s, r["bits_per_byte"] + d) for s, (r, d) in
+    noise = [result("topk", s, r.bits_per_byte + d) for s, (r, d) in
              enumerate(zip(FULL, [0.1, -0.1, 0.02], strict=True))]  # fmt: skip
-    assert "no difference shown" in cells(summarise(FULL + noise)[1])
+    assert "no difference shown" in cells(summarise(FULL + noise)[1]).values()
 
 
 @given(st.lists(st.tuples(BITS, BITS), min_size=1, max_size=4), st.integers(0, 2))
@@ -116,7 +117,7 @@ def test_below_three_shared_seeds_nothing_is_judged(
     topk = [result("topk", seed, bits) for seed, (_, bits) in enumerate(pairs)]
     topk += [result("topk", 90 + more, 1.0) for more in range(alone)]
     rows = summarise(full + topk)
-    told = dict(zip(CELLS, cells(rows[1]), strict=True))
+    told = cells(rows[1])
     figures = to_json(rows)[1]
     tested = ("95 % interval", "p")
     judged = ("better", "worse", "no difference shown", "not adjusted")
@@ -138,26 +139,26 @@ def test_below_three_shared_seeds_nothing_is_judged(
 
 
 def test_a_single_run_has_no_spread() -> None:
-    assert "±" not in " ".join(cells(summarise([FULL[0], result("topk", 0, 1.5)])[1]))
+    assert "±" not in " ".join(cells(summarise([FULL[0], result("topk", 0, 1.5)])[1]).values())
 
 
 def test_never_reaching_the_baseline_is_said() -> None:
     never = [result("topk", s, 2.0 + 0.1 * s, steps=None) for s in range(3)]
-    assert cells(summarise(FULL + never)[1]).count("never") == 3
+    assert list(cells(summarise(FULL + never)[1]).values()).count("never") == 3
     late = [result("topk", s, 2.0 + 0.1 * s, steps=None if s == 1 else 5 + s) for s in range(3)]
     row = summarise(FULL + late)[1]
     assert row.baseline == Reached(seeds=2, steps=6, seconds=12)
-    assert "6 (2 of 3)" in cells(row)
+    assert "6 (2 of 3)" in cells(row).values()
 
 
 def test_markdown_json_and_parquet_hold_the_same_runs(tmp_path: Path) -> None:
     rows = summarise([FULL[0], result("topk", 0, 1.5)])
     lines = to_markdown(rows).splitlines()
-    assert [len(line.split("|")) - 2 for line in lines[:4]] == [len(CELLS)] * 4
+    assert [len(line.split("|")) - 2 for line in lines[:4]] == [len(cells(rows[0]))] * 4
     assert (
         json.loads(json.dumps(to_json(rows), allow_nan=False))[1]["difference"]["p_value"] is None
     )
-    write_parquet(tmp_path / "runs.parquet", FULL)
+    write_tables(tmp_path, FULL)
     assert parquet.read_table(tmp_path / "runs.parquet")["bits_per_byte"].to_pylist() == [
         1,
         1.1,
@@ -176,8 +177,8 @@ def test_the_footnote_says_how_many_comparisons_p_stands_for() -> None:
 
 
 def test_a_milestone_that_is_not_known_is_not_called_never() -> None:
-    unknown = [{k: v for k, v in r.items() if "_to_" not in k} for r in FULL]
-    row = summarise(unknown)[0]
+    known = [{k: v for k, v in run.to_json().items() if "_to_" not in k} for run in FULL]
+    row = summarise([check_record(figures, RunResult) for figures in known])[0]
     assert (row.halfway, row.baseline) == (None, None)
-    assert "never" not in cells(row)
+    assert "never" not in cells(row).values()
     assert to_json([row])[0]["baseline"] is None

@@ -139,7 +139,9 @@ BITS = {"full": (1.02, 1.03, 1.01), "random": (1.05, 1.065, 1.044), "ohem": (1.0
 @pytest.fixture(scope="session")
 def comparison(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished comparison of three arms with three seeds. Only read it."""
-    from tinyohem.experiments.table import summarise, to_json, write_parquet
+    from tinyohem.experiments.folder import RunResult
+    from tinyohem.experiments.table import write_tables
+    from tinyohem.io.manifest import check_record
 
     folder = tmp_path_factory.mktemp("runs") / "compared"
     results = [result(arm, s, bits) for arm, all_ in BITS.items() for s, bits in enumerate(all_)]
@@ -151,6 +153,5 @@ def comparison(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> P
             training={"seed": r["seed"]},
             ohem={"ratio": 1.0 if r["arm"] == "full" else 0.5},
         )
-    write_parquet(folder / "runs.parquet", results)
-    (folder / "table.json").write_text(json.dumps(to_json(summarise(results))))
+    write_tables(folder, [check_record(r, RunResult) for r in results])
     return folder

@@ -8,17 +8,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from pyarrow import parquet
 
 pytest.importorskip("matplotlib")
 
 from tinyohem.evaluation.loss_groups import Group
-from tinyohem.report.curve_specs import (
-    BITS_CURVE,
-    LOSS_CURVES,
-    OPTIMISER_CURVES,
-    SELECTION_CURVES,
-)
+from tinyohem.report.curves import CURVES as SECTIONS
 from tinyohem.report.curves import Plot, curve_plot
 from tinyohem.report.figures import (
     forest_plot,
@@ -28,7 +22,7 @@ from tinyohem.report.figures import (
     shares_plot,
 )
 from tinyohem.report.lines import mean_curve, thin
-from tinyohem.report.run_logs import ComparisonResult, Material, RunGroup, read_material
+from tinyohem.report.run_logs import ComparisonResult, ReportInput, RunGroup, read_input
 from tinyohem.report.style import (
     COLOURS,
     SERIES,
@@ -40,8 +34,7 @@ from tinyohem.report.style import (
     to_svg,
 )
 
-CURVES = {spec.name: spec for spec in (*LOSS_CURVES, BITS_CURVE, *SELECTION_CURVES)}
-CURVES |= {spec.name: spec for spec in OPTIMISER_CURVES}
+CURVES = {spec.name: spec for specs in SECTIONS.values() for spec in specs}
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +44,13 @@ def _style() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def material(comparison: Path) -> Material:
-    return read_material([comparison])
+def data(comparison: Path) -> ReportInput:
+    return read_input([comparison])
 
 
 @pytest.fixture
-def single(make_run, tmp_path: Path) -> Material:
-    return read_material([make_run(tmp_path / "mined", keep=0.5)])
+def single(make_run, tmp_path: Path) -> ReportInput:
+    return read_input([make_run(tmp_path / "mined", keep=0.5)])
 
 
 def lines_of(plot: Plot | None) -> list[tuple[np.ndarray, np.ndarray, float]]:
@@ -67,11 +60,11 @@ def lines_of(plot: Plot | None) -> list[tuple[np.ndarray, np.ndarray, float]]:
     return [(*map(np.asarray, line.get_data()), line.get_linewidth()) for line in axis.lines]
 
 
-def breakdowns(material: Material) -> dict[str, list[Group]]:
+def breakdowns(data: ReportInput) -> dict[str, list[Group]]:
     """Losses of three parts, and for the ohem arm a tenth of a nat more in the second."""
     names = ("1 (easiest)", "2", "3 (hardest)", "undefined")
     found = {}
-    for group in material.groups:
+    for group in data.groups:
         for seed, run in enumerate(group.runs):
             extra = 0.1 if group.name == "ohem" else 0.0
             losses = (1 + 0.01 * seed, 2 + 0.01 * seed + extra, 3.0, 9.0)
@@ -81,19 +74,19 @@ def breakdowns(material: Material) -> dict[str, list[Group]]:
     return found
 
 
-def all_plots(material: Material) -> list[Plot]:
-    parts = breakdowns(material)
+def all_plots(data: ReportInput) -> list[Plot]:
+    parts = breakdowns(data)
     by_loss = {label: [Group("<1", 30, 0.5, 0.1), Group(">5", 10, 6.0, 0.9)] for label in parts}
-    plots = [curve_plot(material.groups, spec) for spec in CURVES.values()]
-    plots += [forest_plot(result) for result in material.comparisons]
-    plots += [selection_plot(material.groups), shares_plot(material.groups, by_loss)]
-    plots.append(groups_plot(material.groups, parts, "g", "Perplexity by x", "x", "Says."))
-    plots.append(group_differences_plot(material.groups, parts, "d", "Loss by x", "x"))
+    plots = [curve_plot(data.groups, spec) for spec in CURVES.values()]
+    plots += [forest_plot(result) for result in data.comparisons]
+    plots += [selection_plot(data.groups), shares_plot(data.groups, by_loss)]
+    plots.append(groups_plot(data.groups, parts, "g", "Perplexity by x", "x", "Says."))
+    plots.append(group_differences_plot(data.groups, parts, "d", "Loss by x", "x"))
     return [plot for plot in plots if plot is not None]
 
 
 class TestCurves:
-    def test_a_line_is_what_was_logged(self, single: Material) -> None:
+    def test_a_line_is_what_was_logged(self, single: ReportInput) -> None:
         for name in ("validation-loss-by-tokens", "keep-ratio", "throughput"):
             spec = CURVES[name]
             ((x, y, _),) = lines_of(curve_plot(single.groups, spec))
@@ -101,7 +94,7 @@ class TestCurves:
             np.testing.assert_allclose(x, logged[0])
             np.testing.assert_allclose(y, logged[1] * spec.scale)
 
-    def test_seconds_are_those_logged(self, single: Material) -> None:
+    def test_seconds_are_those_logged(self, single: ReportInput) -> None:
         plot = curve_plot(single.groups, CURVES["validation-loss-by-seconds"])
         ((x, _, _),) = lines_of(plot)
         np.testing.assert_allclose(x, single.runs[0].series("val/loss", by="seconds")[0])
@@ -112,23 +105,25 @@ class TestCurves:
         rows = [
             {"step": step, "val/loss": 3.0, "train/seconds": 3600.0 * step} for step in (1, 2, 5)
         ]
-        groups = read_material([make_run(tmp_path / "a", rows=rows)]).groups
+        groups = read_input([make_run(tmp_path / "a", rows=rows)]).groups
         plot = curve_plot(groups, CURVES["validation-loss-by-seconds"])
         assert lines_of(plot)[0][0].tolist() == [1, 2, 5]
         assert plot is not None
         assert plot.figure.axes[0].get_xlabel() == "training time (h)"
 
-    def test_the_threshold_is_shown_only_where_tokens_were_left_out(self, single: Material) -> None:
+    def test_the_threshold_is_shown_only_where_tokens_were_left_out(
+        self, single: ReportInput
+    ) -> None:
         ((x, y, _),) = lines_of(curve_plot(single.groups, CURVES["loss-threshold"]))
         _, kept = single.runs[0].series("train/keep_ratio")
         np.testing.assert_array_equal(np.isfinite(y), kept < 1)
         np.testing.assert_allclose(y[kept < 1], 2 * (1 - kept[kept < 1]))
         assert len(x) == len(kept)
 
-    def test_seeds_are_thin_and_their_mean_is_thick(self, material: Material) -> None:
-        lines = lines_of(curve_plot(material.groups[:1], CURVES["validation-loss-by-tokens"]))
+    def test_seeds_are_thin_and_their_mean_is_thick(self, data: ReportInput) -> None:
+        lines = lines_of(curve_plot(data.groups[:1], CURVES["validation-loss-by-tokens"]))
         *seeds, (_, mean, thick) = lines
-        logged = [run.series("val/loss")[1] for run in material.groups[0].runs]
+        logged = [run.series("val/loss")[1] for run in data.groups[0].runs]
         for (_, y, width), expected in zip(seeds, logged, strict=True):
             np.testing.assert_allclose(y, expected)
             assert width < thick
@@ -137,7 +132,7 @@ class TestCurves:
     def test_a_line_that_hides_another_lets_it_through(self, make_run, tmp_path: Path) -> None:
         folders = [make_run(tmp_path / name) for name in "ab"]
         folders.append(make_run(tmp_path / "c", level=0.5))
-        groups = read_material(folders).groups
+        groups = read_input(folders).groups
         for name, dashed in (
             ("validation-loss-by-tokens", [False, True, False]),
             ("keep-ratio", [False, True, True]),
@@ -149,21 +144,21 @@ class TestCurves:
             assert "Lines that coincide take turns" in plot.caption
 
     def test_no_run_has_the_series(self, make_run, tmp_path: Path) -> None:
-        groups = read_material([make_run(tmp_path / "a", rows=[{"step": 1, "val/loss": 2}])]).groups
+        groups = read_input([make_run(tmp_path / "a", rows=[{"step": 1, "val/loss": 2}])]).groups
         assert curve_plot(groups, CURVES["keep-ratio"]) is None
         assert selection_plot(groups) is None
 
     def test_a_log_that_lacks_one_bucket_once(
-        self, single: Material, make_run, tmp_path: Path
+        self, single: ReportInput, make_run, tmp_path: Path
     ) -> None:
-        whole = [row for row in single.runs[0].rows if "train/kept_1_to_3" in row]
+        whole = [row.to_json() for row in single.runs[0].rows if row.get("train/kept_1_to_3")]
         lacking = [dict(row) for row in whole]
         del lacking[3]["train/kept_1_to_3"]
         for rows, drawn in ((whole, True), (lacking, False)):
-            groups = read_material([make_run(tmp_path / str(drawn), rows=rows)]).groups
+            groups = read_input([make_run(tmp_path / str(drawn), rows=rows)]).groups
             assert (selection_plot(groups) is not None) == drawn
 
-    def test_the_caption_ends_with_the_last_values(self, single: Material) -> None:
+    def test_the_caption_ends_with_the_last_values(self, single: ReportInput) -> None:
         plot = curve_plot(single.groups, CURVES["validation-loss-by-tokens"])
         last = single.runs[0].last("val/loss")
         assert plot is not None
@@ -172,7 +167,7 @@ class TestCurves:
 
     def test_one_row_is_a_dot(self, make_run, tmp_path: Path) -> None:
         rows = [{"step": 1, "train/loss": 2.0, "train/seconds": 1.0}]
-        groups = read_material([make_run(tmp_path / "a", rows=rows)]).groups
+        groups = read_input([make_run(tmp_path / "a", rows=rows)]).groups
         plot = curve_plot(groups, CURVES["training-loss-by-tokens"])
         assert plot is not None
         assert plot.figure.axes[0].lines[0].get_marker() == "o"
@@ -181,7 +176,7 @@ class TestCurves:
     def test_smoothing_is_an_exponential_mean_without_a_bias(self, make_run, tmp_path) -> None:
         noise = np.random.default_rng(0).normal(3, 1, 300)
         rows = [{"step": i, "train/loss": float(y)} for i, y in enumerate(noise, 1)]
-        groups = read_material([make_run(tmp_path / "a", rows=rows)]).groups
+        groups = read_input([make_run(tmp_path / "a", rows=rows)]).groups
         ((_, y, _),) = lines_of(curve_plot(groups, CURVES["training-loss-by-tokens"]))
         span = 300 / 50
         fade = 1 - 2 / (1 + span)
@@ -221,7 +216,7 @@ class TestUnfinished:
         for seed, rows in enumerate((25, 13, 6)):
             log = make_log(level=seed, keep=0.5)[:rows]
             make_run(tmp_path / "c" / f"ohem-seed{seed}", rows=log, finished=seed == 0)
-        return read_material([tmp_path / "c"]).groups
+        return read_input([tmp_path / "c"]).groups
 
     def test_the_mean_and_its_caption_end_where_the_last_seed_is(
         self, groups: list[RunGroup]
@@ -240,7 +235,7 @@ class TestUnfinished:
     def test_arms_that_are_not_as_far_are_told_with_their_places(
         self, groups: list[RunGroup], make_run, tmp_path: Path
     ) -> None:
-        full = read_material([make_run(tmp_path / "full")]).groups
+        full = read_input([make_run(tmp_path / "full")]).groups
         plot = curve_plot([*full, *groups], CURVES["training-loss-by-tokens"])
         assert plot is not None
         assert re.search(
@@ -255,9 +250,7 @@ class TestUnfinished:
     ) -> None:
         assert len(groups[0].runs) == 3
         make_run(tmp_path / "c" / "ohem-seed3", rows=make_log()[:2], finished=False)
-        plot = curve_plot(
-            read_material([tmp_path / "c"]).groups, CURVES["validation-loss-by-tokens"]
-        )
+        plot = curve_plot(read_input([tmp_path / "c"]).groups, CURVES["validation-loss-by-tokens"])
         assert plot is not None
         assert "So far" not in plot.caption
         widths = [width for x, _, width in lines_of(plot) if len(x)]
@@ -266,14 +259,14 @@ class TestUnfinished:
 
     def test_one_point_is_no_area(self, make_run, make_log, tmp_path: Path) -> None:
         folder = make_run(tmp_path / "a", rows=make_log(keep=0.5)[:1], finished=False)
-        assert selection_plot(read_material([folder]).groups) is None
+        assert selection_plot(read_input([folder]).groups) is None
 
 
 def test_runs_of_unequal_length_end_where_each_ended(make_run, make_log, tmp_path: Path) -> None:
     """Equal seconds: all have finished, after more steps or fewer."""
     for seed, rows in enumerate((25, 15)):
         make_run(tmp_path / "c" / f"ohem-seed{seed}", rows=make_log(level=seed)[:rows])
-    groups = read_material([tmp_path / "c"]).groups
+    groups = read_input([tmp_path / "c"]).groups
     for by in ("tokens", "seconds"):
         plot = curve_plot(groups, CURVES[f"validation-loss-by-{by}"])
         lasts = [run.series("val/loss")[1][-1] for run in groups[0].runs]
@@ -291,8 +284,8 @@ def test_thinning_keeps_the_mean_of_the_line() -> None:
 
 
 class TestOthers:
-    def test_the_forest_has_each_difference_with_its_interval(self, material: Material) -> None:
-        (result,) = material.comparisons
+    def test_the_forest_has_each_difference_with_its_interval(self, data: ReportInput) -> None:
+        (result,) = data.comparisons
         lines = lines_of(forest_plot(result))
         drawn = [(x.tolist(), y.tolist()) for x, y, _ in lines]
         for place, row in enumerate(result.rows[1:]):
@@ -300,13 +293,13 @@ class TestOthers:
             assert ([row.difference.low, row.difference.high], [place, place]) in drawn
             assert ([row.difference.mean], [place]) in drawn
 
-    def test_the_forest_says_the_verdict(self, material: Material) -> None:
-        plot = forest_plot(material.comparisons[0])
+    def test_the_forest_says_the_verdict(self, data: ReportInput) -> None:
+        plot = forest_plot(data.comparisons[0])
         assert plot is not None
         said = [text.get_text() for text in plot.figure.axes[0].texts]
         assert said == ["+0.0330\nworse", "+0.0003\nno difference shown"]
 
-    def test_what_was_selected_adds_up(self, single: Material) -> None:
+    def test_what_was_selected_adds_up(self, single: ReportInput) -> None:
         plot = selection_plot(single.groups)
         assert plot is not None
         (axis,) = plot.figure.axes
@@ -315,8 +308,8 @@ class TestOthers:
         assert tops[0] == pytest.approx(100 * first.max())
         assert tops[-1] == pytest.approx(100)
 
-    def test_perplexity_of_each_part_without_the_undefined(self, material: Material) -> None:
-        plot = groups_plot(material.groups[2:], breakdowns(material), "n", "t", "x", "s")
+    def test_perplexity_of_each_part_without_the_undefined(self, data: ReportInput) -> None:
+        plot = groups_plot(data.groups[2:], breakdowns(data), "n", "t", "x", "s")
         x, mean, _ = lines_of(plot)[-1]
         assert x.tolist() == [0, 1, 2]
         expected = [np.mean([math.exp(1 + 0.01 * s) for s in range(3)])]
@@ -326,21 +319,19 @@ class TestOthers:
         ticks = [tick.get_text() for tick in plot.figure.axes[0].get_xticklabels()]
         assert ticks == ["1", "2", "3"]
 
-    def test_differences_are_paired_by_seed(self, material: Material) -> None:
-        plot = group_differences_plot(material.groups, breakdowns(material), "n", "t", "x")
+    def test_differences_are_paired_by_seed(self, data: ReportInput) -> None:
+        plot = group_differences_plot(data.groups, breakdowns(data), "n", "t", "x")
         assert plot is not None
         bars = [patch.get_height() for patch in plot.figure.axes[0].patches]
         np.testing.assert_allclose(bars, [0, 0, 0, 0, 0.1, 0], atol=1e-12)
         dots = [y for _, y, _ in lines_of(plot) if len(y) == 3]
         np.testing.assert_allclose(dots, [[0, 0, 0]] * 3 + [[0, 0.1, 0]] * 3, atol=1e-12)
 
-    def test_seeds_that_were_not_scored_pair_with_none(self, material: Material) -> None:
+    def test_seeds_that_were_not_scored_pair_with_none(self, data: ReportInput) -> None:
         """Two of three seeds in either group, but not the same two: the mean is all there is."""
-        parts = breakdowns(material)
+        parts = breakdowns(data)
         del parts["full-seed1"], parts["ohem-seed0"]
-        plot = group_differences_plot(
-            [material.groups[0], material.groups[2]], parts, "n", "t", "x"
-        )
+        plot = group_differences_plot([data.groups[0], data.groups[2]], parts, "n", "t", "x")
         dots = [y for _, y, _ in lines_of(plot) if len(y) == 3]
         np.testing.assert_allclose(dots, [[0, 0.1, 0], [0.01, 0.11, 0]], atol=1e-12)
 
@@ -355,7 +346,7 @@ class TestOthers:
     def test_a_part_of_a_few_tokens_is_left_out_and_counted(
         self, make_run, tmp_path: Path, tokens: tuple[int, int], left_out: str
     ) -> None:
-        groups = read_material([make_run(tmp_path / name) for name in "ab"]).groups
+        groups = read_input([make_run(tmp_path / name) for name in "ab"]).groups
         parts = {
             name: [Group("top 10", 900, 1.0, 0.5), Group("unseen", n, 9.0, 0.5)]
             for name, n in zip("ab", tokens, strict=True)
@@ -370,16 +361,16 @@ class TestOthers:
             ticks = [tick.get_text() for tick in plot.figure.axes[0].get_xticklabels()]
             assert ticks == ["top 10"] + ["unseen"] * (not left_out)
 
-    def test_where_all_parts_are_small_there_is_no_figure(self, single: Material) -> None:
+    def test_where_all_parts_are_small_there_is_no_figure(self, single: ReportInput) -> None:
         parts = {"mined": [Group("1", 99, 1.0, 0.5), Group("2", 5, 1.0, 0.5)]}
         assert groups_plot(single.groups, parts, "n", "t", "x", "s") is None
         assert group_differences_plot(single.groups, parts, "n", "t", "x") is None
 
     def test_below_three_seeds_the_forest_has_no_interval(self, comparison: Path) -> None:
+        from tinyohem.experiments.folder import read_runs
         from tinyohem.experiments.table import summarise
 
-        from_table = parquet.read_table(comparison / "runs.parquet").to_pylist()
-        rows = summarise([row for row in from_table if row["seed"] < 2])
+        rows = summarise([run for run in read_runs(comparison) if run.seed < 2])
         plot = forest_plot(ComparisonResult("two", rows, [0, 1, 2]))
         assert plot is not None
         assert [len(x) for x, _, _ in lines_of(plot)] == [1, 1, 2]  # two means, and the zero line
@@ -387,13 +378,13 @@ class TestOthers:
         assert said == ["+0.0325\ntoo few seeds", "-0.0005\ntoo few seeds"]
         assert plot.caption.endswith("means over the seeds. Fewer than 3 seeds have no interval.")
 
-    def test_one_group_has_no_differences(self, single: Material) -> None:
+    def test_one_group_has_no_differences(self, single: ReportInput) -> None:
         parts = {"mined": [Group("1", 100, 1.0, 1.0)]}
         assert group_differences_plot(single.groups, parts, "n", "t", "x") is None
         assert groups_plot(single.groups, {}, "n", "t", "x", "s") is None
         assert shares_plot(single.groups, {}) is None
 
-    def test_shares_of_tokens_and_loss(self, single: Material) -> None:
+    def test_shares_of_tokens_and_loss(self, single: ReportInput) -> None:
         parts = {"mined": [Group("<1", 30, 0.5, 0.1), Group(">5", 10, 6.0, 0.9)]}
         plot = shares_plot(single.groups, parts)
         assert plot is not None
@@ -402,8 +393,8 @@ class TestOthers:
 
 
 class TestLegibility:
-    def test_every_figure_has_title_axes_legend_and_a_caption(self, material: Material) -> None:
-        plots = all_plots(material)
+    def test_every_figure_has_title_axes_legend_and_a_caption(self, data: ReportInput) -> None:
+        plots = all_plots(data)
         assert len(plots) == len(CURVES) + 5
         assert len({plot.name for plot in plots}) == len({plot.title for plot in plots})
         for plot in plots:
@@ -416,8 +407,8 @@ class TestLegibility:
             if not plot.name.startswith("paired"):  # its rows are named at the axis
                 assert plot.figure.legends, plot.name
 
-    def test_nothing_leaves_a_figure(self, material: Material) -> None:
-        for plot in all_plots(material):
+    def test_nothing_leaves_a_figure(self, data: ReportInput) -> None:
+        for plot in all_plots(data):
             figure = plot.figure
             figure.draw_without_rendering()
             box, page = figure.get_tightbbox(), figure.get_size_inches()
@@ -444,9 +435,9 @@ class TestLegibility:
 
 
 class TestSvg:
-    def test_it_turns_with_the_page_and_asks_for_nothing(self, material: Material) -> None:
+    def test_it_turns_with_the_page_and_asks_for_nothing(self, data: ReportInput) -> None:
         light = {values[0] for values in COLOURS.values()}
-        for plot in all_plots(material):
+        for plot in all_plots(data):
             markup = inline_svg(to_svg(plot.figure), "p-")
             assert not light & set(re.findall(r"#[0-9a-f]{6}", markup)), plot.name
             assert "var(--ink)" in markup
@@ -466,7 +457,7 @@ class TestSvg:
             "_a",
             "#0072b2",
         ]
-        groups = read_material([make_run(tmp_path / name) for name in names]).groups
+        groups = read_input([make_run(tmp_path / name) for name in names]).groups
         plot = curve_plot(groups, CURVES["keep-ratio"])
         assert plot is not None
         markup = inline_svg(to_svg(plot.figure), "p-")
@@ -485,14 +476,14 @@ class TestSvg:
             "tspan",
         }
 
-    def test_the_same_figure_gives_the_same_bytes(self, single: Material) -> None:
+    def test_the_same_figure_gives_the_same_bytes(self, single: ReportInput) -> None:
         first, second = (
             to_svg(curve_plot(single.groups, CURVES["keep-ratio"]).figure)  # type: ignore[union-attr]
             for _ in range(2)
         )
         assert first == second
 
-    def test_files_are_light_on_white(self, single: Material) -> None:
+    def test_files_are_light_on_white(self, single: ReportInput) -> None:
         plot = curve_plot(single.groups, CURVES["keep-ratio"])
         assert plot is not None
         svg = to_svg(plot.figure).decode()

@@ -14,14 +14,23 @@ from tinyohem.evaluation.open import open_evaluation
 from tinyohem.io.json import write_json
 from tinyohem.report import finished_models as report_scores
 from tinyohem.report.finished_models import CACHE_FILE, score_runs
-from tinyohem.report.run_logs import RunLog, read_material
+from tinyohem.report.run_logs import RunLog, read_input
 
 
 @pytest.fixture
 def run(finished_run: Path, tmp_path: Path) -> RunLog:
     ignored = shutil.ignore_patterns("checkpoints", CACHE_FILE)
     shutil.copytree(finished_run, tmp_path / "run", ignore=ignored)
-    return read_material([tmp_path / "run"]).runs[0]
+    return read_input([tmp_path / "run"]).runs[0]
+
+
+def changed(run: RunLog, split: str) -> RunLog:
+    """Return a run that says it was made with other stories."""
+    path = run.folder / "config.json"
+    record = json.loads(path.read_text())
+    record[split]["ids_sha256"] = "0" * 64
+    path.write_text(json.dumps(record))
+    return read_input([run.folder]).runs[0]
 
 
 def test_groups_add_up_to_the_runs_own_evaluation(run: RunLog) -> None:
@@ -31,9 +40,11 @@ def test_groups_add_up_to_the_runs_own_evaluation(run: RunLog) -> None:
     assert set(scores.by) == {"loss", "frequency", "difficulty"}
     for of_run in scores.by.values():
         groups = of_run["run"]
-        assert sum(group.tokens for group in groups) == run.evaluation["tokens"]
+        assert sum(group.tokens for group in groups) == run.evaluation.to_json()["tokens"]
         nats = sum(group.tokens * group.loss for group in groups)
-        assert nats / run.evaluation["tokens"] == pytest.approx(run.evaluation["loss"], rel=1e-6)
+        assert nats / run.evaluation.to_json()["tokens"] == pytest.approx(
+            run.evaluation.loss, rel=1e-6
+        )
 
 
 def test_the_story_is_the_first_that_is_short_enough(run: RunLog, corpus: Path) -> None:
@@ -100,7 +111,7 @@ def test_what_no_longer_fits_is_scored_again(
     elif damage == "cut short":
         cache.write_bytes(cache.read_bytes()[:-9])
     else:
-        run.record["train"]["ids_sha256"] = "0" * 64
+        run = changed(run, "train")
     opened = []
 
     def refuse(name: str, **_: object) -> None:
@@ -115,7 +126,7 @@ def test_what_no_longer_fits_is_scored_again(
 def test_a_run_without_a_model_costs_only_its_own_lines(
     run: RunLog, make_run, tmp_path: Path
 ) -> None:
-    going = read_material([make_run(tmp_path / "going", finished=False)]).runs[0]
+    going = read_input([make_run(tmp_path / "going", finished=False)]).runs[0]
     listener = tiny.Listener()
     scores = score_runs([going, run], listener)
     assert list(scores.by["loss"]) == ["run"]
@@ -124,8 +135,7 @@ def test_a_run_without_a_model_costs_only_its_own_lines(
 
 
 def test_stories_that_are_gone_or_changed_are_told(run: RunLog, tmp_path: Path) -> None:
-    run.record["valid"]["ids_sha256"] = "0" * 64
-    (run.folder / "config.json").write_text(json.dumps(run.record))
+    run = changed(run, "valid")
     listener = tiny.Listener()
     scores = score_runs([run], listener)
     assert scores.stories == {}

@@ -15,18 +15,19 @@ pytest.importorskip("matplotlib")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tinyohem.evaluation.loss_groups import Group
-from tinyohem.report.curve_specs import LOSS_CURVES, OPTIMISER_CURVES, SELECTION_CURVES
-from tinyohem.report.curves import Plot, curve_plot
+from tinyohem.io.manifest import check_record
+from tinyohem.report.curves import CURVES, Plot, curve_plot
 from tinyohem.report.figures import groups_plot, selection_plot
 from tinyohem.report.lines import thin
+from tinyohem.report.records import EvaluationRecord, MetricsRow, RunRecord
 from tinyohem.report.run_logs import RunGroup, RunLog
 from tinyohem.report.style import COLOURS, LEVELS, SERIES, figure_style
 
 SPECS = [  # cropped, in seconds, smoothed, from zero, with gaps, logarithmic
-    *(LOSS_CURVES[0], LOSS_CURVES[1], LOSS_CURVES[2]),
-    *(SELECTION_CURVES[0], SELECTION_CURVES[1], OPTIMISER_CURVES[1]),
+    *(CURVES["loss"][0], CURVES["loss"][1], CURVES["loss"][2]),
+    *(CURVES["selection"][0], CURVES["selection"][1], CURVES["optimisation"][1]),
 ]
-RECORD = {"config": {"training": {"batch_size": 4, "seq_len": 32}}}
+RECORD = RunRecord(config={"training": {"batch_size": 4, "seq_len": 32}})
 
 
 def run(label: str, steps: int, floor: float = 2.0, mined: Sequence[bool] = (True,)) -> RunLog:
@@ -54,7 +55,13 @@ def run(label: str, steps: int, floor: float = 2.0, mined: Sequence[bool] = (Tru
                 "train/seconds": 0.5 * step,
             }
         )
-    return RunLog(Path(label), label, RECORD, rows, {})
+    return RunLog(
+        Path(label),
+        label,
+        RECORD,
+        [check_record(row, MetricsRow) for row in rows],
+        EvaluationRecord(),
+    )
 
 
 def alone(runs: Sequence[RunLog]) -> list[RunGroup]:
@@ -125,7 +132,7 @@ def test_a_run_that_stopped_early_lies_inside_the_axes() -> None:
     """976 steps and 60, of the same data and model: the crop hid the short one."""
     logs = [run("long", 976), run("short", 60)]
     with figure_style():
-        for spec in LOSS_CURVES:
+        for spec in CURVES["loss"]:
             plot = curve_plot(alone(logs), spec)
             assert plot is not None
             bottom, top = plot.figure.axes[0].get_ylim()
@@ -138,7 +145,7 @@ def test_a_run_that_stopped_early_lies_inside_the_axes() -> None:
 def test_the_steep_beginning_is_still_cut_off() -> None:
     with figure_style():
         for logs in ([run("long", 1000)], [run("long", 1000), run("half", 500)]):
-            plot = curve_plot(alone(logs), LOSS_CURVES[0])
+            plot = curve_plot(alone(logs), CURVES["loss"][0])
             assert plot is not None
             loss_at_a_tenth = 2 + 6 * math.exp(-100 / 40)
             assert plot.figure.axes[0].get_ylim()[1] < loss_at_a_tenth + 0.5
@@ -152,7 +159,7 @@ def test_lines_that_coincide_are_all_seen(count: int, steps: int) -> None:
     gaps = (True, False)  # of the threshold alone: its points have no neighbours
     logs = [run("long", 1000, 4.0, gaps), *(run(f"r{i}", steps, 2.0, gaps) for i in range(count))]
     with figure_style():
-        for spec in (LOSS_CURVES[0], SELECTION_CURVES[1], OPTIMISER_CURVES[0]):
+        for spec in (CURVES["loss"][0], CURVES["selection"][1], CURVES["optimisation"][0]):
             assert hidden(curve_plot(alone(logs), spec), count + 1) == [], spec.name
 
 

@@ -13,18 +13,18 @@ import tiny
 pytest.importorskip("matplotlib")
 
 from tinyohem.errors import InputError
-from tinyohem.report.run_logs import Material, read_material
+from tinyohem.report.run_logs import ReportInput, read_input
 from tinyohem.report.run_page import write_report
 from tinyohem.report.summary import what_came_out
 
 RESULTS = Path(__file__).parents[2] / "results"
 
 
-def verdicts(material: Material) -> dict[str, tuple[float, str]]:
+def verdicts(data: ReportInput) -> dict[str, tuple[float, str]]:
     """Return each arm's difference and verdict."""
     from tinyohem.experiments.table import verdict
 
-    (table,) = material.comparisons
+    (table,) = data.comparisons
     return {
         row.arm: (row.difference.mean if row.difference else 0.0, verdict(row))
         for row in table.rows
@@ -34,23 +34,23 @@ def verdicts(material: Material) -> dict[str, tuple[float, str]]:
 class TestShippedRecords:
     @pytest.mark.parametrize("folder", sorted(p.name for p in RESULTS.iterdir()))
     def test_every_folder_can_be_read(self, folder: str) -> None:
-        material = read_material([RESULTS / folder])
+        data = read_input([RESULTS / folder])
         runs = sorted(path.parent.name for path in (RESULTS / folder).glob("*/result.json"))
-        assert sorted(run.label for run in material.runs) == runs
-        for run in material.runs:
+        assert sorted(run.label for run in data.runs) == runs
+        for run in data.runs:
             found = json.loads((RESULTS / folder / run.label / "result.json").read_text())
             assert run.evaluation is not None
-            assert run.evaluation["bits_per_byte"] == found["bits_per_byte"]
+            assert run.evaluation.bits_per_byte == found["bits_per_byte"]
             assert run.total("tokens_seen") == found["tokens_seen"]
             assert len(run.series("val/loss")[0]) > 5
-        assert len(what_came_out(material)) > 40
-        tabled = {row.arm for table in material.comparisons for row in table.rows}
+        assert len(what_came_out(data)) > 40
+        tabled = {row.arm for table in data.comparisons for row in table.rows}
         unclear = folder in ("batch-16", "curriculum")  # two plain arms, and none
-        assert tabled == (set() if unclear else {group.name for group in material.groups})
+        assert tabled == (set() if unclear else {group.name for group in data.groups})
 
     def test_the_table_says_what_the_readme_says(self) -> None:
-        material = read_material([RESULTS / "table"])
-        found = {arm: (round(mean, 4), said) for arm, (mean, said) in verdicts(material).items()}
+        data = read_input([RESULTS / "table"])
+        found = {arm: (round(mean, 4), said) for arm, (mean, said) in verdicts(data).items()}
         assert found == {
             "full": (0, "baseline"),
             "random": (0.0200, "worse"),
@@ -59,21 +59,21 @@ class TestShippedRecords:
             "warmup": (0.0057, "no difference shown"),
             "ohem-warmup": (0.0085, "no difference shown"),
         }
-        assert material.groups[0].name == "full"
-        assert what_came_out(material) == (
+        assert data.groups[0].name == "full"
+        assert what_came_out(data) == (
             "Against full, 0.9124 bits per byte: adaptive (+0.0149) and random (+0.0200) are "
             "worse; no difference is shown for ohem (+0.0018), ohem-warmup (+0.0085) and warmup "
             "(+0.0057)."
         )
-        (told,) = material.warnings
+        (told,) = data.warnings
         assert told.startswith("In table the arm full counts as the baseline")
 
     def test_arms_of_one_seed_are_not_judged(self) -> None:
-        material = read_material([RESULTS / "methods"])
-        few = {arm for arm, (_, said) in verdicts(material).items() if said == "too few seeds"}
+        data = read_input([RESULTS / "methods"])
+        few = {arm for arm, (_, said) in verdicts(data).items() if said == "too few seeds"}
         assert few == {"ghm", "class-balanced", "stratified", "excess-ema"}
-        assert any("do not all have the same seeds" in told for told in material.warnings)
-        assert not any("not finished" in told for told in material.warnings)
+        assert any("do not all have the same seeds" in told for told in data.warnings)
+        assert not any("not finished" in told for told in data.warnings)
 
     def test_the_command_writes_their_page(self, tinyohem: tiny.Command, tmp_path: Path) -> None:
         result = tinyohem("report", RESULTS / "batch-16", "--out", tmp_path / "page.html")
@@ -85,11 +85,11 @@ class TestShippedRecords:
         assert "No run has left a token out" not in html  # nobody knows
 
     def test_one_of_their_runs_is_a_run(self) -> None:
-        runs = read_material([RESULTS / "table" / "ohem-seed0", RESULTS / "table" / "full-seed0"])
+        runs = read_input([RESULTS / "table" / "ohem-seed0", RESULTS / "table" / "full-seed0"])
         assert [group.name for group in runs.groups] == ["ohem-seed0", "full-seed0"]
         assert runs.incomparable is None
         assert what_came_out(runs).startswith("Bits per byte, the fewest first: ohem-seed0 0.9067")
-        other = read_material([RESULTS / "table" / "ohem-seed0", RESULTS / "fine-tuning"])
+        other = read_input([RESULTS / "table" / "ohem-seed0", RESULTS / "fine-tuning"])
         assert "do not say that they have stories and tokenizer" in (other.incomparable or "")
 
 
@@ -135,8 +135,8 @@ class TestFreshComparison:
         folder = tmp_path / "compared"
         shutil.copytree(compared, folder)
         lose(folder)
-        (table,) = read_material([folder]).comparisons
-        (whole,) = read_material([compared]).comparisons
+        (table,) = read_input([folder]).comparisons
+        (whole,) = read_input([compared]).comparisons
         assert table.rows == whole.rows
 
     def test_without_logs_and_table_only_the_milestones_are_gone(
@@ -145,8 +145,8 @@ class TestFreshComparison:
         folder = tmp_path / "compared"
         shutil.copytree(compared, folder)
         drop("*/metrics.jsonl", "runs.parquet", "*/config.json", "*/model")(folder)
-        material = read_material([folder])
-        (table,), (whole,) = material.comparisons, read_material([compared]).comparisons
+        data = read_input([folder])
+        (table,), (whole,) = data.comparisons, read_input([compared]).comparisons
         for row, expected in zip(table.rows, whole.rows, strict=True):
             assert (row.baseline, row.halfway) == (None, None)
             assert expected.baseline is not None
@@ -155,7 +155,7 @@ class TestFreshComparison:
                 expected.difference,
             )
         runs = "full-seed0, full-seed1, random-seed0, random-seed1"
-        assert f"Without a log, so in no chart over training: {runs}." in material.warnings
+        assert f"Without a log, so in no chart over training: {runs}." in data.warnings
         write_report([folder], tmp_path / "page.html")
         html = (tmp_path / "page.html").read_text()
         assert "Validation loss by tokens: no run has recorded val/loss." in html
@@ -181,10 +181,10 @@ class TestFreshComparison:
         folder = tmp_path / "compared"
         shutil.copytree(compared, folder)
         drop("runs.parquet", "random-seed1/result.json", "random-seed1/eval.json")(folder)
-        material = read_material([folder])
-        assert material.comparisons == []
-        assert "3 of 4 runs are. Missing: random-seed1." in material.warnings[0]
-        assert what_came_out(material) == ("3 of 4 runs have finished, so nothing is compared yet.")
+        data = read_input([folder])
+        assert data.comparisons == []
+        assert "3 of 4 runs are. Missing: random-seed1." in data.warnings[0]
+        assert what_came_out(data) == ("3 of 4 runs have finished, so nothing is compared yet.")
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"config": 3}', '{"arm": "x"}'])
     def test_a_damaged_record_is_refused(
@@ -195,7 +195,7 @@ class TestFreshComparison:
         drop("runs.parquet", "*/config.json")(folder)
         (folder / "full-seed0" / "result.json").write_text(content)
         with pytest.raises(InputError, match=r"full-seed0/result\.json is damaged"):
-            read_material([folder])
+            read_input([folder])
 
     def test_an_arm_without_a_seed_in_common_is_left_out(
         self, compared: Path, tmp_path: Path
@@ -204,6 +204,6 @@ class TestFreshComparison:
         shutil.copytree(compared, folder)
         drop("runs.parquet", "comparison.json")(folder)
         (folder / "random-seed0").rename(folder / "other-seed7")
-        material = read_material([folder])
-        assert list(verdicts(material)) == ["full", "random"]
-        assert "Without a seed in common with full: other." in material.warnings
+        data = read_input([folder])
+        assert list(verdicts(data)) == ["full", "random"]
+        assert "Without a seed in common with full: other." in data.warnings

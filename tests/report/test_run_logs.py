@@ -10,13 +10,13 @@ import pytest
 from pyarrow import parquet
 
 from tinyohem.errors import InputError
-from tinyohem.report.run_logs import read_material
+from tinyohem.report.run_logs import read_input
 
 STEP_TOKENS = 4 * 32
 
 
 def test_series_by_tokens_and_by_seconds(make_run, tmp_path: Path) -> None:
-    (run,) = read_material([make_run(tmp_path / "a")]).runs
+    (run,) = read_input([make_run(tmp_path / "a")]).runs
     rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").open()]
     rows = [row for row in rows if "val/loss" in row]
     tokens, losses = run.series("val/loss")
@@ -30,7 +30,7 @@ def test_series_by_tokens_and_by_seconds(make_run, tmp_path: Path) -> None:
 
 
 def test_tokens_are_those_the_loop_counted(finished_run: Path) -> None:
-    (run,) = read_material([finished_run]).runs
+    (run,) = read_input([finished_run]).runs
     tokens, counted = run.series("train/tokens_seen")
     np.testing.assert_array_equal(tokens, counted)
     assert run.label == "finished"
@@ -39,7 +39,7 @@ def test_tokens_are_those_the_loop_counted(finished_run: Path) -> None:
 
 def test_a_figure_too_large_for_json_leaves_a_gap(make_run, tmp_path: Path) -> None:
     rows = [{"step": 1, "val/ppl": None, "train/seconds": 1.0}, {"step": 2, "val/ppl": 7.0}]
-    (run,) = read_material([make_run(tmp_path / "a", rows=rows)]).runs
+    (run,) = read_input([make_run(tmp_path / "a", rows=rows)]).runs
     assert [values.tolist() for values in run.series("val/ppl")] == [[2 * STEP_TOKENS], [7.0]]
     assert run.last("val/ppl") == 7.0
 
@@ -48,27 +48,27 @@ def test_a_run_that_goes_on_is_read_as_far_as_it_is(make_run, tmp_path: Path) ->
     folder = make_run(tmp_path / "a", finished=False)
     with (folder / "metrics.jsonl").open("a") as log:
         log.write('{"step": 210, "train/lo')  # the writer is in the middle of a line
-    (run,) = read_material([folder]).runs
+    (run,) = read_input([folder]).runs
     assert (run.step, run.evaluation, run.model_folder) == (200, None, None)
 
 
 def test_names_are_told_apart_by_their_parents(make_run, tmp_path: Path) -> None:
     folders = [make_run(tmp_path / parent / "run") for parent in "ab"]
-    assert [group.name for group in read_material(folders).groups] == ["a/run", "b/run"]
+    assert [group.name for group in read_input(folders).groups] == ["a/run", "b/run"]
 
 
 def test_a_name_that_cannot_be_printed(make_run, tmp_path: Path) -> None:
-    (group,) = read_material([make_run(tmp_path / "a\x01b")]).groups
+    (group,) = read_input([make_run(tmp_path / "a\x01b")]).groups
     assert group.name == "a�b"
 
 
 class TestComparison:
     def test_arms_in_the_tables_order_seeds_within(self, comparison: Path) -> None:
-        material = read_material([comparison])
-        names = {group.name: [run.label for run in group.runs] for group in material.groups}
+        data = read_input([comparison])
+        names = {group.name: [run.label for run in group.runs] for group in data.groups}
         assert list(names) == ["full", "random", "ohem"]
         assert names["random"] == ["random-seed0", "random-seed1", "random-seed2"]
-        (table,) = material.comparisons
+        (table,) = data.comparisons
         assert [row.arm for row in table.rows] == list(names)
         difference = table.rows[1].difference
         assert difference is not None
@@ -77,7 +77,7 @@ class TestComparison:
     def test_its_arms_bear_its_name_beside_another_run(
         self, comparison: Path, make_run, tmp_path: Path
     ) -> None:
-        groups = read_material([make_run(tmp_path / "mine"), comparison]).groups
+        groups = read_input([make_run(tmp_path / "mine"), comparison]).groups
         assert [group.name for group in groups] == [
             "mine",
             "compared/full",
@@ -92,33 +92,33 @@ class TestComparison:
         (folder / "table.json").unlink()
         for name in ("metrics.jsonl", "eval.json"):
             (folder / "random-seed2" / name).unlink()  # waits for its turn
-        material = read_material([folder])
-        assert material.comparisons == []
-        assert {group.name: len(group.runs) for group in material.groups} == {
+        data = read_input([folder])
+        assert data.comparisons == []
+        assert {group.name: len(group.runs) for group in data.groups} == {
             "full": 3,
             "ohem": 3,
             "random": 2,
         }
 
     def test_it_is_said_which_runs_are_missing(self, comparison: Path, tmp_path: Path) -> None:
-        assert read_material([comparison]).warnings == []
+        assert read_input([comparison]).warnings == []
         folder = tmp_path / "c"
         shutil.copytree(comparison, folder)
         table = parquet.read_table(folder / "runs.parquet")
         (folder / "runs.parquet").unlink()
-        (warning,) = read_material([folder]).warnings
+        (warning,) = read_input([folder]).warnings
         assert warning.startswith("All 9 runs of c are finished, but its table")
         (folder / "ohem-seed1" / "eval.json").unlink()
         (folder / "ohem-seed1" / "metrics.jsonl").unlink()
         shutil.rmtree(folder / "random-seed2")
-        (warning,) = read_material([folder]).warnings
+        (warning,) = read_input([folder]).warnings
         assert warning == (
             "The comparison c is not finished: 7 of 9 runs are. Missing: ohem-seed1, random-seed2; "
             "arms that have not begun are not counted."
         )
         # The table of an earlier command, which the folder has outgrown.
         parquet.write_table(table.slice(0, 6), folder / "runs.parquet")
-        (warning,) = read_material([folder]).warnings
+        (warning,) = read_input([folder]).warnings
         assert "8 of 9 runs are. Missing: ohem-seed1;" in warning
 
     def test_arms_and_seeds_that_have_not_begun_are_missing_too(
@@ -129,13 +129,13 @@ class TestComparison:
         (folder / "runs.parquet").unlink()
         plan = {"arms": ["full", "later", "ohem"], "seeds": [0, 3]}
         (folder / "comparison.json").write_text(json.dumps(plan))
-        material = read_material([folder])
+        data = read_input([folder])
         # What an earlier command left counts as well.
-        assert material.warnings == [
+        assert data.warnings == [
             "The comparison c is not finished: 9 of 13 runs are. "
             "Missing: full-seed3, later-seed0, later-seed3, ohem-seed3."
         ]
-        assert [group.name for group in material.groups] == ["full", "ohem", "random"]
+        assert [group.name for group in data.groups] == ["full", "ohem", "random"]
 
     @pytest.mark.parametrize(
         "plan", ["[]", '{"arms": [1], "seeds": [0]}', '{"arms": ["a"], "seeds": [-1]}', "{"]
@@ -146,21 +146,21 @@ class TestComparison:
         shutil.copytree(comparison, tmp_path / "c")
         (tmp_path / "c" / "comparison.json").write_text(plan)
         with pytest.raises(InputError, match=r"comparison\.json"):
-            read_material([tmp_path / "c"])
+            read_input([tmp_path / "c"])
 
     def test_a_plan_of_too_many_runs_is_refused(self, comparison: Path, tmp_path: Path) -> None:
         shutil.copytree(comparison, tmp_path / "c")
         plan = {"arms": [f"a{i}" for i in range(200)], "seeds": list(range(200))}
         (tmp_path / "c" / "comparison.json").write_text(json.dumps(plan))
         with pytest.raises(InputError, match="more than 10,000 runs"):
-            read_material([tmp_path / "c"])
+            read_input([tmp_path / "c"])
 
     def test_a_table_whose_runs_were_deleted_is_whole(
         self, comparison: Path, tmp_path: Path
     ) -> None:
         shutil.copytree(comparison, tmp_path / "c")
         shutil.rmtree(tmp_path / "c" / "ohem-seed1")
-        assert read_material([tmp_path / "c"]).warnings == []
+        assert read_input([tmp_path / "c"]).warnings == []
 
     def test_a_table_of_another_version_is_left_out_its_runs_are_not(
         self, comparison: Path, tmp_path: Path
@@ -168,10 +168,10 @@ class TestComparison:
         shutil.copytree(comparison, tmp_path / "old")
         path = tmp_path / "old" / "runs.parquet"
         parquet.write_table(parquet.read_table(path).drop_columns(["gini"]), path)
-        material = read_material([tmp_path / "old"])
-        assert material.comparisons == []
-        assert [group.name for group in material.groups] == ["full", "random", "ohem"]
-        (warning,) = material.warnings
+        data = read_input([tmp_path / "old"])
+        assert data.comparisons == []
+        assert [group.name for group in data.groups] == ["full", "random", "ohem"]
+        (warning,) = data.warnings
         assert warning.startswith("The table of old is left out: another version made it, without")
         assert "gini" in warning
 
@@ -185,24 +185,24 @@ class TestRefused:
         path = tmp_path / "c" / "runs.parquet"
         parquet.write_table(parquet.read_table(path).drop_columns([column]), path)
         with pytest.raises(InputError, match=rf"runs\.parquet is damaged: it names no {column}s"):
-            read_material([tmp_path / "c"])
+            read_input([tmp_path / "c"])
 
     def test_no_run(self, tmp_path: Path) -> None:
         for folder in (tmp_path, tmp_path / "nowhere"):
             with pytest.raises(InputError, match="neither a run folder nor the folder of a comp"):
-                read_material([folder])
+                read_input([folder])
 
     def test_a_model_of_transformers(self, finished_run: Path) -> None:
         with pytest.raises(InputError, match=r"config\.json is no run's"):
-            read_material([finished_run / "model"])
+            read_input([finished_run / "model"])
 
     def test_no_metrics_yet(self, make_run, tmp_path: Path) -> None:
         folder = make_run(tmp_path / "a", rows=[], finished=False)
         with pytest.raises(InputError, match="a has no metrics yet"):
-            read_material([folder])
+            read_input([folder])
         (folder / "metrics.jsonl").unlink()
         with pytest.raises(InputError, match="a has no metrics yet"):
-            read_material([folder])
+            read_input([folder])
 
     @pytest.mark.parametrize("line", ['{"step": 1, "trai', "[1]", "\x00\x00", "17"])
     def test_a_damaged_line(self, make_run, tmp_path: Path, line: str) -> None:
@@ -210,14 +210,14 @@ class TestRefused:
         lines = (folder / "metrics.jsonl").read_text().split("\n")
         (folder / "metrics.jsonl").write_text("\n".join([*lines[:3], line, *lines[3:]]))
         with pytest.raises(InputError, match=r"metrics\.jsonl: line 4 is damaged"):
-            read_material([folder])
+            read_input([folder])
 
     @pytest.mark.parametrize(
         "row", [{"step": 1, "train/loss": "low"}, {"train/loss": 1.0}, {"step": None}]
     )
     def test_a_row_of_something_else(self, make_run, tmp_path: Path, row: dict) -> None:
         with pytest.raises(InputError, match="line 1 is not a row of figures"):
-            read_material([make_run(tmp_path / "a", rows=[row])])
+            read_input([make_run(tmp_path / "a", rows=[row])])
 
     @pytest.mark.parametrize("name", ["config.json", "eval.json"])
     @pytest.mark.parametrize("content", ["{", "[]"])
@@ -225,20 +225,20 @@ class TestRefused:
         folder = make_run(tmp_path / "a")
         (folder / name).write_text(content)
         with pytest.raises(InputError, match=f"{name} is damaged"):
-            read_material([folder])
+            read_input([folder])
 
     def test_an_evaluation_of_something_else(self, make_run, tmp_path: Path) -> None:
         folder = make_run(tmp_path / "a")
         (folder / "eval.json").write_text('{"loss": "low"}')
         with pytest.raises(InputError, match=r"eval\.json is damaged"):
-            read_material([folder])
+            read_input([folder])
 
     def test_a_record_without_its_training_split(self, make_run, tmp_path: Path) -> None:
         folder = make_run(tmp_path / "a")
         record = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**record, "train": "x"}))
         with pytest.raises(InputError, match=r"config\.json is no run's"):
-            read_material([folder])
+            read_input([folder])
 
     @pytest.mark.parametrize("change", [{"bits_per_byte": None}, {"seed": 9}])
     def test_a_table_that_has_no_difference(
@@ -253,18 +253,18 @@ class TestRefused:
         ]
         parquet.write_table(pyarrow.Table.from_pylist(rows), path)
         with pytest.raises(InputError, match=r"runs\.parquet is damaged"):
-            read_material([tmp_path / "c"])
+            read_input([tmp_path / "c"])
 
     def test_a_damaged_table(self, comparison: Path, tmp_path: Path) -> None:
         shutil.copytree(comparison, tmp_path / "c")
         (tmp_path / "c" / "runs.parquet").write_bytes(b"PAR1")
         with pytest.raises(InputError, match=r"runs\.parquet is damaged"):
-            read_material([tmp_path / "c"])
+            read_input([tmp_path / "c"])
 
     def test_the_same_run_twice(self, make_run, tmp_path: Path) -> None:
         folder = make_run(tmp_path / "a")
         with pytest.raises(InputError, match="is named twice"):
-            read_material([folder, tmp_path / "." / "a"])
+            read_input([folder, tmp_path / "." / "a"])
 
 
 @pytest.mark.parametrize(
@@ -281,6 +281,6 @@ def test_what_does_not_compare_is_said(
     make_run, tmp_path: Path, valid: dict, training: dict, warning: str
 ) -> None:
     folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", valid=valid, training=training)]
-    said = read_material(folders).incomparable
+    said = read_input(folders).incomparable
     assert (said is not None) == bool(warning)
     assert warning in (said or "")

@@ -17,7 +17,7 @@ pytest.importorskip("jinja2")
 from tinyohem.progress import SILENT
 from tinyohem.report.curves import Plot
 from tinyohem.report.finished_models import CACHE_FILE, score_runs
-from tinyohem.report.run_logs import read_material
+from tinyohem.report.run_logs import read_input
 from tinyohem.report.run_page import Section, write_report
 
 needs_browser = pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
@@ -36,7 +36,7 @@ def written(
     ignored = shutil.ignore_patterns("checkpoints", CACHE_FILE)
     shutil.copytree(finished_run, finished, ignore=ignored)
     make_run(going, finished=False, keep=0.5, data={"dataset": SCRIPT}, level=0.3)
-    score_runs(read_material([finished]).runs, SILENT)
+    score_runs(read_input([finished]).runs, SILENT)
     cache = json.loads((finished / CACHE_FILE).read_text())
     cache["story"]["tokens"][0]["text"] = f"{SCRIPT} & {IMAGE} &lt;"
     (finished / CACHE_FILE).write_text(json.dumps(cache))

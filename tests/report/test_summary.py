@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from tinyohem.report.run_logs import read_material
+from tinyohem.report.run_logs import read_input
 from tinyohem.report.summary import what_came_out
 
 
 def said(*folders: Path) -> str:
-    return what_came_out(read_material(folders))
+    return what_came_out(read_input(folders))
 
 
 def test_a_comparison_has_its_verdicts(comparison: Path) -> None:

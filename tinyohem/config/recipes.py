@@ -12,6 +12,7 @@ from typing import Any
 
 from tinyohem.config.aliases import nearest, suggest_key
 from tinyohem.config.run import RunConfig, known_keys, reject_unknown_keys, validate_config
+from tinyohem.config.sections import ConfigTree
 from tinyohem.errors import InputError, plainly
 
 
@@ -30,7 +31,7 @@ def load_config(
 
 def config_tree(
     recipe: str | None, overrides: Mapping[str, Any], assignments: Iterable[str]
-) -> dict[str, Any]:
+) -> ConfigTree:
     """Merge the same sources without checking the result, for callers that add to it."""
     tree = read_recipe(recipe) if recipe else {}
     for key, value in overrides.items():
@@ -68,7 +69,7 @@ def recipe_text(name: str) -> str:
     return (resources.files("tinyohem_recipes") / f"{name}.toml").read_text(encoding="utf-8")
 
 
-def read_recipe(name: str) -> dict[str, Any]:
+def read_recipe(name: str) -> ConfigTree:
     """Return a recipe's tree, laid over the one it `extends` (one level)."""
     tree, parent = _parse_recipe(name)
     if parent is None:
@@ -82,7 +83,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     return overlay(base, tree)
 
 
-def _parse_recipe(name: str) -> tuple[dict[str, Any], str | None]:
+def _parse_recipe(name: str) -> tuple[ConfigTree, str | None]:
     """Return a recipe's sections and the name of the one it extends."""
     try:
         tree = parse_toml(recipe_text(name))
@@ -96,7 +97,7 @@ def _parse_recipe(name: str) -> tuple[dict[str, Any], str | None]:
     return tree, parent
 
 
-def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> ConfigTree:
     """Lay one config tree over another, key by key; neither is changed."""
     return {name: {**base.get(name, {}), **top.get(name, {})} for name in {**base, **top}}
 
@@ -111,7 +112,7 @@ def parse_literal(text: str) -> Any:
         return text
 
 
-def parse_toml(text: str) -> dict[str, Any]:
+def parse_toml(text: str) -> ConfigTree:
     """Read TOML.
 
     Raises:
@@ -123,7 +124,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
 
 
-def assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
+def assign(tree: ConfigTree, dotted: str, value: Any) -> None:
     """Set `section.key` in a config tree."""
     section, _, key = dotted.partition(".")
     if not key:

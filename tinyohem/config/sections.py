@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tinyohem.errors import InputError
 
+ConfigTree = dict[str, Any]  # sections and keys as a recipe gives them: not validated yet
+
 _TOKEN_BUDGET = re.compile(
     r"(?P<number>\d+(\.\d+)?(e\+?\d{1,3})?)(?P<unit>[xkmbg]|epochs?|)", re.IGNORECASE
 )

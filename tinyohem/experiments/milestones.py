@@ -1,7 +1,6 @@
 """How soon a run gets to its baseline's loss: read from the validations during training."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from pydantic import Field
@@ -17,7 +16,7 @@ class ValidationRow(Record):
     seconds: Figure = Field(alias="train/seconds")
 
 
-Curve = Sequence[Mapping[str, Any]]  # validations of one run, by rising step, by field alias
+Curve = Sequence[ValidationRow]  # of one run, by rising step
 
 
 def time_to_milestones(curve: Curve, baseline: Curve) -> dict[str, float | None]:
@@ -27,22 +26,25 @@ def time_to_milestones(curve: Curve, baseline: Curve) -> dict[str, float | None]
     a schedule that decays at the end does not touch. Both curves count as straight between their
     validations, on the head of the validation split; None where the run never got there.
     """
-    steps = [row["step"] for row in baseline]
-    losses = [row["val/loss"] for row in baseline]
+    steps = [row.step for row in baseline]
+    losses = [row.loss for row in baseline]
     targets = {"baseline": losses[-1], "halfway": float(np.interp(steps[-1] / 2, steps, losses))}
-    return {
-        f"{unit}_to_{name}": _first_crossing(curve, column, target)
-        for name, target in targets.items()
-        for unit, column in (("steps", "step"), ("seconds", "train/seconds"))
-    }
+    milestones: dict[str, float | None] = {}
+    for name, target in targets.items():
+        at = _first_crossing(curve, target) or (None, None)
+        milestones |= {f"steps_to_{name}": at[0], f"seconds_to_{name}": at[1]}
+    return milestones
 
 
-def _first_crossing(curve: Curve, column: str, target: float) -> float | None:
+def _first_crossing(curve: Curve, target: float) -> tuple[float, float] | None:
+    """Return the step and the seconds at which a curve first had a loss."""
     for i, row in enumerate(curve):
-        if row["val/loss"] <= target:
-            if i == 0:
-                return float(row[column])
-            before = curve[i - 1]
-            share = (before["val/loss"] - target) / (before["val/loss"] - row["val/loss"])
-            return float(before[column] + share * (row[column] - before[column]))
+        if row.loss <= target:
+            before = curve[max(0, i - 1)]
+            drop = before.loss - row.loss
+            share = (before.loss - target) / drop if i > 0 else 0.0
+            return (
+                float(before.step + share * (row.step - before.step)),
+                float(before.seconds + share * (row.seconds - before.seconds)),
+            )
     return None

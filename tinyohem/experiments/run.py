@@ -1,4 +1,4 @@
-"""Run a comparison: the instrument behind every table.
+"""Run a comparison: train every arm on every seed, and measure the models.
 
 Every arm of a seed sees the same windows, tokenizer, initial weights and evaluation; only what the
 arm itself sets differs. A finished run leaves `result.json` and is never repeated; an unfinished
@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,9 +18,10 @@ from tinyohem.difficulty.score_corpus import score_table
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.loss_summary import break_down, scored_labels
 from tinyohem.evaluation.perplexity import story_token_losses
+from tinyohem.experiments.folder import PLAN_FILE, RESULT_FILE, FinishedRun, run_folder
 from tinyohem.experiments.milestones import ValidationRow, time_to_milestones
-from tinyohem.experiments.spec import PLAN_FILE, Arm, Comparison
-from tinyohem.experiments.table import RunResult
+from tinyohem.experiments.spec import Arm, Comparison
+from tinyohem.experiments.table import write_tables
 from tinyohem.experiments.workers import default_workers, in_parallel, own_device
 from tinyohem.io.atomic import drop_leftovers
 from tinyohem.io.hashing import hash_json
@@ -40,8 +40,10 @@ _SECONDS_TO_END = 20.0
 
 def run_comparison(
     comparison: Comparison, out: Path, workers: int | None = None, progress: Progress = SILENT
-) -> list[dict[str, Any]]:
+) -> list[FinishedRun]:
     """Run what is not finished yet and return one result a run, arms in order, seeds within.
+
+    The folder gets the table and the results: `table.json`, `table.md`, `runs.parquet`.
 
     Args:
         workers: runs at a time; default: one for each GPU, else one for each core.
@@ -53,7 +55,7 @@ def run_comparison(
             input, an InputError.)
     """
     workers = workers or default_workers()
-    if comparison.budget != "equal-tokens" and workers > 1:
+    if comparison.timed and workers > 1:
         progress.warn("runs side by side compete for the machine; for fair seconds: --workers 1")
     with sole_writer(out, progress=progress):
         drop_leftovers(out)
@@ -62,24 +64,25 @@ def run_comparison(
 
 def _run_comparison(
     comparison: Comparison, out: Path, workers: int, progress: Progress
-) -> list[dict[str, Any]]:
+) -> list[FinishedRun]:
     tokens = _prepare(comparison, progress)
     _write_plan(comparison, out, tokens)
     progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
-    if comparison.budget == "equal-tokens":
+    if comparison.timed:
+        results = _run_timed(comparison, out, tokens, workers, progress)
+    else:
         jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, tokens)
         results = _run_all(jobs, workers, progress)
-    else:
-        results = _run_timed(comparison, out, tokens, workers, progress)
     progress.finish()
-    _add_milestones(results, comparison.arms[0].name, out)
+    results = _with_milestones(results, comparison.arms[0].name, out)
+    write_tables(out, results)
     return results
 
 
 def _write_plan(comparison: Comparison, out: Path, tokens: str) -> None:
-    """Leave word of what is to be run, unless `out` holds another comparison's runs."""
-    timed = comparison.budget != "equal-tokens"  # then the others' seconds are not known yet
-    arms = comparison.arms[:1] if timed else comparison.arms
+    """Write the plan, unless `out` holds another comparison's runs."""
+    # Under a budget in seconds those of the other arms are not known yet.
+    arms = comparison.arms[:1] if comparison.timed else comparison.arms
     for job in _jobs(comparison, arms, comparison.seeds, out, tokens):
         _finished(job)
     names = [arm.name for arm in comparison.arms]
@@ -88,26 +91,24 @@ def _write_plan(comparison: Comparison, out: Path, tokens: str) -> None:
 
 def _run_timed(
     comparison: Comparison, out: Path, tokens: str, workers: int, progress: Progress
-) -> list[dict[str, Any]]:
+) -> list[FinishedRun]:
     """Run the baseline, then the others for its seconds: some seeds at a time.
 
     A machine's speed drifts over hours, so the runs of a seed stay close together.
     """
     baseline, others = comparison.arms[:1], comparison.arms[1:]
     free = comparison.budget == "equal-seconds-free-selection"
-    results: list[dict[str, Any]] = []
+    results: list[FinishedRun] = []
     for first in range(0, len(comparison.seeds), workers):
         seeds = comparison.seeds[first : first + workers]
         jobs = _jobs(comparison, baseline, seeds, out, tokens)
         own = _run_all(jobs, workers, progress, done=len(results))
         results += own
-        seconds = {
-            r["seed"]: r["train_seconds"] - (r["select_seconds"] if free else 0) for r in own
-        }
+        seconds = {r.seed: r.train_seconds - (r.select_seconds if free else 0) for r in own}
         jobs = _jobs(comparison, others, seeds, out, tokens, seconds)
         results += _run_all(jobs, workers, progress, done=len(results))
     names = [arm.name for arm in comparison.arms]
-    return sorted(results, key=lambda result: names.index(result["arm"]))  # seeds stay in order
+    return sorted(results, key=lambda result: names.index(result.arm))  # seeds stay in order
 
 
 def _prepare(comparison: Comparison, progress: Progress) -> str:
@@ -136,7 +137,7 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
         if config.curriculum.enabled:
             score_table(config.curriculum, data.corpus, progress)
         # Whole steps only, so batches of different size may miss the budget by less than one.
-        if comparison.budget == "equal-tokens" and abs(tokens - first) >= max(
+        if not comparison.timed and abs(tokens - first) >= max(
             config.training.tokens_per_step, configs[0].training.tokens_per_step
         ):
             raise InputError(
@@ -169,7 +170,7 @@ def _jobs(
             seed,
             comparison.config(arm, seed, seconds[seed] if seconds else None),
             tokens,
-            out / _folder_name(arm.name, seed),
+            run_folder(out, arm.name, seed),
         )
         for arm in arms
         for seed in seeds
@@ -178,9 +179,9 @@ def _jobs(
 
 def _run_all(
     jobs: list[_Job], workers: int, progress: Progress, done: int = 0
-) -> list[dict[str, Any]]:
+) -> list[FinishedRun]:
     """Run jobs side by side; finished ones are read, not repeated."""
-    results: dict[_Job, dict[str, Any] | None] = {job: _finished(job) for job in jobs}
+    results: dict[_Job, FinishedRun | None] = {job: _finished(job) for job in jobs}
     todo = [job for job, result in results.items() if result is None]
     done += len(jobs) - len(todo)
     progress.advance(done)
@@ -190,18 +191,18 @@ def _run_all(
             results[job] = result
             done += 1
             progress.advance(done)
-            progress.note(f"{job.run_dir.name}: {result['bits_per_byte']:.4f} bits per byte")
+            progress.note(f"{job.run_dir.name}: {result.bits_per_byte:.4f} bits per byte")
     return [result for result in results.values() if result is not None]
 
 
-def _run_job(job: _Job) -> dict[str, Any]:
+def _run_job(job: _Job) -> FinishedRun:
     """Train and measure one run in a worker process; leave `result.json` behind."""
     # The worker of a comparison that was just killed needs a moment to notice.
     with sole_writer(job.run_dir, patience=_SECONDS_TO_END):
         return _train_and_measure(job)
 
 
-def _train_and_measure(job: _Job) -> dict[str, Any]:
+def _train_and_measure(job: _Job) -> FinishedRun:
     from tinyohem.training.loop import train
 
     config = job.config
@@ -234,19 +235,19 @@ def _train_and_measure(job: _Job) -> dict[str, Any]:
         "select_seconds": run.state.select_seconds,
         "environment": environment(run.device),
     }
-    write_json(job.run_dir / "result.json", result)
-    return result
+    write_json(job.run_dir / RESULT_FILE, result)
+    return check_record(result, FinishedRun)
 
 
-def _finished(job: _Job) -> dict[str, Any] | None:
+def _finished(job: _Job) -> FinishedRun | None:
     """Return the result that a job left, if it did."""
-    path = job.run_dir / "result.json"
+    path = job.run_dir / RESULT_FILE
     if not path.exists():
         return None
     try:
-        result = read_record(path, RunResult).to_json()
-        if missing := {*RunResult.of_a_run(), "config", "steps"} - result.keys():
-            raise ValueError(f"it lacks {sorted(missing)[0]}")
+        result = read_record(path, FinishedRun)
+        if missing := [*result.missing, *({"steps"} - result.model_fields_set)]:
+            raise ValueError(f"it lacks {missing[0]}")
     except ValueError as error:
         hint = "delete it: the run then goes on from its last checkpoint"
         raise InputError(f"{path} is damaged: {error}", hint) from None
@@ -258,46 +259,41 @@ def _finished(job: _Job) -> dict[str, Any] | None:
     return result
 
 
-def _same(result: Mapping[str, Any], job: _Job) -> bool:
+def _same(result: FinishedRun, job: _Job) -> bool:
     """Whether a result is this job's.
 
     Keys that came into the config since count as defaults; a curriculum that is off does not count.
     """
-    if (result.get("format"), result.get("tokens_sha256")) != (_RESULT_FORMAT, job.tokens):
+    if (result.format, result.tokens_sha256) != (_RESULT_FORMAT, job.tokens):
         return False
     try:
-        found = validate_config(result["config"])
+        config = validate_config(result.config)
     except InputError:
         return False
-    if not found.curriculum.enabled and not job.config.curriculum.enabled:
-        found = found.model_copy(update={"curriculum": job.config.curriculum})
-    return found == job.config
+    if not config.curriculum.enabled and not job.config.curriculum.enabled:
+        config = config.model_copy(update={"curriculum": job.config.curriculum})
+    return config == job.config
 
 
-def _add_milestones(results: list[dict[str, Any]], baseline: str, out: Path) -> None:
+def _with_milestones(results: list[FinishedRun], baseline: str, out: Path) -> list[FinishedRun]:
     """Add how soon each run had its baseline's losses."""
-    curves = {(result["arm"], result["seed"]): _curve(out, result) for result in results}
-    for result in results:
-        own, theirs = (curves[arm, result["seed"]] for arm in (result["arm"], baseline))
-        result |= time_to_milestones(own, theirs)
+    curves = {(run.arm, run.seed): _curve(out, run) for run in results}
+    return [
+        run.model_copy(
+            update=time_to_milestones(curves[run.arm, run.seed], curves[baseline, run.seed])
+        )
+        for run in results
+    ]
 
 
-def _curve(out: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
+def _curve(out: Path, run: FinishedRun) -> list[ValidationRow]:
     """Return the validations of a finished run; the last one is at its last step."""
-    path = out / _folder_name(result["arm"], result["seed"]) / "metrics.jsonl"
+    path = run_folder(out, run.arm, run.seed) / "metrics.jsonl"
     hint = "bring that file back, or delete its folder: the run is then repeated"
     try:
-        rows = [
-            check_record(row, ValidationRow).to_json()
-            for row in read_jsonl(path)
-            if "val/loss" in row
-        ]
+        rows = [check_record(row, ValidationRow) for row in read_jsonl(path) if "val/loss" in row]
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}", hint) from None
-    if not rows or rows[-1]["step"] != result["steps"]:
+    if not rows or rows[-1].step != run.steps:
         raise InputError(f"{path} lacks the validation at the run's end", hint)
     return rows
-
-
-def _folder_name(arm: str, seed: int) -> str:
-    return f"{arm}-seed{seed}"

@@ -16,10 +16,9 @@ from tinyohem.config.recipes import (
     recipe_names,
 )
 from tinyohem.config.run import RunConfig, reject_unknown_keys, validate_config
+from tinyohem.config.sections import ConfigTree
 from tinyohem.errors import InputError, plainly
 from tinyohem.experiments.statistics import MIN_SEEDS
-
-PLAN_FILE = "comparison.json"  # arms and seeds that the last command set out with
 
 Budget = Literal["equal-tokens", "equal-seconds", "equal-seconds-free-selection"]
 
@@ -29,7 +28,7 @@ class Arm:
     """One way of training: a name and what it sets on top of the common config."""
 
     name: str
-    tree: dict[str, Any]
+    tree: ConfigTree
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,13 @@ class Comparison:
 
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
-    common: dict[str, Any]
+    common: ConfigTree
     budget: Budget = "equal-tokens"
+
+    @property
+    def timed(self) -> bool:
+        """Whether the other arms get the baseline's seconds, not its tokens."""
+        return self.budget != "equal-tokens"
 
     def config(self, arm: Arm, seed: int, seconds: float | None = None) -> RunConfig:
         """Return the config of one run."""
@@ -86,7 +90,7 @@ def _parse_arm(text: str) -> Arm:
     _refuse_split_values(parts, settings)
     if not parts or (name in recipe_names() and all("=" in part for part in parts)):
         parts.insert(0, name)  # an arm that bears a recipe's name begins as that recipe
-    tree: dict[str, Any] = {}
+    tree: ConfigTree = {}
     for part in parts:
         key, equals, literal = part.partition("=")
         if equals:
@@ -110,7 +114,7 @@ def _refuse_split_values(parts: list[str], settings: str) -> None:
             )
 
 
-def _recipe_of_arm(name: str) -> dict[str, Any]:
+def _recipe_of_arm(name: str) -> ConfigTree:
     if name.endswith(".toml") or name in recipe_names():
         return read_recipe(name)
     raise InputError(
@@ -139,7 +143,7 @@ def _parse_seeds(seeds: Any) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> ConfigTree:
     hint = "the README's section on compare shows one"
     if path.is_dir():
         raise InputError(
@@ -176,7 +180,7 @@ def check(comparison: Comparison) -> list[str]:
     """
     names = [arm.name for arm in comparison.arms]
     _check_names(names)
-    timed = [None, *[None if comparison.budget == "equal-tokens" else 1.0] * (len(names) - 1)]
+    timed = [None, *[1.0 if comparison.timed else None] * (len(names) - 1)]
     configs = [
         comparison.config(arm, comparison.seeds[0], seconds)
         for arm, seconds in zip(comparison.arms, timed, strict=True)
@@ -187,7 +191,7 @@ def check(comparison: Comparison) -> list[str]:
                 f"the arm {name!r} has other data or another tokenizer than {names[0]!r}",
                 "name them once for all arms: --dataset, --set, or [common] in the file",
             )
-        if comparison.budget == "equal-tokens" and config.training.seconds is not None:
+        if not comparison.timed and config.training.seconds is not None:
             raise InputError(
                 f"training.seconds ends the arm {name!r}, whatever its tokens",
                 "leave it out, or compare with --budget equal-seconds",
@@ -228,7 +232,7 @@ def _warnings(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
 
 
 def _missing_controls(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
-    """Warn of arms that mine beside no arm which keeps as many tokens at random.
+    """Warn of arms that mine without a control: an arm that keeps as many tokens at random.
 
     How many `adaptive` keeps is known only afterwards: any random arm is its control.
     """

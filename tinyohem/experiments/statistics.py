@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 SIGNIFICANCE = 0.05
 MIN_SEEDS = 3  # of a test: with two the interval rests on one degree of freedom
@@ -25,16 +25,8 @@ class Difference:
 
     @property
     def shown(self) -> bool | None:
-        """Whether the data show a difference; None where they were too few to ask."""
+        """Whether the data show a difference; None where they were too few to test."""
         return self.p_value < SIGNIFICANCE if self.tested else None
-
-    def to_json(self) -> dict[str, float | int | bool | None]:
-        """Return the figures; what too few seeds cannot tell is null."""
-        figures = {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in asdict(self).items()
-        }
-        return {**figures, "shown": self.shown}
 
 
 def paired_difference(arm: Sequence[float], baseline: Sequence[float]) -> Difference:

@@ -1,4 +1,4 @@
-"""From the results of single runs to one row an arm, and that table as Markdown or Parquet."""
+"""Summarise the results of single runs as one row an arm, and write that table."""
 
 import math
 from collections.abc import Sequence
@@ -6,38 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
+from tinyohem.experiments.folder import MARKDOWN_FILE, TABLE_FILE, RunResult, write_runs
 from tinyohem.experiments.statistics import MIN_SEEDS, Difference, mean_sd, paired_difference
 from tinyohem.io.atomic import atomic_file
-from tinyohem.io.manifest import Count, Figure, Record
-
-Result = dict[str, Any]
-
-
-class RunResult(Record):
-    """What is read of one run's result. Each key may be absent: other versions had others."""
-
-    arm: str = Field("", max_length=200)
-    seed: Count = 0
-    bits_per_byte: Figure = 0
-    perplexity: Figure | None = None
-    hardest_tenth: Figure = 0
-    easiest_half: Figure = 0
-    gini: Figure = 0
-    tokens_seen: int = Field(1, ge=1)
-    tokens_selected: Count = 0
-    train_seconds: Figure = 0
-    select_seconds: Figure = 0
-    steps_to_baseline: Figure | None = None
-    seconds_to_baseline: Figure | None = None
-    steps_to_halfway: Figure | None = None
-    seconds_to_halfway: Figure | None = None
-
-    @classmethod
-    def of_a_run(cls) -> set[str]:
-        """Return the keys that a run leaves behind; the comparison adds the rest."""
-        return {name for name in cls.model_fields if "_to_" not in name}
+from tinyohem.io.json import JsonObject, write_json
 
 
 @dataclass(frozen=True)
@@ -68,23 +40,22 @@ class Row:
     difference: Difference | None  # of bits per byte, to the baseline; None for itself
 
 
-def summarise(results: Sequence[Result]) -> list[Row]:
+def summarise(results: Sequence[RunResult]) -> list[Row]:
     """Return one row an arm, in order; the first arm is the baseline."""
-    arms: dict[str, list[Result]] = {}
+    arms: dict[str, list[RunResult]] = {}
     for result in results:
-        arms.setdefault(result["arm"], []).append(result)
+        arms.setdefault(result.arm, []).append(result)
     baseline = next(iter(arms.values()))
     return [_row(arm, runs, baseline) for arm, runs in arms.items()]
 
 
-def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
+def _row(arm: str, runs: list[RunResult], baseline: list[RunResult]) -> Row:
     def spread(name: str) -> tuple[float, float]:
-        # A perplexity too large for a float is None.
-        return mean_sd([math.nan if run[name] is None else run[name] for run in runs])
+        values = [getattr(run, name) for run in runs]
+        return mean_sd([math.nan if value is None else value for value in values])
 
-    seeds = sorted({run["seed"] for run in runs} & {run["seed"] for run in baseline})
-    ours = {run["seed"]: run["bits_per_byte"] for run in runs}
-    theirs = {run["seed"]: run["bits_per_byte"] for run in baseline}
+    ours, theirs = ({run.seed: run.bits_per_byte for run in group} for group in (runs, baseline))
+    seeds = sorted(ours.keys() & theirs.keys())
     return Row(
         arm=arm,
         seeds=len(runs),
@@ -93,7 +64,7 @@ def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
         hardest_tenth=spread("hardest_tenth"),
         easiest_half=spread("easiest_half"),
         gini=spread("gini"),
-        kept=sum(r["tokens_selected"] for r in runs) / sum(r["tokens_seen"] for r in runs),
+        kept=sum(run.tokens_selected for run in runs) / sum(run.tokens_seen for run in runs),
         train_seconds=spread("train_seconds"),
         select_seconds=spread("select_seconds"),
         halfway=_reached(runs, "halfway"),
@@ -104,13 +75,13 @@ def _row(arm: str, runs: list[Result], baseline: list[Result]) -> Row:
     )
 
 
-def _reached(runs: list[Result], milestone: str) -> Reached | None:
+def _reached(runs: list[RunResult], milestone: str) -> Reached | None:
     """Average over the seeds that got there; None where a run's validations are not known."""
-    if any(f"steps_to_{milestone}" not in run for run in runs):
+    names = [f"{unit}_to_{milestone}" for unit in ("steps", "seconds")]
+    if not all(run.model_fields_set.issuperset(names) for run in runs):
         return None
     steps, seconds = (
-        [t for run in runs if (t := run[f"{unit}_to_{milestone}"]) is not None]
-        for unit in ("steps", "seconds")
+        [time for run in runs if (time := getattr(run, name)) is not None] for name in names
     )
     if not steps:
         return Reached(0, None, None)
@@ -128,55 +99,40 @@ def verdict(row: Row) -> str:
     return "better" if row.difference.mean < 0 else "worse"
 
 
-CELLS = (
-    "arm",
-    "bits per byte",
-    "difference",
-    "95 % interval",
-    "p",
-    "verdict",
-    "perplexity",
-    "kept",
-    "hardest tenth",
-    "easiest half",
-    "Gini",
-    "steps to half-way",
-    "steps to baseline",
-    "s to baseline",
-    "train s",
-    "of it selection",
-)
 NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail:
 NUM_LOSS_CELLS = 5  # where the loss sits; and then how long it took
 
 
-def cells(row: Row) -> list[str]:
-    """Lay out a row as text, in the order of `CELLS`."""
+def cells(row: Row) -> dict[str, str]:
+    """Lay out a row as text, by column."""
     difference = row.difference
     tested = difference is not None and difference.tested
-    return [
-        row.arm,
-        _spread(row.bits_per_byte, 4),
-        f"{difference.mean:+.4f}" if difference else "",
-        f"{difference.low:+.4f} to {difference.high:+.4f}" if difference and tested else "",
-        f"{difference.p_value:.2g}" if difference and tested else "",
-        verdict(row),
-        _spread(row.perplexity, 2),
-        f"{row.kept:.1%}",
-        _spread(row.hardest_tenth, 3),
-        _spread(row.easiest_half, 3),
-        _spread(row.gini, 3),
-        _when(row.halfway, "steps", row.seeds),
-        _when(row.baseline, "steps", row.seeds),
-        _when(row.baseline, "seconds", row.seeds),
-        _spread(row.train_seconds, 0),
-        _spread(row.select_seconds, 0),
-    ]
+    return {
+        "arm": row.arm,
+        "bits per byte": _spread(row.bits_per_byte, 4),
+        "difference": f"{difference.mean:+.4f}" if difference else "",
+        "95 % interval": f"{difference.low:+.4f} to {difference.high:+.4f}"
+        if difference and tested
+        else "",
+        "p": f"{difference.p_value:.2g}" if difference and tested else "",
+        "verdict": verdict(row),
+        "perplexity": _spread(row.perplexity, 2),
+        "kept": f"{row.kept:.1%}",
+        "hardest tenth": _spread(row.hardest_tenth, 3),
+        "easiest half": _spread(row.easiest_half, 3),
+        "Gini": _spread(row.gini, 3),
+        "steps to half-way": _when(row.halfway, "steps", row.seeds),
+        "steps to baseline": _when(row.baseline, "steps", row.seeds),
+        "s to baseline": _when(row.baseline, "seconds", row.seeds),
+        "train s": _spread(row.train_seconds, 0),
+        "of it selection": _spread(row.select_seconds, 0),
+    }
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """Return the table for a README; the number of seeds stands below it."""
-    lines = [CELLS, ["---"] * len(CELLS), *(cells(row) for row in rows)]
+    head, *_ = laid_out = [cells(row) for row in rows]
+    lines = [head, ["---"] * len(head), *(line.values() for line in laid_out)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n{footnote(rows)}.\n"
 
@@ -185,37 +141,37 @@ def footnote(rows: Sequence[Row]) -> str:
     """Say how to read the figures of a table."""
     fewest, most = min(row.seeds for row in rows), max(row.seeds for row in rows)
     seeds = f"{most} seed(s)" if fewest == most else f"{fewest} to {most} seeds"
-    told = (
+    note = (
         f"mean ± sd over {seeds}; losses in nats per token; half-way: to the loss that the "
         "baseline has at half of its steps"
     )
     differences = [row.difference for row in rows if row.difference]
     tested = sum(difference.tested for difference in differences)
     if tested < len(differences):
-        told += f"; no test below {MIN_SEEDS} seeds that an arm shares with the baseline"
-    return told if tested < 2 else f"{told}; p is not adjusted for {tested} comparisons"
+        note += f"; no test below {MIN_SEEDS} seeds that an arm shares with the baseline"
+    return note if tested < 2 else f"{note}; p is not adjusted for {tested} comparisons"
 
 
-def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the rows as JSON values; an undefined spread is null."""
+def to_json(rows: Sequence[Row]) -> list[JsonObject]:
+    """Return the rows as JSON values; an undefined figure is null."""
     return [
         {
-            **{name: _without_nan(value) for name, value in asdict(row).items()},
-            "difference": row.difference.to_json() if row.difference else None,
+            **_without_nan(asdict(row)),
+            "difference": row.difference
+            and {**_without_nan(asdict(row.difference)), "shown": row.difference.shown},
             "verdict": verdict(row),
         }
         for row in rows
     ]
 
 
-def write_parquet(path: Path, results: Sequence[Result]) -> None:
-    """Write one row a run, for analyses of one's own."""
-    import pyarrow
-    from pyarrow import parquet
-
-    flat = [{k: v for k, v in result.items() if k != "environment"} for result in results]
-    with atomic_file(path) as stream:
-        parquet.write_table(pyarrow.Table.from_pylist(flat), stream)
+def write_tables(folder: Path, results: Sequence[RunResult]) -> None:
+    """Write the table of a comparison as JSON and Markdown, and one row a run as Parquet."""
+    rows = summarise(results)
+    write_json(folder / TABLE_FILE, to_json(rows))
+    with atomic_file(folder / MARKDOWN_FILE) as stream:
+        stream.write(to_markdown(rows).encode())
+    write_runs(folder, results)
 
 
 def _when(reached: Reached | None, unit: Literal["steps", "seconds"], seeds: int) -> str:
@@ -233,6 +189,8 @@ def _spread(value: tuple[float, float], digits: int) -> str:
 
 
 def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
     if isinstance(value, tuple):
         return [_without_nan(part) for part in value]
     return None if isinstance(value, float) and math.isnan(value) else value

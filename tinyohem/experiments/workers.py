@@ -1,4 +1,4 @@
-"""A comparison's runs side by side: one run's trouble does not cost the others."""
+"""Run jobs side by side in processes; one that fails does not stop the others."""
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial

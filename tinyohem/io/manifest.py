@@ -79,5 +79,5 @@ def check_record(value: Any, record: type[R]) -> R:
         return record.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where}: {first['msg']}" if where else "it is no object") from None
+        where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {what}" if where else "it is no object") from None

@@ -1,131 +1,145 @@
-"""The results of a comparison: those in its table, or else the records that its runs left."""
+"""What a comparison has come to: which runs are missing, and results where there is no table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tinyohem.config.run import validate_config
 from tinyohem.errors import InputError
-from tinyohem.experiments.milestones import time_to_milestones
-from tinyohem.experiments.spec import PLAN_FILE
-from tinyohem.experiments.table import Result, RunResult
-from tinyohem.io.manifest import check_record, read_record
-from tinyohem.io.names import utf8_path
-from tinyohem.report.arms import RESULT_FILE, ArmFolders, Planned
-from tinyohem.report.records import PlanRecord, ResultRecord, read_or_refuse
+from tinyohem.experiments.folder import (
+    RESULT_FILE,
+    FinishedRun,
+    PlannedRuns,
+    RunId,
+    RunResult,
+    run_folder,
+)
+from tinyohem.experiments.milestones import ValidationRow, time_to_milestones
+from tinyohem.io.manifest import check_record
+from tinyohem.report.records import MetricsRow, read_or_refuse
 
-TABLE_FILE = "runs.parquet"
-_MAX_RUNS = 10_000
-_BYTES_PER_RUN = 4_096
+_RUNS_NAMED = 12  # in a sentence
 
-Run = tuple[str, int]  # arm and seed
-Records = dict[Run, Result]
-Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl
-
-
-def read_plan(folder: Path) -> Planned:
-    """Return the arms and seeds that `compare` set out with; None from before it said."""
-    path = folder / PLAN_FILE
-    if not path.exists():
-        return None
-    try:
-        plan = read_record(path, PlanRecord).to_json()
-        if len(plan["arms"]) * len(plan["seeds"]) > _MAX_RUNS:
-            raise ValueError(f"more than {_MAX_RUNS:,} runs")
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}", "delete that file") from None
-    return plan["arms"], plan["seeds"]
+Logs = Mapping[RunId, Sequence[MetricsRow]]
 
 
-def read_table(folder: Path) -> list[Result]:
-    """Return what a comparison found of each of its runs; nothing before its end."""
-    path = folder / TABLE_FILE
-    if not path.exists():
-        return []
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        metadata = parquet.read_metadata(utf8_path(path))
-        if not 1 <= metadata.num_rows <= _MAX_RUNS:
-            raise ValueError(f"it has {metadata.num_rows:,} rows")
-        if missing := {"arm", "seed"} - {column.path for column in metadata.schema}:
-            raise ValueError(f"it names no {min(missing)}s")
-        # A name stays one, however often it is repeated.
-        file = parquet.ParquetFile(utf8_path(path), metadata=metadata, read_dictionary=["arm"])
-        known = [name for name in file.schema_arrow.names if name in RunResult.model_fields]
-        table = file.read(columns=known)
-        if table.nbytes > _BYTES_PER_RUN * metadata.num_rows:
-            raise ValueError("it holds more than figures")
-        return [check_record(result, RunResult).to_json() for result in table.to_pylist()]
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise damaged_table(folder, error) from None
+def name_runs(names: Sequence[str]) -> str:
+    """Name some runs in a sentence, the first dozen of many."""
+    more = len(names) - _RUNS_NAMED
+    return ", ".join(names[:_RUNS_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def damaged_table(folder: Path, why: object) -> InputError:
-    """Return what is raised where the table cannot be used."""
-    return InputError(
-        f"{folder / TABLE_FILE} is damaged: {why}",
-        "repeat the `compare` command: it keeps finished runs",
-    )
+def missing_runs(
+    label: str,
+    plan: PlannedRuns | None,
+    folders: Mapping[RunId, Path],
+    results: Sequence[RunResult],
+) -> str | None:
+    """Say how many runs of a comparison are finished and which are not; None where all are.
+
+    Args:
+        plan: of the last command; None where an earlier version left none. Then arms that have not
+            begun are unknown, and every arm has the seeds of the others.
+    """
+    tabled = dict.fromkeys((result.arm, result.seed) for result in results)
+    done = {*tabled, *(run for run, folder in folders.items() if _is_finished(folder))}
+    begun = {*folders, *done}
+    if plan:
+        arms, seeds = plan.arms, plan.seeds
+    else:
+        arms = list(dict.fromkeys(arm for arm, _ in (*tabled, *folders)))
+        seeds = sorted({seed for _, seed in begun})
+    runs = dict.fromkeys([*((arm, seed) for arm in arms for seed in seeds), *sorted(begun)])
+    missing = [run_folder(Path(), *run).name for run in runs if run not in done]
+    if missing:
+        names = name_runs(missing)
+        if results and not plan and begun == done:
+            return f"The arms of {label} do not all have the same seeds. Without: {names}."
+        unknown = "" if plan else "; arms that have not begun are not counted"
+        return (
+            f"The comparison {label} is not finished: {len(done)} of {len(runs)} runs are. "
+            f"Missing: {names}{unknown}."
+        )
+    if done - tabled.keys():
+        return (
+            f"All {len(runs)} runs of {label} are finished, but its table does not hold them yet: "
+            "the same compare command makes it."
+        )
+    return None
 
 
-def results_of_records(
-    label: str, planned: Planned, arms: ArmFolders, logs: Mapping[Run, Rows]
-) -> tuple[list[Result], str | None, list[str]]:
-    """Return the results that the runs left, the baseline's name, and what there is to say of them.
+def _is_finished(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("eval.json", RESULT_FILE))
 
-    There are none before all planned runs have one, nor without a baseline.
+
+@dataclass(frozen=True)
+class RecordedResults:
+    """The results of a comparison without a table, read run by run; the baseline's come first."""
+
+    results: Sequence[RunResult] = ()
+    baseline: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def recorded_results(
+    label: str, plan: PlannedRuns | None, folders: Mapping[RunId, Path], logs: Logs
+) -> RecordedResults:
+    """Return what stands in for the table of a comparison.
+
+    There are no results before all planned runs have one, nor without a baseline.
 
     Args:
         logs: of the runs, for the time to the baseline's losses; a run may lack its own.
     """
-    records = _read_records(arms)
+    records = _read_records(folders)
     if len({arm for arm, _ in records}) < 2:
-        return [], None, []
-    if planned and any((arm, seed) not in records for arm in planned[0] for seed in planned[1]):
-        return [], None, []  # which `what_is_missing` says
-    baseline = planned[0][0] if planned else _only_plain_arm(records)
+        return RecordedResults()
+    if plan and any((arm, seed) not in records for arm in plan.arms for seed in plan.seeds):
+        return RecordedResults()  # which `missing_runs` says
+    baseline = plan.arms[0] if plan else _only_plain_arm(records)
     if baseline is None:
-        why = f"There is no table of {label}: nothing says which of its arms is the baseline."
-        return [], None, [why]
-    told = []
-    if not planned:
-        told.append(
+        note = f"There is no table of {label}: nothing says which of its arms is the baseline."
+        return RecordedResults(notes=[note])
+    notes = []
+    if not plan:
+        notes.append(
             f"In {label} the arm {baseline} counts as the baseline, because it alone trains "
             "plainly on every token; no file says so."
         )
     seeds = {seed for arm, seed in records if arm == baseline}
     comparable = {arm for arm, seed in records if seed in seeds}
     if apart := sorted({arm for arm, _ in records} - comparable):
-        told.append(f"Without a seed in common with {baseline}: {', '.join(apart)}.")
+        notes.append(f"Without a seed in common with {baseline}: {', '.join(apart)}.")
+    curves = {run: _whole_curve(logs.get(run, ()), record) for run, record in records.items()}
     results = [
-        {**result, **_milestones(run, (baseline, run[1]), records, logs)}
-        for run, result in records.items()
-        if run[0] in comparable
+        record.model_copy(update=_milestones(curves[arm, seed], curves.get((baseline, seed))))
+        for (arm, seed), record in records.items()
+        if arm in comparable
     ]
-    return sorted(results, key=lambda result: result["arm"] != baseline), baseline, told
+    results.sort(key=lambda result: result.arm != baseline)
+    return RecordedResults(results, baseline, notes)
 
 
-def _read_records(arms: ArmFolders) -> Records:
+def _read_records(folders: Mapping[RunId, Path]) -> dict[RunId, FinishedRun]:
     """Return what the runs recorded of themselves: arm and seed are those of the folder's name."""
     return {
-        (arm, seed): {**read_or_refuse(path / RESULT_FILE, ResultRecord), "arm": arm, "seed": seed}
-        for arm, seeds in arms.items()
-        for seed, path in seeds.items()
-        if (path / RESULT_FILE).exists()
+        (arm, seed): read_or_refuse(folder / RESULT_FILE, FinishedRun).model_copy(
+            update={"arm": arm, "seed": seed}
+        )
+        for (arm, seed), folder in folders.items()
+        if (folder / RESULT_FILE).exists()
     }
 
 
-def _only_plain_arm(records: Records) -> str | None:
+def _only_plain_arm(records: Mapping[RunId, FinishedRun]) -> str | None:
     """Return the arm that trains plainly on every token: the baseline, where no plan names it."""
     plain = {arm for (arm, _), result in records.items() if _is_plain(result)}
     return plain.pop() if len(plain) == 1 else None
 
 
-def _is_plain(result: Result) -> bool:
+def _is_plain(result: FinishedRun) -> bool:
     try:
-        config = validate_config(result["config"])
+        config = validate_config(result.config)
     except InputError:  # another version's
         return False
     ohem = config.ohem
@@ -134,12 +148,18 @@ def _is_plain(result: Result) -> bool:
     )
 
 
+def _whole_curve(log: Sequence[MetricsRow], record: FinishedRun) -> list[ValidationRow] | None:
+    """Return a run's validations, if its log has them up to the last step."""
+    rows = [row.to_json() for row in log if row.get("val/loss") is not None]
+    if not rows or rows[-1]["step"] != record.steps:
+        return None
+    try:
+        return [check_record(row, ValidationRow) for row in rows]
+    except ValueError:  # an earlier version's, without seconds
+        return None
+
+
 def _milestones(
-    run: Run, baseline: Run, records: Records, logs: Mapping[Run, Rows]
+    curve: list[ValidationRow] | None, baseline: list[ValidationRow] | None
 ) -> dict[str, float | None]:
-    curves = [[row for row in logs.get(key, ()) if "val/loss" in row] for key in (run, baseline)]
-    for key, curve in zip((run, baseline), curves, strict=True):
-        whole = curve and key in records and curve[-1]["step"] == records[key].get("steps")
-        if not whole or any("train/seconds" not in row for row in curve):
-            return {}
-    return time_to_milestones(*curves)
+    return time_to_milestones(curve, baseline) if curve and baseline else {}

@@ -4,13 +4,14 @@ Runs of one group share a colour. Where a group has several seeds, each is a thi
 mean a thick one.
 """
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyohem.report.curve_specs import CurveSpec
 from tinyohem.report.lines import Curve, draw_lines, legend_line, mean_curve, reveal
 from tinyohem.report.run_logs import FloatArray, RunGroup, RunLog
 from tinyohem.report.style import add_legend, new_figure, shorten
@@ -23,6 +24,34 @@ COINCIDE = " Lines that coincide take turns, as dashes."
 FULL = 0.9995  # a larger share kept means that nothing was selected
 _BEGINNING = 0.1  # of a run: steep, and no measure of what comes after
 _ENDS_NAMED = 6  # groups whose last value a caption names
+
+
+@dataclass(frozen=True)
+class CurveSpec:
+    """One figure over training; `curves.toml` says what its settings are."""
+
+    name: str
+    title: str
+    key: str
+    label: str
+    says: str
+    by: str = "tokens"
+    scale: float = 1.0
+    smooth: bool = False
+    marked: bool = False
+    log: bool = False
+    zoomed: bool = False
+    mined_only: bool = False
+    from_zero: bool = False
+    ends: bool = False
+
+
+CURVES = {
+    section: [CurveSpec(**spec) for spec in specs]
+    for section, specs in tomllib.loads(
+        resources.files("tinyohem.report").joinpath("curves.toml").read_text(encoding="utf-8")
+    ).items()
+}
 
 
 @dataclass(frozen=True)

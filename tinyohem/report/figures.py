@@ -1,4 +1,4 @@
-"""Figures that are no curve: what was selected, paired differences, where a model's loss sits."""
+"""Draw what was selected, paired differences, and where a model's loss sits."""
 
 import math
 from collections.abc import Sequence
@@ -133,7 +133,7 @@ def groups_plot(
 def group_differences_plot(
     groups: Sequence[RunGroup], breakdowns: Breakdowns, name: str, title: str, label: str
 ) -> Plot | None:
-    """Draw each part's loss minus that of the first group of runs: what lines alone hide."""
+    """Draw each part's loss minus that of the first group of runs."""
     parts, left_out = _parts(breakdowns)
     losses = _losses(groups, breakdowns, parts)
     scored = [[run for run in group.runs if run.label in breakdowns] for group in groups]
@@ -199,10 +199,10 @@ def _shares(parts: Sequence[Group]) -> tuple[list[float], list[float]]:
     """Return the shares of tokens and of loss of the four loss groups; one left out has none."""
     by_name = {group.name: group for group in parts}
     total = sum(group.tokens for group in parts)
-    found = [by_name.get(name) for name in LOSS_GROUPS]
+    bands = [by_name.get(name) for name in LOSS_GROUPS]
     return (
-        [group.tokens / total if group else 0.0 for group in found],
-        [group.share_of_loss if group else 0.0 for group in found],
+        [group.tokens / total if group else 0.0 for group in bands],
+        [group.share_of_loss if group else 0.0 for group in bands],
     )
 
 
@@ -218,11 +218,11 @@ def _parts(breakdowns: Breakdowns) -> tuple[list[str], str]:
         if part.name != UNDEFINED
     }
     few = {name: tokens for name, tokens in counts.items() if min(tokens) < LEAST_TOKENS}
-    told = [
+    names = [
         f"{name} ({min(n):,})" if min(n) == max(n) else f"{name} ({min(n):,} to {max(n):,})"
         for name, n in few.items()
     ]
-    left_out = f" Left out, with fewer than {LEAST_TOKENS} tokens: {', '.join(told)}."
+    left_out = f" Left out, with fewer than {LEAST_TOKENS} tokens: {', '.join(names)}."
     return [name for name in counts if name not in few], left_out if few else ""
 
 
@@ -232,13 +232,13 @@ def _losses(
     """Return for each group of runs its losses (runs, parts); NaN where a run lacks a part."""
     losses = {}
     for group in groups:
-        found = [
+        known = [
             {part.name: part.loss for part in breakdowns[run.label]}
             for run in group.runs
             if run.label in breakdowns
         ]
-        if found:
-            losses[group.name] = np.array([[run.get(n, math.nan) for n in parts] for run in found])
+        if known:
+            losses[group.name] = np.array([[run.get(n, math.nan) for n in parts] for run in known])
     return losses
 
 

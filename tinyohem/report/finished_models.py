@@ -1,11 +1,12 @@
-"""What finished models make of their own validation stories: scored once, kept with the run."""
+"""Score finished models on their own validation stories, once: each run keeps its scores."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
+from pydantic import ConfigDict, field_validator
 
 from tinyohem.config.curriculum import CurriculumConfig
 from tinyohem.difficulty.score_table import METRIC_VERSION
@@ -13,7 +14,6 @@ from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.diagnose import By, diagnose
 from tinyohem.evaluation.inspect_story import (
     InspectedStory,
-    InspectedToken,
     inspect_story,
     nth_story,
 )
@@ -21,10 +21,9 @@ from tinyohem.evaluation.loss_groups import Group
 from tinyohem.evaluation.open import Evaluation, open_evaluation
 from tinyohem.io.hashing import hash_file, hash_json
 from tinyohem.io.json import write_json
-from tinyohem.io.manifest import read_record
+from tinyohem.io.manifest import Record, check_record, read_record
 from tinyohem.progress import Progress
-from tinyohem.report.arms import name_runs
-from tinyohem.report.records import KeptRecord
+from tinyohem.report.comparisons import name_runs
 from tinyohem.report.run_logs import RunLog
 
 CACHE_FILE = "breakdown.json"
@@ -34,9 +33,27 @@ _METRIC = CurriculumConfig().metric
 _STORY_TOKENS = 400  # a longer story is no picture any more
 
 
+class KeptScores(Record):
+    """The scores of one run, as its folder keeps them for the next report."""
+
+    model_config = ConfigDict(strict=False)  # or no object would do for a dataclass
+
+    identity: str
+    by: dict[By, list[Group]]
+    difficulty_metric: str
+    story: InspectedStory
+
+    @field_validator("story")
+    @classmethod
+    def _has_tokens(cls, story: InspectedStory) -> InspectedStory:
+        if not story.tokens or story.num_tokens < 1:
+            raise ValueError("the story has no token")
+        return story
+
+
 @dataclass
 class Scores:
-    """What every run that could be scored makes of its stories."""
+    """The scores of every run that could be scored."""
 
     by: dict[str, dict[str, list[Group]]]  # way (see `diagnose.By`), run label, groups
     metric: str = ""  # what the difficulty is, as the scores record it
@@ -45,7 +62,7 @@ class Scores:
 
 
 def score_runs(runs: Iterable[RunLog], progress: Progress) -> Scores:
-    """Score each finished model on its validation stories, or read what an earlier report found.
+    """Score each finished model on its validation stories, or read what an earlier report kept.
 
     A run that cannot be scored, for want of a model or of its stories, costs only its own lines.
     """
@@ -63,32 +80,36 @@ def score_runs(runs: Iterable[RunLog], progress: Progress) -> Scores:
             progress.warn(scores.missing[-1])
             continue
         for way in _WAYS:
-            scores.by[way][run.label] = [_group(part) for part in kept["by"][way]]
-        scores.metric = kept["difficulty_metric"]
-        scores.stories[run.label] = _story(kept["story"])
+            scores.by[way][run.label] = kept.by[way]
+        scores.metric = kept.difficulty_metric
+        scores.stories[run.label] = kept.story
     if waiting:
         scores.missing.append(f"Without a finished model yet: {name_runs(waiting)}.")
     if without:
-        told = f"Finished, but without a model to score in their folders: {name_runs(without)}."
-        scores.missing.append(told)
+        scores.missing.append(
+            f"Finished, but without a model to score in their folders: {name_runs(without)}."
+        )
     return scores
 
 
-def _kept_or_scored(run: RunLog, model: Path, progress: Progress) -> dict[str, Any]:
+def _kept_or_scored(run: RunLog, model: Path, progress: Progress) -> KeptScores:
     cache, identity = run.folder / CACHE_FILE, _identity(run, model)
-    kept = _read(cache)
-    if kept.get("identity") == identity:
-        return kept
+    try:
+        kept = read_record(cache, KeptScores)
+        if kept.identity == identity and kept.by.keys() >= set(_WAYS):
+            return kept
+    except (OSError, ValueError):
+        pass
     progress.note(f"scoring {run.label} on its validation stories")
     evaluation = open_evaluation(str(run.folder), progress=progress)
-    found = diagnose(evaluation, by=_WAYS, metric=_METRIC, progress=progress).to_json()
+    diagnosis = diagnose(evaluation, by=_WAYS, metric=_METRIC, progress=progress).to_json()
     story = _inspect(evaluation, run.settings.get("ohem.ratio", 1.0), progress)
-    kept = {"identity": identity, **found, "story": story.to_json()}
+    scores = {"identity": identity, **diagnosis, "story": story.to_json()}
     try:
-        write_json(cache, kept)
+        write_json(cache, scores)
     except OSError as error:  # a folder that may only be read: the next report scores again
         progress.note(f"{cache} could not be written: {error.strerror}")
-    return kept
+    return check_record(scores, KeptScores)
 
 
 def _inspect(evaluation: Evaluation, ratio: float, progress: Progress) -> InspectedStory:
@@ -105,23 +126,5 @@ def _inspect(evaluation: Evaluation, ratio: float, progress: Progress) -> Inspec
 def _identity(run: RunLog, model: Path) -> str:
     """Hash what the groups depend on: weights, stories, those learnt from, and the difficulty."""
     weights = [hash_file(path) for path in sorted(model.glob("*.safetensors"))]
-    tokens = [run.record[split].get("ids_sha256") for split in ("train", "valid")]
+    tokens = run.record.token_hashes
     return hash_json([_FORMAT, weights, tokens, _METRIC, METRIC_VERSION])
-
-
-def _read(cache: Path) -> dict[str, Any]:
-    try:
-        return read_record(cache, KeptRecord).to_json()
-    except (OSError, ValueError):
-        return {}
-
-
-def _group(part: dict[str, Any]) -> Group:
-    return Group(part["name"], part["tokens"], part["loss"], part["share_of_loss"])
-
-
-def _story(kept: dict[str, Any]) -> InspectedStory:
-    derived = ("loss", "perplexity")
-    figures = {name: value for name, value in kept.items() if name not in derived}
-    tokens = tuple(InspectedToken(**token) for token in kept["tokens"])
-    return InspectedStory(**{**figures, "tokens": tokens})

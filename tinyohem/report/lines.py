@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinyohem.report.run_logs import FloatArray
-from tinyohem.report.style import MARKERS, colour, series_style
+from tinyohem.report.style import MARKERS, LineStyle, colour, series_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ _NONE = slice(0, 0)  # of a line's points bears a marker
 
 
 def thin(x: FloatArray, y: FloatArray) -> Curve:
-    """Average neighbours, gaps aside, until a line has few enough points."""
+    """Average neighbouring points, gaps left out, until a line has few enough."""
     if len(x) <= _MOST_POINTS:
         return x, y
     parts = zip(np.array_split(x, _MOST_POINTS), np.array_split(y, _MOST_POINTS), strict=True)
@@ -87,7 +87,7 @@ def legend_line(index: int, *, marked: bool = False) -> "Line2D":
     return Line2D([], [], **(_thick(index) if marked else series_style(index)))
 
 
-def _thick(index: int) -> dict[str, Any]:
+def _thick(index: int) -> LineStyle:
     return {
         **series_style(index),
         "marker": MARKERS[index % len(MARKERS)],
@@ -98,7 +98,7 @@ def _thick(index: int) -> dict[str, Any]:
 
 
 def reveal(axis: "Axes", means: Sequence["Line2D"]) -> bool:
-    """See to it that every line can be seen, on an axis that has its limits.
+    """Restyle the lines of an axis whose limits are set, so that none is hidden.
 
     Points between gaps, and the end of a line that is hardly wider than a dot, are marked. Shorter
     means lie above longer ones. Where several coincide, dashes let the lower ones through, and a

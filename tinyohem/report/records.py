@@ -1,14 +1,14 @@
 """What the report relies on in the files that it reads, which may be another version's."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field, field_validator
 
-from tinyohem.config.sections import MAX_COUNT
+from tinyohem.config.sections import MAX_COUNT, ConfigTree
 from tinyohem.errors import InputError
-from tinyohem.experiments.table import RunResult
-from tinyohem.io.manifest import Count, Figure, Record, read_record
+from tinyohem.io.json import JsonObject
+from tinyohem.io.manifest import Count, Figure, Record, check_record, read_record
 
 
 class StoreOfRun(Record):
@@ -22,76 +22,81 @@ class StoreOfRun(Record):
 
 
 class TextLossRecord(Record):
-    """What a tokenizer lost of stories that are scored."""
+    """How many validation stories a tokenizer does not give back."""
 
     stories: Count
     lost_stories: Count
 
 
 class ValidStore(StoreOfRun):
-    """Of its validation stories there is more to compare."""
+    """The token store of the validation stories, with what decides whether runs compare."""
 
     corpus: str
     tokenizer: str
+    part: Any = None
+    clean: Any = None
     text_loss: TextLossRecord | None = None
 
 
 class TrainingRecord(Record):
-    """What turns steps into tokens."""
+    """The shape of a step's batch."""
 
     batch_size: int = Field(ge=1, le=MAX_COUNT)
     seq_len: int = Field(ge=1, le=MAX_COUNT)
 
 
-class SectionsRecord(Record):
-    """A run's config, of any version."""
-
-    __pydantic_extra__: dict[str, dict[str, Any]]
-    training: TrainingRecord
-
-
 class EnvironmentRecord(Record):
     """Where a run ran."""
 
-    packages: dict[str, Any] | None = None
+    packages: JsonObject | None = None
 
 
-class RunFolderRecord(Record):
-    """What the report reads of a `config.json`."""
+class RunRecord(Record):
+    """What a run records before its first step."""
 
-    config: SectionsRecord
-    num_steps: Count | None = None
+    config: dict[str, ConfigTree]  # of any version
+    # A `result.json` knows the steps that were done.
+    num_steps: Count | None = Field(None, validation_alias=AliasChoices("num_steps", "steps"))
     num_parameters: Count = 0
+    train: StoreOfRun | None = None
+    valid: ValidStore | None = None
+    tokens_sha256: str = ""  # of both splits
+    environment: EnvironmentRecord | None = None
+
+    @field_validator("config")
+    @classmethod
+    def _has_training(cls, config: dict[str, ConfigTree]) -> dict[str, ConfigTree]:
+        check_record(config.get("training"), TrainingRecord)
+        return config
+
+    @property
+    def token_hashes(self) -> list[str]:
+        """Return the hash of the tokens of each split."""
+        return [store.ids_sha256 for store in (self.train, self.valid) if store]
+
+    @property
+    def step_tokens(self) -> int:
+        """Return the tokens of a step."""
+        training = self.config["training"]
+        return int(training["batch_size"] * training["seq_len"])
+
+
+class RunFolderRecord(RunRecord):
+    """The `config.json` of a run."""
+
     train: StoreOfRun
     valid: ValidStore
-    environment: EnvironmentRecord | None = None
-
-
-class ResultRecord(RunResult):
-    """What the report reads of a `result.json`: it stands in for the other files of its run."""
-
-    config: SectionsRecord
-    steps: Count = 0
-    loss: Figure | None = None
-    tokens: Count = 0
-    stories: Count = 0
-    tokens_sha256: str = ""
-    environment: EnvironmentRecord | None = None
-
-
-class PlanRecord(Record):
-    """What `compare` sets out to do."""
-
-    arms: list[Annotated[str, Field(max_length=200)]] = Field(max_length=1_000)
-    seeds: list[Count] = Field(max_length=1_000)
 
 
 class EvaluationRecord(Record):
-    """What the report reads of an `eval.json`."""
+    """What the report reads of an `eval.json`, or of the `result.json` in its place."""
 
     loss: Figure | None = None
     perplexity: Figure | None = None
     bits_per_byte: Figure | None = None
+    tokens_seen: Count | None = None
+    tokens_selected: Count | None = None
+    train_seconds: Figure | None = None
 
 
 class MetricsRow(Record):
@@ -100,66 +105,21 @@ class MetricsRow(Record):
     __pydantic_extra__: dict[str, Figure | None]
     step: int = Field(ge=0, le=MAX_COUNT)
 
-
-class GroupRecord(Record):
-    """A `Group` as it is kept."""
-
-    name: str
-    tokens: Count
-    loss: Figure
-    share_of_loss: Figure
+    def get(self, name: str) -> float | None:
+        """Return a figure, None where this row has none."""
+        return self.__pydantic_extra__.get(name)
 
 
-class GroupsRecord(Record):
-    """The groups of each way to make them."""
-
-    loss: list[GroupRecord]
-    frequency: list[GroupRecord]
-    difficulty: list[GroupRecord]
+R = TypeVar("R", bound=Record)
 
 
-class TokenRecord(BaseModel):
-    """An `InspectedToken` as it is kept."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    text: str
-    loss: Figure
-    kept: bool
-
-
-class StoryRecord(BaseModel):
-    """An `InspectedStory` as it is kept."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    title: str
-    loss: Figure
-    perplexity: Figure | None
-    ratio: Figure
-    num_tokens: int = Field(ge=1)
-    num_kept: int = Field(ge=1)
-    threshold: Figure
-    kept_loss: Figure
-    text_lost: bool = False
-    num_unknown: Count = 0
-    tokens: list[TokenRecord] = Field(min_length=1)
-
-
-class KeptRecord(Record):
-    """What an earlier report found; anything else is found again."""
-
-    identity: str
-    difficulty_metric: str
-    by: GroupsRecord
-    story: StoryRecord
-
-
-def read_or_refuse(path: Path, record: type[Record] = Record) -> dict[str, Any]:
+def read_or_refuse(path: Path, record: type[R]) -> R:
     """Read one of a run's JSON files.
 
     Raises:
         InputError: it is damaged.
     """
     try:
-        return read_record(path, record).to_json()
+        return read_record(path, record)
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None

@@ -1,37 +1,33 @@
-"""What a report is about: run folders with their logs, and the comparisons they belong to."""
+"""Read what a report shows: run folders with their logs, and the comparisons they belong to."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyohem.config.sections import ConfigTree
 from tinyohem.errors import InputError
+from tinyohem.experiments.folder import (
+    RESULT_FILE,
+    damaged_runs,
+    is_run,
+    read_plan,
+    read_runs,
+    run_folders,
+)
 from tinyohem.experiments.table import Row, summarise
 from tinyohem.io.hashing import hash_json
 from tinyohem.io.json import read_jsonl
-from tinyohem.io.manifest import check_record
-from tinyohem.report.arms import (
-    RESULT_FILE,
-    arm_folders,
-    is_run,
-    name_runs,
-    what_is_missing,
-)
-from tinyohem.report.comparisons import (
-    damaged_table,
-    read_plan,
-    read_table,
-    results_of_records,
-)
+from tinyohem.io.manifest import Record, check_record
+from tinyohem.report.comparisons import RecordedResults, missing_runs, name_runs, recorded_results
 from tinyohem.report.records import (
     EvaluationRecord,
     MetricsRow,
-    ResultRecord,
     RunFolderRecord,
+    RunRecord,
     read_or_refuse,
 )
 
@@ -40,43 +36,48 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RunLog:
-    """A run folder as it was read; nothing in it needs the run to have ended."""
+    """A run folder as it was read; the run may not have ended."""
 
     folder: Path
     label: str
-    record: dict[str, Any]  # config.json; without it what result.json knows of that
-    rows: list[dict[str, Any]]  # metrics.jsonl; none where it is gone
-    evaluation: dict[str, Any] | None  # eval.json, or result.json; None: not evaluated yet
+    record: RunRecord  # config.json; without it what result.json knows of that
+    rows: list[MetricsRow]  # metrics.jsonl; none where it is gone
+    evaluation: EvaluationRecord | None  # eval.json, or result.json; None: not evaluated yet
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> ConfigTree:
         """Return the config as `section.key` to value."""
         return {
             f"{section}.{key}": value
-            for section, values in self.record["config"].items()
+            for section, values in self.record.config.items()
             for key, value in values.items()
         }
 
     @property
     def step(self) -> int:
         """Return the last step that the log knows."""
-        return int(self.rows[-1]["step"]) if self.rows else 0
+        return self.rows[-1].step if self.rows else 0
 
     @property
     def model_folder(self) -> Path | None:
         """Return the finished model, if the run has ended and its stories are known."""
         folder = self.folder / "model"
-        return folder if folder.is_dir() and "valid" in self.record else None
+        return folder if folder.is_dir() and self.record.valid else None
 
     def last(self, name: str) -> float | None:
         """Return the newest value of a figure."""
-        return next((row[name] for row in reversed(self.rows) if row.get(name) is not None), None)
+        values = (row.get(name) for row in reversed(self.rows))
+        return next((value for value in values if value is not None), None)
 
     def total(self, name: str) -> float | None:
-        """Return what training came to: `tokens_seen`, `tokens_selected` or `seconds`."""
+        """Return a total of the training: `tokens_seen`, `tokens_selected` or `seconds`."""
         logged = self.last(f"train/{name}")
-        recorded = "train_seconds" if name == "seconds" else name
-        return logged if logged is not None else (self.evaluation or {}).get(recorded)
+        if logged is not None or self.evaluation is None:
+            return logged
+        total: float | None = getattr(
+            self.evaluation, "train_seconds" if name == "seconds" else name
+        )
+        return total
 
     def series(self, name: str, by: str = "tokens") -> tuple[FloatArray, FloatArray]:
         """Return where in training a figure was logged, and its values: (N,), (N,).
@@ -84,20 +85,22 @@ class RunLog:
         Args:
             by: `tokens` seen, or `seconds` of training (evaluation and checkpoints excluded).
         """
-        training = self.record["config"]["training"]
-        step_tokens = training["batch_size"] * training["seq_len"]
         points = [
-            (row["step"] * step_tokens if by == "tokens" else row["train/seconds"], row[name])
+            (at, value)
             for row in self.rows
-            if row.get(name) is not None and (by == "tokens" or "train/seconds" in row)
+            if (value := row.get(name)) is not None
+            and (at := self._place(row) if by == "tokens" else row.get("train/seconds")) is not None
         ]
         array = np.array(points, dtype=np.float64).reshape(-1, 2)
         return array[:, 0], array[:, 1]
 
+    def _place(self, row: MetricsRow) -> int:
+        return row.step * self.record.step_tokens
+
 
 @dataclass(frozen=True)
 class RunGroup:
-    """What shares a colour: the seeds of an arm, or one run alone."""
+    """Runs that share a colour: the seeds of an arm, or one run alone."""
 
     name: str
     runs: tuple[RunLog, ...]
@@ -113,7 +116,7 @@ class ComparisonResult:
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportInput:
     """Everything that a report shows, before any model is scored."""
 
     groups: list[RunGroup]
@@ -128,7 +131,7 @@ class Material:
         return [run for group in self.groups for run in group.runs]
 
 
-def read_material(folders: Sequence[Path]) -> Material:
+def read_input(folders: Sequence[Path]) -> ReportInput:
     """Read run folders and the folders that `compare` wrote, in the order given.
 
     Raises:
@@ -142,27 +145,26 @@ def read_material(folders: Sequence[Path]) -> Material:
             groups.append(RunGroup(label, (_read_run(folder, label),)))
             continue
         prefix = f"{label}/" if len(folders) > 1 else ""
-        own, table, told = _read_comparison(folder, label, prefix, len(groups))
-        groups += own
+        arms, table, notes = _read_comparison(folder, label, prefix, len(groups))
+        groups += arms
         comparisons += [table] if table else []
-        warnings += told
-    silent = [run.label for group in groups for run in group.runs if not run.rows]
-    if silent:
-        warnings.append(f"Without a log, so in no chart over training: {name_runs(silent)}.")
+        warnings += notes
     runs = [run for group in groups for run in group.runs]
-    warnings += [lost for run in runs if (lost := _lost_text(run))]
+    if without_log := [run.label for run in runs if not run.rows]:
+        warnings.append(f"Without a log, so in no chart over training: {name_runs(without_log)}.")
+    warnings += [warning for run in runs if (warning := _text_loss_warning(run))]
     incomparable, bits_compare = _incomparable(runs)
-    return Material(groups, comparisons, warnings, incomparable, bits_compare)
+    return ReportInput(groups, comparisons, warnings, incomparable, bits_compare)
 
 
-def _lost_text(run: RunLog) -> str | None:
-    """Say that the ids of a run's validation stories do not give them back, where that is so."""
-    loss = (run.record.get("valid") or {}).get("text_loss")
-    if not loss or not loss["lost_stories"]:
+def _text_loss_warning(run: RunLog) -> str | None:
+    """Warn of a tokenizer that loses text of the validation stories."""
+    loss = run.record.valid.text_loss if run.record.valid else None
+    if loss is None or not loss.lost_stories:
         return None
     return (
-        f"The tokenizer of {run.label} loses text, of {loss['lost_stories']:,} of its "
-        f"{loss['stories']:,} validation stories: its bits per byte are left out."
+        f"The tokenizer of {run.label} loses text, of {loss.lost_stories:,} of its "
+        f"{loss.stories:,} validation stories: its bits per byte are left out."
     )
 
 
@@ -196,49 +198,48 @@ def _read_comparison(
         prefix: of the names of its arms and runs.
         taken: how many groups stand before its own.
     """
-    planned, results = read_plan(folder), read_table(folder)
-    order = [*(planned[0] if planned else ()), *(r["arm"] for r in results)]
-    arms = arm_folders(folder, list(dict.fromkeys(order)))
-    if not results and not any(arms.values()):
+    plan, results = read_plan(folder), read_runs(folder)
+    folders = run_folders(
+        folder, [*(plan.arms if plan else ()), *(result.arm for result in results)]
+    )
+    if not results and not folders:
         raise InputError(
             f"{folder} is neither a run folder nor the folder of a comparison",
             "name a folder that `train` or `compare` wrote with --out",
         )
     runs = {
-        (arm, seed): _read_run(path, prefix + path.name)
-        for arm, seeds in arms.items()
-        for seed, path in seeds.items()
+        run: _read_run(path, prefix + path.name)
+        for run, path in folders.items()
         if _has_figures(path)
     }
     warnings = [] if runs else [f"The folders of the runs of {label} are gone: there is no chart."]
-    baseline = None
+    recorded = RecordedResults(results)
     if not results:
         logs = {run: log.rows for run, log in runs.items()}
-        results, baseline, told = results_of_records(label, planned, arms, logs)
-        warnings += told
-    if missing := what_is_missing(label, planned, arms, results):
+        recorded = recorded_results(label, plan, folders, logs)
+        warnings += recorded.notes
+    if missing := missing_runs(label, plan, folders, recorded.results):
         warnings.append(missing)
-    names = list(dict.fromkeys([*filter(None, [baseline]), *arms]))
+    names = dict.fromkeys([*filter(None, [recorded.baseline]), *(arm for arm, _ in runs)])
     groups = [
-        RunGroup(prefix + name, tuple(run for (arm, _), run in runs.items() if arm == name))
+        RunGroup(prefix + name, tuple(log for (arm, _), log in runs.items() if arm == name))
         for name in names
     ]
     groups = [group for group in groups if group.runs]
-    places = {group.name: place for place, group in enumerate(groups, taken)}
-    try:
-        rows = summarise(results) if results else []
-    except KeyError as figure:
-        rows = []
+    if unknown := next((name for run in recorded.results for name in run.missing), None):
         warnings.append(
-            f"The table of {label} is left out: another version made it, without {figure}. "
+            f"The table of {label} is left out: another version made it, without {unknown!r}. "
             "The same compare command makes it anew, where it can."
         )
-    except (TypeError, ZeroDivisionError):  # no figure, or no seed that two arms share
-        raise damaged_table(folder, "runs without figures") from None
+        return groups, None, warnings
+    try:
+        rows = summarise(recorded.results) if recorded.results else []
+    except ZeroDivisionError:  # no seed that two arms share
+        raise damaged_runs(folder, "runs without figures") from None
+    places = {group.name: place for place, group in enumerate(groups, taken)}
     # An arm whose runs were deleted has a colour that is free.
     colours = [places.get(prefix + row.arm, taken + len(groups)) for row in rows]
-    table = ComparisonResult(label, rows, colours) if rows else None
-    return groups, table, warnings
+    return groups, ComparisonResult(label, rows, colours) if rows else None, warnings
 
 
 def _has_figures(folder: Path) -> bool:
@@ -247,33 +248,33 @@ def _has_figures(folder: Path) -> bool:
 
 def _read_run(folder: Path, label: str) -> RunLog:
     """Read a run by its own files, or what `compare` recorded of it in their place."""
-    if (folder / "config.json").exists():
-        record = read_or_refuse(folder / "config.json")
-        evaluation = None
+    path, evaluation = folder / "config.json", None
+    if path.exists():
+        known = read_or_refuse(path, Record)
         try:
-            check_record(record, RunFolderRecord)
+            record: RunRecord = check_record(known.to_json(), RunFolderRecord)
         except ValueError as error:
             raise InputError(
-                f"{folder / 'config.json'} is no run's, or another version's: {error}",
+                f"{path} is no run's, or another version's: {error}",
                 "name a folder that `train` or `compare` wrote with --out",
             ) from None
     else:
-        evaluation = read_or_refuse(folder / RESULT_FILE, ResultRecord)
-        record = {key: evaluation.get(key) for key in ("config", "environment", "tokens_sha256")}
-        record["num_steps"] = evaluation.get("steps")
+        record = read_or_refuse(folder / RESULT_FILE, RunRecord)
+        evaluation = read_or_refuse(folder / RESULT_FILE, EvaluationRecord)
     if (path := folder / "eval.json").exists():
-        evaluation = {**(evaluation or {}), **read_or_refuse(path, EvaluationRecord)}
+        figures = read_or_refuse(path, EvaluationRecord).to_json()
+        evaluation = (evaluation or EvaluationRecord()).model_copy(update=figures)
     rows = _read_log(folder / "metrics.jsonl")
     if not rows and evaluation is None:
         raise InputError(f"{folder} has no metrics yet", "wait for the run's first line of them")
     return RunLog(folder, label, record, rows, evaluation)
 
 
-def _read_log(path: Path) -> list[dict[str, Any]]:
-    rows = read_jsonl(path)
-    for number, row in enumerate(rows, 1):
+def _read_log(path: Path) -> list[MetricsRow]:
+    rows = []
+    for number, row in enumerate(read_jsonl(path), 1):
         try:
-            check_record(row, MetricsRow)
+            rows.append(check_record(row, MetricsRow))
         except ValueError as error:
             raise InputError(
                 f"{path}: line {number} is not a row of figures: {error}",
@@ -284,25 +285,24 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
 
 def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
     """Say what keeps figures of these runs from being compared, and whether bits per byte do."""
-    valid = [run.record.get("valid") for run in runs]
-    known = [v for v in valid if v is not None]
-    stories = {json.dumps([v["corpus"], v.get("part"), v.get("clean")]) for v in known}
+    known = [run.record.valid for run in runs if run.record.valid]
+    stories = {json.dumps([valid.corpus, valid.part, valid.clean]) for valid in known}
     if len(stories) > 1:
         return (
             "These runs were validated on different stories: their losses and perplexities do not "
             "compare; bits per byte come nearest, and still depend on the text."
         ), False
-    if len({v["tokenizer"] for v in known}) > 1:
+    if len({valid.tokenizer for valid in known}) > 1:
         return (
             "These runs have different tokenizers: losses and perplexities per token do not "
             "compare; bits per byte do."
         ), True
-    if len(known) < len(valid) and len({_tokens(run) for run in runs}) > 1:
+    if len(known) < len(runs) and len({_tokens(run) for run in runs}) > 1:
         return (
             "The records of these runs do not say that they have stories and tokenizer in common: "
             "their losses and perplexities may not compare."
         ), False
-    if len({run.record["config"]["training"].get("eval_tokens") for run in runs}) > 1:
+    if len({run.settings.get("training.eval_tokens") for run in runs}) > 1:
         return (
             "During training these runs were validated on heads of different length: their "
             "validation curves do not compare; the figures of the finished models do."
@@ -312,6 +312,5 @@ def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
 
 def _tokens(run: RunLog) -> str:
     """Return the hash of a run's training and validation tokens, as `compare` records it."""
-    if "valid" in run.record:
-        return hash_json([run.record[split]["ids_sha256"] for split in ("train", "valid")])
-    return str(run.record["tokens_sha256"])
+    record = run.record
+    return hash_json(record.token_hashes) if record.valid else record.tokens_sha256

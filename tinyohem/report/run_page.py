@@ -13,14 +13,7 @@ from tinyohem.evaluation.inspect_story import InspectedStory
 from tinyohem.experiments.table import footnote
 from tinyohem.io.atomic import atomic_file
 from tinyohem.progress import SILENT, Progress
-from tinyohem.report.curve_specs import (
-    BITS_CURVE,
-    LOSS_CURVES,
-    OPTIMISER_CURVES,
-    SELECTION_CURVES,
-    CurveSpec,
-)
-from tinyohem.report.curves import FULL, Plot, curve_plot
+from tinyohem.report.curves import CURVES, FULL, CurveSpec, Plot, curve_plot
 from tinyohem.report.figures import (
     LEAST_TOKENS,
     forest_plot,
@@ -30,8 +23,8 @@ from tinyohem.report.figures import (
     shares_plot,
 )
 from tinyohem.report.finished_models import Scores, score_runs
-from tinyohem.report.html import render, require_plots
-from tinyohem.report.run_logs import Material, RunGroup, read_material
+from tinyohem.report.html import require_plots, write_page
+from tinyohem.report.run_logs import ReportInput, RunGroup, read_input
 from tinyohem.report.style import (
     COLOURS,
     PALETTES,
@@ -67,7 +60,7 @@ class Section:
 
     @property
     def rows(self) -> list[tuple[Plot, bool]]:
-        """Return the plots, and whether each has a row to itself: the odd one has no neighbour."""
+        """Return the plots, and whether each has a row to itself: wide, or the last of an odd number."""
         paired = [plot for plot in self.plots if not plot.wide]
         odd = paired[-1] if len(paired) % 2 else None
         return [(plot, plot.wide or plot is odd) for plot in self.plots]
@@ -88,20 +81,21 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
     require_plots("the report")
     if out.is_dir():
         raise InputError(f"{out} is a folder", "name the page itself: --out report.html")
-    material = read_material(folders)
-    warnings = [*material.warnings, *filter(None, [material.incomparable])]
+    data = read_input(folders)
+    warnings = [*data.warnings, *filter(None, [data.incomparable])]
     for warning in warnings:
         progress.warn(warning)
-    scores = score_runs(material.runs, progress)
+    scores = score_runs(data.runs, progress)
     with figure_style():
-        sections = _sections(material, scores)
+        sections = _sections(data, scores)
         figures = out.with_name(f"{out.stem}_figures")
         plots = [plot for section in sections for plot in section.plots]
         pictures = _draw(plots, figures, progress)
-    html = render(
+    write_page(
+        out,
         "report.html.jinja",
-        title=_title([g.name for g in material.groups] or [r.label for r in material.comparisons]),
-        came_out=what_came_out(material),
+        title=_title([g.name for g in data.groups] or [r.label for r in data.comparisons]),
+        came_out=what_came_out(data),
         warnings=warnings,
         sections=sections,
         pictures=pictures,
@@ -111,13 +105,11 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
         palettes=PALETTES,
         version=__version__,
     )
-    with atomic_file(out) as stream:
-        stream.write(html.encode())
     return [out, figures]
 
 
 def _title(names: Sequence[str]) -> str:
-    """Name what the page is about, as far as a heading can."""
+    """Return the names as a title; those that do not fit are counted."""
     shown = 1
     while shown < len(names) and len(", ".join(names[: shown + 1])) <= _TITLE_LETTERS:
         shown += 1
@@ -140,21 +132,21 @@ def _draw(plots: Sequence[Plot], folder: Path, progress: Progress) -> dict[str, 
     return pictures
 
 
-def _sections(material: Material, scores: Scores) -> list[Section]:
-    groups = material.groups
+def _sections(data: ReportInput, scores: Scores) -> list[Section]:
+    groups = data.groups
     if not groups:
-        return _comparisons(material)
-    losses = [*LOSS_CURVES, BITS_CURVE] if material.incomparable else LOSS_CURVES
+        return _comparisons(data)
+    losses = CURVES["loss"] + (CURVES["bits"] if data.incomparable else [])
     return [
-        *_comparisons(material),
+        *_comparisons(data),
         Section("runs", "Runs", _RUNS_INTRO, [runs_table(groups)]),
         _curves("loss", "Loss", groups, losses),
         _selection(groups),
         _where_the_loss_sits(groups, scores),
         *_story(scores),
-        _curves("optimisation", "Optimisation", groups, OPTIMISER_CURVES),
+        _curves("optimisation", "Optimisation", groups, CURVES["optimisation"]),
         _settings(groups),
-        Section("environment", "Data and machine", "", [environment_table(material.runs)]),
+        Section("environment", "Data and machine", "", [environment_table(data.runs)]),
     ]
 
 
@@ -164,10 +156,10 @@ _RUNS_INTRO = (
 )
 
 
-def _comparisons(material: Material) -> list[Section]:
+def _comparisons(data: ReportInput) -> list[Section]:
     sections = []
-    for number, result in enumerate(material.comparisons, 1):
-        several = len(material.comparisons) > 1
+    for number, result in enumerate(data.comparisons, 1):
+        several = len(data.comparisons) > 1
         plot = forest_plot(result, f"-{number}" if several else "")
         sections.append(
             Section(
@@ -197,7 +189,7 @@ def _curves(
 def _selection(groups: Sequence[RunGroup]) -> Section:
     kept = [run.series("train/keep_ratio")[1] for group in groups for run in group.runs]
     all_kept = any(map(len, kept)) and not any((shares < FULL).any() for shares in kept)
-    section = _curves("selection", "Selection", groups, () if all_kept else SELECTION_CURVES)
+    section = _curves("selection", "Selection", groups, () if all_kept else CURVES["selection"])
     if all_kept:
         section.missing.append("No run has left a token out so far.")
     plot = selection_plot(groups)

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -51,6 +52,7 @@ PALETTES = {
 }
 SERIES = [name for name in COLOURS if name.startswith("series-")]
 LEVELS = [name for name in COLOURS if name.startswith("level-")]
+LineStyle = dict[str, Any]  # keyword arguments of matplotlib
 MARKERS = "osD^vPX*"  # told apart by shape too
 DASHES: list[Any] = ["-", (0, (4, 1.5)), (0, (1, 1.2))]  # from the ninth series on
 
@@ -59,36 +61,6 @@ _HEIGHT = 2.7
 _LEGEND_ROW = 0.19  # inches
 _LEGEND_LETTERS = 55  # fit side by side into the width
 _LABEL_LETTERS = 34  # a longer name is cut in the middle
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text: sharp, small, selectable
-    "svg.hashsalt": "tinyohem",  # the same figure gives the same bytes
-    "text.parse_math": False,  # a dollar sign in a run's name is a dollar sign
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "figure.titlesize": 10.5,
-    "figure.titleweight": "bold",
-    "axes.titlesize": 9,  # of one panel among several
-    "axes.titlelocation": "left",
-    "axes.titlepad": 5,
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.xmargin": 0.02,
-    "grid.linewidth": 0.8,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-    "xtick.major.size": 3,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-}
 _ROLES = {
     "text.color": "ink",
     "axes.titlecolor": "ink",
@@ -109,7 +81,8 @@ def figure_style() -> Iterator[None]:
     """Set the house style for figures made, and saved, inside the block."""
     import matplotlib
 
-    with matplotlib.rc_context({**_STYLE, **{key: colour(role) for key, role in _ROLES.items()}}):
+    colours = {key: colour(role) for key, role in _ROLES.items()}
+    with matplotlib.rc_context(colours, Path(__file__).with_name("figures.mplstyle")):
         yield
 
 
@@ -118,7 +91,7 @@ def colour(role: str) -> str:
     return COLOURS[role][0]
 
 
-def series_style(index: int) -> dict[str, Any]:
+def series_style(index: int) -> LineStyle:
     """Return colour and dashes of the n-th series; the ninth has the first's colour, dashed."""
     return {
         "color": colour(SERIES[index % len(SERIES)]),
@@ -205,5 +178,5 @@ def _themed(name: str, value: str, variables: dict[str, str], prefix: str) -> st
 
 
 def _bare(name: str) -> str:
-    """Drop the namespace: an HTML parser knows SVG's names by themselves."""
+    """Drop the namespace, which an HTML parser does not need."""
     return name.rpartition("}")[2]

@@ -1,31 +1,32 @@
-"""What came out, in the sentence that a report begins with."""
+"""Write the sentence that a report begins with: what came out."""
 
 from collections.abc import Sequence
 
 from tinyohem.evaluation.perplexity import exp_or_inf
 from tinyohem.experiments.statistics import MIN_SEEDS
 from tinyohem.experiments.table import Row, verdict
-from tinyohem.report.run_logs import ComparisonResult, Material, RunGroup, RunLog
+from tinyohem.report.run_logs import ComparisonResult, ReportInput, RunGroup, RunLog
 from tinyohem.report.style import shorten
 
 _NAMED = 4  # arms or runs in one breath
 
 
-def what_came_out(material: Material) -> str:
-    """Say what the comparisons show, or else what the runs came to."""
-    if material.comparisons:
-        several = len(material.comparisons) > 1
-        return " ".join(_comparison(result, several) for result in material.comparisons)
-    runs = material.runs
+def what_came_out(data: ReportInput) -> str:
+    """Say what the comparisons show, or without any what the runs reached."""
+    if data.comparisons:
+        several = len(data.comparisons) > 1
+        return " ".join(_comparison(result, several) for result in data.comparisons)
+    runs = data.runs
     if len(runs) == 1:
         return _one_run(runs[0])
     finished = [run for run in runs if run.evaluation is not None]
     if len(finished) < len(runs):
-        far = f"{len(finished)} of {len(runs)} runs have finished, so nothing is compared yet"
-        return f"{far}." if finished else f"None of the {len(runs)} runs has finished yet."
-    if material.incomparable and not material.bits_compare:
+        if not finished:
+            return f"None of the {len(runs)} runs has finished yet."
+        return f"{len(finished)} of {len(runs)} runs have finished, so nothing is compared yet."
+    if data.incomparable and not data.bits_compare:
         return f"These {len(runs)} runs have finished; their figures do not compare."
-    return _ranking(material.groups)
+    return _ranking(data.groups)
 
 
 def _comparison(result: ComparisonResult, several: bool) -> str:
@@ -33,13 +34,15 @@ def _comparison(result: ComparisonResult, several: bool) -> str:
     where = f"In {result.label}, against" if several else "Against"
     parts = []
     for word in ("better", "worse", "no difference shown", "too few seeds"):
-        found = [_with_difference(row) for row in arms if verdict(row) == word]
-        names = _listed(found) if found else ""
-        if found and word in ("better", "worse"):
-            parts.append(f"{names} {'is' if len(found) == 1 else 'are'} {word}")
-        elif found and word == "no difference shown":
+        judged = [_with_difference(row) for row in arms if verdict(row) == word]
+        if not judged:
+            continue
+        names = _listed(judged)
+        if word in ("better", "worse"):
+            parts.append(f"{names} {'is' if len(judged) == 1 else 'are'} {word}")
+        elif word == "no difference shown":
             parts.append(f"no difference is shown for {names}")
-        elif found:
+        else:
             parts.append(f"too few seeds (below {MIN_SEEDS}) to judge {names}")
     bits = baseline.bits_per_byte[0]
     return f"{where} {shorten(baseline.arm)}, {bits:.4f} bits per byte: {'; '.join(parts)}."
@@ -53,32 +56,34 @@ def _with_difference(row: Row) -> str:
 def _one_run(run: RunLog) -> str:
     name = shorten(run.label)
     if run.evaluation is None:
-        loss, planned = run.last("val/loss"), run.record.get("num_steps")
+        loss, planned = run.last("val/loss"), run.record.num_steps
         reached = "not validated yet"
         if loss is not None:
             reached = f"perplexity {exp_or_inf(loss):.2f} so far"
         return f"{name} is at step {run.step:,}{f' of {planned:,}' if planned else ''}: {reached}."
-    perplexity, bits = (run.evaluation.get(key) for key in ("perplexity", "bits_per_byte"))
-    told = [f"perplexity {perplexity:.2f}"] if perplexity is not None else []
-    told += [f"{bits:.4f} bits per byte"] if bits is not None else []
+    perplexity, bits = run.evaluation.perplexity, run.evaluation.bits_per_byte
+    scores = [f"perplexity {perplexity:.2f}"] if perplexity is not None else []
+    scores += [f"{bits:.4f} bits per byte"] if bits is not None else []
     seen = run.total("tokens_seen")
     after = f" after {seen:,.0f} tokens" if seen else ""
-    return f"{name} ended at {', '.join(told)}{after}." if told else f"{name} has finished{after}."
+    return (
+        f"{name} ended at {', '.join(scores)}{after}." if scores else f"{name} has finished{after}."
+    )
 
 
 def _ranking(groups: Sequence[RunGroup]) -> str:
     """Name the groups, the one with the fewest bits per byte first."""
     ranked = []
     for group in groups:
-        bits = [(run.evaluation or {}).get("bits_per_byte") for run in group.runs]
+        bits = [run.evaluation.bits_per_byte for run in group.runs if run.evaluation]
         known = [value for value in bits if value is not None]
-        if len(known) == len(bits):
+        if len(known) == len(group.runs):
             ranked.append((sum(known) / len(known), group.name))
     if len(ranked) < 2:
         return f"All {sum(len(group.runs) for group in groups)} runs have finished."
-    told = [f"{shorten(name)} {bits:.4f}" for bits, name in sorted(ranked)]
+    figures = [f"{shorten(name)} {bits:.4f}" for bits, name in sorted(ranked)]
     return (
-        f"Bits per byte, the fewest first: {_listed(told)}; these runs are no comparison, so a "
+        f"Bits per byte, the fewest first: {_listed(figures)}; these runs are no comparison, so a "
         "small difference may be luck."
     )
 

@@ -1,4 +1,4 @@
-"""The report's tables: what the runs came to, where their settings differ, what they ran on."""
+"""Make the tables of a report: scores, settings that differ, data and machines."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,9 @@ from tinyohem.config.run import validate_config
 from tinyohem.data.readers import name_with_split
 from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import exp_or_inf
-from tinyohem.experiments.table import CELLS, NUM_VERDICT_CELLS, cells
+from tinyohem.experiments.table import NUM_VERDICT_CELLS, cells
+from tinyohem.io.json import JsonObject
+from tinyohem.report.records import RunRecord
 from tinyohem.report.run_logs import ComparisonResult, RunGroup, RunLog
 
 
@@ -21,11 +23,11 @@ class Table:
 
     head: list[str]
     rows: list[list[str]]
-    colours: Sequence[int | None]  # of each row's name: the index of its series; None: no colour
+    colours: Sequence[int] = ()  # of each row's name: the index of its series; empty: no colours
 
 
 def runs_table(groups: Sequence[RunGroup]) -> Table:
-    """Return one row a run: what it scored, how far it got, on what.
+    """Return one row a run: its scores, its progress, its size.
 
     The scores stand right beside the name: a phone shows no more columns than those.
     """
@@ -37,16 +39,16 @@ def runs_table(groups: Sequence[RunGroup]) -> Table:
         for run in group.runs:
             rows.append([run.label, *_scores(run), *_progress(run)])
             colours.append(index)
-    told = [any(column) for column in zip(*rows, strict=True)]  # by any run
-    head, *rows = ([*compress(row, told)] for row in (head, *rows)) if rows else [head]
+    known = [any(column) for column in zip(*rows, strict=True)]  # of any run
+    head, *rows = ([*compress(row, known)] for row in (head, *rows)) if rows else [head]
     return Table(head, rows, colours)
 
 
 def _progress(run: RunLog) -> list[str]:
-    planned = run.record.get("num_steps")
+    planned = run.record.num_steps
     of = f" of {planned:,}" if planned else ""
     seen, kept = run.total("tokens_seen"), run.total("tokens_selected")
-    seconds, parameters = run.total("seconds"), run.record.get("num_parameters")
+    seconds, parameters = run.total("seconds"), run.record.num_parameters
     return [
         "finished" if run.evaluation else f"at step {run.step:,}{of}",
         f"{seen:,.0f}" if seen else "",
@@ -59,8 +61,8 @@ def _progress(run: RunLog) -> list[str]:
 def _scores(run: RunLog) -> list[str]:
     """Return perplexity, bits per byte and loss; until a run's end those on the validation head."""
     if run.evaluation is not None:
-        figures = [run.evaluation.get(key) for key in ("perplexity", "bits_per_byte", "loss")]
-        return _scores_as_text(figures, "")
+        end = run.evaluation
+        return _scores_as_text([end.perplexity, end.bits_per_byte, end.loss], "")
     loss = run.last("val/loss")
     if loss is None:
         return ["", "", ""]
@@ -82,22 +84,20 @@ def _duration(seconds: float) -> str:
 
 
 def comparison_tables(result: ComparisonResult) -> list[Table]:
-    """Return the table of `compare` in two: a row an arm, and what lies behind it, a row a measure.
+    """Split the table of `compare` in two: a row an arm, and a row a measure.
 
     The verdict stands right beside the arm: a phone shows no more columns than those.
     """
-    lines = [list(CELLS), *(cells(row) for row in result.rows)]
-    verdict = CELLS.index("verdict")
-    verdicts = [
-        [line[0], line[verdict], *line[1:verdict], *line[verdict + 1 : NUM_VERDICT_CELLS]]
-        for line in lines
-    ]
-    columns = list(zip(*lines, strict=True))
-    details = [list(column) for column in (columns[0], *columns[NUM_VERDICT_CELLS:])]
-    details[0][0] = "measure"
+    lines = [cells(row) for row in result.rows]
+    columns = list(lines[0])
+    shown = [*dict.fromkeys(["arm", "verdict", *columns[:NUM_VERDICT_CELLS]])]
+    details = columns[NUM_VERDICT_CELLS:]
     return [
-        Table(verdicts[0], verdicts[1:], result.groups),
-        Table(details[0], details[1:], [None] * (len(details) - 1)),
+        Table(shown, [[line[name] for name in shown] for line in lines], result.groups),
+        Table(
+            ["measure", *(line["arm"] for line in lines)],
+            [[name, *(line[name] for line in lines)] for name in details],
+        ),
     ]
 
 
@@ -112,14 +112,14 @@ def settings_table(groups: Sequence[RunGroup]) -> Table:
         row = [", ".join(settings.get(key, ["(not recorded)"])) for settings in values.values()]
         if len(set(row)) > 1 or any(len(settings.get(key, [])) > 1 for settings in values.values()):
             rows.append([key, *row])
-    return Table(["setting", *values], rows, [None] * len(rows))
+    return Table(["setting", *values], rows)
 
 
 def _defaults(run: RunLog) -> dict[str, list[str]]:
     """Return the default settings, with the learning rate that is the default of this model."""
     tree = validate_config({}).model_dump()
     with suppress(InputError):  # another version's model may have settings that this one lacks
-        model = run.record["config"].get("model", {})
+        model = run.record.config.get("model", {})
         tree["optim"]["lr"] = validate_config({"model": model}).optim.lr
     return {
         f"{section}.{key}": [_text(value)]
@@ -130,40 +130,42 @@ def _defaults(run: RunLog) -> dict[str, list[str]]:
 
 def _settings(runs: Iterable[RunLog]) -> dict[str, list[str]]:
     """Return for each setting the values that it has in some runs, in order."""
-    found: dict[str, dict[str, None]] = {}
+    settings: dict[str, dict[str, None]] = {}
     for run in runs:
         for key, value in run.settings.items():
-            found.setdefault(key, {})[_text(value)] = None
-    return {key: list(values) for key, values in found.items()}
+            settings.setdefault(key, {})[_text(value)] = None
+    return {key: list(values) for key, values in settings.items()}
 
 
 def environment_table(runs: Sequence[RunLog]) -> Table:
     """Return data, machine and versions; where runs differ, each value with its runs."""
-    found: dict[str, dict[str, list[str]]] = {}
+    facts: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         for key, value in _surroundings(run.record).items():
-            found.setdefault(key, {}).setdefault(_text(value), []).append(run.label)
+            facts.setdefault(key, {}).setdefault(_text(value), []).append(run.label)
     rows = []
-    for key, values in found.items():
-        same = len(values) == 1
-        told = [value if same else f"{value} ({', '.join(who)})" for value, who in values.items()]
-        rows.append([key, "; ".join(told)])
-    return Table(["what", "value"], rows, [None] * len(rows))
+    for key, values in facts.items():
+        named = [f"{value} ({', '.join(labels)})" for value, labels in values.items()]
+        rows.append([key, "; ".join(named if len(values) > 1 else values)])
+    return Table(["what", "value"], rows)
 
 
-def _surroundings(record: dict[str, Any]) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    for split, setting in (("train", "dataset"), ("valid", "valid")):
-        asked = record["config"].get("data", {}).get(setting)
-        if (manifest := record.get(split)) is None:
-            data |= {f"{split} data": asked} if asked else {}
-            continue
-        name = name_with_split(str(manifest.get("name")), str(manifest.get("split")))
-        size = f"{manifest.get('stories', 0):,} stories, {manifest.get('tokens', 0):,} tokens"
-        data[f"{split} data"] = f"{name}: {size}, ids {str(manifest.get('ids_sha256'))[:16]}"
-    environment = dict(record.get("environment") or {})
+def _surroundings(record: RunRecord) -> JsonObject:
+    facts: JsonObject = {}
+    data = record.config.get("data", {})
+    for split, store, source in (
+        ("train", record.train, data.get("dataset")),
+        ("valid", record.valid, data.get("valid")),
+    ):
+        if store:
+            name = name_with_split(store.name, store.split)
+            size = f"{store.stories:,} stories, {store.tokens:,} tokens"
+            facts[f"{split} data"] = f"{name}: {size}, ids {store.ids_sha256[:16]}"
+        elif source:
+            facts[f"{split} data"] = source
+    environment = record.environment.to_json() if record.environment else {}
     packages = environment.pop("packages", None) or {}
-    return {**data, **environment, **packages}
+    return {**facts, **environment, **packages}
 
 
 def _text(value: Any) -> str:
