@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,11 +31,16 @@ def scores(corpus: Path, finished_run: Path, tmp_path_factory: pytest.TempPathFa
     return add_model_loss(table, opened, source, str(finished_run)).folder
 
 
-def by_model_loss(corpus: Path, scores: Path, *more: object, **overrides: Any) -> list[object]:
+def by_model_loss(
+    corpus: Path,
+    scores: Path,
+    *more: object,
+    metric: str = "model_loss",
+    pacing: str = "sorted",
+) -> list[object]:
     """Return the arguments of a run in the order of the model's loss."""
     recipe = tiny.flags(corpus, curriculum__enabled=True, curriculum__scores=str(scores))
-    chosen = ("--curriculum-metric", "model_loss", "--pacing", "sorted")
-    return ["train", *recipe, *chosen, *more]
+    return ["train", *recipe, "--curriculum-metric", metric, "--pacing", pacing, *more]
 
 
 def test_a_run_goes_from_what_a_model_finds_easy_to_what_it_finds_hard(
@@ -71,7 +75,7 @@ def test_a_run_goes_from_what_a_model_finds_easy_to_what_it_finds_hard(
 def test_a_warmup_is_outlined_with_its_limit_and_its_last_step(
     corpus: Path, scores: Path, tinyohem: tiny.Command
 ) -> None:
-    recipe = by_model_loss(corpus, scores, "--pacing=warmup", "--ohem-ratio=0.5", "--dry-run")
+    recipe = by_model_loss(corpus, scores, "--ohem-ratio=0.5", "--dry-run", pacing="warmup")
     outline = json.loads(tinyohem(*recipe, "--json").out)
     config = tiny.config(corpus)
     data = prepare_data(config.data, config.tokenizer)
@@ -143,7 +147,7 @@ class TestScoresThatDoNotFit:
         assert f"error: {folder} lacks scores of 3 stories, the first at row 117" in error
 
     def test_without_the_metric(self, corpus: Path, scores: Path, tinyohem: tiny.Command) -> None:
-        command = [*by_model_loss(corpus, scores), "--curriculum-metric", "fertility"]
+        command = by_model_loss(corpus, scores, metric="fertility")
         error = self.refused(tinyohem, *command)
         assert "error: the score table has no metric 'fertility'" in error
         assert "hint: it has compression_ratio, mtld, flesch, length, model_loss;" in error
