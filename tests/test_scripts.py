@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -114,3 +116,26 @@ class TestReproduce:
             self.calls(clone)
         assert caught.value.returncode == 2
         assert not (clone.parent / "calls").exists()
+
+
+@pytest.fixture(scope="module")
+def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The fuzzing script, without the fuzzer."""
+    spec = spec_from_file_location("readers", SCRIPTS / "fuzz" / "readers.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.WORK = tmp_path_factory.mktemp("fuzz")  # type: ignore[attr-defined]
+    return module
+
+
+def test_every_fuzzed_reader_takes_its_seed_or_refuses_it(fuzz: Any) -> None:
+    """Nobody fuzzes what cannot be called."""
+    for name, read in fuzz.READERS.items():
+        fuzz._seeds(name, fuzz.WORK / name)
+        try:
+            read((fuzz.WORK / name / "seed").read_bytes())
+        except (fuzz.TinyohemError, *fuzz.ALSO.get(name, ())):
+            # They stand beside files that are not there, or bear another hash.
+            assert name in ("checkpoint", "plan", "tokens")

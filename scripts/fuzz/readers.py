@@ -17,8 +17,6 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import atheris
-
 from tinyohem.errors import TinyohemError
 
 WORK = Path(tempfile.gettempdir()) / "tinyohem-fuzz"
@@ -35,6 +33,8 @@ STATE |= {"select_seconds": 0.1, "best_loss": None, "pool_step": 0, "sha256": {"
 POOL = {"format": 1, "tokenizer": "7", "ids_sha256": "1", "tokens": 9, "weights_sha256": "5"}
 POOL |= {"context": {"rule": "windows", "seq_len": 2}, "tokens_seen": 3, "shard_windows": 2}
 POOL |= {"shards": ["1", "2"]}
+ORIGIN = {"curriculum": {}, "weights": {"flesch": 1.0}, "seq_len": 2, "scores_sha256": "6"}
+ORIGIN |= {"corpus": {"name": "a", "split": "train", "fingerprint": "f"}}
 
 
 def _drain(items: Iterable[object]) -> None:
@@ -88,13 +88,13 @@ def json_file(data: bytes) -> None:
 
 def run_folder(data: bytes) -> None:
     """Read a run for the report: record, log and evaluation stand one after the other."""
-    from tinyohem.report.run_logs import read_material
+    from tinyohem.report.run_logs import read_input
     from tinyohem.report.tables import environment_table, runs_table, settings_table
 
     record, log, evaluation, *_ = [*data.split(b"\0"), b"", b""]
     _file("run/config.json", record)
     _file("run/metrics.jsonl", log)
-    material = read_material([_file("run/eval.json", evaluation).parent])
+    material = read_input([_file("run/eval.json", evaluation).parent])
     runs_table(material.groups)
     settings_table(material.groups)
     environment_table(material.runs)
@@ -105,11 +105,11 @@ def run_folder(data: bytes) -> None:
 
 def results(data: bytes) -> None:
     """Read the table of a comparison's runs."""
-    from tinyohem.report.run_logs import read_material
+    from tinyohem.report.run_logs import read_input
 
     arm = _file("compared/a-seed0/config.json", json.dumps(RUN).encode()).parent
     (arm / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
-    read_material([_file("compared/runs.parquet", data).parent])
+    read_input([_file("compared/runs.parquet", data).parent])
 
 
 def checkpoint(data: bytes) -> None:
@@ -251,7 +251,7 @@ def _seeds(name: str, folder: Path) -> None:
         ),
         "checkpoint": b"step_000020\n\0" + json.dumps(STATE).encode(),
         "pool": json.dumps(POOL).encode() + b"\0" + compress(np.ones(4, np.float16).tobytes()),
-        "plan": json.dumps({"hash": "1", "origin": {}}).encode()
+        "plan": json.dumps({"hash": "1", "origin": ORIGIN}).encode()
         + b"\0"
         + save({"order": np.arange(4)}),
     }
@@ -275,6 +275,8 @@ def _seeds(name: str, folder: Path) -> None:
 
 def fuzz(name: str, arguments: list[str]) -> None:
     """Hand one reader to libFuzzer; returns never."""
+    import atheris
+
     read, allowed = READERS[name], (TinyohemError, *ALSO.get(name, ()))
     with atheris.instrument_imports(include=["tinyohem"]):
         try:

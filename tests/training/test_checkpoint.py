@@ -74,7 +74,7 @@ class TestWhichAreKept:
     def save(self, run_dir: Path, step: int, *, best: bool = False, keep_last: int = 2) -> Path:
         model = build_model(Shape(8, 1, 1, 8), 11, 4, 0, seed=step)
         optimizers = build_optimizers(model, OptimConfig(lr=16e-3))
-        state = RunState(step=step, tokens_seen=0, tokens_selected=0)
+        state = RunState.at_start(step)
         return save_checkpoint(
             run_dir,
             model,

@@ -101,7 +101,7 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _hard_windows_fit_a_batch(self) -> Self:
+    def _hard_and_other_windows_fit_a_batch(self) -> Self:
         if self.ohem.hard_window_share and self.curriculum.enabled:
             raise ValueError(
                 "ohem.hard_window_share and a curriculum both choose windows: take one"

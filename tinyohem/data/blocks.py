@@ -37,7 +37,7 @@ class Block(Measured, Protocol):
     """Consecutive rows of a corpus, empty ones included."""
 
     def texts(self) -> Iterator[str]:
-        """Yield the text of every row; raises what `files.read_texts` raises."""
+        """Yield the text of every row; raises what `readers.read_texts` raises."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def read_blocks(path: Path, text_field: str) -> Iterator[tuple[Block, int]]:
     Formats that cannot be cut without parsing tell nothing of the second kind: 0.
 
     Raises:
-        InputError: as `files.read_texts`, what is found by parsing excepted.
+        InputError: as `readers.read_texts`, what is found by parsing excepted.
     """
     if file_format(path) in (".txt", ".jsonl"):
         yield from _cut(path, text_field)

@@ -90,7 +90,7 @@ class Corpus:
         Memory is bounded by a buffer and the longest story, not by the corpus.
 
         Raises:
-            InputError: there is no story at all, or a file is damaged (see `files.read_texts`).
+            InputError: there is no story at all, or a file is damaged (see `readers.read_texts`).
             RunError: the connection to the Hub was lost.
         """
         row = stories = 0

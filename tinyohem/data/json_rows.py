@@ -23,10 +23,10 @@ _JSON_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def read_json(path: Path, text_field: str) -> Iterator[str]:
-    """Stream the text of every row; see `records.story_text` for what a row may be.
+    """Stream the text of every row; see `story_text.story_text` for what a row may be.
 
     Raises:
-        InputError: as `files.read_texts`.
+        InputError: as `readers.read_texts`.
     """
     with open_binary(path) as stream:
         window = _JsonWindow(stream, path)

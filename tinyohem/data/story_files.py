@@ -47,7 +47,10 @@ def find_here(name: str) -> tuple[bool, list[Path]] | None:
     if glob.has_magic(name):
         return False, [Path(file) for file in glob.glob(_pattern(path), recursive=True)]
     if is_local(name):
-        raise InputError(f"there is no file or folder {name}", "check the path")
+        braces = "name the files by *, or leave braces to the shell, which takes them unquoted"
+        raise InputError(
+            f"there is no file or folder {name}", braces if "{" in name else "check the path"
+        )
     return None
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 STORE_FORMAT = 6
 _ARRAYS = {"offsets": "<i8", "rows": "<i8", "bytes": "<u4", "words": "<u4", "hashes": "<u8"}
+_FILES = ("ids.bin", *(f"{name}.npy" for name in _ARRAYS))
 _STORIES_PER_BATCH = 2_000  # enough to keep every core busy, about 2 MB of text in flight
 _CHARACTERS_PER_BATCH = 8 << 20  # where stories are long
 _TOKENS_PER_COUNT = 1 << 22
@@ -186,7 +187,9 @@ def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
     """
     hint = f"delete {folder} and run the command again to rebuild it"
     try:
-        manifest = open_folder(folder, StoreManifest, sealed=True, every_byte=every_byte)
+        manifest = open_folder(
+            folder, StoreManifest, names=_FILES, sealed=True, every_byte=every_byte
+        )
         *mapped, hashes = (_map(folder / f"{name}.npy", dtype) for name, dtype in _ARRAYS.items())
         offsets, rows, sizes, words = (np.array(array) for array in mapped)
         ids = np.memmap(folder / "ids.bin", dtype=manifest.dtype, mode="r")

@@ -1,11 +1,12 @@
 """What a score table says about its corpus: spread, correlations, dirt, easy and hard stories."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
 
 import numpy as np
 
 from tinyohem.config.difficulty import SIGN
+from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.score_table import (
     ExampleRecord,
     ExamplesRecord,
@@ -18,10 +19,7 @@ from tinyohem.io.json import JsonObject
 LENGTH_CONFOUND = 0.5  # a metric that goes with length as closely as this mostly sorts by length
 QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
 _HISTOGRAM_BINS = 60
-_HISTOGRAM_ENDS = (
-    0.005,
-    0.995,
-)  # shares of the stories; a few outliers would leave the rest one bin
+_HISTOGRAM_ENDS = (0.5, 99.5)  # percent; a few outliers would leave the rest one bin
 _EASE = (  # of reading, from this Flesch value on (Flesch 1949)
     (90, "very easy"),
     (80, "easy"),
@@ -124,45 +122,31 @@ class ScoreSummary:
 
 
 def summarise(table: ScoreTable) -> ScoreSummary:
-    """Read a score table, two columns at a time, and the examples that were kept beside it."""
-    quantiles, histograms = {}, {}
-    for name, metric in table.metrics.items():
-        difficulty = table.difficulty(name)
-        difficulty = difficulty[~np.isnan(difficulty)]
-        quantiles[name] = [np.nan] * len(QUANTILES)
-        if len(difficulty):
-            sign = SIGN[metric.harder]
-            shares = (*(percent / 100 for percent in QUANTILES), *_HISTOGRAM_ENDS)
-            # Values that stories have: between two of them there is none.
-            *found, low, high = sign * np.quantile(difficulty, shares, method="inverted_cdf")
-            quantiles[name] = list(map(float, found))
-            ends = (min(low, high), max(low, high))
-            counts, edges = np.histogram(sign * difficulty, _HISTOGRAM_BINS, ends)
-            histograms[name] = Histogram(counts.tolist(), edges.tolist())
-    correlations = _correlations(table)
+    """Read a score table twice, in chunks, and the examples that were kept beside it."""
+    names = list(table.metrics)
+    quantiles = {name: _Nearest(QUANTILES) for name in names}
+    ends = {name: _Nearest(_HISTOGRAM_ENDS) for name in names}
+    products = _PairwiseProducts(names)
+    for values, percentiles in _chunks(table):
+        products.add(percentiles)
+        for name in names:
+            quantiles[name].add(percentiles[name], values[name])
+            ends[name].add(percentiles[name], values[name])
+
+    correlations = products.correlations()
     confounded = {
         name: rho
-        for name in table.metrics
+        for name in names
         if name != "length" and abs(rho := correlations.get((name, "length"), 0)) > LENGTH_CONFOUND
     }
-    examples = _examples(table)
-    return ScoreSummary(table.manifest, quantiles, correlations, confounded, histograms, examples)
-
-
-def _correlations(table: ScoreTable) -> dict[tuple[str, str], float]:
-    """Return Spearman's rho of each pair of metrics: Pearson's of percentiles, which are ranks.
-
-    Exact where both metrics of a pair are defined for the same stories; a story that lacks one of
-    them leaves the pair, and the ranks of the others stay those of the whole corpus.
-    """
-    found = {}
-    for one, other in combinations_with_replacement(table.metrics, 2):
-        ranks = np.stack([table.percentile(one), table.percentile(other)])
-        both = ranks[:, ~np.isnan(ranks).any(axis=0)]
-        with np.errstate(divide="ignore", invalid="ignore"):  # all stories alike: NaN
-            rho = np.asarray(np.corrcoef(both))[0, 1] if both.shape[1] > 1 else np.nan
-        found[one, other] = found[other, one] = float(rho)
-    return found
+    return ScoreSummary(
+        table.manifest,
+        {name: nearest.values for name, nearest in quantiles.items()},
+        correlations,
+        confounded,
+        _histograms(table, {name: nearest.values for name, nearest in ends.items()}),
+        _examples(table),
+    )
 
 
 def _examples(table: ScoreTable) -> dict[str, ExamplesRecord]:
@@ -182,3 +166,74 @@ def _examples(table: ScoreTable) -> dict[str, ExamplesRecord]:
 
 def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else value
+
+
+class _Nearest:
+    """The values whose percentiles lie nearest to some targets: quantiles, in one pass."""
+
+    def __init__(self, targets: Sequence[float]) -> None:
+        self._targets = targets
+        self._distances = [np.inf] * len(targets)
+        self.values = [np.nan] * len(targets)
+
+    def add(self, percentiles: FloatArray, values: FloatArray) -> None:
+        defined = ~np.isnan(percentiles)
+        percentiles, values = percentiles[defined], values[defined]
+        for index, target in enumerate(self._targets if len(values) else ()):
+            nearest = np.argmin(distance := np.abs(percentiles - target))
+            if distance[nearest] < self._distances[index]:
+                self._distances[index] = float(distance[nearest])
+                self.values[index] = float(values[nearest])
+
+
+class _PairwiseProducts:
+    """Pearson's correlation of percentiles, which are ranks: Spearman's, in one pass.
+
+    Exact where both metrics of a pair are defined for the same stories; a story that lacks one of
+    them leaves the pair, and the ranks of the others stay those of the whole corpus.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._sums = {(a, b): np.zeros(6) for a in names for b in names}
+
+    def add(self, percentiles: dict[str, FloatArray]) -> None:
+        for (a, b), sums in self._sums.items():
+            both = ~np.isnan(percentiles[a]) & ~np.isnan(percentiles[b])
+            x, y = percentiles[a][both] - 50, percentiles[b][both] - 50
+            sums += [len(x), x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()]
+
+    def correlations(self) -> dict[tuple[str, str], float]:
+        return {pair: _pearson(*sums) for pair, sums in self._sums.items()}
+
+
+def _pearson(n: float, x: float, y: float, xx: float, yy: float, xy: float) -> float:
+    spread = (n * xx - x * x) * (n * yy - y * y)
+    return float((n * xy - x * y) / np.sqrt(spread)) if spread > 0 else np.nan
+
+
+def _histograms(table: ScoreTable, ends: dict[str, list[float]]) -> dict[str, Histogram]:
+    edges = {
+        name: np.histogram_bin_edges([], _HISTOGRAM_BINS, (min(pair), max(pair)))
+        for name, pair in ends.items()
+        if not np.isnan(pair).any()
+    }
+    counts = {name: np.zeros(_HISTOGRAM_BINS, np.int64) for name in edges}
+    for values, _ in _chunks(table):
+        for name, bins in edges.items():
+            counts[name] += np.histogram(values[name][~np.isnan(values[name])], bins)[0]
+    return {name: Histogram(counts[name].tolist(), edges[name].tolist()) for name in edges}
+
+
+def _chunks(table: ScoreTable) -> Iterator[tuple[dict[str, FloatArray], dict[str, FloatArray]]]:
+    """Yield values (difficulties with the metric's own sign) and percentiles of some stories."""
+    signs = {name: SIGN[metric.harder] for name, metric in table.metrics.items()}
+    columns = [f"{kind}_{name}" for kind in ("difficulty", "percentile") for name in signs]
+    for batch in table.batches(columns):
+        arrays = {
+            name: table.checked(batch.column(name).to_numpy(zero_copy_only=False))
+            for name in columns
+        }
+        yield (
+            {name: sign * arrays[f"difficulty_{name}"] for name, sign in signs.items()},
+            {name: arrays[f"percentile_{name}"] for name in signs},
+        )

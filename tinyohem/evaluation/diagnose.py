@@ -83,7 +83,7 @@ def diagnose(
     """Score a model on stories, and group its losses.
 
     Args:
-        by: how to group the tokens (see `diagnostics`); holds 4 bytes a token in memory.
+        by: how to group the tokens (see `loss_groups`); holds 4 bytes a token in memory.
         scores: score folder for `difficulty`; default: the stories are scored, and the scores
             kept with the prepared data.
         metric: the difficulty; several with weights (`mtld=2,flesch=1`) are combined by rank.

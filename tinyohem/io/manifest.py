@@ -3,7 +3,7 @@
 A reader derives its own `Record`, so that the rest of it may take keys and types for granted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -91,7 +91,7 @@ class DamagedFileError(ValueError):
 
 
 class _Sealed(Record):
-    sha256: dict[str, str] = {}  # by path from the folder
+    sha256: dict[str, str]  # by path from the folder
 
 
 def seal_folder(folder: Path, facts: JsonObject, file: str = MANIFEST_FILE) -> None:
@@ -104,12 +104,14 @@ def open_folder(
     record: type[R],
     file: str = MANIFEST_FILE,
     *,
+    names: Iterable[str] = (),
     sealed: bool = False,
     every_byte: bool = True,
 ) -> R:
     """Return what `seal_folder` wrote, if every file that was there then still is as it was.
 
     Args:
+        names: files that have to be among them.
         sealed: whether the facts must hold their own hash.
         every_byte: also read files of more than 2 GiB.
 
@@ -120,7 +122,11 @@ def open_folder(
     """
     value = read_sealed(folder / file, required=sealed)
     found = check_record(value, record)
-    require_whole(folder, check_record(value, _Sealed).sha256, every_byte=every_byte)
+    listed = check_record(value, _Sealed).sha256
+    for name in names:
+        if name not in listed:
+            raise DamagedFileError(f"{name} is not in the list of {file}")
+    require_whole(folder, listed, every_byte=every_byte)
     return found
 
 

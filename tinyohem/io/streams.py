@@ -66,8 +66,7 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
 def open_measured(path: Path) -> Iterator[tuple["io.BufferedReader[Any]", Callable[[], int]]]:
     """Open like `open_binary`; the function tells how many bytes of the file itself were read.
 
-    The content tells how it is compressed, before the suffix: servers compress what they send, and
-    browsers unpack what they save.
+    The content tells how it is compressed, before the suffix: servers compress what they send.
     """
     with ExitStack() as opened:
         plain = opened.enter_context(open_plain(path))

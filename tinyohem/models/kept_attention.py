@@ -190,7 +190,7 @@ def _attend(
 
 
 def _exactly(attend: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Attend with exact products, whatever the step's are; see `runtime.product_precision`.
+    """Attend with exact products, whatever the step's are; see `device.product_precision`.
 
     torch's attention for CPUs multiplies tiles so small that rounding them first costs more than
     it saves: with rounded products it takes twice as long.

@@ -219,7 +219,8 @@ def _read_comparison(
         logs = {run: log.rows for run, log in runs.items()}
         recorded = recorded_results(label, plan, folders, logs)
         warnings += recorded.notes
-    if missing := missing_runs(label, plan, folders, recorded.results):
+    told_why = bool(recorded.notes) and not recorded.results
+    if not told_why and (missing := missing_runs(label, plan, folders, recorded.results)):
         warnings.append(missing)
     names = dict.fromkeys([*filter(None, [recorded.baseline]), *(arm for arm, _ in runs)])
     groups = [

@@ -1,6 +1,7 @@
 """Checkpoints on disk: which there are, which are whole."""
 
 from pathlib import Path
+from typing import Self
 
 from tinyohem.errors import InputError
 from tinyohem.io.manifest import Count, DamagedFileError, Figure, Record, open_folder, read_record
@@ -8,6 +9,7 @@ from tinyohem.progress import Progress
 from tinyohem.runs.layout import STEP_NAME, follow, pointed_at, resolve_model_folder
 
 STATE_FILE = "state.json"
+_TENSORS = ("model/model.safetensors", "optimizer.safetensors")
 
 
 class RunState(Record, frozen=False, extra="ignore"):
@@ -16,14 +18,19 @@ class RunState(Record, frozen=False, extra="ignore"):
     step: Count  # optimizer steps done
     tokens_seen: Count
     tokens_selected: Count
-    train_seconds: Figure = 0.0  # spent in steps: evaluation and checkpoints excluded
+    train_seconds: Figure  # spent in steps: evaluation and checkpoints excluded
     select_seconds: Figure = 0.0  # of them, on what plain training does not do
     pause_seconds: Figure = 0.0  # spent between steps: on evaluation, checkpoints and the log
-    best_loss: Figure | None = None  # nats per token on the validation head
+    best_loss: Figure | None  # nats per token on the validation head
     skipped_steps: Count = 0  # left out because their numbers were not finite
     skipped_in_a_row: Count = 0  # of them, since the last sound step
     validation_due: bool = False  # a stop came in the middle of it
     pool_step: Count = 0  # ahead of which the pool in use was mined; 0: the one it began with
+
+    @classmethod
+    def at_start(cls, step: int = 0) -> Self:
+        """Return the state ahead of the first step, or of another one that took no time."""
+        return cls(step=step, tokens_seen=0, tokens_selected=0, train_seconds=0.0, best_loss=None)
 
 
 def newest_sound_checkpoint(run_dir: Path, progress: Progress) -> Path | None:
@@ -127,7 +134,7 @@ def step_of(path: Path) -> int:
 def _fault(path: Path) -> str | None:
     """Say what is wrong with a checkpoint; None where every file is there and whole."""
     try:
-        open_folder(path, RunState, STATE_FILE)
+        open_folder(path, RunState, STATE_FILE, names=_TENSORS)
     except DamagedFileError as error:
         return str(error)
     except (OSError, ValueError) as error:

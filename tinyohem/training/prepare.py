@@ -80,7 +80,7 @@ def begin_run(
         pool=prepared.pool,
         reference=build_reference(config.ohem, model, prepared.pool, device),
         budget=Budget(prepared.num_steps, config.training.seconds),
-        state=RunState(step=0, tokens_seen=0, tokens_selected=0),
+        state=RunState.at_start(),
         ranks=ranks,
     )
 
