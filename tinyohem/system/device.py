@@ -42,6 +42,18 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return nullcontext()
 
 
+# What torch calls the instructions by which processors multiply bfloat16.
+_BFLOAT16_PRODUCTS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bfloat16; elsewhere they are emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in _BFLOAT16_PRODUCTS)
+
+
 @contextmanager
 def product_precision(precision: Precision) -> Iterator[None]:
     """Set how float32 matrix products are computed inside the block, backward passes included.

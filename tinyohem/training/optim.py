@@ -8,14 +8,15 @@ import torch
 from torch import nn
 
 from tinyohem.config.training import OptimConfig
+from tinyohem.training.muon import StackedMuon
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     """Build what updates a model's parameters; every parameter belongs to one of them.
 
-    `adamw`: fused AdamW; matrices decay, gains do not. `muon`: the trunk's matrices by
-    `torch.optim.Muon` (Jordan et al. 2024), its update scaled to the size of AdamW's (Moonshot,
-    arXiv 2502.16982) so that one learning rate serves both; embedding and gains stay with AdamW.
+    `adamw`: fused AdamW; matrices decay, gains do not. `muon`: the trunk's matrices by Muon
+    (Jordan et al. 2024), its update scaled to the size of AdamW's so that one learning rate serves
+    both; embedding and gains stay with AdamW.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     by_muon: list[nn.Parameter] = []
@@ -38,12 +39,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     )
     if not by_muon:
         return [adamw]
-    muon = torch.optim.Muon(
-        by_muon,
-        lr=config.peak_lr,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
+    muon = StackedMuon(by_muon, lr=config.peak_lr, weight_decay=config.weight_decay)
     return [adamw, muon]
 
 
