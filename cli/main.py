@@ -56,6 +56,13 @@ class _Command(TyperCommand):
                 raise InputError(f"{option.opts[0]} is given twice", hint)
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command in a process that keeps its memory."""
+        from tinyohem.system.allocator import keep_freed_memory
+
+        keep_freed_memory()
+        return super().invoke(ctx)
+
 
 def load_command(name: str) -> Any:
     """Load the command of this name, with its options."""

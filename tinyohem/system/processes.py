@@ -15,6 +15,7 @@ from signal import Signals
 from typing import Any, Generic, Self, TypeVar
 
 from tinyohem.errors import RunError, TinyohemError
+from tinyohem.system.allocator import keep_freed_memory
 from tinyohem.system.signals import (
     ignore_signals,
     interrupt_once,
@@ -178,6 +179,7 @@ def _serve(
     ignore_signals()
     let_signals_in()
     _end_with_parent()
+    keep_freed_memory()
     if begin is not None:
         begin(place)
     with suppress(EOFError, OSError):  # the parent ends this worker, or was killed
