@@ -95,7 +95,7 @@ def test_every_plot_occurs_about_as_often(told: list[tuple[str, str]]) -> None:
     assert max(counts.values()) < 1_400
 
 
-def test_story_lengths(train: list[str]) -> None:
+def test_story_lengths_are_those_of_short_stories(train: list[str]) -> None:
     words = [len(story.split()) for story in train]
     assert min(words) >= 80
     assert max(words) <= 250

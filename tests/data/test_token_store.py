@@ -228,7 +228,7 @@ def build_manifest(text: bytes) -> dict[str, Any]:
     return {key: value for key, value in json.loads(text).items() if key != "seal"}
 
 
-def test_of_a_very_large_file_only_the_length_unless_asked(
+def test_a_very_large_file_is_hashed_only_if_asked(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "store"
