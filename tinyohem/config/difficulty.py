@@ -59,4 +59,4 @@ ADDED_METRICS = {
 
 def metric_label(metric: str) -> str:
     """Return the label of a metric that every pass computes; other names stay as they are."""
-    return (METRICS[metric].label if metric in METRICS else "") or metric
+    return METRICS[metric].label if metric in METRICS else metric

@@ -1,6 +1,6 @@
 """Blocks of a corpus's rows: one process cuts them, any process parses them.
 
-Cutting only looks for separators. The slow part, JSON and decoding, happens in `Block.texts`; until
+Cutting only looks for separators. The slow part, JSON and decoding, happens in `texts`; until
 then a block is bytes, which are cheap to send to another process.
 """
 
@@ -33,13 +33,6 @@ class Measured(Protocol):
         """Bytes or characters to read."""
 
 
-class Block(Measured, Protocol):
-    """Rows of a corpus with their texts."""
-
-    def texts(self) -> Iterator[str]:
-        """Yield the text of every row; errors are those of `readers.read_texts`."""
-
-
 @dataclass(frozen=True)
 class TextBlock:
     """Rows already parsed."""
@@ -48,16 +41,16 @@ class TextBlock:
 
     @property
     def rows(self) -> int:
-        """See `Block`."""
+        """See `Measured`."""
         return len(self.values)
 
     @property
     def size(self) -> int:
-        """See `Block`."""
+        """See `Measured`."""
         return sum(map(len, self.values))
 
     def texts(self) -> Iterator[str]:
-        """See `Block`."""
+        """Yield the text of every row."""
         return iter(self.values)
 
 
@@ -69,7 +62,7 @@ class FileBlock:
         path: the file, for messages.
         line: line of the file that the block begins on, from 1.
         data: the decompressed bytes.
-        rows: see `Block`.
+        rows: see `Measured`.
         text_field: the field that holds the story.
     """
 
@@ -81,12 +74,15 @@ class FileBlock:
 
     @property
     def size(self) -> int:
-        """See `Block`."""
+        """See `Measured`."""
         return len(self.data)
 
     def texts(self) -> Iterator[str]:
-        """See `Block`."""
+        """Yield the text of every row; errors are those of `readers.read_texts`."""
         return parse_rows(io.BytesIO(self.data), self.path, self.text_field, self.line)
+
+
+Block = TextBlock | FileBlock
 
 
 def batched(

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from tinyohem.errors import InputError
 
 MAX_EXPANSION = 1_000  # times the bytes read so far; even repeated text stays far below
-COMPRESSIONS = (".gz", ".zst")
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}  # codecs by suffix
 
 _BUFFER_BYTES = 1 << 20
 _FREE_BYTES = 64 << 20  # any compressed file may expand to this
@@ -109,8 +109,9 @@ def _codec(plain: "io.BufferedReader[Any]", path: Path) -> str | None:
     for magic, codec in _MAGIC.items():
         if start.startswith(magic):
             return codec
-    named = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
-    return named if start else None  # an empty file is not compressed
+    if not start:  # an empty file is not compressed
+        return None
+    return COMPRESSIONS.get(path.suffix.lower())
 
 
 class _Bounded(io.RawIOBase):
