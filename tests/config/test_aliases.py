@@ -1,4 +1,4 @@
-"""An unknown name is understood by meaning before it is spelled."""
+"""Unknown names: suggestions by meaning, then by spelling, and former names."""
 
 import difflib
 from pathlib import Path

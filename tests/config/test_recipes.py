@@ -1,4 +1,4 @@
-"""The recipe: who wins, what is refused and how, token budgets, the shipped recipes."""
+"""Recipes: precedence, refusals, token budgets, the shipped recipes."""
 
 from pathlib import Path
 from typing import Any

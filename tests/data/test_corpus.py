@@ -371,7 +371,7 @@ class TestSample:
 
 
 class HubHandler(http.server.BaseHTTPRequestHandler):
-    """Answers like the Hub does for what it does not have, or does not show."""
+    """A server that answers as the Hub does for missing or private data sets."""
 
     def do_GET(self) -> None:
         status, code = (403, "GatedRepo") if "gated" in self.path else (404, "RepoNotFound")

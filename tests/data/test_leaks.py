@@ -1,4 +1,4 @@
-"""Validation stories that are training stories too: refused, told, or taken out of training."""
+"""Validation stories that are training stories too: refused, reported, or dropped by --clean."""
 
 import gzip
 import json

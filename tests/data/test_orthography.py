@@ -1,3 +1,5 @@
+"""One spelling for text that looks alike: invisible characters, marks, words, scripts."""
+
 import unicodedata
 
 import pytest

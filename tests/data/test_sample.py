@@ -1,4 +1,4 @@
-"""The built-in sample corpus: distinct, deterministic, and English that a parent could read out."""
+"""The built-in sample corpus: distinct stories, deterministic, in correct English."""
 
 import hashlib
 import os

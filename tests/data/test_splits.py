@@ -1,4 +1,4 @@
-"""The same story in two places: what counts as one, who is held out, what two splits share."""
+"""Splits: which texts are one story, which are held out, which two splits share."""
 
 import hashlib
 import unicodedata

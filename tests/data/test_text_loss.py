@@ -1,4 +1,4 @@
-"""What a tokenizer loses, counted: against what Python says of the same texts."""
+"""What a tokenizer loses, compared with decoding the same texts in Python."""
 
 import unicodedata
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The byte-level BPE: deterministic, lossless, honest about its size."""
+"""The byte-level BPE: deterministic, lossless, of exactly the size asked for."""
 
 import os
 import subprocess

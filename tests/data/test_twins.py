@@ -1,4 +1,4 @@
-"""Files of one data set that hold the same stories are told of."""
+"""Files of one data set that hold the same stories give a warning."""
 
 import gzip
 import json

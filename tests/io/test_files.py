@@ -1,4 +1,4 @@
-"""Files: whole or not there at all; compressed ones come back byte for byte, damaged ones raise."""
+"""Files: atomic writes, compressed streams, JSON, seals; damage raises."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""One writer a folder: the second is refused with nothing touched, and no lock outlives a kill."""
+"""One writer per folder: a second one is refused, and no lock outlives a kill."""
 
 import errno
 import math
@@ -34,7 +34,7 @@ Hold = Callable[[Path], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def hold() -> Iterator[Hold]:
-    """Let another process hold a folder until it is killed or told a line."""
+    """Let another process hold a folder until it is killed or gets a line."""
     holders = []
 
     def start(folder: Path) -> "subprocess.Popen[str]":
@@ -52,7 +52,7 @@ def hold() -> Iterator[Hold]:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether another process could write there."""
+    """Tell whether another process could write there."""
     code = HOLD.replace('print("held", flush=True)', "sys.exit(0)")
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
     assert done.returncode == 0 or "is writing here" in done.stderr
@@ -186,7 +186,7 @@ class TestTheFolder:
 
 
 class TestWaiting:
-    """Prepared data is shared: whoever comes second has no conflict, only to wait."""
+    """Prepared data is shared: a second process waits instead of failing."""
 
     def test_waiting_ends_once_the_other_process_has_finished(
         self, hold: Hold, tmp_path: Path
@@ -214,7 +214,7 @@ class TestWaiting:
     def test_two_processes_prepare_one_store_once(
         self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The second waits for what the first makes, and finds it. Threads count as two here."""
+        """The second waits and finds what the first has made. Two threads count as two writers."""
         monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path))
         second, waiting = tiny.Listener(), threading.Event()
         made = []
@@ -246,7 +246,7 @@ class TestWaiting:
     def test_a_finished_store_needs_no_lock(
         self, corpus: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Prepared data may stand on a disk that cannot be written."""
+        """Prepared data may be on a read-only disk."""
         monkeypatch.setattr("tinyohem.data.prepare.sole_writer", None)
         prepare_data(DataConfig(dataset=str(corpus)), TokenizerConfig(vocab_size=320))
         assert finished_run.exists()  # what it was trained on is what is there

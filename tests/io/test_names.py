@@ -1,4 +1,4 @@
-"""Names that are not UTF-8 through whole commands, and results on terminals that are not either."""
+"""Names that are not UTF-8, in whole commands and on terminals of other encodings."""
 
 import io
 import json
@@ -43,7 +43,7 @@ class Links(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of such a name with a corpus and a finished run, each of such a name too."""
+    """A folder with a corpus and a finished run, all with names that are not UTF-8."""
     from tinyohem.training.loop import train
 
     folder = tmp_path_factory.mktemp("names") / ODD
@@ -162,7 +162,7 @@ def test_a_quoted_word_is_that_name_in_a_shell(name: bytes) -> None:
 
 
 class Screen:
-    """Stands where stdout and stderr did, in another encoding."""
+    """A stand-in for stdout and stderr in another encoding."""
 
     def __init__(self, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self._raw, self._encoding = io.BytesIO(), encoding

@@ -1,4 +1,4 @@
-"""Corpora behind a URL: the same stories and the same fingerprint as on this machine's disk."""
+"""Corpora behind a URL: the same stories and fingerprint as on the local disk."""
 
 import functools
 import gzip
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bucket(folder: Path) -> Iterator[str]:
-    """The same folder in a file system that is none."""
+    """The same folder in a file system in memory."""
     memory = fsspec.filesystem("memory")
     memory.put(f"{folder}/", "/bucket/stories/", recursive=True)
     yield "memory://bucket/stories"
@@ -144,7 +144,7 @@ def test_a_remote_folder_gives_back_what_was_put_into_it(tmp_path: Path) -> None
 
 
 class WebHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder without ranges, as `python -m http.server` does, and some of it badly."""
+    """A server without ranges, like `python -m http.server`, with some broken answers."""
 
     def log_message(self, format: str, *args: object) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Workers in every state, ended by real signals; their deaths, errors and places."""
+"""Workers: real signals in every state, deaths, errors, numbers."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ class Program:
         (os.killpg if group else os.kill)(self.process.pid, number)
 
     def end(self) -> tuple[int, str]:
-        """Return its exit code and what it said, once no worker holds its output either."""
+        """Return its exit code and output, once no worker holds the output open."""
         _, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, err
 
@@ -78,7 +78,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     ids=["term-parent", "int-group", "term-twice-group", "int-term-parent"],
 )
 class TestSignals:
-    """To the parent alone or to all, once or twice: whoever works saves, and all end."""
+    """Signals to the parent or to all, once or twice: busy workers save, and all end."""
 
     @pytest.mark.parametrize(
         "jobs", [("train", "quick"), ("evaluate", "train"), ("evaluate", "quick")]
@@ -154,7 +154,7 @@ def test_a_job_that_never_ends_is_killed_once_its_time_is_up(start: Start) -> No
 
 
 def test_the_fifth_signal_ends_the_process(start: Start) -> None:
-    """The fifth signal ends the parent where it stands, and with it the workers."""
+    """The fifth signal ends the parent at once, and with it the workers."""
     program = start("stuck", "quick")
     program.wait_for("stuck begun")
     while program.process.poll() is None:

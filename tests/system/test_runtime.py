@@ -1,4 +1,4 @@
-"""Devices by name, precision, step-wise random numbers, the clock, the record."""
+"""Devices, precision, random numbers of a step, clocks, the environment."""
 
 import itertools
 import json
@@ -241,7 +241,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
 
 class TestPaceOnAGpu:
-    """Between log lines nothing may wait for the step that was just handed over."""
+    """Between log lines nothing may wait for the step that has just been queued."""
 
     def test_the_stopwatch_waits_for_the_step_before(self, fake_gpu: FakeGpu) -> None:
         watch = Stopwatch(torch.device("cuda:1"), seconds=5.0)

@@ -28,7 +28,7 @@ def parse_weights(text: str) -> dict[str, float]:
     """Parse metrics with weights: `mtld`, `mtld,flesch` (weight 1 each) or `mtld=2,flesch=1`.
 
     Raises:
-        InputError: a weight is no positive number, or a metric stands twice.
+        InputError: a weight is no positive number, or a metric is repeated.
     """
     weights: dict[str, float] = {}
     for part in text.split(","):

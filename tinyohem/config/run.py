@@ -1,4 +1,4 @@
-"""What decides a run: typed, frozen, validated once; `recipes.py` says where values come from."""
+"""The config of a run, typed, frozen and validated once; `recipes.py` merges its values."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self, cast

@@ -69,7 +69,7 @@ def hub_fingerprint(builder: "DatasetBuilder", split: str) -> str:
 
 
 def hub_rows(builder: "DatasetBuilder", split: str) -> int | None:
-    """Return how many rows a split has, None if the repository's card does not tell."""
+    """Return how many rows a split has, None if the repository's card does not say."""
     known = (builder.info.splits or {}).get(split)
     return known.num_examples or None if known else None
 

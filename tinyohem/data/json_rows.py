@@ -127,7 +127,7 @@ class _JsonWindow:
                 value, self.position = _JSON.raw_decode(self.text, self.position)
                 return value
             except (ValueError, RecursionError) as error:
-                # Cut off by the window or broken: only more text can tell.
+                # Cut off by the window or broken: only more text can show which.
                 if len(self.text) - self.position <= MAX_STORY_BYTES and self.extend():
                     continue
                 raise broken_json(self.where(getattr(error, "pos", None)), error) from None

@@ -49,8 +49,7 @@ def prepare_data(
 ) -> Prepared:
     """Return the tokenizer and the token stores of both splits, and build what is not cached.
 
-    A warning tells how many validation stories are training stories too; cleaning takes those out
-    of training.
+    Warns of validation stories that are training stories too; cleaning drops them from training.
 
     Args:
         every_byte: see `open_store`.

@@ -60,7 +60,7 @@ def name_with_split(name: str, split: str) -> str:
 
 
 def read_texts(path: Path, text_field: str = DEFAULT_TEXT_FIELD) -> Iterator[str]:
-    """Stream the text of every row of one story file, as it stands there.
+    """Stream the unchanged text of every row of one story file.
 
     Raises:
         InputError: the file cannot be read, is damaged, is not UTF-8 or not in its format, lacks

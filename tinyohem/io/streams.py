@@ -23,7 +23,7 @@ _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # neither begins UT
 
 @contextmanager
 def open_plain(path: Path) -> Iterator["io.BufferedReader[Any]"]:
-    """Open a file as it stands.
+    """Open a file without decompressing it.
 
     Raises:
         InputError: it is a git-lfs pointer.
