@@ -138,7 +138,8 @@ def _unseen_points(axis: "Axes", line: "Line2D") -> list[int]:
     unseen = known & ~joined
     if _width(_places(axis, line)) < STUB:
         unseen[np.flatnonzero(known)[-1:]] = True
-    return [int(number) for number in np.flatnonzero(unseen)]
+    numbers: list[int] = np.flatnonzero(unseen).tolist()
+    return numbers
 
 
 def _places(axis: "Axes", line: "Line2D") -> FloatArray:

@@ -13,7 +13,7 @@ from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import exp_or_inf
 from tinyohem.experiments.table import NUM_VERDICT_CELLS, cells
 from tinyohem.io.json import JsonObject
-from tinyohem.report.records import RunRecord
+from tinyohem.report.records import RunFacts
 from tinyohem.report.run_logs import ComparisonResult, RunGroup, RunLog
 
 
@@ -60,20 +60,18 @@ def _progress(run: RunLog) -> list[str]:
 
 def _scores(run: RunLog) -> list[str]:
     """Return perplexity, bits per byte and loss; until a run's end those on the validation head."""
+    figures: list[float | None]
     if run.evaluation is not None:
-        end = run.evaluation
-        return _scores_as_text([end.perplexity, end.bits_per_byte, end.loss], "")
-    loss = run.last("val/loss")
-    if loss is None:
+        end, mark = run.evaluation, ""
+        figures = [end.perplexity, end.bits_per_byte, end.loss]
+    elif (loss := run.last("val/loss")) is not None:
+        mark = " so far"
+        figures = [exp_or_inf(loss), run.last("val/bpb"), loss]
+    else:
         return ["", "", ""]
-    return _scores_as_text([exp_or_inf(loss), run.last("val/bpb"), loss], " so far")
-
-
-def _scores_as_text(figures: Sequence[float | None], mark: str) -> list[str]:
-    forms = (".3f", ".4f", ".4f")
     return [
         "–" if figure is None else f"{figure:{form}}{mark}"
-        for figure, form in zip(figures, forms, strict=True)
+        for figure, form in zip(figures, (".3f", ".4f", ".4f"), strict=True)
     ]
 
 
@@ -150,7 +148,7 @@ def environment_table(runs: Sequence[RunLog]) -> Table:
     return Table(["what", "value"], rows)
 
 
-def _surroundings(record: RunRecord) -> JsonObject:
+def _surroundings(record: RunFacts) -> JsonObject:
     facts: JsonObject = {}
     data = record.config.get("data", {})
     for split, store, source in (
