@@ -64,7 +64,7 @@ class Shard(Generic[B]):
 
 
 def shards_of(blocks: Iterable[tuple[B, float]]) -> Iterator[Shard[B]]:
-    """Put blocks together to shards of at most 4,096 rows, fewer where they are long."""
+    """Group blocks into shards of at most 4,096 rows, fewer where they are long."""
     index = first_row = rows = size = 0
     held: list[B] = []
     reached = 0.0
@@ -92,7 +92,7 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def scores_of(shard: Shard[Block], rules: ScoringRules) -> bytes:
-    """Parse and score one shard: the bytes of its file."""
+    """Parse and score one shard; return the bytes of its file."""
     texts = [text.strip() for block in shard.blocks for text in block.texts()]
     assert len(texts) == shard.rows, "all later rows would be those of other stories"
     columns: dict[str, Column] = {

@@ -1,4 +1,4 @@
-"""What the report relies on in the files that it reads, which may be another version's."""
+"""Records of the files that a report reads; another version may have written them."""
 
 from pathlib import Path
 from typing import Any, TypeVar

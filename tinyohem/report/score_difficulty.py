@@ -28,10 +28,9 @@ _Addition = Callable[[ScoreTable, Corpus], ScoreTable]
 
 @dataclass(frozen=True)
 class DifficultyReport:
-    """What a score folder says, and where that stands.
+    """What a score folder says, and where it is.
 
     Attributes:
-        summary: of the table.
         place: the folder or its URL, as the user wrote it.
         pages: files in it that show the summary; none without the extra `plots`.
         stories_per_second: of the pass over the text; None where no whole pass was made.
@@ -67,15 +66,12 @@ def score_difficulty(
     """Write the score folder of a corpus, or complete or reuse the one that is there; report on it.
 
     Args:
-        data: where the stories are.
         out: the score folder or its URL.
-        rules: the metrics' parameters.
         engine: `local`: this machine; `ray`: a Ray cluster.
         workers: processes; by default one for each core.
         tokenizer: name of one whose fertility is added to the scores.
         model: name of one whose loss is added.
         device: for the model.
-        progress: who hears about it.
 
     Raises:
         InputError: see `open_corpus`, `score_corpus`, `add_fertility` and `add_model_loss`.
@@ -135,7 +131,7 @@ def _engine(name: str, workers: int | None) -> Iterator[tuple[Engine, EachFile]]
 def _additions(
     tokenizer: str | None, model: str | None, device: str, progress: Progress
 ) -> list[_Addition]:
-    """Load what metrics beyond the text need; a wrong name is told before the corpus is scored."""
+    """Load what the added metrics need, so that a wrong name fails before the corpus is scored."""
     add: list[_Addition] = []
     if tokenizer is not None:
         from tinyohem.data.tokenizer import load_tokenizer
