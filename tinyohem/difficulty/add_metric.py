@@ -1,4 +1,4 @@
-"""Add a metric that comes from elsewhere to a score table: a model's loss, a tokenizer's fertility.
+"""Add a metric from elsewhere to a score table: a model's loss, a tokenizer's fertility.
 
 The new values are ranked like the built-in ones and the folder is replaced as a whole, so that a
 kill leaves either the old table or the new one. Pages made from the old table are left out.

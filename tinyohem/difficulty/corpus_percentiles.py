@@ -1,4 +1,4 @@
-"""The second pass: what a score means within its corpus. Shards of scores to one score table.
+"""The second pass: rank scores within their corpus, and join the shards to one score table.
 
 A percentile and the length-corrected compression ratio need every story, so they follow the pass
 over the text: over columns on disk, with memory that does not grow with the corpus.

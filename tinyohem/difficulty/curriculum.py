@@ -1,4 +1,4 @@
-"""The plan of a run: scores of stories to difficulties of training windows to a saved order."""
+"""The plan of a run: from scores of stories to difficulties of windows to a saved order."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ _PACING_KEYS = {"pacing", "fraction", "initial_competence", "layers", "jitter_wi
 
 
 class PlanOrigin(Record):
-    """Everything that an order was made from: `curriculum` holds how it is paced, and the seed."""
+    """Everything that an order was made from; `curriculum` holds the pacing and the seed."""
 
     curriculum: JsonObject
     weights: dict[str, Figure]

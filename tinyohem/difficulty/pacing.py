@@ -1,4 +1,4 @@
-"""In which order training visits its windows, from easy to hard: every rule a permutation.
+"""The order in which training visits its windows: every rule is a permutation.
 
 A rule takes the windows in the order that plain shuffled training draws them, repeats over epochs
 included, and returns the same draws in another order. So every arm of a comparison trains on the
@@ -63,7 +63,7 @@ def order_draws(
 def describe(
     order: IntArray, difficulty: FloatArray, curriculum: CurriculumConfig, num_steps: int
 ) -> str:
-    """Say in a line what an order does over a run of `num_steps` steps.
+    """Describe in one line what an order does over a run of `num_steps` steps.
 
     Args:
         order: (draws,) what `order_draws` made of `difficulty` and `curriculum`.

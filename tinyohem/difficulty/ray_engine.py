@@ -39,7 +39,7 @@ TASKS_PER_CORE = 2  # handed to the cluster at a time: results wait in its memor
 
 
 class _Cut(NamedTuple):
-    """A block as it is known before it is read; see `Measured`."""
+    """The size and place of a block that has not been read; see `Measured`."""
 
     rows: int
     size: int

@@ -1,4 +1,4 @@
-"""Score a corpus: every story once, in order, on every core, resumable; then rank the scores."""
+"""Score every story of a corpus once, in order, on every core; then rank the scores."""
 
 import math
 import shutil
@@ -57,7 +57,7 @@ def score_corpus(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> ScoreTable:
-    """Write the score folder of a corpus, or reuse or complete the one that is there.
+    """Write, complete or reuse the score folder of a corpus.
 
     Args:
         engine: what runs the pass over the text. The files are the same for any.
@@ -93,7 +93,7 @@ def is_started(out: Path) -> bool:
 
 
 def _describe(corpus: Corpus, rules: ScoringRules) -> PassRecord:
-    """Return all that the scores depend on, as the manifest records it."""
+    """Return everything that the scores depend on, as the manifest records it."""
     return PassRecord(
         corpus=CorpusRecord(name=corpus.name, split=corpus.split, fingerprint=corpus.fingerprint),
         metric_version=METRIC_VERSION,

@@ -136,7 +136,7 @@ def _results_of_runs(
 
 
 def _read_records(folders: Mapping[RunId, Path]) -> dict[RunId, FinishedRun]:
-    """Return what the runs recorded of themselves: arm and seed are those of the folder's name."""
+    """Read each run's `result.json`; take arm and seed from the name of its folder."""
     return {
         (arm, seed): read_or_refuse(folder / RESULT_FILE, FinishedRun).model_copy(
             update={"arm": arm, "seed": seed}
@@ -147,7 +147,7 @@ def _read_records(folders: Mapping[RunId, Path]) -> dict[RunId, FinishedRun]:
 
 
 def _only_plain_arm(records: Mapping[RunId, FinishedRun]) -> str | None:
-    """Return the arm that trains plainly on every token: the baseline, where no plan names it."""
+    """Return the one arm that trains plainly on every token, the baseline if no plan names it."""
     plain = {arm for (arm, _), result in records.items() if _is_plain(result)}
     return plain.pop() if len(plain) == 1 else None
 

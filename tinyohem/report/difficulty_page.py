@@ -64,7 +64,7 @@ def _draw_all(summary: ScoreSummary) -> "Figure":
 
 
 def _picture(summary: ScoreSummary, name: str, prefix: str) -> str:
-    """Draw one histogram as markup: the page lays them out, and its text stays legible."""
+    """Return one histogram as markup for the page, which lays it out and keeps its text legible."""
     figure, (axis,) = new_figure(summary.label(name))
     _draw(summary, name, axis)
     return inline_svg(to_svg(figure), prefix)

@@ -27,7 +27,7 @@ def require_plots(what: str) -> None:
 
 @contextmanager
 def _plots_extra(what: str) -> Iterator[None]:
-    """Turn an import that fails inside the block into an error that says how to mend it."""
+    """Turn a failed import inside the block into an error that says what to install."""
     try:
         yield
     except ImportError as error:

@@ -48,7 +48,7 @@ _TITLE_LETTERS = 80
 
 @dataclass
 class Section:
-    """A heading with what stands under it."""
+    """A section of the page."""
 
     name: str  # of its anchor
     title: str

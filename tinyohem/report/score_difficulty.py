@@ -63,7 +63,7 @@ def score_difficulty(
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> DifficultyReport:
-    """Write the score folder of a corpus, or complete or reuse the one that is there; report on it.
+    """Write, complete or reuse the score folder of a corpus, and report on it.
 
     Args:
         out: the score folder or its URL.
@@ -116,7 +116,7 @@ def report_on(
 
 @contextmanager
 def _engine(name: str, workers: int | None) -> Iterator[tuple[Engine, EachFile]]:
-    """Yield what scores a corpus, and what hashes its files."""
+    """Yield the function that scores a corpus, and the one that hashes its files."""
     if name == "local":
         yield score_here, map
     elif name == "ray":

@@ -8,7 +8,7 @@ from tinyohem.experiments.table import Row, verdict
 from tinyohem.report.run_logs import ComparisonResult, ReportInput, RunGroup, RunLog
 from tinyohem.report.style import shorten
 
-_NAMED = 4  # arms or runs in one breath
+_NAMED = 4  # arms or runs in one list
 _VERDICTS = {  # of `experiments.table.verdict`
     "better": "{names} {are} better",
     "worse": "{names} {are} worse",
@@ -18,7 +18,7 @@ _VERDICTS = {  # of `experiments.table.verdict`
 
 
 def what_came_out(data: ReportInput) -> str:
-    """Say what the comparisons show, or without any what the runs reached."""
+    """Say what the comparisons show, or if there are none, what the runs reached."""
     if data.comparisons:
         several = len(data.comparisons) > 1
         return " ".join(_comparison(result, several) for result in data.comparisons)

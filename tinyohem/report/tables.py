@@ -27,9 +27,9 @@ class Table:
 
 
 def runs_table(groups: Sequence[RunGroup]) -> Table:
-    """Return one row a run: its scores, its progress, its size.
+    """Return one row for each run: its scores, progress and size.
 
-    The scores stand right beside the name: a phone shows no more columns than those.
+    The scores stand beside the name, because a phone shows only the first columns.
     """
     head = ["run", "perplexity", "bits per byte", "nats per token", "state", "tokens seen"]
     head += ["got a gradient", "training time", "parameters"]
@@ -59,7 +59,7 @@ def _progress(run: RunLog) -> list[str]:
 
 
 def _scores(run: RunLog) -> list[str]:
-    """Return perplexity, bits per byte and loss; until a run's end those on the validation head."""
+    """Return perplexity, bits per byte and loss; of an unfinished run, on the validation head."""
     figures: list[float | None]
     if run.evaluation is not None:
         end, mark = run.evaluation, ""
@@ -82,9 +82,9 @@ def _duration(seconds: float) -> str:
 
 
 def comparison_tables(result: ComparisonResult) -> list[Table]:
-    """Split the table of `compare` in two: a row an arm, and a row a measure.
+    """Split the table of `compare` in two: one row for each arm, and one for each measure.
 
-    The verdict stands right beside the arm: a phone shows no more columns than those.
+    The verdict stands beside the arm, because a phone shows only the first columns.
     """
     lines = [cells(row) for row in result.rows]
     columns = list(lines[0])
@@ -100,7 +100,7 @@ def comparison_tables(result: ComparisonResult) -> list[Table]:
 
 
 def settings_table(groups: Sequence[RunGroup]) -> Table:
-    """Return the settings that differ: between the runs, or of a single one from the defaults."""
+    """Return the settings that differ between the runs, or for one run, from the defaults."""
     values = {group.name: _settings(group.runs) for group in groups}
     if len(groups) == 1:
         values = {"default": _defaults(groups[0].runs[0]), **values}
@@ -136,7 +136,7 @@ def _settings(runs: Iterable[RunLog]) -> dict[str, list[str]]:
 
 
 def environment_table(runs: Sequence[RunLog]) -> Table:
-    """Return data, machine and versions; where runs differ, each value with its runs."""
+    """Return data, machine and versions; where runs differ, name the runs of each value."""
     facts: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         for key, value in _surroundings(run.record).items():
