@@ -1,4 +1,4 @@
-"""The table of metrics: every row is computed, kept, summarised and told; a new row is too."""
+"""The table of metrics: every row is computed, stored, summarised and documented."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""That every run can be seen in every chart it is named in: on the picture, not on the intent."""
+"""Every run is visible in every chart that names it, judged by the picture itself."""
 
 import math
 from collections.abc import Sequence

@@ -22,8 +22,6 @@ from tinyohem.io.names import utf8_path
 
 _ORDER_FILE = "order.safetensors"
 _PLAN_FILE = "plan.json"
-
-
 _PACING_KEYS = {"pacing", "fraction", "initial_competence", "layers", "jitter_window"}
 
 
@@ -70,8 +68,8 @@ class CurriculumPlan:
         weights = self.origin.weights.items()
         metric = " and ".join(f"{name}={w:g}" if w != 1 else name for name, w in weights)
         assert self.difficulty is not None
-        told = describe(self.order, self.difficulty, curriculum, num_steps)
-        return f"{curriculum.pacing} by {metric}: {told}"
+        text = describe(self.order, self.difficulty, curriculum, num_steps)
+        return f"{curriculum.pacing} by {metric}: {text}"
 
     def windows(self, first: int, count: int) -> IntArray:
         """Return the windows of draws first .. first + count - 1.

@@ -49,23 +49,14 @@ class _Cut(NamedTuple):
 
 @dataclass(frozen=True)
 class _Run:
-    """Consecutive shards that begin in one file.
+    """Consecutive shards that begin in one file."""
 
-    Attributes:
-        files: from the one that they begin in to the one that they end in.
-        skip: blocks of the first file that come before.
-        blocks: how many there are.
-        index: of the first shard.
-        first_row: of the first shard.
-        missing: indices of those that have no file yet.
-    """
-
-    files: tuple[Path, ...]
-    skip: int
-    blocks: int
-    index: int
-    first_row: int
-    missing: frozenset[int]
+    files: tuple[Path, ...]  # from the one that they begin in to the one that they end in
+    skip: int  # blocks of the first file that come before
+    blocks: int  # number of blocks
+    index: int  # of the first shard
+    first_row: int  # of the first shard
+    missing: frozenset[int]  # indices of the shards that have no file yet
 
 
 @contextmanager

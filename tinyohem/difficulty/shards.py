@@ -43,19 +43,12 @@ B = TypeVar("B", bound=Measured)
 
 @dataclass(frozen=True)
 class Shard(Generic[B]):
-    """Consecutive rows of a corpus.
-
-    Attributes:
-        index: from 0.
-        first_row: of the corpus.
-        blocks: the rows.
-        share: of the corpus that was read by its end, 0 to 1; see `Corpus.blocks`.
-    """
+    """Consecutive rows of a corpus."""
 
     index: int
-    first_row: int
+    first_row: int  # of the corpus
     blocks: list[B]
-    share: float
+    share: float  # of the corpus that was read by its end, 0 to 1; see `Corpus.blocks`
 
     @property
     def rows(self) -> int:

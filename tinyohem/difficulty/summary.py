@@ -79,16 +79,16 @@ class ScoreSummary:
 
     def outcome(self) -> str:
         """Say in a sentence how long and how hard to read the stories are, then what is odd."""
-        told = f"{self.manifest.stories:,} stories"
+        text = f"{self.manifest.stories:,} stories"
         if "length" in self.histograms:
-            told += f", the middle half of them {self._middle_half('length')} bytes long"
+            text += f", the middle half of them {self._middle_half('length')} bytes long"
         if "flesch" in self.histograms:
             ease = self.quantiles["flesch"][QUANTILES.index(50)]
             word = next(word for least, word in _EASE if ease >= least)
-            told += f", with a Flesch reading ease of {self._middle_half('flesch')} ({word})"
+            text += f", with a Flesch reading ease of {self._middle_half('flesch')} ({word})"
         flags = self.manifest.flags.items()
         flagged = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in flags if count)
-        return f"{told}. {f'Flagged: {flagged}' if flagged else 'Nothing is flagged'}."
+        return f"{text}. {f'Flagged: {flagged}' if flagged else 'Nothing is flagged'}."
 
     def _middle_half(self, metric: str) -> str:
         values = (self.quantiles[metric][QUANTILES.index(percent)] for percent in (25, 75))

@@ -28,18 +28,12 @@ _Addition = Callable[[ScoreTable, Corpus], ScoreTable]
 
 @dataclass(frozen=True)
 class DifficultyReport:
-    """What a score folder says, and where it is.
-
-    Attributes:
-        place: the folder or its URL, as the user wrote it.
-        pages: files in it that show the summary; none without the extra `plots`.
-        stories_per_second: of the pass over the text; None where no whole pass was made.
-    """
+    """What a score folder says, and where it is."""
 
     summary: ScoreSummary
-    place: str
-    pages: list[str]
-    stories_per_second: float | None = None
+    place: str  # the folder or its URL, as the user wrote it
+    pages: list[str]  # files in it that show the summary; none without the extra `plots`
+    stories_per_second: float | None = None  # of the pass; None where no whole pass was made
 
     def to_json(self) -> JsonObject:
         """Return every figure, and the files."""

@@ -33,12 +33,8 @@ def runs_table(groups: Sequence[RunGroup]) -> Table:
     """
     head = ["run", "perplexity", "bits per byte", "nats per token", "state", "tokens seen"]
     head += ["got a gradient", "training time", "parameters"]
-    rows: list[list[str]] = []
-    colours = []
-    for index, group in enumerate(groups):
-        for run in group.runs:
-            rows.append([run.label, *_scores(run), *_progress(run)])
-            colours.append(index)
+    rows = [[run.label, *_scores(run), *_progress(run)] for group in groups for run in group.runs]
+    colours = [index for index, group in enumerate(groups) for _ in group.runs]
     known = [any(column) for column in zip(*rows, strict=True)]  # of any run
     head, *rows = ([*compress(row, known)] for row in (head, *rows)) if rows else [head]
     return Table(head, rows, colours)
