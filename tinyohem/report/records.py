@@ -93,7 +93,7 @@ class EvaluationRecord(Record):
     bits_per_byte: Figure | None = None
     tokens_seen: Count | None = None
     tokens_selected: Count | None = None
-    seconds: Figure | None = Field(None, validation_alias="train_seconds")
+    train_seconds: Figure | None = None
 
 
 class MetricsRow(Record):

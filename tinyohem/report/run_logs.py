@@ -74,7 +74,8 @@ class RunLog:
         logged = self.last(f"train/{name}")
         if logged is not None or self.evaluation is None:
             return logged
-        total: float | None = getattr(self.evaluation, name)
+        key = "train_seconds" if name == "seconds" else name
+        total: float | None = getattr(self.evaluation, key)
         return total
 
     def series(self, name: str, by: str = "tokens") -> tuple[FloatArray, FloatArray]:
