@@ -1,4 +1,4 @@
-"""That every run can be seen in every chart it is named in: on the picture, not on the intent."""
+"""Every run is visible in every chart that names it, judged by the picture itself."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from tinyohem.io.manifest import check_record
 from tinyohem.report.curves import CURVES, Plot, curve_plot
 from tinyohem.report.figures import groups_plot, selection_plot
 from tinyohem.report.lines import thin
-from tinyohem.report.records import EvaluationRecord, MetricsRow, RunRecord
+from tinyohem.report.records import EvaluationRecord, MetricsRow, RunFacts
 from tinyohem.report.run_logs import RunGroup, RunLog
 from tinyohem.report.style import COLOURS, LEVELS, SERIES, figure_style
 
@@ -27,7 +27,7 @@ SPECS = [  # cropped, in seconds, smoothed, from zero, with gaps, logarithmic
     *(CURVES["loss"][0], CURVES["loss"][1], CURVES["loss"][2]),
     *(CURVES["selection"][0], CURVES["selection"][1], CURVES["optimisation"][1]),
 ]
-RECORD = RunRecord(config={"training": {"batch_size": 4, "seq_len": 32}})
+RECORD = RunFacts(config={"training": {"batch_size": 4, "seq_len": 32}})
 
 
 def run(label: str, steps: int, floor: float = 2.0, mined: Sequence[bool] = (True,)) -> RunLog:
