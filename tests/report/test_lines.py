@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib")
@@ -103,6 +103,7 @@ LENGTHS = st.floats(0, 5).map(lambda power: round(10**power))
     st.lists(st.tuples(LENGTHS, st.sampled_from([2.0, 2.001, 4.0])), min_size=2, max_size=5),
     st.lists(st.booleans(), min_size=1, max_size=4),
 )
+@example([(10, 2.0), (10, 2.0), (100, 2.0)], [False])  # markers so dense that they hide others
 def test_every_run_is_seen_in_every_chart(runs: list[tuple[int, float]], mined: list[bool]) -> None:
     """From one step to 100,000 beside each other, the same curve or not."""
     logs = [run(f"r{i}", steps, floor, mined) for i, (steps, floor) in enumerate(runs)]

@@ -118,7 +118,7 @@ def reveal(axis: "Axes", means: Sequence["Line2D"]) -> bool:
     for rank, (line, place) in enumerate(drawn):
         line.set_zorder(3 + rank / len(drawn))
         below, above = sum(close[rank][:rank]), sum(close[rank][rank + 1 :])
-        if _width(place) < STUB or isinstance(line.get_markevery(), list):
+        if line.get_markevery() != _NONE:
             line.set_markersize(_MARKER + _RING * above)
         if below and _width(place) >= STUB:
             together = below + 1 + above
