@@ -67,11 +67,7 @@ class TestContent:
         assert isinstance(losses, np.memmap)
         assert (tiny.snapshot(folder), sorted(data_dir().iterdir())) == before
 
-    @pytest.mark.parametrize("block", [1, 4, 4096])
-    def test_hardest_windows_equal_a_slow_sort(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, block: int
-    ) -> None:
-        monkeypatch.setattr(pool, "_WINDOWS_PER_BLOCK", block)
+    def test_hardest_windows_equal_a_slow_sort(self, folder: Path) -> None:
         stored = LOSSES.astype(np.float16).tolist()
         means = [sum(stored[w * SEQ_LEN : (w + 1) * SEQ_LEN]) for w in range(21)]
         expected = sorted(sorted(range(21), key=lambda w: (-means[w], w))[:2])  # a tenth of 21
@@ -82,18 +78,6 @@ class TestContent:
         losses[160:] = 9.0  # window 20 and the short one behind it, which is never drawn
         pools.write_pool(tmp_path, STORE, losses, seq_len=SEQ_LEN, shard_windows=100)
         assert opened(tmp_path).hardest_windows().tolist() == [0, 20]
-
-    @pytest.mark.parametrize("block", [1, 2, 4096])
-    def test_story_means_equal_a_walk_over_the_stories(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, block: int
-    ) -> None:
-        monkeypatch.setattr(pool, "_STORIES_PER_BLOCK", block)
-        loss_of_id: list[float] = [np.nan, *LOSSES.astype(np.float16).tolist()]
-        found = opened(folder).story_means(STORE)
-        for story, mean in enumerate(found):
-            own = loss_of_id[STORE.offsets[story] + 1 : STORE.offsets[story + 1]]
-            assert mean == pytest.approx(sum(own) / len(own) if own else np.nan, nan_ok=True)
-        assert np.isnan(found[1])  # nothing but its start token
 
 
 Damage = Callable[[Path, dict[str, Any]], None]
