@@ -81,7 +81,7 @@ def _train(
             wandb_id = tracking_id(run_dir, resumed=checkpoint is not None)
             record = record.model_copy(update={"wandb_id": wandb_id})
             write_json(run_dir / RECORD_FILE, record.to_json())
-        run.plan = keep_plan(run.plan, run_dir)
+        keep_plan(run.plan, run_dir)
     with graceful_stop() as stop:
         _train_steps(run, num_passes, stop, progress)
     ranks.destroy()
