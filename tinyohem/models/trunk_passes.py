@@ -115,7 +115,8 @@ class TrunkPasses:
             rows_K: places of the kept tokens among the B·T, rising; None keeps all.
             width: kept tokens of every sequence, where the host knows that all keep as many.
         """
-        hidden_BTD, cache = self._first.pop(index, None) or self._run(index, self._plan)
+        first = self._first.pop(index) if index in self._first else self._run(index, self._plan)
+        hidden_BTD, cache = first
         hidden_ND = hidden_BTD.flatten(0, 1)
         if rows_K is not None and len(rows_K) == 0:
             return hidden_ND[:0]
