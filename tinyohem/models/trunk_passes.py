@@ -88,16 +88,20 @@ class TrunkPasses:
     A first pass that the gradient can build on runs once and is stored: that of a single
     micro-batch, and every one of `pruned`, which stores only keys and values. Otherwise a
     micro-batch is read without a graph and runs again for its gradient.
+
+    Attributes:
+        lm: the model.
+        batches: the micro-batches of the step.
     """
 
     def __init__(self, plan: BackwardPlan, lm: CausalLM, batches: Sequence[Batch]) -> None:
-        self._plan, self._lm, self._batches = plan, lm, batches
+        self._plan, self.lm, self.batches = plan, lm, batches
         runs_again = plan != "pruned" and len(batches) > 1
         self._first = {} if runs_again else {i: self._run(i, plan) for i in range(len(batches))}
 
     def _run(self, index: int, plan: BackwardPlan) -> tuple[Tensor, KVCache | None]:
-        with self._lm.autocast:
-            return run_all(self._lm.trunk, self._batches[index].input_ids, plan)
+        with self.lm.autocast:
+            return run_all(self.lm.trunk, self.batches[index].input_ids, plan)
 
     def read(self, index: int) -> Tensor:
         """Return the hidden states (B, T, D) of all tokens of a micro-batch, without a graph."""
@@ -126,8 +130,8 @@ class TrunkPasses:
             rows_K = torch.arange(len(hidden_ND), device=hidden_ND.device)
             width = hidden_BTD.shape[1]
         kept = KeptTokens.at(rows_K, (hidden_BTD.shape[0], hidden_BTD.shape[1]), width)
-        with self._lm.autocast:
-            return run_kept(self._lm.trunk, self._batches[index].input_ids, cache, kept)
+        with self.lm.autocast:
+            return run_kept(self.lm.trunk, self.batches[index].input_ids, cache, kept)
 
 
 def run_all(trunk: Trunk, input_ids: Tensor, plan: BackwardPlan) -> tuple[Tensor, KVCache | None]:

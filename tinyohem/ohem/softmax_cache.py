@@ -21,8 +21,8 @@ from tinyohem.ohem.losses import (
 )
 from tinyohem.system.timing import phase
 
-# Most bytes of a `SoftmaxCache`, and the keep ratio from which it pays on a CPU, where it evicts the
-# chunks from the processor's cache.
+# Most bytes of a `SoftmaxCache`, and the keep ratio from which it pays on a CPU, where it pushes
+# the chunks out of the processor's cache.
 _CPU_STORE_BYTES = 1 << 28
 _GPU_STORE_BYTES = 1 << 31
 _CPU_STORE_PAYS_FROM = 0.5
@@ -37,7 +37,7 @@ def choose_cache(
     *,
     whole: bool,
 ) -> GradientCache | None:
-    """Return the cheapest cache for a step, empty; None where it is cheaper to compute logits twice.
+    """Return the cheapest cache for a step, empty; None: computing the logits twice is cheaper.
 
     Args:
         softmax_cache: that of earlier steps.
