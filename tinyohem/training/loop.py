@@ -210,8 +210,8 @@ def _gradients(run: Run, context: _LoopContext, num_passes: int) -> StepStats:
     references = None
     with context.phases.listening():
         if run.reference is not None and draw.keep_ratio < 1:
-            with phase("reference"):
-                references = run.reference.losses(windows, batches, context.lm.autocast)
+            with phase("reference"), context.lm.autocast:
+                references = run.reference.losses(windows, batches)
         with product_precision(training.precision):
             stats = training_step(context.lm, batches, draw, run.miner, references, run.ranks)
     run.ranks.sum_gradients(run.model.parameters())

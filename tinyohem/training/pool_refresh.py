@@ -64,14 +64,11 @@ def pool_is_due(run: Run) -> bool:
     if run.pool is None or ohem.pool_refresh_every is None:
         return False
     reads = ohem.hard_window_share or (run.reference is not None and run.keep_ratio < 1)
-    old = state.step - state.pool_step >= ohem.pool_refresh_every
-    return bool(reads) and (old or _is_stale(run.pool, state.tokens_seen, ohem.pool_max_age))
-
-
-def _is_stale(pool: Pool, tokens_seen: int, max_age: int | None) -> bool:
-    if pool.manifest.tokens_seen is None or max_age is None:
-        return False
-    return tokens_seen - pool.manifest.tokens_seen > max_age
+    due = state.step - state.pool_step >= ohem.pool_refresh_every
+    mined_at, max_age = run.pool.manifest.tokens_seen, ohem.pool_max_age
+    if mined_at is not None and max_age is not None:
+        due = due or state.tokens_seen - mined_at > max_age
+    return bool(reads) and due
 
 
 def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> None:

@@ -1,7 +1,6 @@
 """What a model's losses are compared with: a running mean of the model, or a pool of losses."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -21,16 +20,12 @@ class Reference:
     """Another model's losses, for `excess_loss` and the source `pool`. It keeps no state."""
 
     def losses(
-        self,
-        windows: Sequence[NDArray[np.int64]],
-        batches: Sequence[Batch],
-        precision: AbstractContextManager[Any],
+        self, windows: Sequence[NDArray[np.int64]], batches: Sequence[Batch]
     ) -> list[Tensor]:
         """Return the losses of each micro-batch, (B, T) nats.
 
         Args:
             windows: those of each micro-batch.
-            precision: the context of a forward pass.
         """
         raise NotImplementedError
 
@@ -68,10 +63,7 @@ class PoolReference(Reference):
         self._pool, self._device = pool, device
 
     def losses(
-        self,
-        windows: Sequence[NDArray[np.int64]],
-        batches: Sequence[Batch],
-        precision: AbstractContextManager[Any],
+        self, windows: Sequence[NDArray[np.int64]], batches: Sequence[Batch]
     ) -> list[Tensor]:
         """Return the stored losses of the windows."""
         return [torch.from_numpy(self._pool.of_windows(w)).to(self._device) for w in windows]
@@ -89,17 +81,10 @@ class EmaReference(Reference):
         self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
     def losses(
-        self,
-        windows: Sequence[NDArray[np.int64]],
-        batches: Sequence[Batch],
-        precision: AbstractContextManager[Any],
+        self, windows: Sequence[NDArray[np.int64]], batches: Sequence[Batch]
     ) -> list[Tensor]:
         """Return the losses of the batches under the averaged weights."""
-        found = []
-        for batch in batches:
-            with precision:
-                found.append(model_losses(self._average.module, batch))
-        return found
+        return [model_losses(self._average.module, batch) for batch in batches]
 
     def update(self, model: Any) -> None:
         """Add the weights after a step to the average."""
