@@ -181,7 +181,9 @@ class TestRefusals:
             (on_shard(lambda _: losses_of([1.0, np.inf]), listed=True), "not finite"),
         ],
     )
-    def test_it_is_named_and_nothing_changes(self, folder: Path, damage: Damage, told: str) -> None:
+    def test_damage_is_named_and_nothing_changes(
+        self, folder: Path, damage: Damage, told: str
+    ) -> None:
         damage(folder, read_sealed(folder / "manifest.json"))
         before = tiny.snapshot(folder), sorted(data_dir().iterdir())
         with pytest.raises(InputError) as caught:
@@ -191,7 +193,7 @@ class TestRefusals:
         assert "mine" in str(caught.value.hint)
         assert (tiny.snapshot(folder), sorted(data_dir().iterdir())) == before
 
-    def test_a_shard_that_would_swell_takes_no_memory(self, folder: Path) -> None:
+    def test_a_decompression_bomb_takes_no_memory(self, folder: Path) -> None:
         bomb = zstandard.compress(bytes(1 << 27))
         assert len(bomb) > 2 * 96 + 1024
         small = zstandard.compress(bytes(1 << 22))
@@ -205,7 +207,7 @@ class TestRefusals:
             assert tracemalloc.get_traced_memory()[1] < 1 << 20
             tracemalloc.stop()
 
-    def test_it_must_be_of_the_runs_own_tokens_and_windows(self, folder: Path) -> None:
+    def test_a_pool_of_other_tokens_or_windows_is_refused(self, folder: Path) -> None:
         with pytest.raises(InputError, match="on other windows") as caught:
             open_pool(folder, STORE, 16)
         assert "--seq-len 16" in str(caught.value.hint)

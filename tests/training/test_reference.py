@@ -50,7 +50,7 @@ def mean_of(reference: EmaReference) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 7])
 @pytest.mark.parametrize("decay", [0.5, 0.9])
-def test_it_is_the_mean_by_hand(steps: int, decay: float) -> None:
+def test_the_average_equals_one_computed_by_hand(steps: int, decay: float) -> None:
     model, reference, expected = after(steps, decay)
     found = mean_of(reference)
     assert found.keys() == expected.keys()
