@@ -176,7 +176,3 @@ def _wrong_usage(error: Any) -> str:
 
     known = [name for option in error.ctx.command.params for name in option.opts]
     return f"{error.message}{suggest_option(error.option_name, known)}"
-
-
-if __name__ == "__main__":
-    run()

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -21,7 +21,7 @@ _OPTIONS |= dict.fromkeys(("config", "config-file", "cfg"), "--recipe")
 _OPTIONS |= dict.fromkeys(("continue", "resume-from-checkpoint", "restart"), "--resume")
 
 Overrides = Mapping[str, object]  # what the user gave: {"optim.lr": 1e-3}
-Command = TypeVar("Command", bound=Callable[..., None])
+Command = Callable[..., None]
 
 
 def of_key(key: str) -> Any:
@@ -53,7 +53,7 @@ def with_keys(*order: str) -> Callable[[Command], Command]:
             command(overrides=given(overrides), **options)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return cast(Command, run)
+        return run
 
     return decorate
 

@@ -106,15 +106,13 @@ NUM_LOSS_CELLS = 5  # where the loss sits; and then how long it took
 def cells(row: Row) -> dict[str, str]:
     """Lay out a row as text, by column."""
     difference = row.difference
-    tested = difference is not None and difference.tested
+    tested = difference if difference and difference.tested else None
     return {
         "arm": row.arm,
         "bits per byte": _spread(row.bits_per_byte, 4),
         "difference": f"{difference.mean:+.4f}" if difference else "",
-        "95 % interval": f"{difference.low:+.4f} to {difference.high:+.4f}"
-        if difference and tested
-        else "",
-        "p": f"{difference.p_value:.2g}" if difference and tested else "",
+        "95 % interval": f"{tested.low:+.4f} to {tested.high:+.4f}" if tested else "",
+        "p": f"{tested.p_value:.2g}" if tested else "",
         "verdict": verdict(row),
         "perplexity": _spread(row.perplexity, 2),
         "kept": f"{row.kept:.1%}",
