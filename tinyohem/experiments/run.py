@@ -120,11 +120,9 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
             "use a tokenizer that gives the text back, such as the one that is trained where none "
             "is named",
         )
-    budgets = [
-        (budget_steps(config, data) * config.training.tokens_per_step, config) for config in configs
-    ]
-    first, _ = budgets[0]
-    for arm, (tokens, config) in zip(comparison.arms, budgets, strict=True):
+    budgets = [budget_steps(config, data) * config.training.tokens_per_step for config in configs]
+    first = budgets[0]
+    for arm, config, tokens in zip(comparison.arms, configs, budgets, strict=True):
         if config.curriculum.enabled:
             score_table(config.curriculum, data.corpus, progress)
         # Whole steps only, so batches of different size may miss the budget by less than one.
@@ -204,12 +202,8 @@ def _train_and_measure(job: _Job) -> FinishedRun:
     if perplexity is None:
         raise RunError(f"{job.run_dir} was interrupted", "repeat the command to go on")
     valid = run.data.valid
-    losses = np.concatenate(
-        [
-            block
-            for _, block in story_token_losses(run.model, valid, seq_len=config.training.seq_len)
-        ]
-    )
+    blocks = story_token_losses(run.model, valid, seq_len=config.training.seq_len)
+    losses = np.concatenate([block for _, block in blocks])
     scored = scored_labels(valid)
     result = {
         "format": _RESULT_FORMAT,

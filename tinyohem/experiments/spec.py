@@ -154,8 +154,7 @@ def _read_file(path: Path) -> ConfigTree:
         tree = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the comparison {path}: {plainly(error)}", hint) from None
-    unknown = set(tree) - {"seeds", "budget", "common", "arms"}
-    if unknown:
+    if unknown := set(tree) - {"seeds", "budget", "common", "arms"}:
         raise InputError(f"{path}: unknown key {sorted(unknown)[0]!r}", hint)
     if tree.get("budget", "equal-tokens") not in list(get_args(Budget)):
         raise InputError(
