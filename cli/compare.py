@@ -1,11 +1,16 @@
 """`tinyohem compare`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyohem.experiments.spec import Budget as BudgetName
 from tinyohem_cli import options
+
+if TYPE_CHECKING:
+    from tinyohem.experiments.table import Row
+    from tinyohem_cli.console import Table
 
 File = Annotated[
     Path | None,
@@ -24,7 +29,7 @@ Seeds = Annotated[
     typer.Option("--seeds", help="How many (3: seeds 0, 1, 2) or which (0,4,7); default: 3"),
 ]
 Budget = Annotated[
-    Literal["equal-tokens", "equal-seconds", "equal-seconds-free-selection"] | None,
+    BudgetName | None,
     typer.Option(
         "--budget",
         help="Give every arm the baseline's tokens, or its seconds of training (evaluation "
@@ -76,4 +81,23 @@ def compare(
     if as_json:
         print_json(to_json(rows))
     else:
-        console.print(*options.comparison_tables(rows), sep="\n")
+        console.print(*_tables(rows), sep="\n")
+
+
+def _tables(rows: "list[Row]") -> "list[Table]":
+    """Lay out a comparison: the verdicts, where the loss sits, how long it took."""
+    from tinyohem.experiments.table import NUM_LOSS_CELLS, NUM_VERDICT_CELLS, cells, footnote
+    from tinyohem_cli.console import Table
+
+    lines = [cells(row) for row in rows]
+    arm, *names = lines[0]
+    losses_from = NUM_VERDICT_CELLS - 1
+    times_from = losses_from + NUM_LOSS_CELLS
+    tables = []
+    for part in (names[:losses_from], names[losses_from:times_from], names[times_from:]):
+        table = Table(arm, *part)
+        for line in lines:
+            table.add_row(line[arm], *(line[name] for name in part))
+        tables.append(table)
+    tables[-1].caption = footnote(rows)
+    return tables

@@ -39,13 +39,13 @@ for console in (out, err):
 _PLAIN_LINE_SECONDS = 10.0
 _BESIDE_THE_BAR = 76  # columns that training's figures and counts take
 _MESSAGE_CHARACTERS = 1_000
-# Control characters as their pictures: what comes from a file must not command the terminal.
-# C1 holds one-byte forms of the same commands.
+# Control characters and their pictures: text from a file must not control the terminal. C1 holds
+# one-byte forms of the same escape sequences.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _PICTURES |= {127: 0x2421, **dict.fromkeys(range(128, 160), 0xFFFD)}
 
 
-# Where a terminal's encoding lacks a character that we print ourselves.
+# For our own characters that a terminal's encoding may lack.
 _SPELLINGS = str.maketrans(
     {"…": "...", "×": "x", "–": "-", "█": "#", "─": "-", "␊": "\\n", "␉": "\\t"}
 )
@@ -54,7 +54,7 @@ _PLAIN = frozenset(string.ascii_letters + string.digits + " /._-")
 
 
 def take_any_text() -> None:
-    """Make stdout and stderr spell what their encoding lacks, in place of raising."""
+    """Make stdout and stderr escape characters that their encoding lacks, instead of raising."""
     codecs.register_error(_ERRORS, _spelling)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -62,26 +62,26 @@ def take_any_text() -> None:
 
 
 def _spelling(error: UnicodeError) -> tuple[str, int]:
-    """Return what stands for the characters that an encoding lacks; see `codecs.register_error`."""
+    """Replace the characters that an encoding lacks; see `codecs.register_error`."""
     assert isinstance(error, UnicodeEncodeError)
     lacking = shown(error.object[error.start : error.end]).translate(_SPELLINGS)
     return lacking.encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
 def harmless(text: str) -> str:
-    """Return a text whose control characters, all but tab and line feed, are pictures."""
+    """Replace the control characters of a text, except tab and line feed, by their pictures."""
     return shown(text).translate(_PICTURES)
 
 
 def _one_line(text: str) -> str:
-    """Return a message as one line of a length that can be read."""
+    """Put a message on one line, and cut it to a readable length."""
     line = harmless(" ".join(text.split()))
     cut = line[:_MESSAGE_CHARACTERS]
     return line if cut == line else f"{cut}…"
 
 
 class Table(table.Table):
-    """A table that fits its console by breaking lines, and words only where lines do not help.
+    """A table that wraps its cells to fit the console, within words only where it must.
 
     Unlike rich's own it cuts nothing off.
     """
@@ -163,7 +163,7 @@ class ConsoleProgress:
 
     @classmethod
     def close(cls) -> None:
-        """Give the terminal back, also where a stage was left in the middle."""
+        """Stop the bar and show the cursor again, also in the middle of a stage."""
         if cls._bar is not None:
             cls._bar.stop()
             cls._bar = None
@@ -171,13 +171,13 @@ class ConsoleProgress:
     def _print_line(self) -> None:
         of_total = f"/{self._total:,}" if self._total else ""
         line = f"{self._stage}: {self._done:,}{of_total} {self._unit}  {self._fields}".rstrip()
-        if line != self._line:  # the last one may have been due just before the end
+        if line != self._line:  # `advance` may have printed the last one already
             err.print(line)
         self._line = line
 
 
 class _Clock(ProgressColumn):
-    """The time that a stage will still take; once it is over, or if nobody knows, what it took."""
+    """The remaining time of a stage; its elapsed time if it is over or its total is unknown."""
 
     def render(self, task: Task) -> str:
         if task.finished or task.total is None:
@@ -223,10 +223,10 @@ def print_error(error: TinyohemError) -> None:
 
 
 def quote(word: Path | str) -> str:
-    """Return a word, such as a path, as one would type it in a shell."""
+    """Quote a word, such as a path, for a shell."""
     text = str(word)
     if shown(text) == text:
         return shlex.quote(text)
-    # The form that bash and zsh have for bytes.
+    # How bash and zsh write bytes.
     letters = os.fsencode(text).decode("latin-1")
     return "$'" + "".join(c if c in _PLAIN else f"\\x{ord(c):02x}" for c in letters) + "'"

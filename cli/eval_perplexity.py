@@ -71,14 +71,13 @@ def eval_perplexity(
     Without --dataset a run, or its checkpoint, is scored on the stories it was validated on.
     """
     from tinyohem.errors import InputError
-    from tinyohem.evaluation.diagnose import diagnose, parse_ways
+    from tinyohem.evaluation.diagnose import diagnose, keep_perplexity, parse_ways
     from tinyohem.evaluation.open import open_evaluation
-    from tinyohem.io.json import write_json
     from tinyohem_cli.console import ConsoleProgress, print_json
 
     ways = parse_ways(by)
     if (scores or metric) and "difficulty" not in ways:
-        raise InputError("--scores and --metric tell difficulty", "add --by difficulty")
+        raise InputError("--scores and --metric are for --by difficulty", "add --by difficulty")
     progress = ConsoleProgress()
     evaluation = open_evaluation(
         model,
@@ -97,9 +96,7 @@ def eval_perplexity(
         progress=progress,
         **options.given({"metric": metric}),
     )
-    own_validation = dataset is None and seq_len is None and stride is None
-    if own_validation and (Path(model) / "checkpoints").is_dir():  # a run, not a checkpoint
-        write_json(Path(model) / "eval.json", found.perplexity.to_json())
+    keep_perplexity(evaluation, found.perplexity)
     if as_json:
         print_json(found.to_json())
     else:

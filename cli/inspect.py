@@ -58,11 +58,7 @@ def inspect(
     The hardest tokens of the story are kept, underlined on a terminal and in \[brackets] elsewhere.
     """
     from tinyohem.errors import InputError
-    from tinyohem.evaluation.inspect_story import (
-        compare_stories,
-        inspect_story,
-        nth_story,
-    )
+    from tinyohem.evaluation.inspect_story import compare_stories, inspect_story, nth_story
     from tinyohem.evaluation.open import stories_of
     from tinyohem.models.source import load_source
     from tinyohem.report.html import write_story_page

@@ -1,10 +1,10 @@
-"""The app. A command's file, and what it imports, is loaded once the command is called for."""
+"""The app. It loads the module of a command, with all that it imports, on the command's call."""
 
 import os
 import sys
 import warnings
 from importlib import import_module
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -13,7 +13,7 @@ from tinyohem import __version__
 from tinyohem.errors import InputError, RenamedKeyWarning, RunError, TinyohemError
 from tinyohem.system.signals import interrupt_once
 
-# What the list of commands says of each: the first line of its help.
+# Every command with the first line of its help, so that listing them loads none.
 COMMANDS = {
     "train": "Train a language model, by default on every token; --ohem-ratio turns mining on.",
     "mine": "Store every training token's loss under a checkpoint, for `train --ohem-reference`.",
@@ -40,7 +40,7 @@ _SETTINGS: dict[str, Any] = {
 
 
 class _Command(TyperCommand):
-    """Refuses an option that is given twice where one value counts: Click takes the last."""
+    """Refuse to take an option of one value twice: Click would use the last."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given, _, order = self.make_parser(ctx).parse_args(args=list(args))
@@ -77,7 +77,7 @@ def load_command(name: str) -> Any:
 
 
 class _Commands(TyperGroup):
-    """Lists commands by what `COMMANDS` says of them, and loads the one that was typed."""
+    """List the commands from `COMMANDS`, and load only the one that was typed."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, _, rest = super().resolve_command(ctx, args)
@@ -118,7 +118,7 @@ def run() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         sys.exit(_run())
-    except KeyboardInterrupt:  # outside of a command: while the console loads or an error is told
+    except KeyboardInterrupt:  # outside a command: the console loads, or an error is printed
         sys.exit(130)
 
 
@@ -132,7 +132,7 @@ def _run() -> int:
             code = int(app(standalone_mode=False) or 0)
         finally:
             ConsoleProgress.close()  # the bar of a stage that failed hides the cursor
-        if code == 130:  # what Typer makes of a KeyboardInterrupt, without a word
+        if code == 130:  # Typer turns a KeyboardInterrupt into this and prints nothing
             raise KeyboardInterrupt
         return code
     except TinyohemError as error:
@@ -152,7 +152,7 @@ def _run() -> int:
         print_error(RunError(what, "the input asks for more than this machine has"))
         return 1
     except Exception as error:
-        # Typer's own Click, which must not be imported, marks wrong usage with this method.
+        # Typer's own Click must not be imported; its errors of usage have this method.
         if not hasattr(error, "format_message"):
             raise
         if error.format_message():  # empty where the help was shown for want of a command
@@ -160,35 +160,26 @@ def _run() -> int:
         return 2
 
 
-_pythons_own = warnings.showwarning
+_default_showwarning = warnings.showwarning
 
 
 def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
+    message: Warning | str, category: type[Warning], *place: Any, **more: Any
 ) -> None:
-    """Print what a key is called now as a note; other warnings as Python does."""
+    """Print the new name of a renamed key as a note; leave other warnings to Python."""
     from tinyohem_cli.console import ConsoleProgress
 
     if issubclass(category, RenamedKeyWarning):
         ConsoleProgress().note(str(message))
     else:
-        _pythons_own(message, category, filename, lineno, file, line)
+        _default_showwarning(message, category, *place, **more)
 
 
 def _wrong_usage(error: Any) -> str:
-    """Return what Typer says of wrong usage; for an unknown option, with what was meant."""
+    """Return Typer's message; for an unknown option, with the one that was probably meant."""
     if not hasattr(error, "possibilities"):
         return str(error.format_message())
     from tinyohem_cli.options import suggest_option
 
     known = [name for option in error.ctx.command.params for name in option.opts]
     return f"{error.message}{suggest_option(error.option_name, known)}"
-
-
-if __name__ == "__main__":
-    run()

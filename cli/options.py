@@ -1,10 +1,9 @@
-"""The options of commands: those of a recipe's keys, made from what the config says of them."""
+"""Options of the commands; those that set a recipe's key are made from the config's fields."""
 
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from itertools import pairwise, starmap
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -14,16 +13,15 @@ from tinyohem.config.sections import explain, flag_of, words
 
 if TYPE_CHECKING:
     from tinyohem.evaluation.perplexity import Perplexity
-    from tinyohem.experiments.table import Row
     from tinyohem_cli.console import Table
 
-# What other programs call those of our options that set no key of a recipe.
+# Other programs' names of our options that set no recipe key.
 _OPTIONS = dict.fromkeys(("output", "output-dir", "output_dir", "out-dir", "run-dir"), "--out")
 _OPTIONS |= dict.fromkeys(("config", "config-file", "cfg"), "--recipe")
 _OPTIONS |= dict.fromkeys(("continue", "resume-from-checkpoint", "restart"), "--resume")
 
 Overrides = Mapping[str, object]  # what the user gave: {"optim.lr": 1e-3}
-Command = TypeVar("Command", bound=Callable[..., None])
+Command = Callable[..., None]
 
 
 def of_key(key: str) -> Any:
@@ -35,7 +33,7 @@ def of_key(key: str) -> Any:
 
 
 def with_keys(*order: str) -> Callable[[Command], Command]:
-    """Give a command an option for each key of a recipe; the user's values come as `overrides`.
+    """Give a command one option per recipe key; it gets the user's values as `overrides`.
 
     Args:
         order: all options in the order of the help: keys as `section.key`, and the names of the
@@ -55,7 +53,7 @@ def with_keys(*order: str) -> Callable[[Command], Command]:
             command(overrides=given(overrides), **options)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return cast(Command, run)
+        return run
 
     return decorate
 
@@ -64,11 +62,11 @@ _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
 
 def _parameter(key: str) -> inspect.Parameter:
-    """Return the parameter of a command that stands for a key: None where the user is silent."""
+    """Return the parameter of a command that sets a key; its default is None."""
     section, _, name = key.partition(".")
     annotation = known_keys()[section][name].annotation
     types = get_args(annotation) or (annotation,)
-    # The config itself refuses a word that is none of several, and reads `1M` as a number.
+    # The config itself checks a choice of words, and reads `1M` as a number.
     kind = next((kind for kind in (bool, int, float) if kind in types), str)
     return inspect.Parameter(
         key.replace(".", "_"),
@@ -171,20 +169,3 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
         missing = "–" if loss and name in PER_TEXT else "too large"
         table.add_row(label, missing if figure is None else format(figure, form))
     return table
-
-
-def comparison_tables(rows: "list[Row]") -> "list[Table]":
-    """Lay out a comparison for a person: the verdicts, where the loss sits, how long it took."""
-    from tinyohem.experiments.table import NUM_LOSS_CELLS, NUM_VERDICT_CELLS, cells, footnote
-    from tinyohem_cli.console import Table
-
-    lines = [cells(row) for row in rows]
-    first, *_ = names = list(lines[0])
-    ends = (1, NUM_VERDICT_CELLS, NUM_VERDICT_CELLS + NUM_LOSS_CELLS, len(names))
-    tables = []
-    for part in starmap(slice, pairwise(ends)):
-        tables.append(Table(first, *names[part]))
-        for line in lines:
-            tables[-1].add_row(line[first], *list(line.values())[part])
-    tables[-1].caption = footnote(rows)
-    return tables

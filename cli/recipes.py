@@ -26,6 +26,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Built-in recipe or a .toml file")],
 ) -> None:
     """Print every key of a recipe as `train` would use it, with its meaning, unit and default."""
+    import json
     import textwrap
 
     from tinyohem.config.recipes import load_config
@@ -42,12 +43,7 @@ def show(
             field = known[section][key]
             told = "; ".join(filter(None, (explain(field), flag_of(field))))
             typer.echo(comment.fill(told))
-            typer.echo(f"{key} = {_toml(value)}" if value is not None else f"# {key}: not set")
+            # As TOML: strings, numbers and booleans are the same there, but for JSON's pairs of \u.
+            written = json.dumps(value, ensure_ascii=False)
+            typer.echo(f"{key} = {written}" if value is not None else f"# {key}: not set")
         typer.echo()
-
-
-def _toml(value: object) -> str:
-    import json
-
-    # Strings, numbers and booleans read the same in both, but for JSON's pairs of \u escapes.
-    return json.dumps(value, ensure_ascii=False)

@@ -1,11 +1,13 @@
 """`tinyohem train`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tinyohem.errors import InputError
+from tinyohem.runs.resume import Resume as ResumeName
+from tinyohem.runs.resume import default_run_dir
 from tinyohem_cli import options
 
 Out = Annotated[
@@ -13,7 +15,7 @@ Out = Annotated[
     typer.Option("--out", help="Run folder; default: runs/<recipe or model>-<hash>"),
 ]
 Resume = Annotated[
-    Literal["never", "auto", "must"],
+    ResumeName,
     typer.Option("--resume", help="never refuses to touch an existing run, auto goes on if it can"),
 ]
 DryRun = Annotated[
@@ -53,7 +55,6 @@ def train(
     """
     from tinyohem.config.recipes import load_config
     from tinyohem.progress import SILENT
-    from tinyohem.runs.resume import default_run_dir
     from tinyohem.training.dry_run import dry_run as outline
     from tinyohem.training.loop import train as train_model
     from tinyohem.training.ranks import init_ranks
@@ -61,7 +62,7 @@ def train(
     from tinyohem_cli.train_output import print_outline, print_result, warn_of
 
     config = load_config(recipe, overrides, assignments or ())
-    # --set wins over flags, so what it says of the steps is no contradiction.
+    # --set wins over flags, so it may set the steps beside --tokens.
     wins = any(assignment.startswith("training.steps=") for assignment in assignments or ())
     if "training.tokens" in overrides and config.training.steps is not None and not wins:
         raise InputError("--tokens and training.steps are two budgets", "give one of them")

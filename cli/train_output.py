@@ -1,4 +1,4 @@
-"""What `tinyohem train` warns of, prints at its end, and shows with --dry-run instead."""
+"""Output of `tinyohem train`: its warnings, its result, and the outline of --dry-run."""
 
 import sys
 from dataclasses import asdict
@@ -30,7 +30,7 @@ _UNREAD_WARNING = (
 
 
 def warn_of(ohem: "OhemConfig", progress: "Progress") -> None:
-    """Warn of mining that will not do what its user may expect of it."""
+    """Warn of mining settings that bias the end, have no effect, or leave a pool unread."""
     if ohem.biases_the_end:
         progress.warn(_BIAS_WARNING)
     if idle := ohem.idle_keys:
@@ -43,7 +43,7 @@ def warn_of(ohem: "OhemConfig", progress: "Progress") -> None:
 def print_result(
     run: "Run", perplexity: "Perplexity | None", recipe: str | None, as_json: bool
 ) -> None:
-    """Print what a run came to: its evaluation, or how to go on where it was stopped."""
+    """Print the evaluation of a run, or how to go on with one that was stopped."""
     summary = {
         "run": str(run.run_dir),
         "finished": run.finished,
@@ -96,7 +96,7 @@ def print_outline(outline: "DryRun", as_json: bool) -> None:
 
 
 def _resume_command(recipe: str | None) -> str:
-    """Return the command line that was typed, with --resume auto and nothing that ends it early."""
+    """Return the command line of this process with --resume auto and without an early stop."""
     from tinyohem.config.recipes import read_recipe
 
     kept: list[str] = []

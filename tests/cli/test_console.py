@@ -41,7 +41,7 @@ def logged(run_dir: Path) -> list[tuple[int, str]]:
 
 
 class TestValidations:
-    def test_without_a_terminal_each_leaves_a_line(
+    def test_without_a_terminal_each_validation_prints_a_line(
         self, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
     ) -> None:
         every_third = tiny.flags(corpus, training__eval_every=3)
@@ -49,7 +49,7 @@ class TestValidations:
         assert told(result.err) == logged(tmp_path / "run")
         assert [step for step, _ in told(result.err)] == [3, 6, 9, 12, 15, 18, 20]
 
-    def test_on_a_terminal_each_leaves_a_line_above_the_bar(
+    def test_on_a_terminal_each_validation_prints_a_line_above_the_bar(
         self, corpus: Path, tmp_path: Path
     ) -> None:
         every_third = tiny.flags(corpus, training__eval_every=3)
@@ -219,7 +219,7 @@ class TestStages:
         assert stage.done == [sum(passes[:n]) for n in range(len(passes) + 1)]
         assert stage.done[-1] == stage.total
 
-    def test_what_nobody_asks_about_leaves_no_line(
+    def test_transient_stages_print_no_line(
         self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tinyohem: tiny.Command
     ) -> None:
         monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path))
@@ -231,7 +231,7 @@ class TestStages:
             "tokenize: 12 stories",
         ]
 
-    def test_one_that_fails_gives_the_terminal_back(self, tmp_path: Path) -> None:
+    def test_a_failed_stage_shows_the_cursor_again(self, tmp_path: Path) -> None:
         """Rich hides the cursor while a bar is drawn."""
         lines = [*(json.dumps({"text": f"Tom has {n} cats."}) for n in range(200)), "{"]
         (tmp_path / "stories.jsonl").write_text("\n".join(lines))

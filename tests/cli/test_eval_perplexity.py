@@ -32,7 +32,7 @@ def test_json_holds_groups_and_calibration_beside_the_figures(
     assert found["calibration"]["loss_at_best"] <= found["loss"]
 
 
-def test_the_record_of_the_run_keeps_its_keys(
+def test_eval_json_holds_the_figures_alone(
     tinyohem: tiny.Command, finished_run: Path, tmp_path: Path
 ) -> None:
     run_dir = shutil.copytree(finished_run, tmp_path / "run")
@@ -52,7 +52,9 @@ def test_a_checkpoint_is_scored_and_stays_as_it_is(
     assert tiny.snapshot(finished_run) == before
 
 
-def test_tables(tinyohem: tiny.Command, finished_run: Path) -> None:
+def test_every_group_and_the_calibration_have_a_table(
+    tinyohem: tiny.Command, finished_run: Path
+) -> None:
     result = tinyohem("eval-perplexity", finished_run, *BY_ALL, "--calibration", "--stride=16")
     assert result.code == 0
     assert "share of the loss" in result.out
@@ -60,9 +62,7 @@ def test_tables(tinyohem: tiny.Command, finished_run: Path) -> None:
         assert row in result.out
 
 
-def test_scores_without_difficulty_are_a_mistake(
-    tinyohem: tiny.Command, finished_run: Path
-) -> None:
+def test_scores_without_difficulty_are_refused(tinyohem: tiny.Command, finished_run: Path) -> None:
     for option in ("--scores", "--metric"):
         result = tinyohem("eval-perplexity", finished_run, option, "mtld")
         assert (result.code, result.out) == (2, "")

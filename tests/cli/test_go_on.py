@@ -27,7 +27,7 @@ STOP = "training.stop_at_step"
 
 @pytest.mark.parametrize("stops_by", ["set", "recipe", "both", "extended recipe", "twice"])
 @pytest.mark.parametrize("out", [["--out", "my run; #1"], ["--out=run"], []], ids=str)
-def test_it_finishes_the_run(
+def test_the_printed_command_finishes_the_run(
     corpus: Path,
     finished_run: Path,
     tmp_path: Path,
@@ -63,7 +63,7 @@ def test_it_finishes_the_run(
 
 
 @pytest.mark.parametrize("resume", [["--resume", "must"], ["--resume=must"], ["--resume=auto"]])
-def test_whatever_was_said_of_resuming_is_said_once(
+def test_the_printed_command_resumes_with_auto_only(
     corpus: Path, tmp_path: Path, tinyohem: tiny.Command, resume: list[str]
 ) -> None:
     command = ["train", *tiny.flags(corpus), "--out", tmp_path / "run"]
@@ -74,7 +74,7 @@ def test_whatever_was_said_of_resuming_is_said_once(
 
 
 @pytest.mark.parametrize("way", ["set", "recipe", "file"])
-def test_a_comparison_takes_nothing_that_ends_its_runs_early(
+def test_a_comparison_refuses_keys_that_end_its_runs_early(
     corpus: Path, tmp_path: Path, tinyohem: tiny.Command, way: str
 ) -> None:
     """It would never come to a table, however often it is repeated."""

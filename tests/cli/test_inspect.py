@@ -30,7 +30,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return screen
 
 
-def test_json(tinyohem: tiny.Command, finished_run: Path, story: str) -> None:
+def test_json_holds_the_story_and_marks_the_kept_tokens(
+    tinyohem: tiny.Command, finished_run: Path, story: str
+) -> None:
     result = tinyohem("inspect", finished_run, "--story", 2, "--ratio", 0.25, "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
@@ -80,7 +82,9 @@ def test_a_story_does_not_command_the_terminal(
     assert "One ␛[2J[red]␇ day" in ESCAPE.sub("", terminal.getvalue())
 
 
-def test_compare(tinyohem: tiny.Command, finished_run: Path, tmp_path: Path) -> None:
+def test_a_second_model_is_compared_on_screen_in_json_and_on_the_page(
+    tinyohem: tiny.Command, finished_run: Path, tmp_path: Path
+) -> None:
     older = finished_run / "checkpoints" / "step_000015"
     page = tmp_path / "new" / "story.html"
     arguments = ("inspect", finished_run, "--story", 0, "--compare", older)
@@ -107,7 +111,7 @@ def test_compare(tinyohem: tiny.Command, finished_run: Path, tmp_path: Path) -> 
         (("--text", "x", "--compare", "./gone"), "no file or folder ./gone", "run folder"),
     ],
 )
-def test_bad_usage(
+def test_bad_usage_is_refused_with_a_hint(
     tinyohem: tiny.Command,
     finished_run: Path,
     arguments: tuple[object, ...],

@@ -9,7 +9,7 @@ import tiny
 from tinyohem.io.json import read_json
 
 
-def test_mine_then_train_on_what_it_left(
+def test_train_reads_the_pool_that_mine_wrote(
     finished_run: Path, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
 ) -> None:
     pool, run = tmp_path / "pool", tmp_path / "run"
@@ -48,7 +48,7 @@ def test_mine_then_train_on_what_it_left(
     assert [s for s in stages if s in ("train", "mine")] == ["train", "mine", "train"]
 
 
-def test_a_model_of_unknown_age_is_told_so(
+def test_a_model_of_unknown_age_is_shown_as_unknown(
     finished_run: Path, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
 ) -> None:
     model, out = tmp_path / "exported", tmp_path / "pool"

@@ -141,7 +141,7 @@ def test_the_reference_is_asked_only_where_tokens_are_ranked(
         ("--set ohem.mix=topk=2", "mix 'topk=2': shares must not be negative"),
     ],
 )
-def test_what_does_not_fit_together_is_one_line(
+def test_options_that_contradict_each_other_give_one_error(
     corpus: Path, tmp_path: Path, tinyohem: tiny.Command, flags: str, message: str
 ) -> None:
     result = tinyohem("train", "--dataset", corpus, *flags.split(), "--out", tmp_path / "run")

@@ -1,4 +1,4 @@
-"""An unknown name is understood by meaning before it is spelled."""
+"""Unknown names: suggestions by meaning, then by spelling, and former names."""
 
 import difflib
 from pathlib import Path
@@ -71,7 +71,7 @@ class TestKeys:
             assert f"{key.partition('.')[0]}.{alias}" not in KEYS, alias
 
     @pytest.mark.parametrize(("other", "key"), OTHERS.items())
-    def test_what_others_call_it_is_understood_in_every_section_and_in_none(
+    def test_an_alias_is_understood_with_any_section_and_without(
         self, other: str, key: str
     ) -> None:
         for section in (*KNOWN, "optimizer", "trainer"):
@@ -88,13 +88,13 @@ class TestKeys:
                 assert meant_key(f"{section}.{name}", KNOWN) == key
             assert refusal(f"{name}=1").startswith(f"'{name}' names no key; did you mean {key}?")
 
-    def test_the_unit_is_told_where_it_is_another(self) -> None:
+    def test_a_suggestion_names_a_different_unit(self) -> None:
         assert "training.tokens (such as 4M or 3epochs)?" in refusal("training.epochs=3")
         assert "optim.warmup_fraction (a share of all steps)?" in refusal("optim.warmup_steps=3")
         assert "training.tokens?" in refusal("optim.tokens=3")
 
     @given(st.sampled_from(KEYS), st.data())
-    def test_a_letter_left_out_is_found_by_spelling(self, key: str, data: st.DataObject) -> None:
+    def test_a_missing_letter_is_found_by_spelling(self, key: str, data: st.DataObject) -> None:
         section, _, name = key.partition(".")
         at = data.draw(st.integers(0, len(name) - 1))
         slip = name[:at] + name[at + 1 :]
@@ -102,7 +102,7 @@ class TestKeys:
         if closest == [name] and meant_key(f"{section}.{slip}", KNOWN) is None:
             assert suggest_key(f"{section}.{slip}", KNOWN) == f"; did you mean {key}?"
 
-    def test_a_name_like_no_other_gets_its_sections_keys(self) -> None:
+    def test_an_unknown_name_lists_the_keys_of_its_section(self) -> None:
         assert refusal("data.zzz=1") == (
             "unknown key data.zzz; [data] has dataset, valid, text_field, clean"
         )
@@ -136,7 +136,7 @@ POOL = {"reference": "pool"}  # what the last one needs
 
 class TestOldNames:
     @pytest.mark.parametrize("old", OLD)
-    def test_they_work_wherever_a_user_writes_one_and_are_noted(
+    def test_old_names_work_everywhere_with_a_warning(
         self, old: str, tmp_path: Path, tinyohem: tiny.Command
     ) -> None:
         new, value = OLD[old]
@@ -155,14 +155,14 @@ class TestOldNames:
         assert shown.err.count(f"ohem.{old} is now ohem.{new}; ") == 1
 
     @pytest.mark.parametrize("old", OLD)
-    def test_they_work_in_python(self, old: str) -> None:
+    def test_old_names_work_in_python(self, old: str) -> None:
         new, value = OLD[old]
         assert getattr(OhemConfig(**{old: value}, **POOL), new) == value
         if new != "hard_window_share":  # which is our own loop's
             with pytest.warns(RenamedKeyWarning):
                 assert getattr(OhemLoss(**{old: value}).config, new) == value
 
-    def test_the_record_of_an_older_run_is_read_in_silence(
+    def test_old_names_in_the_record_of_a_run_give_no_warning(
         self, recwarn: pytest.WarningsRecorder
     ) -> None:
         tree = load_config(overrides={"ohem.dedup": "bigram", "ohem.full_step_every": 3})
@@ -212,14 +212,16 @@ class TestOptions:
             ("inspect x --stori 1", "did you mean --story?"),
         ],
     )
-    def test_an_unknown_one_is_understood(
+    def test_an_unknown_option_gets_a_suggestion(
         self, tinyohem: tiny.Command, command: str, told: str
     ) -> None:
         result = tinyohem(*command.split())
         assert result.code == 2
         assert result.err.splitlines()[0].endswith(told)
 
-    def test_one_like_no_other_is_refused_alone(self, tinyohem: tiny.Command) -> None:
+    def test_an_option_without_a_near_name_is_refused_without_a_suggestion(
+        self, tinyohem: tiny.Command
+    ) -> None:
         assert tinyohem("train", "--zzz").err == (
             "error: No such option: --zzz\nhint: add --help to see the options\n"
         )

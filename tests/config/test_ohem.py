@@ -60,7 +60,7 @@ LIMITS = "select threshold goes with loss_threshold, prob_threshold or queue_ste
         ({"scope": "sequence"}, ["scope"]),
     ],
 )
-def test_ways_of_mining_are_idle_where_every_token_is_kept(
+def test_idle_keys_are_those_without_effect_when_all_tokens_are_kept(
     given: dict[str, Any], idle: list[str]
 ) -> None:
     assert ohem(**given).idle_keys == idle
@@ -102,7 +102,7 @@ def test_ways_of_mining_are_idle_where_every_token_is_kept(
         ({"mix": "bottom=1"}, "mix 'bottom=1': 'bottom' is no source"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(given: dict[str, Any], message: str) -> None:
+def test_options_that_conflict_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         ohem(**given)
     assert caught.value.message.startswith(f"[ohem]: {message}")
@@ -147,7 +147,9 @@ def test_a_value_out_of_range_is_named(given: dict[str, Any], message: str) -> N
         ({"score": "loss", "ratio": 0.5}, False),
     ],
 )
-def test_a_reference_is_kept_where_it_is_asked(given: dict[str, Any], refers: bool) -> None:
+def test_refers_is_true_only_if_a_step_reads_a_reference(
+    given: dict[str, Any], refers: bool
+) -> None:
     assert ohem(**given).refers is refers
 
 
@@ -164,7 +166,7 @@ def test_a_reference_is_kept_where_it_is_asked(given: dict[str, Any], refers: bo
         ({"select": "band", "full_step_every": 2}, True),
     ],
 )
-def test_which_methods_bias_the_end(given: dict[str, Any], biases: bool) -> None:
+def test_biases_the_end_depends_on_selection_and_score(given: dict[str, Any], biases: bool) -> None:
     assert ohem(ratio=0.5, schedule="constant", **given).biases_the_end is biases
     assert not ohem(ratio=0.5, schedule="recover", **given).biases_the_end
 

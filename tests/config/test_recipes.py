@@ -1,4 +1,4 @@
-"""The recipe: who wins, what is refused and how, token budgets, the shipped recipes."""
+"""Recipes: precedence, refusals, token budgets, the shipped recipes."""
 
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class TestPrecedence:
         config = load_config(assignments=["training.seed=1", "training.seed = 2"])
         assert config.training.seed == 2
 
-    def test_nothing_given_is_the_defaults(self) -> None:
+    def test_without_recipe_and_flags_the_defaults_hold(self) -> None:
         assert load_config() == validate_config({})
         assert load_config().ohem.ratio == 1.0
 
@@ -81,7 +81,7 @@ class TestPrecedence:
         found = load_config(assignments=[assignment])
         assert getattr(getattr(found, section), key) == value
 
-    def test_null_takes_a_value_back(self, tmp_path: Path) -> None:
+    def test_set_null_resets_a_value(self, tmp_path: Path) -> None:
         recipe = write(tmp_path / "r.toml", "[training]\nstop_at_step = 3\nmicro_batch_size = 4")
         training = load_config(recipe, {}, ["training.stop_at_step=null"]).training
         assert (training.stop_at_step, training.micro_batch_size) == (None, 4)
@@ -123,12 +123,12 @@ class TestExtends:
         config = load_config(child)
         assert (config.ohem.ratio, config.training.seed) == (0.5, 5)
 
-    def test_two_levels_are_refused(self, tmp_path: Path) -> None:
+    def test_extending_over_two_levels_is_refused(self, tmp_path: Path) -> None:
         child = write(tmp_path / "child.toml", "extends = 'random'")
         error = refusal(recipe=child)
         assert "which extends a third one" in error.message
 
-    def test_a_parent_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_a_missing_parent_recipe_is_refused(self, tmp_path: Path) -> None:
         child = write(tmp_path / "child.toml", "extends = 'quickstrat'")
         assert "did you mean quickstart?" in refusal(recipe=child).message
 
@@ -160,12 +160,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class TestShippedRecipes:
-    def test_they_are_these(self) -> None:
+    def test_the_shipped_recipes_are_these(self) -> None:
         shipped = {"baseline", "ohem", "quickstart", "random", "tinystories-2m"}
         assert shipped | set(METHODS) <= set(recipe_names())
 
     @pytest.mark.parametrize("name", recipe_names())
-    def test_each_loads_and_describes_itself(self, name: str) -> None:
+    def test_each_shipped_recipe_loads_and_describes_itself(self, name: str) -> None:
         load_config(name)
         assert recipe_text(name).startswith("description = ")
 
@@ -243,7 +243,7 @@ class TestRefusals:
             ("ohem.ratio=", "ohem.ratio = ''"),
         ],
     )
-    def test_a_bad_set(self, assignment: str, message: str) -> None:
+    def test_a_bad_set_is_refused_with_a_hint(self, assignment: str, message: str) -> None:
         assert message in refusal(assignments=[assignment]).message
 
     @pytest.mark.parametrize(
@@ -257,12 +257,14 @@ class TestRefusals:
             ("[ohem", "is not TOML"),
         ],
     )
-    def test_a_bad_recipe(self, tmp_path: Path, text: str, message: str) -> None:
+    def test_a_bad_recipe_is_refused_with_a_hint(
+        self, tmp_path: Path, text: str, message: str
+    ) -> None:
         recipe = write(tmp_path / "r.toml", text)
         assert message in refusal(recipe=recipe).message
         assert message in refusal(recipe=recipe, overrides={"ohem.scope": "batch"}).message
 
-    def test_a_recipe_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_a_missing_recipe_is_refused(self, tmp_path: Path) -> None:
         assert "did you mean baseline?" in refusal(recipe="basline").message
         assert "cannot read the recipe" in refusal(recipe=str(tmp_path / "no.toml")).message
         (tmp_path / "r.toml").write_bytes(b"\xff")
@@ -295,30 +297,30 @@ class TestTokens:
             ("12_800_000", 12_800_000),
         ],
     )
-    def test_budgets(self, text: str, tokens: int) -> None:
+    def test_a_budget_text_gives_its_number_of_tokens(self, text: str, tokens: int) -> None:
         assert parse_tokens(text, num_parameters=2_000, num_tokens=500) == tokens
 
     @pytest.mark.parametrize(
         "text", ["", "0", "0M", "-4M", "4T", "M", "4 M", "1e-6", "x20", "4MM", "nan", "inf", ".5M"]
     )
-    def test_what_is_no_budget(self, text: str) -> None:
+    def test_a_text_that_is_no_budget_is_refused(self, text: str) -> None:
         with pytest.raises(InputError, match="is not a number of tokens"):
             parse_tokens(text, num_parameters=2_000, num_tokens=500)
 
     @pytest.mark.parametrize("text", ["1.5", "0.5", "1.0005k", "0.0000001m", "2.5e0"])
-    def test_a_part_of_a_token_is_refused(self, text: str) -> None:
+    def test_a_fraction_of_a_token_is_refused(self, text: str) -> None:
         with pytest.raises(InputError, match="is no whole number of tokens"):
             parse_tokens(text, num_parameters=2_000, num_tokens=500)
 
     @pytest.mark.parametrize("text", ["1e16", "1e400", "2000000000000000", "2e6b", "9" * 500])
-    def test_more_than_any_run_is_refused(self, text: str) -> None:
+    def test_a_budget_beyond_the_limit_is_refused(self, text: str) -> None:
         with pytest.raises(InputError, match="is too large"):
             parse_tokens(text, num_parameters=2_000, num_tokens=500)
 
 
 class TestFrozen:
     @pytest.mark.parametrize("section", RunConfig.model_fields)
-    def test_nothing_can_be_assigned(self, section: str) -> None:
+    def test_no_field_of_a_config_can_be_assigned(self, section: str) -> None:
         config = RunConfig()
         part = getattr(config, section)
         with pytest.raises(ValidationError, match="frozen"):
@@ -332,7 +334,7 @@ class TestFrozen:
             section, key = name.split(".")
             assert key in type(getattr(RunConfig(), section)).model_fields
 
-    def test_a_dump_is_the_config_again(self) -> None:
+    def test_a_dumped_config_validates_to_itself(self) -> None:
         config = load_config("quickstart", {"training.steps": 3})
         assert validate_config(config.model_dump()) == config
 
@@ -352,12 +354,14 @@ class TestBias:
             ("0:0.5,1:1", 1.0, False),
         ],
     )
-    def test_topk_below_09_at_the_end(self, schedule: str, ratio: float, biases: bool) -> None:
+    def test_topk_below_09_at_the_end_biases_it(
+        self, schedule: str, ratio: float, biases: bool
+    ) -> None:
         config = load_config(overrides={"ohem.schedule": schedule, "ohem.ratio": ratio})
         assert config.ohem.biases_the_end is biases
 
     @given(st.sampled_from(NAMED_SCHEDULES), st.floats(0.01, 1))
-    def test_random_never_does(self, schedule: str, ratio: float) -> None:
+    def test_random_never_biases_the_end(self, schedule: str, ratio: float) -> None:
         overrides = {"ohem.schedule": schedule, "ohem.ratio": ratio, "ohem.select": "random"}
         assert not load_config(overrides=overrides).ohem.biases_the_end
 

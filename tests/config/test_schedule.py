@@ -36,7 +36,9 @@ progresses = st.floats(0, 1)
         (" 0 : 1 , 1 : 0.5 ", 1.0, {0: 1, 0.5: 0.75, 1: 0.5}),
     ],
 )
-def test_points(text: str, ratio: float, points: dict[float, float]) -> None:
+def test_a_schedule_passes_through_its_knots(
+    text: str, ratio: float, points: dict[float, float]
+) -> None:
     schedule = parse_schedule(text, ratio)
     found = {t: schedule.keep_ratio(t) for t in points}
     assert found == pytest.approx(points, abs=1e-12)
@@ -52,7 +54,7 @@ def test_points(text: str, ratio: float, points: dict[float, float]) -> None:
         ("0:0.1,1:1", 0.1, True),
     ],
 )
-def test_lowest_and_ends_full(text: str, lowest: float, ends_full: bool) -> None:
+def test_lowest_and_ends_full_describe_the_knots(text: str, lowest: float, ends_full: bool) -> None:
     schedule = parse_schedule(text, 0.5)
     assert (schedule.lowest, schedule.ends_full) == (lowest, ends_full)
 
@@ -118,7 +120,7 @@ def test_bad_schedules_are_refused(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("every", [2, 3, 7])
-def test_interrupt_makes_every_nth_step_a_full_one(every: int) -> None:
+def test_full_step_every_n_keeps_all_tokens_at_every_nth_step(every: int) -> None:
     schedule = parse_schedule("constant", 0.3, every)
     found = [schedule.keep_ratio(step / 21, step) for step in range(21)]
     assert found == [1.0 if step % every == every - 1 else 0.3 for step in range(21)]
@@ -129,7 +131,7 @@ def test_interrupt_makes_every_nth_step_a_full_one(every: int) -> None:
 
 
 @given(st.sampled_from(NAMED_SCHEDULES), ratios, progresses, st.integers(0, 10**6))
-def test_between_interruptions_the_schedule_holds(
+def test_full_step_every_leaves_other_steps_unchanged(
     name: str, ratio: float, t: float, step: int
 ) -> None:
     plain, interrupted = parse_schedule(name, ratio), parse_schedule(name, ratio, 5)
@@ -151,7 +153,7 @@ def test_between_interruptions_the_schedule_holds(
         ),
     ],
 )
-def test_shares(text: str, points: dict[float, tuple[float, ...]]) -> None:
+def test_shares_pass_through_their_knots(text: str, points: dict[float, tuple[float, ...]]) -> None:
     mix = parse_mix(text)
     for t, expected in points.items():
         shares = mix.shares(t)
@@ -172,7 +174,7 @@ def test_shares_sum_to_one_at_any_time(knots: list[tuple[int, int, int]], t: flo
     assert min(shares.values()) >= -1e-12
 
 
-def test_sources_take_in_the_order_in_which_they_are_written() -> None:
+def test_sources_keep_the_order_of_the_text() -> None:
     assert list(parse_mix("0:pool=1;0.5:random=0.5,topk=0.5").shares(0)) == [
         "pool",
         "random",

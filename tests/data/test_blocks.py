@@ -1,4 +1,4 @@
-"""Blocks are the rows of the file, wherever the cuts fall, in whichever process they are parsed."""
+"""Blocks: together they are the rows of the file, wherever it is cut."""
 
 import gzip
 import json

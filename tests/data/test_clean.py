@@ -143,7 +143,7 @@ def test_mojibake_is_repaired() -> None:
     assert counts(cleaning) == {"read": 3, "kept": 3, TEXT: 2}
 
 
-def test_markers_are_taken_out() -> None:
+def test_markers_inside_a_story_are_removed() -> None:
     kept, cleaning = clean(
         f"{END_OF_TEXT}One.{END_OF_TEXT}", f"Two.{END_OF_TEXT}Three.", f" {END_OF_TEXT} ", "Four."
     )
@@ -151,7 +151,7 @@ def test_markers_are_taken_out() -> None:
     assert counts(cleaning) == {"read": 4, "kept": 3, MARKER: 3, EMPTY: 1}
 
 
-def test_a_marker_that_the_repair_brings_out_is_taken_out_too() -> None:
+def test_a_marker_that_the_repair_reveals_is_removed() -> None:
     kept, cleaning = clean("One.＜｜endoftext｜＞")
     assert kept == [Story(0, "One.")]
     assert counts(cleaning) == {"read": 1, "kept": 1, TEXT: 1, MARKER: 1}

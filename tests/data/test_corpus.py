@@ -214,7 +214,7 @@ class TestFingerprint:
         monkeypatch.setattr(fingerprint, "_hashed", {})
         monkeypatch.setattr(fingerprint, "_SETTLED_NS", -1)
 
-    def test_a_file_is_read_once_and_told_once(self, tmp_path: Path) -> None:
+    def test_a_file_is_hashed_once_and_reported_once(self, tmp_path: Path) -> None:
         path = write_lines(tmp_path / "a.jsonl", ["One."])
         listener = tiny.Listener()
         first, second = (open_corpus(str(path), progress=listener) for _ in range(2))
@@ -291,7 +291,7 @@ class TestSplits:
         error = failure(tmp_path)
         assert error.message == f"{tmp_path} has no train split, only: test, validation"
 
-    def test_files_left_out_are_told(self, tmp_path: Path) -> None:
+    def test_files_left_out_are_reported(self, tmp_path: Path) -> None:
         class Notes:
             def __init__(self) -> None:
                 self.notes: list[str] = []
@@ -320,7 +320,9 @@ class TestSplits:
 
 
 class TestFingerprints:
-    def test_it_is_the_content_and_the_field_not_the_place(self, tmp_path: Path) -> None:
+    def test_a_fingerprint_depends_on_content_and_field_but_not_on_the_path(
+        self, tmp_path: Path
+    ) -> None:
         first = open_corpus(str(write_lines(tmp_path / "a.jsonl", ["One."])))
         moved = open_corpus(str(write_lines(tmp_path / "b.jsonl", ["One."])))
         other = open_corpus(str(write_lines(tmp_path / "c.jsonl", ["One"])))
@@ -330,13 +332,13 @@ class TestFingerprints:
         assert moved.fingerprint == first.fingerprint
         assert len({first.fingerprint, other.fingerprint, field.fingerprint}) == 3
 
-    def test_the_format_counts_for_the_same_bytes(self, tmp_path: Path) -> None:
+    def test_a_fingerprint_depends_on_the_format_of_the_same_bytes(self, tmp_path: Path) -> None:
         lines = write_lines(tmp_path / "a.jsonl", ["One."])
         (tmp_path / "a.txt").write_bytes(lines.read_bytes())
         found = {open_corpus(str(tmp_path / name)).fingerprint for name in ("a.txt", "a.jsonl")}
         assert len(found) == 2
 
-    def test_every_file_of_a_folder_counts_and_so_does_their_order(self, tmp_path: Path) -> None:
+    def test_a_fingerprint_depends_on_every_file_and_their_order(self, tmp_path: Path) -> None:
         found = []
         for names in (["a", "b"], ["b", "a"], ["a"], ["a", "b", "c"]):
             for position, name in enumerate(names):
@@ -354,12 +356,12 @@ class TestSample:
         module.sample_stories = lambda split: iter([f"{split} one.", " two. "])  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "tinyohem.data.sample.stories", module)
 
-    def test_both_splits_are_there(self) -> None:
+    def test_the_sample_has_both_splits(self) -> None:
         assert texts_of("sample") == ["train one.", "two."]
         assert texts_of("sample", "validation") == ["validation one.", "two."]
         assert open_corpus("sample").fingerprint != open_corpus("sample", "validation").fingerprint
 
-    def test_a_file_of_that_name_needs_a_path(
+    def test_a_file_called_sample_needs_a_path(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -369,7 +371,7 @@ class TestSample:
 
 
 class HubHandler(http.server.BaseHTTPRequestHandler):
-    """Answers like the Hub does for what it does not have, or does not show."""
+    """A server that answers as the Hub does for missing or private data sets."""
 
     def do_GET(self) -> None:
         status, code = (403, "GatedRepo") if "gated" in self.path else (404, "RepoNotFound")
@@ -465,7 +467,7 @@ class TestHub:
             self.open(repository)
         assert caught.value.hint == "download its files and pass one of them"
 
-    def test_no_network_is_told_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_network_is_reported_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("datasets.config.HF_ENDPOINT", "http://127.0.0.1:9")
         start = time.monotonic()
         error = failure("roneneldan/TinyStories")
@@ -475,7 +477,7 @@ class TestHub:
 
     @pytest.mark.usefixtures("hub_server")
     @pytest.mark.parametrize("name", ["nobody/nothing", "nobody/gated", "not--valid"])
-    def test_unknown_data_set_is_told(self, name: str) -> None:
+    def test_an_unknown_data_set_is_refused(self, name: str) -> None:
         error = failure(name)
         assert (
             error.message == f"{name} is no file or folder here, and no public data set on the Hub"
@@ -483,7 +485,7 @@ class TestHub:
         assert "`hf auth login`" in str(error.hint)
 
     @pytest.mark.usefixtures("hub_server")
-    def test_a_hub_in_trouble_is_told(self) -> None:
+    def test_an_error_of_the_hub_is_reported(self) -> None:
         error = failure("nobody/broken")
         assert "the Hub cannot be reached" in error.message
         assert "500" in error.message

@@ -1,4 +1,4 @@
-"""Validation stories that are training stories too: refused, told, or taken out of training."""
+"""Validation stories that are training stories too: refused, reported, or dropped by --clean."""
 
 import gzip
 import json
@@ -83,7 +83,7 @@ def test_a_part_of_the_training_stories_is_refused_unless_it_is_taken_out(
     assert json.loads(outcome.out)["train"]["stories"] == len(left_out)
 
 
-def test_stories_in_both_are_counted_told_and_with_clean_taken_out(
+def test_shared_stories_are_counted_and_reported_and_clean_drops_them(
     check: Check, tmp_path: Path
 ) -> None:
     shared = [TRAIN[3].lower(), TRAIN[40].replace(" ", "\n"), TRAIN[40]]
@@ -102,7 +102,7 @@ def test_stories_in_both_are_counted_told_and_with_clean_taken_out(
     assert sizes == {"train": 58, "valid": 12}  # one of the validation stories came twice
 
 
-def test_splits_apart_are_not_mentioned(check: Check, tmp_path: Path) -> None:
+def test_splits_without_shared_stories_give_no_warning(check: Check, tmp_path: Path) -> None:
     _write(tmp_path / "v.jsonl", VALID)
     outcome = check("v.jsonl")
     assert outcome.code == 0
@@ -116,9 +116,7 @@ def test_training_stories_that_repeat_are_counted(check: Check, tmp_path: Path) 
     assert "7 of 67 training stories repeat an earlier one" in check("v.jsonl").err
 
 
-def test_the_splits_of_a_folder_are_held_against_each_other(
-    tinyohem: tiny.Command, tmp_path: Path
-) -> None:
+def test_the_splits_of_a_folder_are_compared(tinyohem: tiny.Command, tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     _write(tmp_path / "corpus/train.txt", TRAIN)
     _write(tmp_path / "corpus/valid.parquet", [*VALID, *TRAIN[:2]])

@@ -1,3 +1,5 @@
+"""One spelling for text that looks alike: invisible characters, marks, words, scripts."""
+
 import unicodedata
 
 import pytest
@@ -14,7 +16,7 @@ from tinyohem.data.orthography import (
 )
 
 
-def test_what_is_unseen_is_what_unicode_says() -> None:
+def test_invisible_characters_are_those_of_unicode() -> None:
     regex = pytest.importorskip("regex")
     ignorable = regex.compile(r"\p{Default_Ignorable_Code_Point}")
     every = map(chr, range(0x110000))

@@ -1,4 +1,4 @@
-"""From a name to tokens: splits, caches, and nothing of the held-out stories in the vocabulary."""
+"""Preparing data: splits, caches, and a vocabulary without held-out stories."""
 
 import json
 from collections.abc import Mapping
@@ -230,7 +230,7 @@ def test_one_story_cannot_train_and_validate(tmp_path: Path) -> None:
 
 
 def test_a_run_with_its_own_validation_stories_keeps_its_identity(tmp_path: Path) -> None:
-    """Records of runs are found by these: they must not move with the way of holding out."""
+    """Records of runs are found by these keys, whatever the way of holding out."""
     files = {
         "dataset": write(tmp_path / "train.jsonl", texts_of(COUNT)),
         "valid": write(tmp_path / "v.jsonl", texts_of(7, "validation")),

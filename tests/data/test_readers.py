@@ -1,4 +1,4 @@
-"""Story files: every format gives back what was written, every damage is named with its place."""
+"""Story files: every format returns what was written, every error names its place."""
 
 import gzip
 import io

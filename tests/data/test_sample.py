@@ -1,4 +1,4 @@
-"""The built-in sample corpus: distinct, deterministic, and English that a parent could read out."""
+"""The built-in sample corpus: distinct stories, deterministic, in correct English."""
 
 import hashlib
 import os
@@ -13,9 +13,8 @@ import zstandard
 
 from tinyohem.data.sample import stories as sample
 from tinyohem.data.sample.stories import (
+    SAMPLE_COUNTS,
     SAMPLE_FINGERPRINT,
-    SAMPLE_TRAIN_STORIES,
-    SAMPLE_VALIDATION_STORIES,
     WORDS,
     sample_stories,
     tell,
@@ -33,7 +32,7 @@ HASH_100 = (
 @pytest.fixture(scope="module")
 def told() -> list[tuple[str, str]]:
     """(plot, story) of the whole train split."""
-    return [tell("train", index) for index in range(SAMPLE_TRAIN_STORIES)]
+    return [tell("train", index) for index in range(SAMPLE_COUNTS["train"])]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +49,7 @@ def found(pattern: str, stories: list[str]) -> list[str]:
 
 def test_all_stories_of_both_splits_are_distinct(train: list[str]) -> None:
     validation = list(sample_stories("validation"))
-    assert (len(train), len(validation)) == (SAMPLE_TRAIN_STORIES, SAMPLE_VALIDATION_STORIES)
+    assert (len(train), len(validation)) == (20_000, 500)
     assert (len(train), len(validation)) == (20_000, 500)
     assert len({*train, *validation}) == 20_500
 
@@ -96,7 +95,7 @@ def test_every_plot_occurs_about_as_often(told: list[tuple[str, str]]) -> None:
     assert max(counts.values()) < 1_400
 
 
-def test_story_lengths(train: list[str]) -> None:
+def test_story_lengths_are_those_of_short_stories(train: list[str]) -> None:
     words = [len(story.split()) for story in train]
     assert min(words) >= 80
     assert max(words) <= 250

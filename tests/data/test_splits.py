@@ -1,4 +1,4 @@
-"""The same story in two places: what counts as one, who is held out, what two splits share."""
+"""Splits: which texts are one story, which are held out, which two splits share."""
 
 import hashlib
 import unicodedata
@@ -35,22 +35,22 @@ class TestSameStory:
             "Ｏｎｃｅ， a café shut.",  # full width
         ],
     )
-    def test_white_space_case_and_spelling_in_unicode_do_not_count(self, other: str) -> None:
+    def test_white_space_case_and_unicode_spelling_make_the_same_story(self, other: str) -> None:
         assert story_hash("Once, a café shut.") == story_hash(other)
 
     @pytest.mark.parametrize(
         "other", ["Once, a cafe shut.", "Once, a café shut!", "Once a café shut.", ""]
     )
-    def test_letters_accents_and_marks_do(self, other: str) -> None:
+    def test_letters_accents_and_marks_make_another_story(self, other: str) -> None:
         assert story_hash("Once, a café shut.") != story_hash(other)
 
     @pytest.mark.parametrize(("upper", "lower"), [("STRASSE", "straße"), ("ΟΔΟΣ", "οδος")])
-    def test_case_is_that_of_unicode(self, upper: str, lower: str) -> None:
+    def test_case_is_folded_as_unicode_defines(self, upper: str, lower: str) -> None:
         assert story_hash(upper) == story_hash(lower)
 
     @given(TEXTS)
     @example("\x00 A\x1fb")
-    def test_the_definition_holds_for_any_text(self, text: str) -> None:
+    def test_the_hash_follows_its_definition_for_any_text(self, text: str) -> None:
         """D146 of the Unicode Standard, transcribed; the code has a shortcut for ASCII."""
         regex = pytest.importorskip("regex")
         nfkd = unicodedata.normalize("NFD", text)
@@ -75,20 +75,20 @@ class TestHoldout:
         assert not set(valid) & set(train)
         assert Counter(train) == Counter({h: n for h, n in everything.items() if h not in valid})
 
-    def test_it_takes_one_story_in_fifty(self) -> None:
+    def test_one_story_in_fifty_is_held_out(self) -> None:
         stories = [Story(row, f"This is story {row}.") for row in range(20_000)]
         count = len(list(held_out(stories, holdout_limit(stories))))
         expected = 20_000 / HOLDOUT_EVERY
         assert abs(count - expected) < 4 * np.sqrt(expected)
 
-    def test_it_does_not_depend_on_the_order_or_on_the_other_stories(self) -> None:
+    def test_holding_out_does_not_depend_on_order_or_other_stories(self) -> None:
         stories = [Story(row, f"This is story {row}.") for row in range(2_000)]
         more = [*reversed(stories), *(Story(0, f"Another, {row}.") for row in range(500))]
         first = {s.text for s in held_out(stories, holdout_limit(stories))}
         second = {s.text for s in held_out(more, holdout_limit(more))}
         assert first == {text for text in second if text.startswith("This")}
 
-    def test_the_lowest_hash_goes_where_none_would(self) -> None:
+    def test_a_small_corpus_holds_out_its_lowest_hash(self) -> None:
         texts = ["One.", "Two.", "Three."]
         limit = 2**64 // HOLDOUT_EVERY
         assert min(map(story_hash, texts)) > limit

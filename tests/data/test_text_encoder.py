@@ -75,7 +75,9 @@ def test_other_text_keeps_its_ids(tokenizers: dict[str, Any], kind: str) -> None
         assert text_encoder(tokenizer).encode(text, add_special_tokens=False).ids == expected
 
 
-def test_pieces_and_merges_spell_it_letter_by_letter(tokenizers: dict[str, Any]) -> None:
+def test_pieces_and_merges_spell_a_special_token_letter_by_letter(
+    tokenizers: dict[str, Any],
+) -> None:
     """Known letters: nothing is lost."""
     for kind in ("unigram", "merges"):
         store, spans = text_store("a <s> </s>", tokenizers[kind])
@@ -91,7 +93,7 @@ def test_a_special_token_of_one_letter_leaves_the_letter_spelled() -> None:
     assert not store.text_loss
 
 
-def test_training_a_vocabulary_reads_it_as_text() -> None:
+def test_training_a_vocabulary_reads_a_special_token_as_text() -> None:
     stories = [f"{END_OF_TEXT} he wrote {END_OF_TEXT}"] * 20
     tokenizer = train_tokenizer([*STORIES, *stories], 320)
     assert tokenizer.convert_tokens_to_ids(END_OF_TEXT) == 0
@@ -102,7 +104,7 @@ def test_training_a_vocabulary_reads_it_as_text() -> None:
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 @pytest.mark.parametrize("kind", ["unigram", "words", "own"])
-def test_in_a_file_of_stories(
+def test_a_special_token_in_a_file_of_stories_is_text(
     tokenizers: dict[str, Any], kind: str, suffix: str, tmp_path: Path
 ) -> None:
     tokenizer = tokenizers[kind]

@@ -1,4 +1,4 @@
-"""What a tokenizer loses, counted: against what Python says of the same texts."""
+"""What a tokenizer loses, compared with decoding the same texts in Python."""
 
 import unicodedata
 from collections import Counter
@@ -100,7 +100,7 @@ def _count(tokenizer: Tokenizer, texts: list[str]) -> int:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(), min_size=1, max_size=4))
-def test_any_text_at_all(texts: list[str]) -> None:
+def test_any_text_comes_back_or_is_counted_as_lost(texts: list[str]) -> None:
     for normalizer, loses in ((None, False), ("lower", True)):
         build = others.LOSSY[normalizer] if normalizer else others.byte_level
         tokenizer = others.as_loaded(build(["a"]))
@@ -111,7 +111,7 @@ def test_any_text_at_all(texts: list[str]) -> None:
         assert loses or not loss
 
 
-def test_what_only_trains_is_not_measured(tmp_path: Path) -> None:
+def test_training_stories_are_not_measured(tmp_path: Path) -> None:
     texts = list(islice(sample_stories("train"), 60))
     name = others.save(others.word_level(texts), tmp_path / "tokenizer")
     data = DataConfig(dataset=str(write_stories(tmp_path / "a.jsonl", texts)))

@@ -1,4 +1,4 @@
-"""The token store on disk: what goes in comes out, and half a store never looks like one."""
+"""The token store on disk: it returns its stories, and damage is found."""
 
 import json
 from collections.abc import Iterator
@@ -228,7 +228,7 @@ def build_manifest(text: bytes) -> dict[str, Any]:
     return {key: value for key, value in json.loads(text).items() if key != "seal"}
 
 
-def test_of_a_very_large_file_only_the_length_unless_asked(
+def test_a_very_large_file_is_hashed_only_if_asked(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "store"
@@ -296,7 +296,7 @@ def test_story_of_token_at_both_ends_of_every_story(tmp_path: Path, tokenizer: A
 
 
 def agree(store: Path) -> None:
-    """Make the manifest vouch for the arrays as they are, as a stranger can."""
+    """Rewrite the manifest so that its hashes fit the arrays, as anybody can."""
     manifest = read_sealed(store / "manifest.json")
     sha256 = {name: hash_file(store / name) for name in manifest["sha256"]}
     write_sealed(store / "manifest.json", {**manifest, "sha256": sha256})

@@ -1,4 +1,4 @@
-"""The byte-level BPE: deterministic, lossless, honest about its size."""
+"""The byte-level BPE: deterministic, lossless, of exactly the size asked for."""
 
 import os
 import subprocess
@@ -46,7 +46,7 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def test_it_is_the_same_in_every_process(tokenizer: Any) -> None:
+def test_a_trained_tokenizer_is_the_same_in_every_process(tokenizer: Any) -> None:
     # Each process hashes strings its own way, and so orders sets its own way.
     workers = [
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Files of one data set that hold the same stories are told of."""
+"""Files of one data set that hold the same stories give a warning."""
 
 import gzip
 import json
@@ -39,7 +39,7 @@ def warnings(folder: Path) -> list[str]:
         ("b.json", lambda path: path.write_text(json.dumps([{"text": t} for t in STORIES]))),
     ],
 )
-def test_the_same_stories_in_another_form(
+def test_files_with_the_same_stories_in_another_form_are_paired(
     tmp_path: Path, name: str, write: Callable[[Path], None]
 ) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines(STORIES))

@@ -1,4 +1,4 @@
-"""Windows of a token store: every one once an epoch, the same again after a resume."""
+"""Windows of a token store: each once per epoch, the same after a resume."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ from tinyohem.errors import InputError
 
 
 def store_of(lengths: list[int], rows: list[int] | None = None) -> TokenStore:
-    """Return a store whose token at position p has id p, so that ids tell where they stood."""
+    """Return a store whose token at position p has id p, so that an id is its position."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     row_numbers = np.asarray(rows if rows is not None else range(len(lengths)), dtype=np.int64)
     counts = np.ones(len(lengths), dtype=np.uint32)
@@ -77,7 +77,7 @@ def hard_plans(draw: st.DrawFn) -> HardWindowPlan:
 @settings(deadline=None)
 @given(hard_plans())
 def test_every_batch_holds_its_share_of_hard_windows(plan: HardWindowPlan) -> None:
-    """Both orders go on from batch to batch, and each visits all of its windows every epoch."""
+    """Both orders continue from batch to batch, and each visits its windows once per epoch."""
     num_base, num_windows = plan.batch_size - plan.num_hard, plan.base.num_windows
     batches = [batch_windows(plan, s, plan.batch_size) for s in range(2 * num_windows)]
     base = np.concatenate([batch[:num_base] for batch in batches])

@@ -93,7 +93,9 @@ def test_a_story_without_scores_or_a_missing_metric_is_an_input_error(table: Sco
         plan_of(table, np.arange(400), metric="loss")
 
 
-def test_stories_without_a_difficulty_come_last_and_are_told(fake_corpus, tmp_path: Path) -> None:
+def test_stories_without_a_difficulty_come_last_and_are_counted(
+    fake_corpus, tmp_path: Path
+) -> None:
     texts = ("The big cat sat. " * 9, "Кот сидит. " * 9, "It was an extraordinary elephant. " * 9)
     table = score_corpus(fake_corpus(texts), tmp_path, workers=1)
     plan = plan_of(table, np.arange(3), "sorted", "flesch")

@@ -1,4 +1,4 @@
-"""The table of metrics: every row is computed, kept, summarised and told; a new row is too."""
+"""The table of metrics: every row is computed, stored, summarised and documented."""
 
 import json
 import subprocess
@@ -50,7 +50,9 @@ print(json.dumps({**found, "help": EPILOG}))
 """
 
 
-def test_every_metric_of_the_table_is_computed_kept_and_told(tinyohem: tiny.Command) -> None:
+def test_every_metric_of_the_table_is_computed_stored_and_documented(
+    tinyohem: tiny.Command,
+) -> None:
     scores = score_batch(["A cat sat."], ScoringRules())
     assert list(scores) == SCORE_SCHEMA.names
     told = " ".join(tinyohem("score-difficulty", "--help").out.split())
@@ -66,7 +68,7 @@ def test_every_metric_of_the_table_is_computed_kept_and_told(tinyohem: tiny.Comm
         assert name in chosen
 
 
-def test_a_row_and_a_function_are_all_that_a_new_metric_takes(tmp_path: Path) -> None:
+def test_a_new_metric_needs_one_row_and_one_function(tmp_path: Path) -> None:
     stories = tiny.write_stories(tmp_path / "s.jsonl", ["A cat.", "THE END.", "one dog", "A B c d"])
     program = [sys.executable, "-c", _NEW_METRIC, str(stories), str(tmp_path / "scores")]
     done = subprocess.run(program, capture_output=True, text=True, check=False)

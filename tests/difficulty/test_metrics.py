@@ -145,7 +145,7 @@ PLAIN = "Don't stop: the café isn't open, said Zoë. The boys' dog can't come i
 
 @pytest.mark.parametrize("unseen", UNSEEN, ids=ascii)
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_what_is_not_seen_changes_no_score(unseen: str, form: str) -> None:
+def test_invisible_characters_change_no_score(unseen: str, form: str) -> None:
     plain = unicodedata.normalize(form, PLAIN)
     between = unseen.join(plain)  # between letters and their accents too
     _assert_same_scores([between, f"{unseen}{plain}{unseen}", PLAIN])

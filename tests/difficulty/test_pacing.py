@@ -64,7 +64,7 @@ curricula = st.builds(
         (paced("sorted", jitter_window=8), "easiest first; shuffled over 8 windows at a time"),
     ],
 )
-def test_an_order_is_told_in_a_line(curriculum: CurriculumConfig, told: str) -> None:
+def test_describe_names_what_the_order_does(curriculum: CurriculumConfig, told: str) -> None:
     drawn, difficulty = np.random.default_rng(0).permutation(40), np.arange(0, 80, 2.0)
     order = order_draws(drawn, difficulty, curriculum, 0)
     assert describe(order, difficulty, curriculum, 10).startswith(told)
@@ -72,7 +72,7 @@ def test_an_order_is_told_in_a_line(curriculum: CurriculumConfig, told: str) -> 
 
 @settings(deadline=None)
 @given(runs(), curricula)
-def test_every_rule_is_told_of_any_run(run, curriculum: CurriculumConfig) -> None:
+def test_describe_takes_every_rule_and_run(run, curriculum: CurriculumConfig) -> None:
     drawn, difficulty = run
     told = describe(
         order_draws(drawn, difficulty, curriculum, 0), difficulty, curriculum, len(drawn)

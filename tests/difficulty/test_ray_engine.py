@@ -181,7 +181,7 @@ def test_workers_that_die_are_replaced(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_killed_command_goes_on_and_the_cluster_that_it_was_told_of_stays(
+def test_a_killed_command_resumes_and_the_named_cluster_stays_up(
     stories: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     import ray
@@ -220,7 +220,7 @@ def test_the_command_reads_urls_and_writes_to_one(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_bad_row_is_told_as_by_the_local_engine(
+def test_a_bad_row_gives_the_same_error_as_the_local_engine(
     stories: Path, tmp_path: Path, tinyohem: tiny.Command
 ) -> None:
     bad = tmp_path / "bad.jsonl"
@@ -246,7 +246,7 @@ def test_workers_with_other_libraries_are_refused(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_what_is_not_of_files_is_refused(tmp_path: Path, tinyohem: tiny.Command) -> None:
+def test_a_corpus_without_files_is_refused(tmp_path: Path, tinyohem: tiny.Command) -> None:
     outcome = tinyohem(
         "score-difficulty", "--engine=ray", "--dataset=sample", "--out", tmp_path / "scores"
     )

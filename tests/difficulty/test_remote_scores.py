@@ -1,4 +1,4 @@
-"""A score folder at a URL: what lands there, and how a pass goes on after its machine is lost."""
+"""A score folder at a URL: what is stored, and how a pass resumes after its machine is lost."""
 
 import json
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def score_far(corpus) -> None:
         score_corpus(corpus, folder, engine=engine, workers=1)
 
 
-def test_the_results_are_those_of_a_folder_here(
+def test_the_results_equal_those_of_a_local_folder(
     made_up: list[str], fake_corpus, tmp_path: Path, memory
 ) -> None:
     corpus = fake_corpus(tuple(made_up))
@@ -54,7 +54,7 @@ def test_the_results_are_those_of_a_folder_here(
     assert files_at(memory) == files_in(tmp_path / "here")
 
 
-def test_a_lost_pass_goes_on_with_the_shards_that_are_there(
+def test_a_lost_pass_resumes_with_the_stored_shards(
     made_up: list[str], fake_corpus, tmp_path: Path, memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = fake_corpus(tuple(made_up))

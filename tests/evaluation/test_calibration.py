@@ -83,7 +83,7 @@ class TestTemperature:
         assert found.best_temperature == pytest.approx(expected, rel=0.02)
         assert found.accuracy == float(not wrong)
 
-    def test_uniform_predictions(self) -> None:
+    def test_uniform_predictions_have_the_loss_of_the_vocabulary(self) -> None:
         found = calibration(in_batches(torch.zeros(9, 4), torch.arange(9) % 4))
         assert found.loss == found.loss_at_best == pytest.approx(math.log(4))
         assert math.isfinite(found.best_temperature)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tinyohem.difficulty.score_corpus import score_corpus
 from tinyohem.difficulty.score_table import SCORES_FILE
 from tinyohem.errors import InputError
 from tinyohem.evaluation import diagnose as module
-from tinyohem.evaluation.diagnose import Diagnosis, diagnose
+from tinyohem.evaluation.diagnose import Diagnosis, diagnose, keep_perplexity
 from tinyohem.evaluation.open import Evaluation, open_evaluation
 from tinyohem.evaluation.perplexity import story_token_losses
 from tinyohem.progress import SILENT
@@ -73,7 +74,7 @@ class TestGroups:
         assert (found[-1].name, found[-1].tokens) == ("10 (hardest)", len(story))
         assert found[-1].loss == pytest.approx(story.mean(), rel=1e-6)
 
-    def test_nothing_is_measured_that_was_not_asked_for(self, evaluation: Evaluation) -> None:
+    def test_only_what_was_asked_for_is_measured(self, evaluation: Evaluation) -> None:
         found = diagnose(evaluation)
         assert (found.by, found.calibration) == ({}, None)
         assert found.to_json() == found.perplexity.to_json()
@@ -100,12 +101,12 @@ class TestScores:
             diagnose(evaluation, by=["difficulty"], scores=tmp_path)
         assert "leave out --scores" in str(caught.value.hint)
 
-    def test_a_metric_that_the_table_lacks(self, evaluation: Evaluation) -> None:
+    def test_a_metric_that_the_table_lacks_is_refused(self, evaluation: Evaluation) -> None:
         with pytest.raises(InputError, match="has no metric 'depth'") as caught:
             diagnose(evaluation, by=["difficulty"], metric="depth")
         assert "mtld" in str(caught.value.hint)
 
-    def test_what_is_refused_is_refused_before_the_model_runs(
+    def test_bad_input_is_refused_before_the_model_runs(
         self, evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delattr(module, "evaluate_perplexity")
@@ -171,3 +172,33 @@ class TestTrainingCounts:
         evaluation = open_evaluation(str(run_dir), device="cpu")
         with pytest.raises(InputError, match=r"training stories of .* have changed since"):
             diagnose(evaluation, by=["frequency"])
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "kept"),
+    [
+        (".", {}, True),
+        (".", {"stride": 16}, False),
+        (".", {"seq_len": 32}, False),
+        (".", {"dataset": "corpus"}, False),
+        ("checkpoints/latest", {}, False),
+    ],
+)
+def test_only_a_run_scored_as_in_training_gets_its_eval_json(
+    finished_run: Path,
+    corpus: Path,
+    tmp_path: Path,
+    place: str,
+    options: dict[str, Any],
+    kept: bool,
+) -> None:
+    run_dir = shutil.copytree(finished_run, tmp_path / "run")
+    record = (run_dir / "eval.json").read_bytes()
+    (run_dir / "eval.json").unlink()
+    if "dataset" in options:
+        options = {"dataset": str(corpus)}
+    evaluation = open_evaluation(str(run_dir / place), device="cpu", **options)
+    keep_perplexity(evaluation, diagnose(evaluation).perplexity)
+    assert (run_dir / "eval.json").exists() == kept
+    if kept:
+        assert (run_dir / "eval.json").read_bytes() == record

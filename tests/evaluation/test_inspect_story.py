@@ -112,11 +112,11 @@ class TestStory:
         assert store.ids.tolist() == evaluation.store.ids[start:end].tolist()
         assert (store.num_stories, int(store.story_bytes[0])) == (1, len(text.encode()))
 
-    def test_nothing_to_score(self, source: Source) -> None:
+    def test_an_empty_text_is_refused(self, source: Source) -> None:
         with pytest.raises(InputError, match="the text is empty"):
             inspect_story(source, "")
 
-    def test_broken_weights(self, finished_run: Path) -> None:
+    def test_broken_weights_fail_the_run(self, finished_run: Path) -> None:
         broken = load_source(str(finished_run), "cpu")
         with torch.no_grad():
             broken.model.get_input_embeddings().weight.fill_(torch.nan)
@@ -155,7 +155,7 @@ class TestCompare:
             assert len(ahead) <= 40
             assert ahead + token.text in text
 
-    def test_a_model_against_itself(self, source: Source) -> None:
+    def test_a_model_does_not_differ_from_itself(self, source: Source) -> None:
         found = compare_stories(source, source, SHORT)
         assert found.differences(5) == []
         assert {token.level for token in found.tokens} == {4}
@@ -168,7 +168,7 @@ class TestCompare:
 
 
 class TestColours:
-    def test_levels(self) -> None:
+    def test_levels_start_at_their_bounds(self) -> None:
         at = [0, 0.49, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 30]
         levels = [InspectedToken("x", loss, False).level for loss in at]
         assert levels == [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9]

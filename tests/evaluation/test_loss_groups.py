@@ -46,7 +46,7 @@ class TestByLoss:
         assert [g.name for g in by_loss(np.array([0.0, 7.0]))] == ["<1", ">5"]
 
     @given(LOSSES)
-    def test_partition(self, losses: np.ndarray) -> None:
+    def test_the_groups_partition_the_tokens(self, losses: np.ndarray) -> None:
         assert_partition(by_loss(losses), losses, len(losses))
 
 
@@ -75,7 +75,9 @@ class TestByFrequency:
         assert found == by_frequency(losses, labels, counts)
 
     @given(LOSSES, st.integers(1, 40), st.integers(0, 2**32 - 1))
-    def test_partition(self, losses: np.ndarray, vocab_size: int, seed: int) -> None:
+    def test_the_groups_partition_the_tokens(
+        self, losses: np.ndarray, vocab_size: int, seed: int
+    ) -> None:
         rng = np.random.default_rng(seed)
         labels = rng.integers(0, vocab_size, len(losses))
         counts = rng.integers(0, 3, vocab_size)
@@ -107,7 +109,7 @@ class TestByDifficulty:
         assert [(g.name, g.tokens) for g in nothing] == [("undefined", 2)]
 
     @given(LOSSES, st.integers(0, 2**32 - 1))
-    def test_partition(self, nats: np.ndarray, seed: int) -> None:
+    def test_the_groups_partition_the_tokens(self, nats: np.ndarray, seed: int) -> None:
         rng = np.random.default_rng(seed)
         tokens = rng.integers(1, 9, len(nats))
         difficulty = rng.choice([0.0, 1.0, 2.0, 3.0, np.nan], len(nats))

@@ -275,7 +275,7 @@ class TestBatching:
         found = evaluate_perplexity(model, store, seq_len=SEQ_LEN)
         assert found.tokens == store.num_tokens - store.num_stories == np.count_nonzero(losses)
 
-    def test_the_mode_of_the_model_is_given_back(
+    def test_the_training_mode_of_the_model_is_restored(
         self, store: TokenStore, finished_run: Path
     ) -> None:
         model = AutoModelForCausalLM.from_pretrained(finished_run / "model")
@@ -286,7 +286,7 @@ class TestBatching:
 
 
 class TestFigures:
-    def test_arithmetic(self) -> None:
+    def test_every_figure_follows_from_the_sums(self) -> None:
         found = Perplexity(nats=math.log(2) * 120, tokens=40, words=30, bytes=160, stories=3)
         assert found.to_json() == pytest.approx(
             {

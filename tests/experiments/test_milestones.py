@@ -16,7 +16,7 @@ def curve(*points: tuple[int, float]) -> list[ValidationRow]:
 FULL = curve((10, 6), (40, 3), (100, 2), (120, 1))  # at step 60: 3 - 1/3
 
 
-def test_by_hand() -> None:
+def test_milestones_equal_those_computed_by_hand() -> None:
     slower = curve((10, 7), (60, 4), (120, 1))
     assert time_to_milestones(slower, FULL) == pytest.approx(
         {
@@ -28,23 +28,23 @@ def test_by_hand() -> None:
     )
 
 
-def test_a_baseline_has_its_own_losses_at_half_and_at_the_end() -> None:
+def test_a_baseline_reaches_its_own_losses_at_half_and_at_the_end() -> None:
     found = time_to_milestones(FULL, FULL)
     assert (found["steps_to_halfway"], found["steps_to_baseline"]) == pytest.approx((60, 120))
 
 
-def test_none_where_it_never_gets_there() -> None:
+def test_a_loss_that_is_never_reached_has_no_milestone() -> None:
     found = time_to_milestones(curve((10, 9), (120, 2)), FULL)
     assert found["steps_to_baseline"] is found["seconds_to_baseline"] is None
     assert found["steps_to_halfway"] is not None
 
 
-def test_a_run_that_begins_below_has_it_by_its_first_validation() -> None:
+def test_a_run_that_starts_below_reaches_it_at_its_first_validation() -> None:
     assert time_to_milestones(curve((10, 0.5), (120, 2)), FULL)["steps_to_baseline"] == 10
 
 
 @given(st.lists(st.integers(1, 90), min_size=2, max_size=12), st.integers(1, 90))
-def test_it_is_the_first_of_a_fine_walk_along_the_lines(losses: list[int], end: int) -> None:
+def test_the_crossing_is_the_first_on_a_fine_grid(losses: list[int], end: int) -> None:
     """With losses in whole numbers, so that the walk needs no allowance for rounding."""
     run = curve(*((100 * n, loss) for n, loss in enumerate(losses, 1)))
     found = time_to_milestones(run, curve((100, 9), (200, end)))["steps_to_baseline"]

@@ -60,7 +60,7 @@ def test_arms_in_order_seeds_within(finished: tuple[Path, list[Any]]) -> None:
     assert [run.tokens_selected / run.tokens_seen for run in results] == [1, 1, 0.5, 0.5]
 
 
-def test_what_is_to_be_run_is_written_down(finished: tuple[Path, list[Any]]) -> None:
+def test_the_plan_is_written(finished: tuple[Path, list[Any]]) -> None:
     out, results = finished
     plan = json.loads((out / "comparison.json").read_text())
     runs = [(arm, seed) for arm in plan["arms"] for seed in plan["seeds"]]
@@ -111,7 +111,7 @@ def test_the_tail_and_the_easy_half_are_of_all_tokens_but_the_starts(
     assert result.easiest_half == pytest.approx(ranked[:half].mean(), rel=1e-5)
 
 
-def test_each_run_is_held_against_the_baseline_of_its_own_seed(tmp_path: Path) -> None:
+def test_each_run_is_compared_with_the_baseline_of_its_own_seed(tmp_path: Path) -> None:
     curves = {("full", 0): (4, 2, 3), ("full", 1): (5, 4.5, 4), ("x", 0): (4, 3, 2.9)}
     curves[("x", 1)] = (9, 8, 7)
     for (arm, seed), losses in curves.items():
@@ -155,7 +155,7 @@ def test_a_damaged_result_is_refused(
         run_comparison(comparison(corpus), tmp_path / "out", workers=1)
 
 
-def test_what_no_run_could_use_is_refused_before_any(corpus: Path, tmp_path: Path) -> None:
+def test_bad_input_is_refused_before_any_run(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="file is a file"):
         run_comparison(comparison(corpus), tmp_path / "file", workers=1)
@@ -166,7 +166,7 @@ def test_what_no_run_could_use_is_refused_before_any(corpus: Path, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_one_runs_trouble_does_not_cost_the_others(
+def test_a_failed_run_does_not_stop_the_others(
     corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
 ) -> None:
     out = tmp_path / "out"
@@ -211,7 +211,7 @@ def test_a_result_of_another_config_is_refused(
     assert tiny.snapshot(finished[0]) == before
 
 
-def test_a_key_that_a_result_does_not_know_counts_as_its_default(
+def test_a_key_that_a_result_lacks_has_its_default(
     corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
 ) -> None:
     """Results outlive a release that adds an option."""
@@ -255,7 +255,7 @@ def test_a_comparison_killed_by_a_signal_goes_on(
             assert mine[name] == his[name], name
 
 
-def test_ctrl_c_ends_the_run_it_meets_and_begins_no_other(corpus: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_current_run_and_starts_no_other(corpus: Path, tmp_path: Path) -> None:
     """A terminal sends it to every process of the command."""
     arms = ["--arm", "full:ohem.ratio=1.0", "--arm", "random"]
     command = [sys.executable, "-m", "tinyohem_cli", "compare", *arms, "--seeds", "2",

@@ -39,7 +39,7 @@ def test_the_command_line_adds_arms_and_overrides_the_rest(tmp_path: Path) -> No
     assert control.training.seed == 2
 
 
-def test_an_arm_with_a_recipes_name_begins_as_that_recipe() -> None:
+def test_an_arm_named_like_a_recipe_starts_from_that_recipe() -> None:
     (arm,) = plan_comparison(None, ["random:ohem.ratio=0.25"], None, None, {}).arms
     assert arm.tree["ohem"]["select"] == "random"
     assert arm.tree["ohem"]["ratio"] == 0.25
@@ -82,7 +82,7 @@ def test_seeds_are_a_count_or_a_list(tmp_path: Path) -> None:
         (["baseline:training.stop_at_step=5", "ohem"], "3", "'baseline' ahead of its result"),
     ],
 )
-def test_bad_arms(arms: list[str], seeds: str, message: str) -> None:
+def test_bad_arms_are_refused(arms: list[str], seeds: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check(plan_comparison(None, arms, seeds, None, {}))
 
@@ -98,7 +98,7 @@ def test_bad_arms(arms: list[str], seeds: str, message: str) -> None:
         ("x:ohem.ratio=0.5,gone.toml", "cannot read the recipe gone.toml", "check the path"),
     ],
 )
-def test_what_to_write_for_an_arm(arm: str, message: str, hint: str) -> None:
+def test_the_hint_says_how_to_write_an_arm(arm: str, message: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:
         plan_comparison(None, [arm], None, None, {})
     assert caught.value.message.startswith(message)
@@ -134,7 +134,7 @@ def test_a_folder_or_nothing_in_place_of_the_file(tmp_path: Path) -> None:
         ("[arms.full.ohme]\nratio = 1", "did you mean ohem"),
     ],
 )
-def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "compare.toml"
     file.write_text(text)
     with pytest.raises(InputError, match=message):

@@ -91,7 +91,7 @@ def test_only_seeds_that_both_have_are_paired() -> None:
     assert row.bits_per_byte[0] == pytest.approx((1.1 + 1.0 + 0.8) / 3)
 
 
-def test_it_says_which_way_a_difference_goes() -> None:
+def test_the_verdict_names_the_direction_of_a_difference() -> None:
     lower = [result("topk", s, r.bits_per_byte - 0.1 - 0.001 * s) for s, r in enumerate(FULL)]
     assert "better" in cells(summarise(FULL + lower)[1]).values()
 
@@ -102,14 +102,14 @@ def test_an_arm_that_leaves_few_tokens_out_is_told_from_one_that_leaves_none() -
     assert (full["kept"], topk["kept"]) == ("100.0%", "99.6%")
 
 
-def test_it_says_when_no_difference_is_shown() -> None:
+def test_the_verdict_says_when_no_difference_is_shown() -> None:
     noise = [result("topk", s, r.bits_per_byte + d) for s, (r, d) in
              enumerate(zip(FULL, [0.1, -0.1, 0.02], strict=True))]  # fmt: skip
     assert "no difference shown" in cells(summarise(FULL + noise)[1]).values()
 
 
 @given(st.lists(st.tuples(BITS, BITS), min_size=1, max_size=4), st.integers(0, 2))
-def test_below_three_shared_seeds_nothing_is_judged(
+def test_below_three_shared_seeds_no_arm_gets_a_verdict(
     pairs: list[tuple[float, float]], alone: int
 ) -> None:
     """Whatever the figures, and however many seeds an arm has that the baseline lacks."""
@@ -142,7 +142,7 @@ def test_a_single_run_has_no_spread() -> None:
     assert "±" not in " ".join(cells(summarise([FULL[0], result("topk", 0, 1.5)])[1]).values())
 
 
-def test_never_reaching_the_baseline_is_said() -> None:
+def test_a_baseline_that_is_never_reached_is_shown_as_never() -> None:
     never = [result("topk", s, 2.0 + 0.1 * s, steps=None) for s in range(3)]
     assert list(cells(summarise(FULL + never)[1]).values()).count("never") == 3
     late = [result("topk", s, 2.0 + 0.1 * s, steps=None if s == 1 else 5 + s) for s in range(3)]
@@ -166,7 +166,7 @@ def test_markdown_json_and_parquet_hold_the_same_runs(tmp_path: Path) -> None:
     ]
 
 
-def test_the_footnote_says_how_many_comparisons_p_stands_for() -> None:
+def test_the_footnote_counts_the_comparisons_that_p_is_not_adjusted_for() -> None:
     results = [result(arm, seed, 1.0 + seed) for arm in ("a", "b", "c") for seed in range(3)]
     assert "not adjusted for 2 comparisons" in to_markdown(summarise(results))
     assert "adjusted" not in to_markdown(summarise(results[:6]))

@@ -1,4 +1,4 @@
-"""Files: whole or not there at all; compressed ones come back byte for byte, damaged ones raise."""
+"""Files: atomic writes, compressed streams, JSON, seals; damage raises."""
 
 import gzip
 import hashlib
@@ -201,7 +201,7 @@ class TestJson:
         assert read_json(tmp_path / "v.json") == value
         assert "größe 🐈" in (tmp_path / "v.json").read_text(encoding="utf-8")
 
-    def test_what_is_no_json_leaves_the_old_file(self, tmp_path: Path) -> None:
+    def test_a_value_that_is_no_json_leaves_the_old_file(self, tmp_path: Path) -> None:
         write_json(tmp_path / "v.json", 1)
         with pytest.raises(ValueError, match="not JSON compliant"):
             write_json(tmp_path / "v.json", float("nan"))
@@ -218,11 +218,11 @@ class TestJson:
         (tmp_path / "m.jsonl").write_bytes(content[:-cut])
         assert read_jsonl(tmp_path / "m.jsonl") == rows[:1]
 
-    def test_a_log_that_is_not_there_has_no_rows(self, tmp_path: Path) -> None:
+    def test_a_missing_log_has_no_rows(self, tmp_path: Path) -> None:
         assert read_jsonl(tmp_path / "m.jsonl") == []
 
 
-def test_hashes(tmp_path: Path) -> None:
+def test_a_hash_depends_on_content_and_not_on_key_order(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(CONTENT)
     assert hash_file(tmp_path / "file") == hashlib.sha256(CONTENT).hexdigest()
     assert hash_json({"a": 1, "b": [2]}) == hash_json({"b": [2], "a": 1})
@@ -247,17 +247,17 @@ class TestJsonOfStrangers:
             *(r'"\ud83d"', r'{"\udc00": 1}', r'[["a", {"b": "\ud800x"}]]'),
         ],
     )
-    def test_what_no_one_can_compute_with_or_write_is_refused(self, text: str) -> None:
+    def test_json_that_cannot_be_computed_with_or_written_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match=r".") as caught:
             parse_json(text)
         assert len(str(caught.value)) < 200
 
-    def test_the_rest_is_what_json_says(self) -> None:
+    def test_other_json_is_parsed_as_the_standard_library_does(self) -> None:
         text = '{"a": [1, -2.5e3, null, true, "\\ud83d\\ude00"], "b": 9223372036854775807}'
         assert parse_json(text) == json.loads(text)
         assert parse_json("[" * 32 + "]" * 32) == json.loads("[" * 32 + "]" * 32)
 
-    def test_a_file_beyond_any_of_ours_is_not_read(
+    def test_a_json_file_beyond_the_limit_is_not_read(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(json_files, "MAX_JSON_BYTES", 100)
@@ -318,7 +318,7 @@ class TestSeals:
             with pytest.raises(ValueError, match="was changed"):
                 read_sealed(path)
 
-    def test_one_written_without_is_read(self, tmp_path: Path) -> None:
+    def test_an_object_without_a_seal_is_read(self, tmp_path: Path) -> None:
         write_json(tmp_path / "old.json", {"a": 1})
         assert read_sealed(tmp_path / "old.json") == {"a": 1}
         write_json(tmp_path / "list.json", [1])

@@ -1,4 +1,4 @@
-"""One writer a folder: the second is refused with nothing touched, and no lock outlives a kill."""
+"""One writer per folder: a second one is refused, and no lock outlives a kill."""
 
 import errno
 import math
@@ -34,7 +34,7 @@ Hold = Callable[[Path], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def hold() -> Iterator[Hold]:
-    """Let another process hold a folder until it is killed or told a line."""
+    """Let another process hold a folder until it is killed or gets a line."""
     holders = []
 
     def start(folder: Path) -> "subprocess.Popen[str]":
@@ -52,7 +52,7 @@ def hold() -> Iterator[Hold]:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether another process could write there."""
+    """Tell whether another process could write there."""
     code = HOLD.replace('print("held", flush=True)', "sys.exit(0)")
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
     assert done.returncode == 0 or "is writing here" in done.stderr
@@ -61,7 +61,7 @@ def is_free(folder: Path) -> bool:
 
 class TestTheSecondIsRefused:
     @pytest.mark.parametrize("command", ["train", "mine", "compare", "score-difficulty"])
-    def test_with_nothing_touched(
+    def test_a_second_writer_is_refused_and_touches_nothing(
         self,
         tinyohem: tiny.Command,
         hold: Hold,
@@ -87,7 +87,7 @@ class TestTheSecondIsRefused:
         assert hint == "hint: wait until it has ended, or choose another folder"
         assert tiny.snapshot(out) == before
 
-    def test_not_where_the_first_was_killed(self, hold: Hold, tmp_path: Path) -> None:
+    def test_a_writer_may_follow_a_killed_one(self, hold: Hold, tmp_path: Path) -> None:
         holder = hold(tmp_path)
         with pytest.raises(InputError, match=rf"pid {holder.pid} on .* is writing here"):
             sole_writer(tmp_path).__enter__()
@@ -111,7 +111,9 @@ class TestTheSecondIsRefused:
         assert not (out / LOCK_FILE).exists()
 
     @pytest.mark.parametrize("signed", ["", "{", "[]", '{"pid": "x"}', "\ud800"])
-    def test_also_by_one_who_has_not_signed(self, hold: Hold, tmp_path: Path, signed: str) -> None:
+    def test_a_writer_that_has_not_signed_still_refuses_the_second(
+        self, hold: Hold, tmp_path: Path, signed: str
+    ) -> None:
         hold(tmp_path)
         (tmp_path / LOCK_FILE).write_bytes(signed.encode("utf-8", "surrogatepass"))
         with pytest.raises(InputError, match=": another process is writing here"):
@@ -119,7 +121,7 @@ class TestTheSecondIsRefused:
 
 
 class TestTheFolder:
-    def test_what_was_made_and_stays_empty_is_removed(self, tmp_path: Path) -> None:
+    def test_a_folder_made_for_the_lock_that_stays_empty_is_removed(self, tmp_path: Path) -> None:
         with pytest.raises(ZeroDivisionError), sole_writer(tmp_path / "a" / "b"):
             raise ZeroDivisionError
         assert list(tmp_path.iterdir()) == []
@@ -130,7 +132,7 @@ class TestTheFolder:
             (tmp_path / "a" / "b" / "file").touch()
         assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b", "file", "mine"]
 
-    def test_that_is_a_file(self, tmp_path: Path) -> None:
+    def test_a_file_in_place_of_the_folder_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(InputError, match="file is a file"):
             sole_writer(tmp_path / "file").__enter__()
@@ -142,7 +144,7 @@ class TestTheFolder:
             assert not is_free(tmp_path)
         assert is_free(tmp_path)
 
-    def test_but_two_threads_are_two_writers(self, tmp_path: Path) -> None:
+    def test_two_threads_are_two_writers(self, tmp_path: Path) -> None:
         found = []
 
         def enter() -> None:
@@ -158,7 +160,7 @@ class TestTheFolder:
             thread.join()
         assert found == ["refused"]
 
-    def test_a_file_system_without_locks_is_told(
+    def test_a_file_system_without_locks_gives_a_warning(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def flock(*_: object) -> None:
@@ -172,7 +174,7 @@ class TestTheFolder:
             f"{tmp_path} knows no locks: see that no other process writes there"
         ]
 
-    def test_that_is_replaced_stays_locked(self, corpus: Path, tmp_path: Path) -> None:
+    def test_a_replaced_folder_stays_locked(self, corpus: Path, tmp_path: Path) -> None:
         folder = tmp_path / "scores"
         table = score_corpus(open_corpus(str(corpus)), folder, workers=1)
         rows = table.column("row")
@@ -184,9 +186,11 @@ class TestTheFolder:
 
 
 class TestWaiting:
-    """Prepared data is shared: whoever comes second has no conflict, only to wait."""
+    """Prepared data is shared: a second process waits instead of failing."""
 
-    def test_for_what_another_process_makes(self, hold: Hold, tmp_path: Path) -> None:
+    def test_waiting_ends_once_the_other_process_has_finished(
+        self, hold: Hold, tmp_path: Path
+    ) -> None:
         holder = hold(tmp_path)
         assert holder.stdin is not None
 
@@ -202,15 +206,15 @@ class TestWaiting:
         assert f"pid {holder.pid} on " in note
         assert note.endswith("is writing here; waiting until it has ended")
 
-    def test_not_for_ever(self, hold: Hold, tmp_path: Path) -> None:
+    def test_waiting_ends_when_patience_ends(self, hold: Hold, tmp_path: Path) -> None:
         hold(tmp_path)
         with pytest.raises(InputError, match="is writing here"):
             sole_writer(tmp_path, patience=0.1).__enter__()
 
-    def test_two_prepare_one_store(
+    def test_two_processes_prepare_one_store_once(
         self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The second waits for what the first makes, and finds it. Threads count as two here."""
+        """The second waits and finds what the first has made. Two threads count as two writers."""
         monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path))
         second, waiting = tiny.Listener(), threading.Event()
         made = []
@@ -239,10 +243,10 @@ class TestWaiting:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizers", "tokens"]
         assert list(tmp_path.rglob(".*")) == []
 
-    def test_what_is_there_needs_no_lock(
+    def test_a_finished_store_needs_no_lock(
         self, corpus: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Prepared data may stand on a disk that cannot be written."""
+        """Prepared data may be on a read-only disk."""
         monkeypatch.setattr("tinyohem.data.prepare.sole_writer", None)
         prepare_data(DataConfig(dataset=str(corpus)), TokenizerConfig(vocab_size=320))
         assert finished_run.exists()  # what it was trained on is what is there

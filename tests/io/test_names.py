@@ -1,4 +1,4 @@
-"""Names that are not UTF-8 through whole commands, and results on terminals that are not either."""
+"""Names that are not UTF-8, in whole commands and on terminals of other encodings."""
 
 import io
 import json
@@ -43,7 +43,7 @@ class Links(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of such a name with a corpus and a finished run, each of such a name too."""
+    """A folder with a corpus and a finished run, all with names that are not UTF-8."""
     from tinyohem.training.loop import train
 
     folder = tmp_path_factory.mktemp("names") / ODD
@@ -61,7 +61,7 @@ class TestNames:
         assert result.code == 0, result.err
         return json.loads(result.out)
 
-    def test_the_record_gives_the_name_back(self, folder: Path) -> None:
+    def test_the_record_of_a_run_keeps_a_name_that_is_not_utf8(self, folder: Path) -> None:
         run = folder / f"{ODD}-run"
         assert b"caf\\udce9.jsonl" in (run / "config.json").read_bytes()
         (run / "config.json").read_text(encoding="utf-8")
@@ -90,7 +90,9 @@ class TestNames:
         result = tinyohem("train", *tuning, "--set=training.seq_len=32", "--out", out)
         assert result.code == 0, result.err
 
-    def test_scores_a_curriculum_and_a_pool(self, folder: Path, tinyohem: tiny.Command) -> None:
+    def test_scores_a_curriculum_and_a_pool_take_names_that_are_not_utf8(
+        self, folder: Path, tinyohem: tiny.Command
+    ) -> None:
         run, corpus, scores = (folder / f"{ODD}{end}" for end in ("-run", ".jsonl", "-scores"))
         how = ("--workers", 1, "--tokenizer", run)
         result = tinyohem("score-difficulty", "--dataset", corpus, "--out", scores, *how)
@@ -160,7 +162,7 @@ def test_a_quoted_word_is_that_name_in_a_shell(name: bytes) -> None:
 
 
 class Screen:
-    """Stands where stdout and stderr did, in another encoding."""
+    """A stand-in for stdout and stderr in another encoding."""
 
     def __init__(self, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self._raw, self._encoding = io.BytesIO(), encoding
@@ -186,7 +188,7 @@ class TestTerminals:
         assert "\\xe9" in screen.read()
         assert screen.read().endswith("end\n")
 
-    def test_our_own_signs_have_spellings(
+    def test_every_sign_that_we_print_has_an_ascii_spelling(
         self, encoding: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         screen = Screen(encoding, monkeypatch)
@@ -199,7 +201,9 @@ class TestTerminals:
         console.print_json(value)
         assert json.loads(screen.read("utf-8")) == value
 
-    def test_a_bar_is_drawn(self, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_progress_bar_is_drawn_in_every_encoding(
+        self, encoding: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         screen = Screen(encoding, monkeypatch)
         monkeypatch.setattr(console.err, "_force_terminal", True)
         progress = console.ConsoleProgress()
@@ -218,7 +222,7 @@ class TestTerminals:
             (["train", "--dataset", f"{ODD}…/x.txt"], 2),
         ],
     )
-    def test_commands_end_as_they_should(
+    def test_commands_exit_with_their_code_in_every_encoding(
         self, encoding: str, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
     ) -> None:
         screen = Screen(encoding, monkeypatch)

@@ -1,4 +1,4 @@
-"""Corpora behind a URL: the same stories and the same fingerprint as on this machine's disk."""
+"""Corpora behind a URL: the same stories and fingerprint as on the local disk."""
 
 import functools
 import gzip
@@ -45,14 +45,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bucket(folder: Path) -> Iterator[str]:
-    """The same folder in a file system that is none."""
+    """The same folder in a file system in memory."""
     memory = fsspec.filesystem("memory")
     memory.put(f"{folder}/", "/bucket/stories/", recursive=True)
     yield "memory://bucket/stories"
     memory.rm("/bucket", recursive=True)
 
 
-def test_what_is_a_url() -> None:
+def test_is_url_tells_urls_from_paths() -> None:
     assert [
         name for name in ("s3://b/k", "hf://x", "a/b", "C:\\x", "./s3://b") if is_url(name)
     ] == [
@@ -125,7 +125,7 @@ def test_a_file_system_that_is_not_installed_is_named(monkeypatch: pytest.Monkey
         open_corpus("far://bucket/a.jsonl")
 
 
-def test_a_folder_that_is_written_elsewhere(tmp_path: Path) -> None:
+def test_a_remote_folder_gives_back_what_was_put_into_it(tmp_path: Path) -> None:
     far = RemoteFolder("memory://written/scores/")
     (tmp_path / "one").write_text("1")
     assert far.names("part") == []
@@ -144,7 +144,7 @@ def test_a_folder_that_is_written_elsewhere(tmp_path: Path) -> None:
 
 
 class WebHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder without ranges, as `python -m http.server` does, and some of it badly."""
+    """A server without ranges, like `python -m http.server`, with some broken answers."""
 
     def log_message(self, format: str, *args: object) -> None: ...
 
@@ -255,14 +255,14 @@ class TestWeb:
             ("notes.md", "is no story file"),
         ],
     )
-    def test_a_fault_is_told_in_one_line(self, web: str, name: str, fault: str) -> None:
+    def test_a_web_error_is_reported_in_one_line(self, web: str, name: str, fault: str) -> None:
         with pytest.raises(InputError) as caught:
             list(open_corpus(f"{web}/{name}").stories())
         assert caught.value.message.startswith(f"{web}/{name} {fault}")
         assert "\n" not in caught.value.message
         assert caught.value.hint
 
-    def test_a_connection_that_breaks_after_the_first_read_is_told_too(
+    def test_a_connection_that_breaks_after_the_first_read_is_reported(
         self, web: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         opened = open_corpus(f"{web}/a/z.jsonl")
@@ -274,7 +274,7 @@ class TestWeb:
         with pytest.raises(InputError, match="the connection broke"):
             list(opened.stories())
 
-    def test_a_refused_port_and_an_unknown_host_are_told(self) -> None:
+    def test_a_refused_port_and_an_unknown_host_are_reported(self) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -283,7 +283,9 @@ class TestWeb:
                 open_corpus(url)
             assert "\n" not in caught.value.message
 
-    def test_a_command_ends_with_two_lines(self, web: str, tinyohem: tiny.Command) -> None:
+    def test_a_command_reports_a_web_error_in_two_lines(
+        self, web: str, tinyohem: tiny.Command
+    ) -> None:
         result = tinyohem("prepare-data", "--dataset", f"{web}/error/500.jsonl")
         assert result.code == 2
         assert [line.partition(":")[0] for line in result.err.splitlines()] == ["error", "hint"]

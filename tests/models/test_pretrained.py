@@ -224,7 +224,7 @@ class TestRuns:
         assert after is not None
         assert after.loss < before.loss - 0.3
 
-    def test_every_command_knows_such_a_run(
+    def test_every_command_accepts_a_tuned_run(
         self,
         corpus: Path,
         tmp_path: Path,
@@ -253,7 +253,7 @@ class TestRuns:
         assert perplexity.loss == pytest.approx(tiny.evaluate(finished_run).loss, abs=1e-4)
         assert run.model.config.hidden_size == 16
 
-    def test_other_weights_under_the_same_name_are_found(
+    def test_changed_weights_under_the_same_name_are_refused(
         self, corpus: Path, tmp_path: Path, saved: Callable[..., Path]
     ) -> None:
         build("gpt2").save_pretrained(tmp_path / "m")
@@ -281,7 +281,7 @@ class TestMisfits:
             ({"ohem__ratio": 0.5, "ohem__backward": "pruned"}, "Llama models alone.*GPT2LMHead"),
         ],
     )
-    def test_settings_that_the_model_cannot_serve(
+    def test_settings_that_do_not_fit_the_model_are_refused(
         self,
         corpus: Path,
         tmp_path: Path,
@@ -293,7 +293,7 @@ class TestMisfits:
             train(tuning(corpus, saved("gpt2"), **options), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
-    def test_a_vocabulary_beyond_the_embedding(
+    def test_a_vocabulary_beyond_the_embedding_is_refused(
         self, corpus: Path, tmp_path: Path, saved: Callable[..., Path]
     ) -> None:
         build("gpt2", VOCAB - 1).save_pretrained(tmp_path)
@@ -301,7 +301,7 @@ class TestMisfits:
         with pytest.raises(InputError, match="has 300 tokens, its model only 299"):
             load_pretrained(tuning(corpus, tmp_path))
 
-    def test_weights_that_are_pickled_missing_or_foreign(
+    def test_pickled_missing_or_foreign_weights_are_refused(
         self, corpus: Path, tmp_path: Path, saved: Callable[..., Path]
     ) -> None:
         model = build("gpt_neox")

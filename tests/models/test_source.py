@@ -83,7 +83,7 @@ class TestNames:
             ("no model", "no model is no file or folder here, and no public model on the Hub"),
         ],
     )
-    def test_there_is_no_such_model(self, name: str, told: str) -> None:
+    def test_an_unknown_name_is_refused(self, name: str, told: str) -> None:
         with pytest.raises(InputError, match=told):
             load_source(name)
 
@@ -220,7 +220,7 @@ class TestGenerate:
             ({"top_k": 0, "top_p": 1.0, "temperature": 1e6}, set(range(320))),
         ],
     )
-    def test_what_may_be_sampled(
+    def test_top_k_and_top_p_limit_the_sampled_tokens(
         self,
         source: Source,
         monkeypatch: pytest.MonkeyPatch,

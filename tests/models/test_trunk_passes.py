@@ -1,7 +1,8 @@
-"""KeptTokens tokens' losses and gradients, against the whole model run the ordinary way."""
+"""Kept tokens' losses and gradients, against the whole model run the ordinary way."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,10 @@ from torch import Tensor
 from tinyohem.models.causal_lm import trunk
 from tinyohem.models.kept_attention import KeptTokens, KVCache
 from tinyohem.models.trunk_passes import (
+    BackwardPlan,
     Trunk,
-    read_all,
-    read_last_layer,
-    run_last_layer,
-    run_pruned,
+    run_all,
+    run_kept,
 )
 
 VOCAB, ROWS, LENGTH, LAYERS = 37, 4, 12, 3
@@ -73,16 +73,16 @@ def places(kept_BT: Tensor, layout: str) -> KeptTokens:
     return KeptTokens.at(rows_K, tuple(kept_BT.shape), width, spread=layout == "spread")
 
 
-def below(run: Trunk, input_ids: Tensor, kept_BT: Tensor, layout: str) -> tuple[Tensor, Tensor]:
-    hidden, memory = read_last_layer(run, input_ids)
-    kept = places(kept_BT, layout)
-    return hidden, run_last_layer(run, memory, kept)
+def passes(
+    plan: BackwardPlan, whole: Trunk, input_ids: Tensor, kept_BT: Tensor, layout: str
+) -> tuple[Tensor, Tensor]:
+    hidden, cache = run_all(whole, input_ids, plan)
+    assert cache is not None
+    return hidden, run_kept(whole, input_ids, cache, places(kept_BT, layout))
 
 
-def pruned(run: Trunk, input_ids: Tensor, kept_BT: Tensor, layout: str) -> tuple[Tensor, Tensor]:
-    hidden, memory = read_all(run, input_ids)
-    kept = places(kept_BT, layout)
-    return hidden, run_pruned(run, input_ids, memory, kept)
+last_layer: Run = partial(passes, "last_layer")
+pruned: Run = partial(passes, "pruned")
 
 
 def token_losses(model: Any, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -138,12 +138,12 @@ def unselected_keys_and_values_detached(model: Any, kept_BT: Tensor) -> Iterator
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("count", [4, 12, 24, 48])
 @pytest.mark.parametrize("key_value_heads", [4, 2])
-def test_below_gives_the_gradients_of_the_masked_loss(
+def test_last_layer_gives_the_gradients_of_the_masked_loss(
     layout: str, count: int, key_value_heads: int
 ) -> None:
     model = llama(num_key_value_heads=key_value_heads)
     weight = random_weights(count, layout)
-    assert_same(kept_gradients(model, below, weight, layout), masked_gradients(model, weight))
+    assert_same(kept_gradients(model, last_layer, weight, layout), masked_gradients(model, weight))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -170,7 +170,7 @@ def test_pruned_at_ratio_one_is_the_ordinary_backward(layout: str) -> None:
     assert_same(kept_gradients(model, pruned, weight, layout), masked_gradients(model, weight))
 
 
-@pytest.mark.parametrize("run", [below, pruned])
+@pytest.mark.parametrize("run", [last_layer, pruned])
 @settings(deadline=None, max_examples=20)
 @given(marks=st.lists(st.booleans(), min_size=ROWS * LENGTH, max_size=ROWS * LENGTH))
 def test_kept_tokens_have_the_losses_of_the_whole_forward(run: Run, marks: list[bool]) -> None:
@@ -193,15 +193,15 @@ def test_pruned_gives_an_unselected_token_no_gradient() -> None:
     input_ids = torch.arange(LENGTH)[None]
     kept = torch.zeros(1, LENGTH, dtype=torch.bool)
     kept[0, [3, 7, 8]] = True
-    for run, teaches in ((pruned, [3, 7, 8]), (below, list(range(9)))):
+    for run, teaches in ((pruned, [3, 7, 8]), (last_layer, list(range(9)))):
         _, hidden = run(Trunk.of(trunk(model)), input_ids, kept, "ragged")
         token_losses(model, hidden, input_ids[kept]).sum().backward()
         touched = gradients(model)["model.embed_tokens.weight"].abs().amax(dim=1) > 0
         assert touched.nonzero().flatten().tolist() == teaches
 
 
-@pytest.mark.parametrize("run", [below, pruned])
-def test_nothing_stays_behind(run: Run) -> None:
+@pytest.mark.parametrize("run", [last_layer, pruned])
+def test_the_passes_restore_the_model_and_the_gradient_mode(run: Run) -> None:
     model = llama()
     weight = random_weights(12)
     before = masked_gradients(model, weight)
@@ -213,17 +213,19 @@ def test_nothing_stays_behind(run: Run) -> None:
     assert all(torch.equal(after[name], gradient) for name, gradient in before.items())
 
 
-def test_the_graph_of_below_ends_at_the_last_attention() -> None:
+def test_the_graph_of_last_layer_ends_at_its_attention() -> None:
     model = llama()
-    _, memory = read_last_layer(Trunk.of(trunk(model)), tokens()[0])
+    _, memory = run_all(Trunk.of(trunk(model)), tokens()[0], "last_layer")
+    assert memory is not None
     assert memory.layers.keys() == {LAYERS - 1}
     assert all(x.requires_grad for x in memory.layers[LAYERS - 1])
-    _, memory = read_all(Trunk.of(trunk(model)), tokens()[0])
+    _, memory = run_all(Trunk.of(trunk(model)), tokens()[0], "pruned")
+    assert memory is not None
     assert memory.layers.keys() == set(range(LAYERS))
     assert not any(x.requires_grad for pair in memory.layers.values() for x in pair)
 
 
-@pytest.mark.parametrize("run", [below, pruned])
+@pytest.mark.parametrize("run", [last_layer, pruned])
 def test_the_second_pass_computes_kept_tokens_alone(run: Run) -> None:
     """No padding and no unselected token goes through the MLPs, whatever the rows keep."""
     model, sizes = llama(), []
@@ -232,10 +234,10 @@ def test_the_second_pass_computes_kept_tokens_alone(run: Run) -> None:
         layer.mlp.register_forward_hook(lambda _m, inputs, _o: sizes.append(inputs[0].shape[:2]))
     run(Trunk.of(trunk(model)), tokens()[0], weight > 0, "ragged")
     first = [(ROWS, LENGTH)] * LAYERS
-    assert sizes == first + [(1, 10)] * (1 if run is below else LAYERS)
+    assert sizes == first + [(1, 10)] * (1 if run is last_layer else LAYERS)
 
 
-@pytest.mark.parametrize("run", [below, pruned])
+@pytest.mark.parametrize("run", [last_layer, pruned])
 def test_bfloat16_gradients_point_the_same_way(run: Run) -> None:
     model = llama(initializer_range=0.1)
     weight = random_weights(24)
@@ -247,7 +249,7 @@ def test_bfloat16_gradients_point_the_same_way(run: Run) -> None:
     assert F.cosine_similarity(joined, exact, dim=0) > 0.99
 
 
-def test_kept_places_by_hand() -> None:
+def test_places_and_mask_of_kept_tokens_by_hand() -> None:
     kept = KeptTokens.at(torch.tensor([1, 3, 10]), (3, 4))
     assert kept.position_ids.tolist() == [[1, 3, 2]]
     assert kept.slots_K is not None
@@ -258,7 +260,7 @@ def test_kept_places_by_hand() -> None:
     assert sees == [[[1, 1, 0, 0], [1, 1, 1, 1]], [first, first], [[1, 1, 1, 0], first]]
 
 
-def test_memory_records_what_it_is_asked_for() -> None:
+def test_the_cache_records_all_layers_or_the_one_that_it_names() -> None:
     pair = torch.zeros(1), torch.ones(1)
     every, one = KVCache(), KVCache(only_layer=1)
     every.record(0, *pair)
@@ -272,7 +274,7 @@ def test_memory_records_what_it_is_asked_for() -> None:
     assert one.layers == {1: pair}
 
 
-@pytest.mark.parametrize("run", [below, pruned])
+@pytest.mark.parametrize("run", [last_layer, pruned])
 def test_a_compiled_trunk_gives_the_same_gradients(run: Run) -> None:
     model = llama(num_hidden_layers=1)
     whole = Trunk.of(trunk(model))

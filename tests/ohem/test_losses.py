@@ -35,7 +35,7 @@ def test_token_losses_equal_cross_entropy(dtype: torch.dtype) -> None:
     assert (found[labels == IGNORE_INDEX] == 0).all()
 
 
-def test_a_head_that_knows_nothing_loses_log_vocabulary() -> None:
+def test_a_zero_head_loses_log_vocabulary() -> None:
     labels = torch.tensor([[0, 3, IGNORE_INDEX, VOCAB - 1]])
     found = token_losses(torch.zeros(1, 4, 5), torch.randn(VOCAB, 5), labels)
     expected = torch.tensor([[1.0, 1.0, 0.0, 1.0]]) * math.log(VOCAB)
@@ -187,7 +187,7 @@ class TestFocal:
 
     @pytest.mark.parametrize("gamma", GAMMAS)
     @pytest.mark.parametrize("gap", [-40.0, -10.0, -1.0, 0.0, 1.0, 10.0, 30.0])
-    def test_no_digit_is_lost_at_either_end(self, gamma: float, gap: float) -> None:
+    def test_focal_is_accurate_for_tiny_and_huge_losses(self, gamma: float, gap: float) -> None:
         """One token, two types: p = 1/(1 + e^−gap), differentiated in 60 digits."""
         hidden = torch.ones(1, 1, 1, dtype=torch.float64)
         head = torch.tensor([[gap], [0.0]], dtype=torch.float64, requires_grad=True)

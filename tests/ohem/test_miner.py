@@ -40,7 +40,7 @@ class TestQueue:
     def queue(self, steps: int, **config: Any) -> TokenMiner:
         return TokenMiner(OhemConfig(select="threshold", queue_steps=steps, **config))
 
-    def test_the_limit_is_the_quantile_of_the_last_steps_without_what_is_ignored(self) -> None:
+    def test_the_limit_is_the_quantile_of_the_last_steps_valid_scores(self) -> None:
         mining, last = self.queue(3), deque[list[float]](maxlen=3)
         for step in range(8):
             scores, ratio = drawn(step), 0.3 + 0.05 * step
@@ -77,7 +77,7 @@ class TestQueue:
         assert np.mean(shares) == pytest.approx(ratio, abs=0.02)
         assert np.std(shares) > 0.03
 
-    def test_it_holds_so_many_steps_and_no_more(self) -> None:
+    def test_the_queue_holds_queue_steps_steps(self) -> None:
         mining = self.queue(2)
         for step in range(5):
             weigh(mining, drawn(step), 0.5)
@@ -85,7 +85,7 @@ class TestQueue:
         assert torch.equal(mining.state["queue"], held)
 
     @pytest.mark.parametrize("scope", SCOPES)
-    def test_a_calm_batch_still_keeps_the_least(self, scope: str) -> None:
+    def test_a_batch_below_the_limit_still_keeps_min_kept(self, scope: str) -> None:
         mining = self.queue(4, scope=scope, min_kept=3)
         weigh(mining, drawn(0) + 10, 0.5)
         kept = weigh(mining, drawn(1), 0.5) > 0  # all of it below the queue's limit
@@ -94,7 +94,7 @@ class TestQueue:
         hardest = by_scope.topk(3, dim=1).indices
         assert kept.view(by_scope.shape).gather(1, hardest).all()
 
-    def test_other_methods_remember_nothing(self) -> None:
+    def test_other_methods_have_no_state(self) -> None:
         mining = TokenMiner(OhemConfig(select="importance"))
         weigh(mining, drawn(0), 0.5)
         assert mining.state == {}
@@ -160,7 +160,7 @@ class TestPromises:
         ]
 
     @pytest.mark.parametrize("value", [0.0, 1.5, -2.0, 1e-30, 1e30])
-    def test_when_all_scores_are_equal(self, value: float) -> None:
+    def test_equal_scores_keep_the_promised_count(self, value: float) -> None:
         """Every method keeps its count, the first positions first where it ranks."""
         scores = torch.full(SHAPE, value)
         labels = torch.ones(SHAPE, dtype=torch.long)
@@ -194,7 +194,7 @@ class TestPromises:
             assert (found > 0).sum().item() == pytest.approx(1200, abs=4 * math.sqrt(840))
 
     @pytest.mark.parametrize("case", ["nothing valid", "one valid token"])
-    def test_when_little_is_valid(self, case: str) -> None:
+    def test_one_valid_token_is_kept_and_without_any_none(self, case: str) -> None:
         labels, scores = torch.full(SHAPE, IGNORE_INDEX), drawn(0)
         if case == "one valid token":
             labels[2, 5] = 3
@@ -204,7 +204,7 @@ class TestPromises:
             assert torch.equal(found > 0, labels != IGNORE_INDEX), config
 
     @pytest.mark.parametrize("scale", [1e-35, 1e-12, 1e12, 1e30])
-    def test_whatever_the_scale_of_the_scores(self, scale: float) -> None:
+    def test_the_scale_of_the_scores_does_not_matter(self, scale: float) -> None:
         """Ranks and chances depend on ratios of scores only."""
         labels = torch.ones(SHAPE, dtype=torch.long)
         for config in self.every_config():

@@ -63,7 +63,7 @@ def test_at_ratio_1_it_is_cross_entropy(form: Form) -> None:
 
 
 @forms
-def test_topk_is_a_mask_on_the_loss(form: Form) -> None:
+def test_topk_equals_a_mask_on_the_loss(form: Form) -> None:
     built, (input_ids, labels) = model(), tokens()
     every = losses(built, input_ids, labels)
     valid = labels != IGNORE_INDEX
@@ -81,7 +81,9 @@ def test_topk_is_a_mask_on_the_loss(form: Form) -> None:
 @forms
 @pytest.mark.parametrize("select", SELECTS)
 @pytest.mark.parametrize("weight", ["none", "focal", "ghm", "class_balanced"])
-def test_every_way_is_that_of_the_training_step(form: Form, select: str, weight: str) -> None:
+def test_every_method_gives_the_gradient_of_the_training_step(
+    form: Form, select: str, weight: str
+) -> None:
     """Against weights from `TokenMiner` and a loss from autograd."""
     options = {"select": select, "weight": weight, **SELECTS[select], "class_power": 0.5}
     built, (input_ids, labels) = model(), tokens()
@@ -110,7 +112,7 @@ def test_every_way_is_that_of_the_training_step(form: Form, select: str, weight:
     assert_same(found, expected, built)
 
 
-def test_of_logits_the_gradient_norm_is_that_in_the_logits() -> None:
+def test_gradnorm_without_a_head_is_the_norm_in_the_logits() -> None:
     built, (input_ids, labels) = model(), tokens()
     logits = built(input_ids=input_ids).logits.detach().requires_grad_()
     _, score = read_tokens("gradnorm", logits, None, labels)
@@ -122,7 +124,7 @@ def test_of_logits_the_gradient_norm_is_that_in_the_logits() -> None:
 
 
 @forms
-def test_it_judges_by_all_tokens(form: Form) -> None:
+def test_eval_mode_returns_the_mean_loss_of_all_tokens(form: Form) -> None:
     built, (input_ids, labels) = model(), tokens()
     expected = losses(built, input_ids, labels).sum() / (labels != IGNORE_INDEX).sum()
     ohem = OhemLoss(weight="focal")
@@ -143,7 +145,7 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     assert_same(torch.stack(parts).sum(), whole, built)
 
 
-def test_half_precision_rounds_only() -> None:
+def test_half_precision_differs_by_rounding_only() -> None:
     """A model in bfloat16, whose head and states are multiplied in bfloat16."""
     built, (input_ids, labels) = model(), tokens()
     states, head = (x.detach().requires_grad_() for x in as_hidden(built, input_ids))
@@ -157,7 +159,7 @@ def test_half_precision_rounds_only() -> None:
         torch.testing.assert_close(mine.double(), theirs, rtol=0.03, atol=0.01 * scale)
 
 
-def test_what_is_remembered_is_saved(tmp_path: Path) -> None:
+def test_the_state_dict_holds_the_state_of_mining(tmp_path: Path) -> None:
     states, labels = torch.randn(2, 5, VOCAB), torch.randint(0, VOCAB, (2, 5))
     first, second = OhemLoss(weight="ghm"), OhemLoss(weight="ghm")
     first(states.requires_grad_(), labels, keep_ratio=1.0)
@@ -190,7 +192,7 @@ def test_without_a_label_the_loss_is_zero() -> None:
     assert not states.grad.any()
 
 
-def test_nothing_that_is_not_a_number_vanishes() -> None:
+def test_a_nan_always_shows_in_the_loss() -> None:
     states = torch.zeros(1, 4, VOCAB)
     states[0, 2] = torch.nan
     ohem = OhemLoss(select="importance")
@@ -204,7 +206,7 @@ def test_nothing_that_is_not_a_number_vanishes() -> None:
         assert loss.isnan()
 
 
-def test_a_loop_of_ones_own_learns() -> None:
+def test_a_custom_loop_learns() -> None:
     """The loop that the README shows."""
     built, (input_ids, labels) = model().float(), tokens()
     optimizer = torch.optim.AdamW(built.parameters(), lr=1e-2)
@@ -267,14 +269,14 @@ class TestTrainer:
         box[0].train()
         return torch.cat([p.detach().flatten() for p in built.parameters()])
 
-    def test_at_ratio_1_it_trains_as_ever(self, tmp_path: Path) -> None:
+    def test_at_ratio_1_the_trainer_trains_plainly(self, tmp_path: Path) -> None:
         """In whole batches, and in micro-batches with unequal numbers of labels."""
         expected = self.trained(tmp_path, None)
         for accumulation in (1, 4):
             found = self.trained(tmp_path, OhemLoss(ratio=1.0), accumulation)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
-    def test_the_ratio_follows_the_schedule_and_evaluation_none(self, tmp_path: Path) -> None:
+    def test_the_ratio_follows_the_schedule_except_in_evaluation(self, tmp_path: Path) -> None:
         built: Any = copy.deepcopy(model()).float()
         ohem, box, seen = OhemLoss(ratio=0.25), [], []
         mined = trainer_loss(ohem, lambda: box[0])
@@ -299,12 +301,12 @@ class TestTrainer:
     @pytest.mark.parametrize(
         "options", [{"score": "excess_loss", "ratio": 0.5}, {"dedup": "bigram"}]
     )
-    def test_what_needs_more_than_logits_is_refused(self, options: dict[str, Any]) -> None:
+    def test_methods_that_need_more_than_logits_are_refused(self, options: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="the Trainer hands over logits and labels"):
             trainer_loss(OhemLoss(**options), lambda: None)
 
 
-def test_logits_are_left_as_they_were() -> None:
+def test_logits_are_not_overwritten() -> None:
     built, (input_ids, labels) = model(), tokens()
     logits = built(input_ids=input_ids).logits
     before = logits.detach().clone()
@@ -313,7 +315,7 @@ def test_logits_are_left_as_they_were() -> None:
     assert torch.equal(logits.detach(), before)
 
 
-def test_mixed_has_its_own_shares_where_they_never_change() -> None:
+def test_constant_shares_of_mixed_come_from_the_config() -> None:
     found = call(OhemLoss(select="mixed", mix="topk=1"), as_logits, built := model(), 0.5)
     assert_same(found, call(OhemLoss(select="topk"), as_logits, built, 0.5), built)
     with pytest.raises(ValueError, match="needs the shares"):

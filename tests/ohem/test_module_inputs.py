@@ -60,7 +60,7 @@ class Asked(TorchFunctionMode):
 class TestLabels:
     @settings(max_examples=60)
     @given(st.data())
-    def test_one_that_is_no_token_is_named_wherever_it_stands(self, data: st.DataObject) -> None:
+    def test_a_foreign_label_is_named_wherever_it_stands(self, data: st.DataObject) -> None:
         """With a head and without, at every ratio, in training and evaluation."""
         with_head = data.draw(st.booleans(), "head")
         number = VOCAB if with_head else SIZE
@@ -89,14 +89,16 @@ class TestLabels:
 
     @pytest.mark.parametrize("ratio", [0.5, 1.0])
     @pytest.mark.parametrize("select", ["topk", "random", "importance"])
-    def test_looking_for_them_costs_no_wait_for_the_device(self, select: str, ratio: float) -> None:
+    def test_checking_labels_adds_no_device_synchronisation(
+        self, select: str, ratio: float
+    ) -> None:
         """A training call waits once: for how many tokens are kept, and for this with it."""
         ohem = OhemLoss(select=select)
         with Asked() as asked:
             ohem(states(2, 4, SIZE), zeros(2, 4), keep_ratio=ratio).backward()
         assert asked.by == [Tensor.tolist]
 
-    def test_a_step_without_any_is_no_nan(self) -> None:
+    def test_a_step_without_valid_labels_is_not_nan(self) -> None:
         """Where nothing counts in the whole step the Trainer's number of items is 0."""
         labels = zeros(1, 4) + IGNORE_INDEX
         for number in (0, torch.tensor(0)):
@@ -133,7 +135,9 @@ class TestLabels:
     ],
 )
 @pytest.mark.parametrize("training", [True, False])
-def test_calls_that_do_not_fit(change: dict[str, Any], message: str, training: bool) -> None:
+def test_mismatched_arguments_are_refused(
+    change: dict[str, Any], message: str, training: bool
+) -> None:
     fitting = {
         "states_BTD": states(2, 4, SIZE),
         "labels_BT": zeros(2, 4),
@@ -180,13 +184,15 @@ class TestOptions:
             ({"weight": "class_balanced"}, "class_balanced needs class_counts"),
         ],
     )
-    def test_those_that_do_not_fit(self, options: dict[str, Any], message: str) -> None:
+    def test_options_that_do_not_fit_are_refused(
+        self, options: dict[str, Any], message: str
+    ) -> None:
         with pytest.raises(ValueError, match=message) as error:
             OhemLoss(**options)
         told(error)
 
     @pytest.mark.parametrize("name", list(OhemConfig.model_fields))
-    def test_nonsense_for_any_of_them_is_told_in_our_words(self, name: str) -> None:
+    def test_a_bad_value_of_any_option_gets_our_own_message(self, name: str) -> None:
         for nonsense in ({"\x1b[31m": 0}, object()):
             with pytest.raises(ValueError, match=f"{name} = ") as error:
                 OhemLoss(**{name: nonsense})
@@ -196,18 +202,18 @@ class TestOptions:
         "counts",
         [torch.zeros(VOCAB), -torch.ones(VOCAB), torch.ones(VOCAB, 1), torch.nan * states(9)],
     )
-    def test_counts_that_are_none(self, counts: Tensor) -> None:
+    def test_invalid_class_counts_are_refused(self, counts: Tensor) -> None:
         with pytest.raises(ValueError, match="class_counts must be one count"):
             OhemLoss(weight="class_balanced", class_counts=counts)
 
-    def test_counts_of_another_vocabulary(self) -> None:
+    def test_class_counts_of_another_vocabulary_are_refused(self) -> None:
         ohem = OhemLoss(weight="class_balanced", class_counts=torch.ones(VOCAB - 1))
         with pytest.raises(ValueError, match=r"had 22 tokens, but 23 have .*minlength=23"):
             ohem(states(2, 4, VOCAB), zeros(2, 4), keep_ratio=0.5)
 
 
 class TestRepr:
-    def test_it_says_what_is_mined(self) -> None:
+    def test_repr_names_the_mining_options(self) -> None:
         assert repr(OhemLoss(ratio=0.25, select="importance", floor=0.2)) == (
             "OhemLoss(ratio=0.25, score='gradnorm', select='importance', schedule='recover', "
             "denominator='all', floor=0.2)"
@@ -219,7 +225,7 @@ class TestRepr:
         st.sampled_from([None, "kept", "all"]),
         st.floats(0.1, 1),
     )
-    def test_it_makes_the_same_again(
+    def test_repr_rebuilds_the_same_loss(
         self, select: str, weight: str, denominator: str | None, ratio: float
     ) -> None:
         options: dict[str, Any] = {"select": select, "weight": weight, "ratio": ratio}
@@ -262,25 +268,25 @@ class TestTrainer:
         )
         trainer.train()
 
-    def test_label_smoothing_is_not_passed_over(self, tmp_path: Path) -> None:
+    def test_label_smoothing_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"label_smoothing_factor = 0.1 .*: set it to 0"):
             self.run(tmp_path, model(), label_smoothing_factor=0.1)
 
-    def test_its_state_alone_does_not_tell_of_label_smoothing(self, tmp_path: Path) -> None:
+    def test_a_trainer_state_in_place_of_the_trainer_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"label smoothing: write .*lambda: trainer\)"):
             self.run(tmp_path, model(), given=lambda trainer: trainer.state)
 
     @pytest.mark.parametrize("label", [-1, -2, VOCAB, 10**9])
-    def test_a_label_that_is_no_token(self, tmp_path: Path, label: int) -> None:
+    def test_a_foreign_label_is_refused(self, tmp_path: Path, label: int) -> None:
         self.run(tmp_path, model(), label=IGNORE_INDEX)
         with pytest.raises(ValueError, match=f"the label {label} of token 1 in sequence 0"):
             self.run(tmp_path, model(), label=label)
 
-    def test_a_model_without_a_head(self, tmp_path: Path) -> None:
+    def test_a_model_without_a_head_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"returns last_hidden_state.*AutoModelForCausalLM"):
             self.run(tmp_path, trunk(model()))
 
-    def test_a_batch_without_labels(self) -> None:
+    def test_a_batch_without_labels_is_refused(self) -> None:
         state = SimpleNamespace(global_step=0, max_steps=1)
         trainer = SimpleNamespace(state=state, args=SimpleNamespace(label_smoothing_factor=0.0))
         mined = trainer_loss(OhemLoss(), lambda: trainer)

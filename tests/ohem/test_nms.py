@@ -43,7 +43,7 @@ def marked(kept: list[tuple[int, int]], like: Tensor) -> list[list[bool]]:
 
 @settings(max_examples=150)
 @given(batches(), st.integers(1, 14))
-def test_neighbours_fall_to_a_walk_from_the_hardest_down(
+def test_neighbours_are_suppressed_as_by_a_walk_from_the_hardest_down(
     batch: tuple[Tensor, Tensor, Tensor], window: int
 ) -> None:
     scores, _, labels = batch
@@ -57,7 +57,7 @@ def test_neighbours_fall_to_a_walk_from_the_hardest_down(
 
 @settings(max_examples=150)
 @given(batches(), st.integers(1, 4))
-def test_bigrams_fall_to_a_walk_from_the_hardest_down(
+def test_bigrams_are_suppressed_as_by_a_walk_from_the_hardest_down(
     batch: tuple[Tensor, Tensor, Tensor], most: int
 ) -> None:
     scores, ids, labels = batch
@@ -80,7 +80,7 @@ def test_a_ramp_is_thinned_from_its_top(falling: bool) -> None:
     assert found[0].nonzero().flatten().tolist() == list(expected)
 
 
-def test_bigrams_of_a_large_vocabulary_do_not_meet() -> None:
+def test_bigrams_of_a_large_vocabulary_do_not_collide() -> None:
     """With 8 or 16 bits for the label, (1, 0) would be (0, 256) or (0, 65,536)."""
     ids = torch.tensor([[70_000, 70_001, 70_000, 1, 0, 0]])
     labels = torch.tensor([[70_001, 70_000, 70_001, 0, 65_536, 256]])

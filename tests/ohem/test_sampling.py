@@ -78,7 +78,7 @@ class TestInclusion:
         st.floats(0.01, 1),
         floors,
     )
-    def test_chances_sum_to_k_whatever_the_scores(
+    def test_probabilities_sum_to_k_for_any_scores(
         self, values: list[list[float]], valid: list[bool], share: float, floor: float
     ) -> None:
         score_SM = torch.tensor(values)
@@ -96,7 +96,7 @@ class TestInclusion:
             order = score_M[valid_M].argsort()
             assert (chance_M[valid_M][order].diff() >= -1e-12).all()
 
-    def test_many_tokens_sum_to_k_all_the_same(self) -> None:
+    def test_probabilities_of_many_tokens_sum_to_k(self) -> None:
         score = torch.rand(2, 30_000, generator=torch.Generator().manual_seed(0)) ** 9
         valid, counts = torch.ones_like(score, dtype=torch.bool), torch.tensor([13_001, 29_999])
         for floor in (0.0, 0.1, 1.0):
@@ -108,12 +108,12 @@ class TestInclusion:
         found = inclusion(*one_scope([2.0, 1.0, 100.0, 2.0]), torch.tensor([2]), 0.1)
         np.testing.assert_allclose(found[0], [0.38, 0.24, 1.0, 0.38], rtol=1e-6)
 
-    def test_equal_scores_are_equal_chances(self) -> None:
+    def test_equal_scores_have_equal_probabilities(self) -> None:
         for value in (0.0, 3.0, -1.0):
             found = inclusion(*one_scope([value] * 8), torch.tensor([3]), 0.1)
             torch.testing.assert_close(found, torch.full((1, 8), 3 / 8, dtype=torch.float64))
 
-    def test_all_of_them_are_certain(self) -> None:
+    def test_all_tokens_are_certain_where_k_is_their_number(self) -> None:
         found = inclusion(*one_scope([0.0, 1.0, 5.0]), torch.tensor([3]), 0.0)
         assert found.tolist() == [[1.0, 1.0, 1.0]]
 
@@ -137,7 +137,7 @@ class TestImportance:
         assert (off <= 1 / (points * chance)).all()
         assert total[0, 6] == 0
 
-    def test_tokens_are_drawn_as_often_as_promised_and_apart(self) -> None:
+    def test_tokens_are_drawn_independently_with_their_probabilities(self) -> None:
         score, valid = one_scope(list(self.VALUES))
         generator, draws = torch.Generator().manual_seed(2), 4000
         chance = inclusion(score, valid, torch.tensor([3]), 0.1)[0]
@@ -175,7 +175,7 @@ class TestStratified:
         st.data(),
         st.integers(1, 99),
     )
-    def test_the_hardest_are_certain_and_the_rest_make_up_for_the_rest(
+    def test_the_hardest_are_certain_and_drawn_tokens_weigh_for_the_rest(
         self, values: list[float], data: st.DataObject, percent: int
     ) -> None:
         number, share = len(values), Fraction(percent, 100)
@@ -204,7 +204,7 @@ class TestStratified:
             (10, 10, 0.5, 10),
         ],
     )
-    def test_how_many_are_certain(
+    def test_the_number_of_certain_tokens(
         self, number: int, count: int, share: float, hardest: int
     ) -> None:
         score, valid = one_scope([float(number - i) for i in range(number)])
@@ -263,7 +263,7 @@ class TestAdaptiveCounts:
             norms, valid = one_scope([value] * number)
             assert adaptive_counts(norms, valid, torch.tensor([1]), variance, 0.1) == count
 
-    def test_each_scope_for_itself_without_what_is_ignored(self) -> None:
+    def test_each_scope_counts_its_valid_tokens_alone(self) -> None:
         alone = torch.tensor([[8.0, 1.0, 1.0, 1.0, 1.0, 1.0], [1.0] * 6])
         padded = torch.tensor([[8.0, 1.0, 1.0, 1.0, 1.0, 1.0, 9.0], [1.0] * 6 + [9.0], [9.0] * 7])
         valid = torch.ones_like(padded, dtype=torch.bool)
@@ -276,7 +276,7 @@ class TestAdaptiveCounts:
         assert found.tolist() == [*expected.tolist(), 0]
         assert expected[0] < expected[1] == 4
 
-    def test_the_least_is_respected(self) -> None:
+    def test_no_fewer_than_the_minimum_are_kept(self) -> None:
         norms, valid = one_scope([50.0, *[0.001] * 9])
         counts = [adaptive_counts(norms, valid, torch.tensor([n]), 0.1, 0.0) for n in (1, 6, 10)]
         assert [int(c) for c in counts] == [1, 6, 10]

@@ -52,7 +52,7 @@ def test_gradnorm_is_the_norm_of_one_tokens_gradient_in_the_head(scale: float) -
         assert found[place].item() == pytest.approx(gradient.norm().item(), rel=1e-10)
 
 
-def test_gradnorm_of_tokens_that_are_all_but_certain_keeps_its_digits() -> None:
+def test_gradnorm_is_accurate_for_nearly_certain_tokens() -> None:
     """The logits are large and p is within 1e-3 … 1e-5 of 1: a difference of large numbers."""
     gaps = torch.tensor([6.0, 9.0, 12.0], dtype=torch.float64)
     hidden = torch.stack([torch.ones(3, dtype=torch.float64), gaps], dim=1)[None]
@@ -70,13 +70,13 @@ def test_loss_x_gradnorm_is_their_product() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_entropy_is_the_distributions(scale: float) -> None:
+def test_entropy_equals_that_of_the_distribution(scale: float) -> None:
     hidden, head, *_ = example(scale)
     expected = Categorical(logits=hidden @ head.T).entropy()
     torch.testing.assert_close(read("entropy", scale=scale)[2], expected, rtol=1e-9, atol=1e-12)
 
 
-def test_entropy_never_looks_at_the_label() -> None:
+def test_entropy_does_not_depend_on_the_label() -> None:
     hidden, head, labels, _ = example()
     others = (labels + 1).clamp(min=0) % VOCAB
     assert torch.equal(
@@ -85,7 +85,7 @@ def test_entropy_never_looks_at_the_label() -> None:
     )
 
 
-def test_a_head_that_knows_nothing_is_as_uncertain_as_can_be() -> None:
+def test_a_zero_head_has_the_highest_entropy() -> None:
     labels = torch.zeros(1, 4, dtype=torch.long)
     _, found = read_tokens("entropy", torch.zeros(1, 4, SIZE), torch.randn(VOCAB, SIZE), labels)
     torch.testing.assert_close(found, torch.full((1, 4), math.log(VOCAB)))
@@ -117,7 +117,7 @@ def test_an_unknown_score_is_refused() -> None:
 
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_losses_come_along_the_same_whatever_the_score(score: str, dtype: torch.dtype) -> None:
+def test_losses_do_not_depend_on_the_score(score: str, dtype: torch.dtype) -> None:
     hidden, head, labels, _ = example(dtype=dtype)
     head.requires_grad_()
     reference = torch.zeros(SHAPE, dtype=dtype)

@@ -406,7 +406,7 @@ class TestMixed:
                 left, taken = left[upto - taken :], upto
         assert torch.equal(kept, expected)
 
-    def test_what_it_needs_must_be_given(self) -> None:
+    def test_missing_shares_and_sources_are_refused(self) -> None:
         scores, labels = torch.ones(1, 4), torch.ones(1, 4, dtype=torch.long)
         config = OhemConfig(select="mixed")
         with pytest.raises(ValueError, match="shares"):

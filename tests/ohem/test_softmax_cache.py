@@ -134,7 +134,7 @@ class TestSpeculativeGradients:
         for mine, theirs in zip(gradients(total, hidden, head), wanted, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
-    def test_it_guesses_most_of_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_most_kept_tokens_are_predicted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         hidden, head, labels, _ = example(shape=(1, 2000), dtype=torch.float32)
         hidden, labels = hidden.detach()[0], labels[0].clamp(min=0)
         set_chunk_rows(monkeypatch, 100)
@@ -170,7 +170,7 @@ class TestChooseCache:
         way = OhemConfig(**{"ratio": 0.5, **config})  # type: ignore[arg-type]
         return choose_cache(SoftmaxCache(), way, head, size, ratio, whole=whole)
 
-    def test_top_k_by_loss_is_guessed(self) -> None:
+    def test_top_k_by_loss_is_predicted(self) -> None:
         assert isinstance(self.opened(0.1), SpeculativeGradients)
         for other in (
             {"select": "random"},
@@ -182,7 +182,7 @@ class TestChooseCache:
         ):
             assert isinstance(self.opened(**other), SoftmaxCache), other
 
-    def test_it_declines_what_does_not_fit_or_pay(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_cache_where_it_does_not_fit_or_pay(self, monkeypatch: pytest.MonkeyPatch) -> None:
         head = example()[1]
         monkeypatch.setattr(stores, "_CPU_STORE_BYTES", 21 * VOCAB * head.itemsize)
         assert self.opened(select="random") is not None

@@ -70,7 +70,7 @@ def test_ghm_by_hand() -> None:
     assert beta[0].tolist() == pytest.approx([10 / 8] * 10)
 
 
-def test_ghm_takes_any_loss_there_is() -> None:
+def test_ghm_weights_are_finite_for_any_loss() -> None:
     """0 and ∞ are the ends of the range; NaN must not write outside the regions."""
     loss = torch.tensor([[0.0, math.inf, 1e30, math.nan]])
     valid = torch.ones(1, 4, dtype=torch.bool)

@@ -101,7 +101,7 @@ class TestCurves:
         assert plot is not None
         assert plot.figure.axes[0].get_xlabel() == "training time (s)"
 
-    def test_long_runs_are_told_in_hours(self, make_run, tmp_path: Path) -> None:
+    def test_long_runs_are_labelled_in_hours(self, make_run, tmp_path: Path) -> None:
         rows = [
             {"step": step, "val/loss": 3.0, "train/seconds": 3600.0 * step} for step in (1, 2, 5)
         ]
@@ -232,7 +232,7 @@ class TestUnfinished:
         assert "A mean goes as far as all of its seeds have come." in plot.caption
         assert "At the end" not in plot.caption
 
-    def test_arms_that_are_not_as_far_are_told_with_their_places(
+    def test_the_caption_says_how_far_each_arm_has_come(
         self, groups: list[RunGroup], make_run, tmp_path: Path
     ) -> None:
         full = read_input([make_run(tmp_path / "full")]).groups
@@ -483,7 +483,7 @@ class TestSvg:
         )
         assert first == second
 
-    def test_files_are_light_on_white(self, single: ReportInput) -> None:
+    def test_files_have_the_light_colours(self, single: ReportInput) -> None:
         plot = curve_plot(single.groups, CURVES["keep-ratio"])
         assert plot is not None
         svg = to_svg(plot.figure).decode()

@@ -94,7 +94,7 @@ def test_groups_and_name_are_those_of_the_metric(
 @pytest.mark.parametrize(
     "damage", ["other weights", "cut short", "other stories", "no metric", "older metrics"]
 )
-def test_what_no_longer_fits_is_scored_again(
+def test_outdated_scores_are_computed_again(
     run: RunLog, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     score_runs([run], tiny.Listener())
@@ -134,7 +134,7 @@ def test_a_run_without_a_model_costs_only_its_own_lines(
     assert listener.warnings == []
 
 
-def test_stories_that_are_gone_or_changed_are_told(run: RunLog, tmp_path: Path) -> None:
+def test_missing_or_changed_stories_are_reported(run: RunLog, tmp_path: Path) -> None:
     run = changed(run, "valid")
     listener = tiny.Listener()
     scores = score_runs([run], listener)
@@ -145,7 +145,9 @@ def test_stories_that_are_gone_or_changed_are_told(run: RunLog, tmp_path: Path) 
     assert not (run.folder / CACHE_FILE).exists()
 
 
-def test_a_folder_that_may_only_be_read(run: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder_is_scored_without_keeping_the_scores(
+    run: RunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(path: Path, _: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 

@@ -1,4 +1,4 @@
-"""That every run can be seen in every chart it is named in: on the picture, not on the intent."""
+"""Every run is visible in every chart that names it, judged by the picture itself."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("matplotlib")
@@ -19,7 +19,7 @@ from tinyohem.io.manifest import check_record
 from tinyohem.report.curves import CURVES, Plot, curve_plot
 from tinyohem.report.figures import groups_plot, selection_plot
 from tinyohem.report.lines import thin
-from tinyohem.report.records import EvaluationRecord, MetricsRow, RunRecord
+from tinyohem.report.records import EvaluationRecord, MetricsRow, RunFacts
 from tinyohem.report.run_logs import RunGroup, RunLog
 from tinyohem.report.style import COLOURS, LEVELS, SERIES, figure_style
 
@@ -27,7 +27,7 @@ SPECS = [  # cropped, in seconds, smoothed, from zero, with gaps, logarithmic
     *(CURVES["loss"][0], CURVES["loss"][1], CURVES["loss"][2]),
     *(CURVES["selection"][0], CURVES["selection"][1], CURVES["optimisation"][1]),
 ]
-RECORD = RunRecord(config={"training": {"batch_size": 4, "seq_len": 32}})
+RECORD = RunFacts(config={"training": {"batch_size": 4, "seq_len": 32}})
 
 
 def run(label: str, steps: int, floor: float = 2.0, mined: Sequence[bool] = (True,)) -> RunLog:
@@ -103,6 +103,7 @@ LENGTHS = st.floats(0, 5).map(lambda power: round(10**power))
     st.lists(st.tuples(LENGTHS, st.sampled_from([2.0, 2.001, 4.0])), min_size=2, max_size=5),
     st.lists(st.booleans(), min_size=1, max_size=4),
 )
+@example([(10, 2.0), (10, 2.0), (100, 2.0)], [False])  # markers so dense that they hide others
 def test_every_run_is_seen_in_every_chart(runs: list[tuple[int, float]], mined: list[bool]) -> None:
     """From one step to 100,000 beside each other, the same curve or not."""
     logs = [run(f"r{i}", steps, floor, mined) for i, (steps, floor) in enumerate(runs)]

@@ -85,7 +85,7 @@ class TestShippedRecords:
         assert "Tokens kept: no run has recorded train/keep_ratio." in html
         assert "No run has left a token out" not in html  # nobody knows
 
-    def test_one_of_their_runs_is_a_run(self) -> None:
+    def test_a_single_shipped_run_can_be_reported(self) -> None:
         runs = read_input([RESULTS / "table" / "ohem-seed0", RESULTS / "table" / "full-seed0"])
         assert [group.name for group in runs.groups] == ["ohem-seed0", "full-seed0"]
         assert runs.incomparable is None
@@ -175,9 +175,7 @@ class TestFreshComparison:
         assert "The folders of the runs of compared are gone" in result.err
         assert "paired-differences" in page.read_text()
 
-    def test_a_run_that_is_not_finished_keeps_the_table_back(
-        self, compared: Path, tmp_path: Path
-    ) -> None:
+    def test_an_unfinished_run_holds_the_table_back(self, compared: Path, tmp_path: Path) -> None:
         """Whoever looks at half of the seeds sees a verdict that the rest may take back."""
         folder = tmp_path / "compared"
         shutil.copytree(compared, folder)

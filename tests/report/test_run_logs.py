@@ -44,7 +44,7 @@ def test_a_figure_too_large_for_json_leaves_a_gap(make_run, tmp_path: Path) -> N
     assert run.last("val/ppl") == 7.0
 
 
-def test_a_run_that_goes_on_is_read_as_far_as_it_is(make_run, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_read_up_to_its_last_whole_line(make_run, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "a", finished=False)
     with (folder / "metrics.jsonl").open("a") as log:
         log.write('{"step": 210, "train/lo')  # the writer is in the middle of a line
@@ -57,7 +57,7 @@ def test_names_are_told_apart_by_their_parents(make_run, tmp_path: Path) -> None
     assert [group.name for group in read_input(folders).groups] == ["a/run", "b/run"]
 
 
-def test_a_name_that_cannot_be_printed(make_run, tmp_path: Path) -> None:
+def test_unprintable_characters_of_a_name_are_replaced(make_run, tmp_path: Path) -> None:
     (group,) = read_input([make_run(tmp_path / "a\x01b")]).groups
     assert group.name == "a�b"
 
@@ -85,7 +85,9 @@ class TestComparison:
             "compared/ohem",
         ]
 
-    def test_one_that_goes_on_has_runs_but_no_table(self, comparison: Path, tmp_path: Path) -> None:
+    def test_an_unfinished_comparison_has_runs_but_no_table(
+        self, comparison: Path, tmp_path: Path
+    ) -> None:
         folder = tmp_path / "going-on"
         shutil.copytree(comparison, folder)
         (folder / "runs.parquet").unlink()
@@ -100,7 +102,7 @@ class TestComparison:
             "random": 2,
         }
 
-    def test_it_is_said_which_runs_are_missing(self, comparison: Path, tmp_path: Path) -> None:
+    def test_the_warning_names_the_missing_runs(self, comparison: Path, tmp_path: Path) -> None:
         assert read_input([comparison]).warnings == []
         folder = tmp_path / "c"
         shutil.copytree(comparison, folder)
@@ -178,7 +180,7 @@ class TestComparison:
 
 class TestRefused:
     @pytest.mark.parametrize("column", ["arm", "seed"])
-    def test_a_table_that_does_not_name_its_runs(
+    def test_a_table_that_does_not_name_its_runs_is_refused(
         self, comparison: Path, tmp_path: Path, column: str
     ) -> None:
         shutil.copytree(comparison, tmp_path / "c")
@@ -187,16 +189,16 @@ class TestRefused:
         with pytest.raises(InputError, match=rf"runs\.parquet is damaged: it names no {column}s"):
             read_input([tmp_path / "c"])
 
-    def test_no_run(self, tmp_path: Path) -> None:
+    def test_a_folder_without_a_run_is_refused(self, tmp_path: Path) -> None:
         for folder in (tmp_path, tmp_path / "nowhere"):
             with pytest.raises(InputError, match="neither a run folder nor the folder of a comp"):
                 read_input([folder])
 
-    def test_a_model_of_transformers(self, finished_run: Path) -> None:
+    def test_a_model_folder_of_transformers_is_refused(self, finished_run: Path) -> None:
         with pytest.raises(InputError, match=r"config\.json is no run's"):
             read_input([finished_run / "model"])
 
-    def test_no_metrics_yet(self, make_run, tmp_path: Path) -> None:
+    def test_a_run_without_metrics_is_refused(self, make_run, tmp_path: Path) -> None:
         folder = make_run(tmp_path / "a", rows=[], finished=False)
         with pytest.raises(InputError, match="a has no metrics yet"):
             read_input([folder])
@@ -205,7 +207,7 @@ class TestRefused:
             read_input([folder])
 
     @pytest.mark.parametrize("line", ['{"step": 1, "trai', "[1]", "\x00\x00", "17"])
-    def test_a_damaged_line(self, make_run, tmp_path: Path, line: str) -> None:
+    def test_a_damaged_line_is_refused(self, make_run, tmp_path: Path, line: str) -> None:
         folder = make_run(tmp_path / "a")
         lines = (folder / "metrics.jsonl").read_text().split("\n")
         (folder / "metrics.jsonl").write_text("\n".join([*lines[:3], line, *lines[3:]]))
@@ -215,25 +217,27 @@ class TestRefused:
     @pytest.mark.parametrize(
         "row", [{"step": 1, "train/loss": "low"}, {"train/loss": 1.0}, {"step": None}]
     )
-    def test_a_row_of_something_else(self, make_run, tmp_path: Path, row: dict) -> None:
+    def test_a_row_without_figures_is_refused(self, make_run, tmp_path: Path, row: dict) -> None:
         with pytest.raises(InputError, match="line 1 is not a row of figures"):
             read_input([make_run(tmp_path / "a", rows=[row])])
 
     @pytest.mark.parametrize("name", ["config.json", "eval.json"])
     @pytest.mark.parametrize("content", ["{", "[]"])
-    def test_damaged_json(self, make_run, tmp_path: Path, name: str, content: str) -> None:
+    def test_damaged_json_is_refused(
+        self, make_run, tmp_path: Path, name: str, content: str
+    ) -> None:
         folder = make_run(tmp_path / "a")
         (folder / name).write_text(content)
         with pytest.raises(InputError, match=f"{name} is damaged"):
             read_input([folder])
 
-    def test_an_evaluation_of_something_else(self, make_run, tmp_path: Path) -> None:
+    def test_an_evaluation_without_figures_is_refused(self, make_run, tmp_path: Path) -> None:
         folder = make_run(tmp_path / "a")
         (folder / "eval.json").write_text('{"loss": "low"}')
         with pytest.raises(InputError, match=r"eval\.json is damaged"):
             read_input([folder])
 
-    def test_a_record_without_its_training_split(self, make_run, tmp_path: Path) -> None:
+    def test_a_record_without_its_training_split_is_refused(self, make_run, tmp_path: Path) -> None:
         folder = make_run(tmp_path / "a")
         record = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**record, "train": "x"}))
@@ -241,7 +245,7 @@ class TestRefused:
             read_input([folder])
 
     @pytest.mark.parametrize("change", [{"bits_per_byte": None}, {"seed": 9}])
-    def test_a_table_that_has_no_difference(
+    def test_a_table_without_a_difference_is_refused(
         self, comparison: Path, tmp_path: Path, change: dict
     ) -> None:
         """A figure is missing, or an arm shares no seed with the baseline."""
@@ -255,13 +259,13 @@ class TestRefused:
         with pytest.raises(InputError, match=r"runs\.parquet is damaged"):
             read_input([tmp_path / "c"])
 
-    def test_a_damaged_table(self, comparison: Path, tmp_path: Path) -> None:
+    def test_a_damaged_table_is_refused(self, comparison: Path, tmp_path: Path) -> None:
         shutil.copytree(comparison, tmp_path / "c")
         (tmp_path / "c" / "runs.parquet").write_bytes(b"PAR1")
         with pytest.raises(InputError, match=r"runs\.parquet is damaged"):
             read_input([tmp_path / "c"])
 
-    def test_the_same_run_twice(self, make_run, tmp_path: Path) -> None:
+    def test_naming_a_run_twice_is_refused(self, make_run, tmp_path: Path) -> None:
         folder = make_run(tmp_path / "a")
         with pytest.raises(InputError, match="is named twice"):
             read_input([folder, tmp_path / "." / "a"])
@@ -277,7 +281,7 @@ class TestRefused:
         ({}, {"eval_tokens": 5_000}, "heads of different length"),
     ],
 )
-def test_what_does_not_compare_is_said(
+def test_figures_that_do_not_compare_give_a_warning(
     make_run, tmp_path: Path, valid: dict, training: dict, warning: str
 ) -> None:
     folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", valid=valid, training=training)]

@@ -102,7 +102,7 @@ class TestPage:
         assert first == second
         assert len(first) == 3
 
-    def test_what_is_missing_is_said(self, written: Path) -> None:
+    def test_the_page_lists_what_is_missing(self, written: Path) -> None:
         html = written.read_text()
         assert "Without a finished model yet: going-on.<" in html
         assert "Finished, but without a model to score in their folders: compared/full-s" in html
@@ -180,7 +180,7 @@ class TestBrowser:
         assert max(details.values()) < 1440
         assert phone["lines"]["compared/random-seed0"] == 1
 
-    def test_it_is_silent_and_asks_for_nothing(self, seen: tuple[bool, browser.Visit]) -> None:
+    def test_it_logs_nothing_and_fetches_nothing(self, seen: tuple[bool, browser.Visit]) -> None:
         assert seen[1].console == []
         assert seen[1].requests == []
 

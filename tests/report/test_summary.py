@@ -22,7 +22,7 @@ def test_a_comparison_has_its_verdicts(comparison: Path) -> None:
     )
 
 
-def test_two_seeds_have_none(comparison: Path, tmp_path: Path) -> None:
+def test_two_seeds_have_no_verdict(comparison: Path, tmp_path: Path) -> None:
     from pyarrow import parquet
 
     table = parquet.read_table(comparison / "runs.parquet")
@@ -35,7 +35,7 @@ def test_two_seeds_have_none(comparison: Path, tmp_path: Path) -> None:
     )
 
 
-def test_several_comparisons_are_told_apart(comparison: Path, tmp_path: Path) -> None:
+def test_several_comparisons_are_named(comparison: Path, tmp_path: Path) -> None:
     shutil.copytree(comparison, tmp_path / "again")
     told = said(comparison)
     assert said(comparison, tmp_path / "again") == " ".join(
@@ -43,7 +43,7 @@ def test_several_comparisons_are_told_apart(comparison: Path, tmp_path: Path) ->
     )
 
 
-def test_a_run_says_where_it_ended_or_is(make_run, tmp_path: Path) -> None:
+def test_one_run_is_summarised_finished_or_not(make_run, tmp_path: Path) -> None:
     done = make_run(tmp_path / "done")
     assert said(done) == "done ended at perplexity 22.20, 1.0333 bits per byte after 25,600 tokens."
     going = make_run(tmp_path / "going", finished=False)

@@ -17,7 +17,7 @@ from tinyohem.report.tables import (
 )
 
 
-def test_settings_that_differ_and_no_others(make_run, tmp_path: Path) -> None:
+def test_only_settings_that_differ_are_listed(make_run, tmp_path: Path) -> None:
     folders = [
         make_run(
             tmp_path / "a",
@@ -43,7 +43,7 @@ def test_seeds_of_an_arm_share_a_column(comparison: Path) -> None:
     assert rows["ohem.ratio"] == ["1.0", "0.5", "0.5"]
 
 
-def test_one_run_is_held_against_the_defaults(make_run, tmp_path: Path) -> None:
+def test_one_run_is_compared_with_the_defaults(make_run, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "a", ohem={"ratio": 0.25}, data={"dataset": "sample"})
     table = settings_table(read_input([folder]).groups)
     assert table.head == ["setting", "default", "a"]
@@ -79,7 +79,7 @@ def test_a_models_own_default_rate_is_no_difference(make_run, tmp_path: Path) ->
     assert rows == {"model.preset": ["2m", "0.5m"]}
 
 
-def test_a_setting_that_an_older_run_did_not_know(make_run, tmp_path: Path) -> None:
+def test_a_setting_that_an_older_run_lacks_is_marked(make_run, tmp_path: Path) -> None:
     folders = [make_run(tmp_path / name) for name in "ab"]
     text = (folders[0] / "config.json").read_text()
     assert '"min_kept": 1, ' in text
@@ -88,7 +88,7 @@ def test_a_setting_that_an_older_run_did_not_know(make_run, tmp_path: Path) -> N
     assert rows == [["ohem.min_kept", "(not recorded)", "1"]]
 
 
-def test_what_a_run_scored_and_how_far_one_got_that_goes_on(make_run, tmp_path: Path) -> None:
+def test_finished_and_unfinished_runs_show_scores_and_progress(make_run, tmp_path: Path) -> None:
     folders = [make_run(tmp_path / "done", keep=0.5), make_run(tmp_path / "going", finished=False)]
     table = runs_table(read_input(folders).groups)
     done, going = (dict(zip(table.head, row, strict=True)) for row in table.rows)
@@ -111,7 +111,7 @@ def test_before_the_first_evaluation_there_are_no_scores(make_run, tmp_path: Pat
     assert table.rows == [["a", "at step 10 of 200", "158,448"]]
 
 
-def test_where_machines_differ_each_has_its_runs(make_run, tmp_path: Path) -> None:
+def test_where_machines_differ_each_lists_its_runs(make_run, tmp_path: Path) -> None:
     folders = [make_run(tmp_path / name) for name in "abc"]
     text = (folders[1] / "config.json").read_text()
     (folders[1] / "config.json").write_text(text.replace('"cores": 2', '"cores": 64'))

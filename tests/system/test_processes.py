@@ -1,4 +1,4 @@
-"""Workers in every state, ended by real signals; their deaths, errors and places."""
+"""Workers: real signals in every state, deaths, errors, numbers."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ class Program:
         (os.killpg if group else os.kill)(self.process.pid, number)
 
     def end(self) -> tuple[int, str]:
-        """Return its exit code and what it said, once no worker holds its output either."""
+        """Return its exit code and output, once no worker holds the output open."""
         _, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, err
 
@@ -78,12 +78,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
     ids=["term-parent", "int-group", "term-twice-group", "int-term-parent"],
 )
 class TestSignals:
-    """To the parent alone or to all, once or twice: whoever works saves, and all end."""
+    """Signals to the parent or to all, once or twice: busy workers save, and all end."""
 
     @pytest.mark.parametrize(
         "jobs", [("train", "quick"), ("evaluate", "train"), ("evaluate", "quick")]
     )
-    def test_who_works_saves_and_who_is_idle_does_not_keep_the_others(
+    def test_a_signal_lets_busy_workers_save_and_idle_ones_end(
         self, start: Start, jobs: tuple[str, str], numbers: tuple[signal.Signals, ...], group: bool
     ) -> None:
         at_work = [job for job in jobs if job != "quick"]
@@ -98,7 +98,7 @@ class TestSignals:
         assert program.end() == (130, "")
         assert all((program.folder / f"{job} saved").exists() for job in at_work)
 
-    def test_between_jobs_all_end_at_once(
+    def test_a_signal_between_jobs_ends_all_workers_at_once(
         self, start: Start, numbers: tuple[signal.Signals, ...], group: bool
     ) -> None:
         program = start("quick-1", "quick-2")
@@ -107,7 +107,7 @@ class TestSignals:
             program.send(number, group)
         assert program.end() == (130, "")
 
-    def test_who_is_starting_does_not_keep_the_others(
+    def test_a_signal_does_not_wait_for_a_starting_worker(
         self, start: Start, tmp_path: Path, numbers: tuple[signal.Signals, ...], group: bool
     ) -> None:
         (tmp_path / "no start").touch()
@@ -118,7 +118,7 @@ class TestSignals:
         assert program.end() == (130, "")
         assert not (tmp_path / "train begun").exists()
 
-    def test_at_any_moment_of_the_start_it_ends_without_a_traceback(
+    def test_a_signal_during_the_start_leaves_no_traceback(
         self, start: Start, numbers: tuple[signal.Signals, ...], group: bool
     ) -> None:
         """Whatever the workers import just then."""
@@ -153,8 +153,8 @@ def test_a_job_that_never_ends_is_killed_once_its_time_is_up(start: Start) -> No
     assert (program.folder / "train saved").exists()
 
 
-def test_who_no_longer_waits_has_a_way_out(start: Start) -> None:
-    """The fifth signal ends the parent where it stands, and with it the workers."""
+def test_the_fifth_signal_ends_the_process(start: Start) -> None:
+    """The fifth signal ends the parent at once, and with it the workers."""
     program = start("stuck", "quick")
     program.wait_for("stuck begun")
     while program.process.poll() is None:
@@ -197,7 +197,9 @@ class TestDeaths:
             ("exits", "its process ended with exit code 3"),
         ],
     )
-    def test_one_costs_its_own_job_only(self, tmp_path: Path, job: str, told: str) -> None:
+    def test_a_dead_worker_costs_only_its_own_job(
+        self, tmp_path: Path, job: str, told: str
+    ) -> None:
         jobs = ["quick-1", f"{job}-1", f"{job}-2", f"{job}-3", "quick-2", "quick-3"]
         found = outcomes(tmp_path, *jobs)
         assert sorted(found) == sorted(jobs)
@@ -208,7 +210,7 @@ class TestDeaths:
             else:
                 assert isinstance(outcome, int)
 
-    def test_an_idle_one_is_replaced(self, tmp_path: Path) -> None:
+    def test_a_dead_idle_worker_is_replaced(self, tmp_path: Path) -> None:
         with Workers(1, partial(worker_jobs.work, folder=tmp_path)) as workers:
             workers.submit("quick-1")
             _, pid = workers.next_ended()
@@ -223,9 +225,7 @@ class TestDeaths:
         assert isinstance(other, int)
         assert other != pid
 
-    def test_one_that_dies_while_it_starts_costs_the_job_that_it_was_started_for(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_worker_that_dies_while_starting_costs_its_first_job(self, tmp_path: Path) -> None:
         with Workers(1, partial(worker_jobs.work, folder=tmp_path), os._exit) as workers:
             workers.submit("quick")
             job, outcome = workers.next_ended()
@@ -233,7 +233,7 @@ class TestDeaths:
 
 
 class TestJobs:
-    def test_what_is_raised_comes_back(self, tmp_path: Path) -> None:
+    def test_an_error_of_a_job_comes_back(self, tmp_path: Path) -> None:
         found = outcomes(tmp_path, "wrong", "bug", "odd")
         wrong, bug, odd = (found[name] for name in ("wrong", "bug", "odd"))
         assert isinstance(wrong, InputError)
@@ -243,7 +243,7 @@ class TestJobs:
         assert isinstance(odd, RuntimeError)
         assert str(odd) == "OddError: odd error"
 
-    def test_they_end_in_whatever_order_they_do(self, tmp_path: Path) -> None:
+    def test_jobs_may_end_in_any_order(self, tmp_path: Path) -> None:
         with Workers(2, partial(worker_jobs.work, folder=tmp_path)) as workers:
             workers.submit("wait-1")
             workers.submit("quick")

@@ -1,4 +1,4 @@
-"""Devices by name, precision, step-wise random numbers, the clock, the record."""
+"""Devices, precision, random numbers of a step, clocks, the environment."""
 
 import itertools
 import json
@@ -48,7 +48,9 @@ class TestPickDevice:
             ("meta", 0, "--device meta is not supported"),
         ],
     )
-    def test_refusals(self, fake_cuda: Any, name: str, count: int, message: str) -> None:
+    def test_a_device_that_cannot_be_used_is_refused(
+        self, fake_cuda: Any, name: str, count: int, message: str
+    ) -> None:
         fake_cuda(count)
         with pytest.raises(InputError, match=message) as caught:
             pick_device(name)
@@ -76,7 +78,7 @@ def test_autocast_sets_the_precision_of_a_product(
 
 
 class TestProductPrecision:
-    def test_medium_is_torchs_and_is_put_back(self) -> None:
+    def test_medium_sets_torchs_precision_and_restores_it(self) -> None:
         assert torch.get_float32_matmul_precision() == "highest"
         with product_precision("medium"):
             assert torch.get_float32_matmul_precision() == "medium"
@@ -85,13 +87,13 @@ class TestProductPrecision:
             assert torch.get_float32_matmul_precision() == "medium"
         assert torch.get_float32_matmul_precision() == "highest"
 
-    def test_it_is_put_back_after_a_failure(self) -> None:
+    def test_product_precision_is_restored_after_a_failure(self) -> None:
         with pytest.raises(ZeroDivisionError), product_precision("medium"):
             raise ZeroDivisionError
         assert torch.get_float32_matmul_precision() == "highest"
 
     @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
-    def test_all_others_are_exact(self, precision: Any) -> None:
+    def test_every_precision_but_medium_is_exact(self, precision: Any) -> None:
         with product_precision("medium"), product_precision(precision):
             assert torch.get_float32_matmul_precision() == "highest"
 
@@ -101,7 +103,7 @@ class TestStepGenerator:
     def draw(seed: int, step: int) -> list[float]:
         return torch.rand(8, generator=step_generator(seed, step, CPU)).tolist()
 
-    def test_it_is_a_function_of_seed_and_step(self) -> None:
+    def test_step_numbers_are_a_function_of_seed_and_step(self) -> None:
         torch.manual_seed(0)
         first = self.draw(3, 7)
         torch.rand(100)
@@ -111,7 +113,7 @@ class TestStepGenerator:
         pairs = [(seed, step) for seed in (0, 1, 2, 2**32 - 1) for step in (0, 1, 2, 10**6)]
         assert len({tuple(self.draw(*pair)) for pair in pairs}) == len(pairs)
 
-    def test_it_leaves_the_global_numbers_alone(self) -> None:
+    def test_step_numbers_leave_the_global_generator_alone(self) -> None:
         before = torch.get_rng_state()
         self.draw(1, 1)
         assert torch.equal(torch.get_rng_state(), before)
@@ -148,7 +150,7 @@ class TestPhaseTimer:
         clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
         monkeypatch.setattr(timing, "time", clock)
 
-    def test_it_adds_up_each_phase_from_what_it_was_given(self) -> None:
+    def test_a_timer_adds_each_phase_to_its_given_seconds(self) -> None:
         timer = PhaseTimer(CPU, {"a": 10.0})
         with timer.listening():
             for name in ("a", "b", "a"):
@@ -182,7 +184,7 @@ class TestPhaseTimer:
                 pass
         assert timer.seconds("broken") == timer.seconds("next") == 1
 
-    def test_nobody_listens_outside(self) -> None:
+    def test_a_phase_outside_listening_is_not_timed(self) -> None:
         timer = PhaseTimer(CPU)
         with timer.listening():
             pass
@@ -239,7 +241,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
 
 class TestPaceOnAGpu:
-    """Between log lines nothing may wait for the step that was just handed over."""
+    """Between log lines nothing may wait for the step that has just been queued."""
 
     def test_the_stopwatch_waits_for_the_step_before(self, fake_gpu: FakeGpu) -> None:
         watch = Stopwatch(torch.device("cuda:1"), seconds=5.0)

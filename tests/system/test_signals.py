@@ -51,7 +51,7 @@ class TestGracefulStop:
         thread.join()
         assert seen == [False]
 
-    def test_the_fifth_is_the_way_out_here_too(self) -> None:
+    def test_the_fifth_signal_ends_the_process_in_a_graceful_stop(self) -> None:
         program = """
 import signal
 from tinyohem.system.signals import graceful_stop, interrupt_once
@@ -75,21 +75,21 @@ with graceful_stop():
 
 class TestInterruptOnce:
     @pytest.mark.parametrize("first", NUMBERS)
-    def test_the_first_raises_and_later_ones_do_nothing(self, first: int) -> None:
+    def test_the_first_signal_raises_and_later_ones_do_nothing(self, first: int) -> None:
         interrupt_once()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(first)
         for number in NUMBERS * 5:
             signal.raise_signal(number)
 
-    def test_it_counts_anew(self) -> None:
+    def test_interrupt_once_counts_signals_anew(self) -> None:
         for _ in range(2):
             interrupt_once()
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGTERM)
 
     @pytest.mark.parametrize("number", NUMBERS)
-    def test_the_fifth_is_the_way_out(self, number: int) -> None:
+    def test_the_fifth_signal_ends_the_process(self, number: int) -> None:
         program = f"""
 import signal
 from tinyohem.system.signals import interrupt_once
@@ -106,7 +106,7 @@ for count in range(1, 7):
         )
         assert (ended.returncode, ended.stdout.split()) == (-number, list("12345"))
 
-    def test_what_the_shell_has_ignored_stays_ignored(self) -> None:
+    def test_a_signal_that_the_shell_ignores_stays_ignored(self) -> None:
         """As SIGINT is in a script's background job."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         interrupt_once()
@@ -126,7 +126,9 @@ def test_ignored_signals_do_nothing() -> None:
 
 class TestHeldBack:
     @pytest.mark.parametrize("by_another_thread", [False, True])
-    def test_a_signal_comes_once_the_block_has_ended(self, by_another_thread: bool) -> None:
+    def test_a_held_back_signal_comes_once_the_block_has_ended(
+        self, by_another_thread: bool
+    ) -> None:
         """The kernel hands it to any thread that does not block it."""
         interrupt_once()
         ended, idle = [], threading.Event()
@@ -144,7 +146,7 @@ class TestHeldBack:
         assert ended == [499_500]
         idle.set()
 
-    def test_without_a_signal_nothing_has_changed(self) -> None:
+    def test_holding_back_without_a_signal_changes_nothing(self) -> None:
         before = [signal.getsignal(number) for number in NUMBERS]
         with signals_held_back():
             pass

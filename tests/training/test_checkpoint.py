@@ -145,7 +145,7 @@ class TestPointers:
     @pytest.mark.parametrize(
         "content", [None, b"", b"\xff\xfe", b"step_000099", b"../../elsewhere", b"step_0000", b"\0"]
     )
-    def test_lost_or_damaged_ones_stop_nothing(
+    def test_a_lost_or_damaged_pointer_does_not_stop_a_resumption(
         self, run_dir: Path, corpus: Path, finished_run: Path, content: bytes | None
     ) -> None:
         folder = run_dir / "checkpoints"
@@ -178,7 +178,7 @@ class TestPointers:
         write_json(path, {**state, "sha256": {name: state["sha256"][name] for name in tensors}})
         assert newest_sound_checkpoint(run_dir, tiny.Listener()) == path.parent
 
-    def test_which_is_newest_is_no_matter_of_the_clock(
+    def test_the_newest_checkpoint_does_not_depend_on_file_times(
         self, run_dir: Path, corpus: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The clock of the machine was put back by years, and goes on going back."""
@@ -211,7 +211,7 @@ class TestDamage:
             ("model/tokenizer.json", Path.unlink),
         ],
     )
-    def test_the_newest_is_passed_over_and_named(
+    def test_a_damaged_newest_checkpoint_is_passed_over_and_named(
         self,
         finished_run: Path,
         corpus: Path,

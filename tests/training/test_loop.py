@@ -70,7 +70,7 @@ def bare_losses(folder: Path, stories: Path, steps: int) -> list[float]:
 
 
 class TestPlainTraining:
-    def test_it_is_the_loop_one_would_write_by_hand(
+    def test_training_equals_a_loop_written_by_hand(
         self, finished_run: Path, corpus: Path, tmp_path: Path
     ) -> None:
         train(tiny.config(corpus, training__log_every=1), tmp_path / "run")
@@ -167,7 +167,7 @@ class TestStopping:
         train(tiny.config(corpus, **every), run_dir, resume="must")
         assert tiny.saved_hashes(run_dir) == tiny.saved_hashes(finished_run)
 
-    def test_handlers_are_given_back(self, corpus: Path, tmp_path: Path) -> None:
+    def test_signal_handlers_are_restored(self, corpus: Path, tmp_path: Path) -> None:
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = [signal.getsignal(number) for number in numbers]
         train(tiny.config(corpus, training__steps=1), tmp_path / "run")
@@ -273,7 +273,7 @@ class TestNumbersThatBreak:
         ],
         ids=["log", "end", "validation"],
     )
-    def test_a_learning_rate_beyond_reason(
+    def test_a_diverging_learning_rate_fails_the_run(
         self, corpus: Path, tmp_path: Path, every: dict[str, Any]
     ) -> None:
         run_dir = tmp_path / "run"
@@ -306,7 +306,7 @@ class TestNumbersThatBreak:
         assert judged["loss"] == pytest.approx(rows[-1]["val/loss"], rel=0.1)  # of all stories
         assert judged["perplexity"] is None
 
-    def test_the_command_line_fails_with_one(
+    def test_the_command_line_exits_with_1(
         self, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
     ) -> None:
         result = tinyohem("train", *tiny.flags(corpus, optim__lr=1e30), "--out", tmp_path / "run")
@@ -410,7 +410,7 @@ class TestResume:
         assert tiny.snapshot(tmp_path) == {"config.json": content.encode()}
 
 
-def test_what_a_killed_start_leaves_is_no_run_and_no_obstacle(corpus: Path, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_start_do_not_block_a_new_run(corpus: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     (run_dir / ".model.1f2e3d4c.partial").mkdir(parents=True)
     (run_dir / ".config.json.0a1b2c3d.partial").write_text("{")

@@ -89,7 +89,7 @@ def test_any_figure_that_is_not_finite_makes_a_bad_step(name: str) -> None:
     assert meter.first_bad_step() == 3
 
 
-def test_so_does_a_score_behind_figures_that_are_all_finite() -> None:
+def test_a_score_that_is_not_finite_makes_a_bad_step_too() -> None:
     meter = Meter(CPU, seconds=0.0)
     for step, finite in enumerate([True, True, False, True, False]):
         meter.add(step, stats(1.0, 1.0, 1.0, num_kept=1, finite=finite), torch.tensor(1.0))

@@ -231,7 +231,7 @@ class TestStops:
         assert shard_times(stopped).items() >= first.items()
         assert tiny.snapshot(stopped) == tiny.snapshot(mined)
 
-    def test_a_request_to_stop_is_heard_between_passes(
+    def test_a_stop_request_is_checked_between_passes(
         self, finished_run: Path, store: TokenStore, mined: Path, tmp_path: Path
     ) -> None:
         model = AutoModelForCausalLM.from_pretrained(finished_run / "model")
@@ -293,7 +293,7 @@ class TestStops:
 
 
 class TestOtherFolders:
-    def test_nothing_that_is_there_is_touched(
+    def test_existing_files_are_not_touched(
         self, finished_run: Path, mined: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "file").write_text("mine")

@@ -53,7 +53,7 @@ class TestSkip:
         ],
         ids=["muon", "queue", "self-reference", "ghm"],
     )
-    def test_nothing_but_the_counters_moves(
+    def test_a_skipped_step_changes_only_the_counters(
         self, corpus: Path, tmp_path: Path, poison: Poison, way: dict[str, Any]
     ) -> None:
         """Weights, moments and what mining remembers: the files are the same to the last bit."""
@@ -82,7 +82,7 @@ class TestSkip:
         assert [row["train/keep_ratio"] for row in others] == [1] * 9
         assert run.state.tokens_selected == 17 * 128
 
-    def test_it_is_as_if_the_step_had_taught_nothing(
+    def test_a_skipped_step_leaves_the_run_as_without_it(
         self, corpus: Path, tmp_path: Path, poison: Poison, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The same as a run whose optimizer is not called at that step."""
@@ -128,7 +128,7 @@ class TestSkip:
         train(skipping, tmp_path / "whole")
         assert tiny.saved_hashes(run_dir) == tiny.saved_hashes(tmp_path / "whole")
 
-    def test_a_loss_that_breaks_is_skipped_too(
+    def test_a_loss_that_is_not_finite_is_skipped_too(
         self, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
     ) -> None:
         """One reckless update leaves weights that no later step can use."""
@@ -139,13 +139,13 @@ class TestSkip:
         assert error.startswith("error: 10 steps in a row were skipped: the loss or its gradient")
         assert hint == "hint: lower optim.lr, or look at those stories"
 
-    def test_where_nothing_breaks_it_changes_nothing(
+    def test_skip_changes_nothing_where_all_steps_are_finite(
         self, corpus: Path, finished_run: Path, tmp_path: Path
     ) -> None:
         train(tiny.config(corpus, training__on_nonfinite="skip"), tmp_path / "run")
         assert tiny.saved_hashes(tmp_path / "run") == tiny.saved_hashes(finished_run)
 
-    def test_another_word_is_refused(
+    def test_an_unknown_value_is_refused(
         self, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
     ) -> None:
         arguments = [*tiny.flags(corpus), "--on-nonfinite", "hope", "--out", tmp_path / "run"]

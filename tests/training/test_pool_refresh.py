@@ -155,7 +155,7 @@ class TestReference:
         found = [[s[name] for name in ("topk", "random", "pool")] for s in shares]
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
-    def test_the_running_mean_is_what_it_was(self, run_to: Train) -> None:
+    def test_an_ema_reference_needs_no_pool_and_resumes_exactly(self, run_to: Train) -> None:
         """`--ohem-reference ema` needs no pool and resumes exactly."""
         whole = run_to("whole", ohem__reference="ema")
         run_to("parts", ohem__reference="ema", training__stop_at_step=10)
@@ -225,7 +225,7 @@ class TestRefresh:
         parts = run_to("parts", **REFRESHED)
         assert tiny.saved_hashes(parts) == tiny.saved_hashes(refreshed)
 
-    def test_it_makes_a_difference(self, run_to: Train, refreshed: Path) -> None:
+    def test_a_refresh_changes_the_weights(self, run_to: Train, refreshed: Path) -> None:
         stale = run_to("stale", ohem__hard_window_share=0.25)
         assert tiny.saved_hashes(stale) != tiny.saved_hashes(refreshed)
 
@@ -332,7 +332,7 @@ class TestAge:
                 run_to("run", ohem__reference=unknown, ohem__pool_max_age="1M", **more)
         run_to("run", ohem__reference=unknown, training__steps=1)
 
-    def test_where_it_may_be_refreshed_it_is_once_it_is_too_old(
+    def test_a_pool_that_is_too_old_is_refreshed_where_allowed(
         self, run_to: Train, pool: Path, tmp_path: Path
     ) -> None:
         old = aged(pool, tmp_path / "old", 5 * A_STEP)
@@ -408,7 +408,7 @@ class TestConfig:
             ({"ohem__mix": "0:topk=1;0.5:topk=0.7"}, "sum to 1"),
         ],
     )
-    def test_what_cannot_be_is_refused_at_once(
+    def test_contradictory_pool_options_are_refused(
         self, corpus: Path, settings: dict[str, Any], told: str
     ) -> None:
         with pytest.raises(InputError) as caught:

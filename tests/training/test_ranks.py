@@ -217,7 +217,7 @@ def test_a_gradient_that_breaks_on_one_rank_ends_both_at_the_same_step(by_two: P
     assert lead["error"].endswith("step_000002")
 
 
-def test_a_budget_of_seconds_is_the_leading_ranks(by_two: Path) -> None:
+def test_a_budget_of_seconds_follows_the_main_ranks_clock(by_two: Path) -> None:
     lead, other = found(by_two, "clock")
     assert (lead["step"], lead["finished"], other["finished"]) == (other["step"], True, True)
     assert lead["weights"] == other["weights"]
@@ -247,7 +247,7 @@ def test_one_rank_reports(by_two: Path) -> None:
     assert read_json(by_two / "command" / "config.json")["environment"]["ranks"] == 2
 
 
-def test_what_all_ranks_refuse_leaves_nothing_behind(by_two: Path) -> None:
+def test_a_refusal_of_all_ranks_writes_nothing(by_two: Path) -> None:
     for result in found(by_two, "refused"):
         assert (result["code"], result["out"]) == (2, "")
         assert result["err"].splitlines()[-2:] == [
@@ -286,7 +286,7 @@ class TestOfOneRank:
             (2, 12, 4, "training.micro_batch_size = 4 does not divide the 6 of 12 sequences"),
         ],
     )
-    def test_a_batch_that_does_not_divide(
+    def test_a_batch_that_does_not_divide_is_refused(
         self, size: int, batch: int, micro: int | None, told: str
     ) -> None:
         training = TrainingConfig(batch_size=batch, micro_batch_size=micro)
@@ -294,7 +294,7 @@ class TestOfOneRank:
             DistContext(0, size).num_passes(training)
         assert caught.value.hint
 
-    def test_part_of_an_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_incomplete_environment_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert init_ranks() is SINGLE_PROCESS
         monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", "0")

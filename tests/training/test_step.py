@@ -237,7 +237,9 @@ def test_keeping_all_by_min_kept_is_the_plain_step(scope: str, backward: str) ->
         (0.25, {"schedule": "adaptive", "ratio": 0.25, "backward": "pruned"}, "pruned"),
     ],
 )
-def test_the_way_of_a_step(ratio: float, config: dict[str, Any], way: str) -> None:
+def test_the_backward_plan_follows_ratio_and_config(
+    ratio: float, config: dict[str, Any], way: str
+) -> None:
     for shares, expected in ((True, way), (False, "full")):
         parts = Trunk(None, shares, lambda: None, lambda: None)
         assert choose_backward(OhemConfig(**config), ratio, parts) == expected

@@ -101,7 +101,7 @@ def test_micro_batches_keep_the_same_tokens_and_give_the_same_gradient(
     ids=["queue", "position", "bigram", "adaptive"],
 )
 @pytest.mark.parametrize("ignored", [False, True])
-def test_so_they_do_with_a_queue_without_duplicates_and_adaptively(
+def test_micro_batches_agree_with_a_queue_dedup_and_adaptive_counts(
     built: Any, weighed: list[Tensor], config: dict[str, Any], ignored: bool
 ) -> None:
     found = []
@@ -306,7 +306,7 @@ def awkward(name: str) -> Tensor:
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("number", [1, 4])
 @pytest.mark.parametrize("case", ["nothing valid", "one valid token", "rows without any"])
-def test_batches_with_little_in_them(
+def test_batches_with_few_valid_tokens_give_finite_gradients(
     built: Any, weighed: list[Tensor], select: str, scope: str, number: int, case: str
 ) -> None:
     for weight in ("none", "ghm"):

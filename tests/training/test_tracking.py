@@ -77,7 +77,7 @@ def test_a_long_run_logs_more_rarely() -> None:
     assert every(10**9, seconds=5.0) == 10
 
 
-def test_the_last_step_is_logged_whatever_the_rhythm(corpus: Path, tmp_path: Path) -> None:
+def test_the_last_step_is_always_logged(corpus: Path, tmp_path: Path) -> None:
     every = {"training__log_every": 3, "training__eval_every": 4, "training__save_every": 7}
     train(tiny.config(corpus, training__steps=5, **every), tmp_path / "run")
     rows = tiny.read_metrics(tmp_path / "run")

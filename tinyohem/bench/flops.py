@@ -1,4 +1,4 @@
-"""What a training step has to multiply, and how fast this machine multiplies alone."""
+"""The operations of a training step, and bare matrix products to compare its speed with."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ from tinyohem.system.device import autocast
 def step_flops(shape: Shape, vocab_size: int, seq_len: int, num_tokens: int) -> int:
     """Return the floating-point operations of a plain training step's matrix products.
 
-    Two a multiply-add; backward costs twice the forward pass. A token attends to itself and those
-    before it, (T + 1)/2 on the mean. Element-wise work and the optimizer do not count (Chowdhery et
-    al., arXiv 2204.02311, appendix B, count alike, but attention to all T).
+    A multiply-add is two operations; backward costs twice the forward pass. A token attends to
+    itself and those before it, (T + 1)/2 on average. Element-wise work and the optimizer do not
+    count. Chowdhery et al. (arXiv 2204.02311, appendix B) count the same, but attention to all T.
     """
-    # Gains multiply nothing; the tied embedding does so once, as the head.
+    # Norms multiply no matrix; the tied embedding does so once, as the head.
     gains = shape.hidden_size * (2 * shape.num_layers + 1)
     matrices = shape.num_parameters(vocab_size) - gains
     attention = shape.num_layers * shape.hidden_size * (seq_len + 1)  # twice D·(T + 1)/2
@@ -26,11 +26,10 @@ def step_flops(shape: Shape, vocab_size: int, seq_len: int, num_tokens: int) -> 
 def trunk_products(
     shape: Shape, num_tokens: int, device: torch.device, precision: Precision
 ) -> tuple[Callable[[], None], int]:
-    """Return a function that only multiplies: one layer's products, forward and backward.
+    """Return a function that computes one layer's matrix products, forward and backward.
 
-    On a GPU many times over, so that neither its start nor waiting for its end counts.
-
-    The operands are random, in the type that `precision` multiplies in.
+    On a GPU it repeats them, so that launching and waiting hardly count. The operands are random,
+    in the type that `precision` multiplies in.
 
     Returns:
         The function, and its floating-point operations.
@@ -45,7 +44,6 @@ def trunk_products(
         return torch.randn(size, device=device, dtype=dtype)
 
     operands = [(new(num_tokens, n), new(m, n), new(num_tokens, m)) for n, m in sizes]
-
     repeats = 1 if device.type == "cpu" else 50
 
     def multiply() -> None:

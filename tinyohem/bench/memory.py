@@ -1,7 +1,6 @@
-"""How much memory a benchmark's step takes, each in a process of its own.
+"""The peak memory of a benchmark's steps, each measured in its own process.
 
-Side by side in one process the steps would share what the allocator keeps and what one of them
-stores.
+In one process the steps would share what the allocator and the caches keep.
 """
 
 from collections.abc import Iterable
@@ -25,14 +24,14 @@ _STEPS = 2  # the optimizer's moments come with the first
 def peak_memory(
     config: RunConfig, names: Iterable[str], progress: Progress
 ) -> dict[str, int | None]:
-    """Return the most bytes that a step takes beside the weights, by the step's name.
+    """Return the most bytes that each step takes beside the weights, by name.
 
-    That is gradients, the optimizer's moments, and all that is computed on the way: on a GPU what
+    They hold the gradients, the optimizer's moments and all activations: on a GPU the bytes that
     torch allocates, on a CPU the growth of the resident memory (None where the system does not
-    tell).
+    report it).
 
     Raises:
-        RunError: the system ended such a process, most likely for want of memory.
+        RunError: the system ended such a process, most likely for lack of memory.
     """
     found, names = {}, list(names)
     progress.start("memory", len(names), "steps")
@@ -67,21 +66,21 @@ def _peak_of(config: RunConfig, name: str) -> int | None:
 
 
 def _forget_peak() -> None:
-    """Count the worst moment from now on, not from the imports on; see proc_pid_clear_refs(5).
+    """Reset the peak of the resident memory, which the imports raised; see proc_pid_clear_refs(5).
 
-    Where that is not allowed they count, which only small steps show.
+    Where that is not allowed, the figures of small steps include the imports.
     """
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _allocated(device: torch.device, key: Literal["VmRSS", "VmHWM"]) -> int | None:
-    """Return the bytes in use, now (RSS) or at the worst moment so far (HWM)."""
+    """Return the bytes in use now (VmRSS) or at the peak so far (VmHWM)."""
     if device.type == "cuda":
         now, most = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
         return now if key == "VmRSS" else most
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return None
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))

@@ -1,7 +1,7 @@
-"""How long a training step takes: ours at several keep ratios, and what it is measured against.
+"""Time training steps: ours at several keep ratios, and those of others.
 
-All variants share one model, one optimizer and the same random tokens; rounds are interleaved, so
-that a machine that slows down slows every variant alike.
+All variants share one model, one optimizer and random tokens. Their rounds are interleaved, so a
+machine that slows down slows all of them alike.
 """
 
 import statistics
@@ -57,7 +57,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Bench:
-    """All variants' steps, and what to hold them against."""
+    """The steps of all variants, and the figures to compare them with."""
 
     timings: tuple[Timing, ...]
     tokens_per_step: int
@@ -68,9 +68,9 @@ class Bench:
     def rows(self) -> list[dict[str, Any]]:
         """Return the figures that scripts rely on.
 
-        Ratios above 1 are faster than `full`. The utilisation of the model's FLOPs is that of a
-        plain step done in this time, as a share of what bare products reach: a step that leaves
-        work out can exceed what it really computes.
+        A ratio above 1 is faster than `full`. The utilisation is the rate of a plain step's FLOPs
+        in this time, as a share of the rate of bare products. A step that leaves work out is
+        credited with more than it computes.
         """
         full = next(timing for timing in self.timings if timing.name == FULL)
         return [self._row(timing, full) for timing in self.timings]
@@ -95,15 +95,14 @@ class Bench:
 def run_bench(
     config: RunConfig, rounds: int, *, memory: bool = False, progress: Progress = SILENT
 ) -> Bench:
-    """Time a whole optimizer step of every variant, `rounds` times each, interleaved.
-
-    The variants are those of `bench_steps`; bare matrix products take their turn among them.
+    """Time whole optimizer steps of the variants of `bench_steps` and bare matrix products.
 
     Args:
-        memory: measure each variant's peak memory as well, in a process of its own.
+        rounds: steps of each variant, interleaved.
+        memory: measure each variant's peak memory as well, in its own process.
 
     Raises:
-        InputError: the config asks for another model than a new one, or for micro-batches.
+        InputError: the config starts from a trained model, or asks for micro-batches.
     """
     _require_whole_steps(config)
     device, training = pick_device(config.training.device), config.training

@@ -1,12 +1,12 @@
-"""The steps that a benchmark times: whole ones, from a batch to updated weights."""
+"""The steps that a benchmark times, each from a batch to updated weights."""
 
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinyohem.config.model import model_shape
@@ -19,14 +19,14 @@ from tinyohem.ohem.miner import TokenMiner
 from tinyohem.ohem.softmax_cache import SoftmaxCache
 from tinyohem.ohem.step_tokens import Draw
 from tinyohem.ohem.topk import top_k
-from tinyohem.system.device import autocast, step_generator
+from tinyohem.system.device import autocast
 from tinyohem.system.timing import phase
 from tinyohem.training import step as training
 from tinyohem.training.optim import build_optimizers, update
 from tinyohem.training.step import training_step
 
 KEEP_RATIOS = (0.75, 0.5, 0.25)
-PHASES = (*training.PHASES, "update")  # of a step of ours; update: clipping and the optimizer
+PHASES = (*training.PHASES, "update")  # of our steps; update: clipping and the optimizer
 
 TRAINER = "trainer"
 Step = Callable[[Batch], None]
@@ -43,11 +43,11 @@ def random_batch(config: RunConfig, generator: torch.Generator, device: torch.de
 def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
     """Return the steps by name; they share one model.
 
-    `full`, `topk-<ratio>` (exact) and `pruned-<ratio>` (exact as well where that is cheaper) are
-    ours, top-k by loss. `bare` is `model(...).logits` with `F.cross_entropy`. Where the config asks
-    for it all these come through torch.compile as well. `mask-0.5` is the usual way to mine, a mask
-    on the bare loop's loss; `trainer` is a step of transformers' `Trainer` with its own optimizer,
-    where accelerate is installed. Of the config's `ohem` only the scope counts.
+    `full`, `topk-<ratio>` (exact) and `pruned-<ratio>` (exact where that is cheaper) are ours,
+    top-k by loss. `bare` is `model(...).logits` with `F.cross_entropy`. With `training.compile` all
+    these are timed with torch.compile too. `mask-0.5` is the usual way to mine: a mask on the loss
+    of the bare step. `trainer` is a step of transformers' `Trainer` with its own optimizer, where
+    accelerate is installed. Of the config's `ohem` only the scope counts.
     """
     from transformers.utils import is_accelerate_available
 
@@ -61,35 +61,27 @@ def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
         nn.utils.clip_grad_norm_(model.parameters(), config.optim.max_grad_norm)
         update(optimizers, config.optim.peak_lr)
 
-    bare = partial(_bare, config, device, finish)
-    steps = _ours(config, device, model, finish, compiled=False)
+    precision = autocast(device, config.training.precision)
+    half = torch.tensor([config.training.tokens_per_step // 2], device=device)
+    steps = _ours(config, CausalLM.of(model, precision, SoftmaxCache()), finish)
     if config.training.compile:
-        compiled = _ours(config, device, model, finish, compiled=True)
-        steps |= {f"{name}-compiled": step for name, step in compiled.items()}
-        steps["bare-compiled"] = bare(torch.compile(model))
-    steps |= {"bare": bare(model), "mask-0.5": _mask(config, device, finish, model)}
-    if is_accelerate_available():  # not an older one than the Trainer takes
+        lm = CausalLM.of(model, precision, SoftmaxCache(), compiled=True)
+        compiled = _ours(config, lm, finish).items()
+        steps |= {f"{name}-compiled": step for name, step in compiled}
+        steps["bare-compiled"] = _bare(torch.compile(model), precision, finish)
+    steps["bare"] = _bare(model, precision, finish)
+    steps["mask-0.5"] = _mask(model, precision, half, finish)
+    if is_accelerate_available():  # in a version that the Trainer accepts
         steps[TRAINER] = _trainer(config, device, model)
     return steps
 
 
-def _ours(
-    config: RunConfig,
-    device: torch.device,
-    model: Any,
-    finish: Callable[[], None],
-    *,
-    compiled: bool,
-) -> dict[str, Step]:
-    precision = autocast(device, config.training.precision)
-    lm = CausalLM.of(model, precision, SoftmaxCache(), compiled=compiled)
-    generator = step_generator(config.training.seed, 1, device)
-
+def _ours(config: RunConfig, lm: CausalLM, finish: Callable[[], None]) -> dict[str, Step]:
     def ours(ratio: float, backward: Backward) -> Step:
         miner = TokenMiner(OhemConfig(ratio=ratio, backward=backward, scope=config.ohem.scope))
 
         def step(batch: Batch) -> None:
-            training_step(lm, [batch], Draw(ratio, generator), miner)
+            training_step(lm, [batch], Draw(ratio), miner)
             with phase("update"):
                 finish()
 
@@ -102,9 +94,7 @@ def _ours(
     )
 
 
-def _bare(config: RunConfig, device: torch.device, finish: Callable[[], None], model: Any) -> Step:
-    precision = autocast(device, config.training.precision)
-
+def _bare(model: Any, precision: AbstractContextManager[Any], finish: Callable[[], None]) -> Step:
     def step(batch: Batch) -> None:
         with precision:
             logits = model(input_ids=batch.input_ids, use_cache=False).logits
@@ -115,10 +105,9 @@ def _bare(config: RunConfig, device: torch.device, finish: Callable[[], None], m
     return step
 
 
-def _mask(config: RunConfig, device: torch.device, finish: Callable[[], None], model: Any) -> Step:
-    precision = autocast(device, config.training.precision)
-    count = torch.tensor([config.training.tokens_per_step // 2], device=device)
-
+def _mask(
+    model: Any, precision: AbstractContextManager[Any], count: Tensor, finish: Callable[[], None]
+) -> Step:
     def step(batch: Batch) -> None:
         labels = batch.labels.flatten()
         with precision:
@@ -142,11 +131,11 @@ def _trainer(config: RunConfig, device: torch.device, model: Any) -> Step:
             disable_tqdm=True,
         )
         trainer = Trainer(model=model, args=arguments)
-    # The Trainer leaves autocast to accelerate, which would wrap the model that all steps share.
+    # Not by accelerate, to which the Trainer leaves autocast: it would wrap the shared model.
     precision = autocast(device, config.training.precision)
     trainer.compute_loss_context_manager = lambda: precision
     optimizer = trainer.create_optimizer()
-    # It shifts the labels itself, so it learns one token less of each sequence.
+    # The model shifts the labels, so it learns one token less of each sequence.
     batch_size, seq_len = config.training.batch_size, config.training.seq_len
     count = torch.tensor(batch_size * (seq_len - 1), device=device)
 

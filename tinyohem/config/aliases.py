@@ -1,6 +1,6 @@
-"""Other names of a recipe's keys: those of the version before, those of other trainers, slips.
+"""Other names for a recipe's keys: former names, names in other trainers, misspellings.
 
-A key is guessed by meaning, then by spelling, which alone takes `learning_rate` for `min_lr_ratio`.
+Meaning comes before spelling, which alone would take `learning_rate` for `min_lr_ratio`.
 """
 
 import difflib
@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from tinyohem.config.sections import flag_of
 from tinyohem.errors import RenamedKeyWarning
 
-# What keys were called in the version before; the next one forgets it.
+# Names of the previous version, which the next one will no longer accept.
 RENAMED = {
     "ohem.interrupt": "full_step_every",
     "ohem.nms_key": "dedup",
@@ -79,7 +79,7 @@ _KEYS = {
     "tracking.wandb": "logger report_to use_wandb",
     "tracking.project": "wandb_project",
 }
-# Where the other name counts in another unit.
+# For keys whose other names usually have another unit.
 _REMARKS = {
     "training.tokens": "such as 4M or 3epochs",
     "training.micro_batch_size": "sequences of one forward pass",
@@ -95,10 +95,10 @@ Known = Mapping[str, Mapping[str, FieldInfo]]  # the keys of each section
 
 
 def current_name(section: str, key: str, *, quiet: bool = False) -> str:
-    """Return what a key is called now, with a warning unless that is how it was called.
+    """Return the current name of a key, with a warning if `key` is its former one.
 
     Args:
-        quiet: do not warn: it stands in the record of an older run.
+        quiet: do not warn, for instance about the record of an older run.
     """
     name = RENAMED.get(f"{section}.{key}", key)
     if name != key and not quiet:
@@ -111,7 +111,7 @@ def current_name(section: str, key: str, *, quiet: bool = False) -> str:
 
 
 def meant_key(name: str, known: Known) -> str | None:
-    """Return the key that an unknown name means, `section.key`, if it means one.
+    """Return the `section.key` that an unknown name means, None if it is not clear.
 
     Args:
         name: a key with or without a section, or an option without its dashes.
@@ -130,16 +130,13 @@ def meant_key(name: str, known: Known) -> str | None:
 
 
 def remark(name: str, key: str) -> str:
-    """Return in brackets what there is to say about a key to someone who called it `name`."""
+    """Return a bracketed remark on the unit of a key, if `name` is a known alias."""
     renamed = _plain(name).rpartition(".")[2] in ALIASES
     return f" ({_REMARKS[key]})" if renamed and key in _REMARKS else ""
 
 
 def suggest_key(name: str, known: Known) -> str:
-    """Return `; did you mean …?` for an unknown key, by meaning, then by spelling.
-
-    Where neither helps, its section's keys, if it has one.
-    """
+    """Return `; did you mean …?` for an unknown key, else the keys of its section if known."""
     if key := meant_key(name, known):
         return f"; did you mean {key}{remark(name, key)}?"
     section, _, word = name.rpartition(".")
@@ -152,7 +149,7 @@ def suggest_key(name: str, known: Known) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return `; did you mean …?` for the closest of `names` in spelling, or nothing."""
+    """Return `; did you mean …?` for the closest spelling among `names`, or an empty text."""
     close = _close(name, names, 0.5)
     return f"; did you mean {close}?" if close else ""
 

@@ -1,4 +1,4 @@
-"""The section `[curriculum]`: in which order training visits its windows."""
+"""The section `[curriculum]`: the order of the training windows."""
 
 import math
 from typing import Literal
@@ -25,10 +25,10 @@ Pacing = Literal[
 
 
 def parse_weights(text: str) -> dict[str, float]:
-    """Read metrics and weights: `mtld`, `mtld,flesch` (weight 1 each) or `mtld=2,flesch=1`.
+    """Parse metrics with weights: `mtld`, `mtld,flesch` (weight 1 each) or `mtld=2,flesch=1`.
 
     Raises:
-        InputError: a weight that is no positive number, or a metric named twice.
+        InputError: a weight is no positive number, or a metric is repeated.
     """
     weights: dict[str, float] = {}
     for part in text.split(","):
@@ -44,14 +44,14 @@ def parse_weights(text: str) -> dict[str, float]:
 
 
 class CurriculumConfig(Section):
-    """In which order training visits its windows."""
+    """The order of the training windows."""
 
     enabled: bool = setting(
         False,
         "Order training by difficulty; scores the corpus first where no table fits it",
         flag="--curriculum/--no-curriculum",
     )
-    # The default knows best what a trained model finds hard (LOG.md).
+    # Of all metrics, flesch predicts best what a trained model finds hard (LOG.md).
     metric: str = setting(
         "flesch",
         f"{', '.join(METRICS)}, or several with weights (mtld=2,flesch=1); "

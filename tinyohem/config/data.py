@@ -1,10 +1,10 @@
-"""Where the stories and the vocabulary come from."""
+"""The sections `[data]` and `[tokenizer]`: the source of the stories and of the vocabulary."""
 
 from tinyohem.config.sections import Section, setting
 
 
 class DataConfig(Section):
-    """Where the stories come from."""
+    """The source of the stories."""
 
     dataset: str = setting(
         "roneneldan/TinyStories",
@@ -17,7 +17,7 @@ class DataConfig(Section):
         "Validation stories, as --dataset",
         flag="--valid",
         default_is="the data set's own split, else 1 story in 50, chosen by a hash of its text; "
-        "stories that are in both are told",
+        "stories in both splits are reported",
     )
     text_field: str = setting("text", "Field that holds the story", flag="--text-field")
     clean: bool = setting(
@@ -29,7 +29,7 @@ class DataConfig(Section):
 
 
 class TokenizerConfig(Section):
-    """The vocabulary: trained on the corpus, or loaded from `name`."""
+    """The vocabulary, trained on the corpus or loaded from `name`."""
 
     name: str | None = setting(
         None,

@@ -1,28 +1,27 @@
-"""The metrics of difficulty: what they are called, where their values stand, which are harder.
+"""The metrics of difficulty, from which score columns, help, summary and pages derive.
 
-Everything else derives from these tables: the columns of scores, the help, the summary, the pages.
 `score_batch` in `difficulty/score_batch.py` computes the raw values.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-SIGN = {"higher": 1, "lower": -1}  # what turns a raw value into a difficulty, by which is harder
+SIGN = {"higher": 1, "lower": -1}  # times a raw value, by which values are harder
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One way to say how hard a story is.
+    """A measure of how hard a story is.
 
     Attributes:
-        raw: the column with the value as the field defines it, null where it is undefined.
-        harder: which raw values are harder; `difficulty_<metric>` is higher where harder.
-        label: what a reader calls it.
-        undefined: where it is undefined, to be read after that word.
+        raw: column of the value as the literature defines it, null where it is undefined.
+        harder: which raw values are harder; `difficulty_<metric>` rises with difficulty.
+        label: name for readers.
+        undefined: where it is undefined; follows the word "undefined".
         min_bytes: shorter stories have a raw value, but no difficulty.
-        measure: the column that the difficulty starts from where length is controlled, else `raw`;
-            score tables leave it out.
-        option: the option of `score-difficulty` that adds it; none: every pass computes it.
+        measure: column that the difficulty starts from if length is controlled; empty: `raw`.
+            Score tables leave it out.
+        option: option of `score-difficulty` that adds it; empty: every pass computes it.
     """
 
     raw: str
@@ -59,5 +58,5 @@ ADDED_METRICS = {
 
 
 def metric_label(metric: str) -> str:
-    """Return what a reader calls a metric of a table made without options; others as they are."""
-    return (METRICS[metric].label if metric in METRICS else "") or metric
+    """Return the label of a metric that every pass computes; other names stay as they are."""
+    return METRICS[metric].label if metric in METRICS else metric

@@ -1,4 +1,4 @@
-"""The section `[model]`: presets by size, shapes, the learning rate that suits a width."""
+"""The section `[model]`: presets by size, shapes, a learning rate for each width."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from tinyohem.errors import InputError
 
 @dataclass(frozen=True)
 class Shape:
-    """The dimensions that decide a model's size."""
+    """Dimensions of a model."""
 
     hidden_size: int
     num_layers: int
@@ -20,7 +20,7 @@ class Shape:
     intermediate_size: int
 
     def num_parameters(self, vocab_size: int) -> int:
-        """Count: the tied embedding; per layer 4 attention and 3 MLP matrices, 2 norms."""
+        """Count the tied embedding, the last norm, and per layer 7 matrices and 2 norms."""
         layer = self.hidden_size * (4 * self.hidden_size + 3 * self.intermediate_size + 2)
         return self.hidden_size * (vocab_size + 1) + self.num_layers * layer
 
@@ -42,7 +42,7 @@ def model_shape(config: "ModelConfig") -> Shape:
     Raises:
         InputError: the hidden size does not divide into heads of an even size.
     """
-    assert config.preset is not None  # a model that a run starts from has its own shape
+    assert config.preset is not None  # init_from brings its own shape
     own = config.model_dump(exclude={"preset", "init_from"}, exclude_none=True)
     shape = replace(PRESETS[config.preset], **own)
     if shape.hidden_size % (2 * shape.num_heads):
@@ -55,10 +55,10 @@ def model_shape(config: "ModelConfig") -> Shape:
 
 
 def suitable_lr(hidden_size: int) -> float:
-    """Return the learning rate for a width: 16e-3 up to 80, falling with its power of 1.5.
+    """Return the learning rate for a width: 16e-3 up to 80, then falling as width^-1.5.
 
-    The curve goes through the best rates of the sweeps at `0.5m` and `2m` (LOG.md); elsewhere it is
-    a guess. Two digits are all that such a guess is worth.
+    The curve fits the best rates of the sweeps at `0.5m` and `2m` (LOG.md). Elsewhere it is a
+    guess, so it has two digits.
     """
     return float(f"{16e-3 * min(1.0, 80 / hidden_size) ** 1.5:.1e}")
 

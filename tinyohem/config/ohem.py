@@ -1,68 +1,22 @@
-"""The section `[ohem]`: every way of mining by name, and which of them go together."""
+"""The section `[ohem]`: how tokens are mined, and which options go together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
 from tinyohem.config.aliases import current_name
 from tinyohem.config.schedule import KeepSchedule, MixSchedule, parse_mix, parse_schedule
 from tinyohem.config.sections import MAX_COUNT, Section, parse_tokens, setting
+from tinyohem.config.selections import SELECTIONS, Select, Selection
 
 Score = Literal["loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "entropy", "focal"]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """A way to choose tokens; `ohem/selection.py` holds the function of the same name.
-
-    Attributes:
-        keeps: what it keeps, in a few words.
-        exact_count: whether the keep ratio alone decides how many tokens are kept.
-        surprising: whether tokens are kept for a high score, all at the same weight.
-        unbiased: whether its weights leave the gradient of all tokens unbiased; the loss is then
-            divided by the number of all.
-        ranks: whether near-identical tokens can be left out before it chooses.
-        score: the usual one.
-    """
-
-    keeps: str
-    exact_count: bool = False
-    surprising: bool = False
-    unbiased: bool = False
-    ranks: bool = False
-    score: str = "loss"
-
-
-SELECTIONS = {
-    "topk": Selection("the highest scores", exact_count=True, surprising=True, ranks=True),
-    "threshold": Selection("scores above a limit", surprising=True, ranks=True),
-    "band": Selection("the highest scores but the very highest", surprising=True, ranks=True),
-    "random": Selection("tokens at random, the control", exact_count=True),
-    "importance": Selection(
-        "a sample by score, weighted without bias", unbiased=True, score="gradnorm"
-    ),
-    "stratified": Selection(
-        "the highest scores and a sample of the rest, weighted without bias",
-        exact_count=True,
-        unbiased=True,
-    ),
-    "mixed": Selection("shares of several selections", exact_count=True, surprising=True),
-}
-
-
-if TYPE_CHECKING:
-    Select = str
-else:
-    Select = Literal[tuple(SELECTIONS)]
-
 Backward = Literal["exact", "pruned"]
 
 
 def _token_count(count: Any) -> Any:
-    """Take `1M` as well as 1000000."""
+    """Convert a count such as `1M`; a number stays as it is."""
     if not isinstance(count, str):
         return count
     if count.strip().lower().endswith(("x", "epoch", "epochs")):
@@ -74,7 +28,7 @@ TokenCount = Annotated[int, BeforeValidator(_token_count)]
 
 
 class OhemConfig(Section):
-    """Which tokens teach, how many of them, and when. Ratio 1.0 is plain cross entropy."""
+    """Which tokens get a gradient, how many, and when. Ratio 1.0 is plain cross entropy."""
 
     ratio: float = setting(
         1.0,
@@ -214,7 +168,7 @@ class OhemConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _defaults_follow(cls, tree: Any) -> Any:
-        """Fill in what a method needs and the user left open."""
+        """Fill in the method's own defaults for keys that the user did not set."""
         if not isinstance(tree, Mapping):
             return tree
         tree = {current_name("ohem", key, quiet=True): value for key, value in tree.items()}
@@ -257,12 +211,13 @@ class OhemConfig(Section):
             "pool_refresh_every": self.pool_refresh_every,
             "pool_max_age": self.pool_max_age,
         }
-        for key in (key for key, given in needs_pool.items() if given and self.reference == "ema"):
-            raise ValueError(f"{key} needs reference = the folder of a pool (--ohem-reference)")
+        for key, given in needs_pool.items():
+            if given and self.reference == "ema":
+                raise ValueError(f"{key} needs reference = the folder of a pool (--ohem-reference)")
         return self
 
     def keep_schedule(self) -> KeepSchedule:
-        """Return the keep ratio over training; under `adaptive` its lower bound."""
+        """Return the keep ratio over training, under `adaptive` its lower bound."""
         text = "constant" if self.adaptive else self.schedule
         return parse_schedule(text, self.ratio, self.full_step_every)
 
@@ -273,8 +228,8 @@ class OhemConfig(Section):
 
     @property
     def idle_keys(self) -> list[str]:
-        """Return the keys that ask for a way of mining where every step keeps all tokens."""
-        # At a class-balanced weight the selection still says what the loss is divided by.
+        """Return the keys without effect, because every step keeps all tokens."""
+        # Under class_balanced the selection still decides what the loss is divided by.
         if self.keep_schedule().lowest < 1 or self.weight == "class_balanced":
             return []
         usual = {"select": "topk", "score": self.method.score, "backward": "exact"}
@@ -287,31 +242,31 @@ class OhemConfig(Section):
         return SELECTIONS[self.select]
 
     def reads_first(self, keep_ratio: float) -> bool:
-        """Whether a step has to see the loss of every token before it can weigh one."""
+        """Whether a step needs the loss of every token before it can weigh any."""
         return keep_ratio < 1 or self.weight == "ghm"
 
     def score_at(self, keep_ratio: float) -> Score:
-        """Return the score that a step ranks by; any will do where all tokens are kept."""
+        """Return the score that a step ranks by; `loss` where it keeps all tokens."""
         return self.score if keep_ratio < 1 else "loss"
 
     @property
     def keeps_at_least(self) -> bool:
-        """Whether the keep ratio is a floor, above which each step decides for itself."""
+        """Whether the keep ratio is a lower bound, above which each step decides for itself."""
         limit = self.select == "threshold" and not self.queue_steps and self.dedup == "none"
         return self.adaptive or limit
 
     @property
     def loss_gamma(self) -> float:
-        """γ of the loss itself; 0 where it is plain cross entropy."""
+        """γ of the loss; 0 is plain cross entropy."""
         return self.gamma if self.weight == "focal" else 0.0
 
     def mix_schedule(self) -> MixSchedule:
-        """Return the shares of the sources of `mixed` over training."""
+        """Return the share of each source of `mixed` over training."""
         return parse_mix(self.mix)
 
     @property
     def refers(self) -> bool:
-        """Whether a step reads another model's losses: a running mean's or a pool's."""
+        """Whether a step reads the losses of another model: the running mean or a pool's."""
         ranks = self.keep_schedule().lowest < 1
         return ranks and (self.score == "excess_loss" or self.mixes_pool)
 
@@ -328,14 +283,14 @@ class OhemConfig(Section):
         return Path(self.reference)
 
     @property
-    def biased(self) -> bool:
-        """Whether a token's own loss decides if it is kept, at the same weight as any other."""
-        return self.method.surprising and self.score != "entropy"
-
-    @property
     def biases_the_end(self) -> bool:
-        """Whether biased selection below 0.9 is still on when training ends."""
+        """Whether training ends while biased selection keeps fewer than 0.9 of the tokens.
+
+        Selection is biased where a token's own loss decides whether it is kept, at the same weight
+        as any other.
+        """
         schedule = self.keep_schedule()
+        biased = self.method.surprising and self.score != "entropy"
         if self.select == "mixed" and self.mix_schedule().shares(1).get("random", 0) == 1:
             return False
-        return self.biased and schedule.lowest < 0.9 and not schedule.ends_full
+        return biased and schedule.lowest < 0.9 and not schedule.ends_full

@@ -1,7 +1,6 @@
-"""Where a run's values come from, later ones winning.
+"""Merge a run's values; later ones win.
 
-The defaults of the sections, a recipe file (laid over the one it extends), command-line flags,
-`--set section.key=value`.
+Their order: defaults, a recipe (laid over the one it extends), flags, `--set section.key=value`.
 """
 
 import tomllib
@@ -32,7 +31,7 @@ def load_config(
 def config_tree(
     recipe: str | None, overrides: Mapping[str, Any], assignments: Iterable[str]
 ) -> ConfigTree:
-    """Merge the same sources without checking the result, for callers that add to it."""
+    """Merge as `load_config` does, but leave the result unchecked."""
     tree = read_recipe(recipe) if recipe else {}
     for key, value in overrides.items():
         assign(tree, key, value)
@@ -103,7 +102,7 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> ConfigTree:
 
 
 def parse_literal(text: str) -> Any:
-    """Read a TOML value or `null`; what is none, such as a bare word, is a string."""
+    """Read a TOML value or `null`; anything else, such as a bare word, is a string."""
     if text == "null":  # as in config.json: TOML has no word for it
         return None
     try:

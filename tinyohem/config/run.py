@@ -1,4 +1,4 @@
-"""What decides a run: typed, frozen, validated once; `recipes.py` says where values come from."""
+"""The config of a run, typed, frozen and validated once; `recipes.py` merges its values."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self, cast
@@ -25,25 +25,23 @@ class TrackingConfig(Section):
     project: str = setting("tinyohem", "The project of Weights & Biases that gets the run")
 
 
-# Defaults of a run with `model.init_from`, ahead of the sections' own. Optimizer and learning rate
-# are those of transformers' Trainer: the rates that serve random weights, a hundred times as high,
-# wipe out what a model has learned. Twenty tokens a parameter is a rule for training from scratch.
+# Defaults of a run with `model.init_from`. Optimizer and learning rate are those of transformers'
+# Trainer: the rates for random weights are a hundred times as high and wipe out what a model has
+# learned. Twenty tokens a parameter is a rule for training from scratch.
 FINE_TUNING: dict[str, dict[str, Any]] = {
     "training": {"tokens": "1epoch"},
     "optim": {"optimizer": "adamw", "lr": 5e-5},
 }
 
-
-# The built-in stories hold too few distinct words for the default vocabulary. As the recipe
-# `quickstart` has it, so that both share what is prepared.
+# The built-in stories have too few distinct words for the default vocabulary. The recipe
+# `quickstart` sets the same size, so that both share the prepared data.
 SAMPLE_VOCABULARY = 2_048
-
 
 _MOST_RANKED = 2**24  # elements that torch.nanquantile takes
 
 
 class RunConfig(Section):
-    """Everything that decides what a run does. A section's title heads its options in `--help`."""
+    """All sections of a run. A section's title heads its options in `--help`."""
 
     data: DataConfig = Field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
@@ -57,9 +55,9 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _the_sample_has_its_vocabulary(cls, tree: Any) -> Any:
-        """Give the built-in stories a vocabulary that they support, where nobody chose one.
+        """Set a vocabulary that the built-in stories support, unless the user chose one.
 
-        Runs after the next one (pydantic goes upwards), which may name a tokenizer.
+        pydantic runs this after the next validator, which may name a tokenizer.
         """
         data = tree.get("data") if isinstance(tree, Mapping) else None
         if not isinstance(data, Mapping) or data.get("dataset") != "sample":
@@ -72,7 +70,7 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _a_trained_model_is_tuned(cls, tree: Any) -> Any:
-        """Give a run that starts from a trained model its tokenizer and gentler defaults."""
+        """Set the tokenizer and the defaults of a run that starts from a trained model."""
         model = tree.get("model") if isinstance(tree, Mapping) else None
         init_from = model.get("init_from") if isinstance(model, Mapping) else None
         if init_from is None:
@@ -86,41 +84,28 @@ class RunConfig(Section):
         return {**tree, **tuned, "tokenizer": {**tokenizer, "name": init_from}}
 
     @model_validator(mode="after")
-    def _a_plan_has_a_length(self) -> Self:
-        if self.curriculum.enabled and self.training.seconds is not None:
+    def _sections_fit_together(self) -> Self:
+        ohem, training = self.ohem, self.training
+        if self.curriculum.enabled and training.seconds is not None:
             raise ValueError("a curriculum needs a budget in tokens or steps, not in seconds")
-        return self
-
-    @model_validator(mode="after")
-    def _a_pools_age_has_an_end(self) -> Self:
-        ohem = self.ohem
-        if ohem.pool_max_age and not ohem.pool_refresh_every and self.training.seconds is not None:
+        if ohem.pool_max_age and not ohem.pool_refresh_every and training.seconds is not None:
             raise ValueError(
                 "ohem.pool_max_age needs pool_refresh_every, or a budget in tokens or steps"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _hard_and_other_windows_fit_a_batch(self) -> Self:
-        if self.ohem.hard_window_share and self.curriculum.enabled:
+        if ohem.hard_window_share and self.curriculum.enabled:
             raise ValueError(
                 "ohem.hard_window_share and a curriculum both choose windows: take one"
             )
-        if self.ohem.hard_window_share and not 0 < self.hard_per_batch < self.training.batch_size:
+        if ohem.hard_window_share and not 0 < self.hard_per_batch < training.batch_size:
             raise ValueError(
-                f"ohem.hard_window_share = {self.ohem.hard_window_share:g} is "
-                f"{self.hard_per_batch} of training.batch_size = {self.training.batch_size}: at "
-                "least one of either kind"
+                f"ohem.hard_window_share = {ohem.hard_window_share:g} is {self.hard_per_batch} of "
+                f"training.batch_size = {training.batch_size}: at least one of either kind"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _the_queue_can_be_ranked(self) -> Self:
-        most = _MOST_RANKED // self.training.tokens_per_step
-        if self.ohem.queue_steps > most:
+        most = _MOST_RANKED // training.tokens_per_step
+        if ohem.queue_steps > most:
             raise ValueError(
-                f"ohem.queue_steps = {self.ohem.queue_steps:,} is more than the {most:,} steps of "
-                f"{self.training.tokens_per_step:,} tokens whose quantile torch finds"
+                f"ohem.queue_steps = {ohem.queue_steps:,} is more than the {most:,} steps of "
+                f"{training.tokens_per_step:,} tokens whose quantile torch finds"
             )
         return self
 
@@ -130,9 +115,9 @@ class RunConfig(Section):
         return round(self.ohem.hard_window_share * self.training.batch_size)
 
 
-# Keys that may differ between a run and its resumption: they decide where it runs and what it
-# leaves behind, not what it computes (another device or compiler rounds differently). What a step
-# that is not finite leads to may be chosen anew once one has come.
+# Keys that may change when a run resumes: they decide where it runs and what it leaves behind, not
+# what it computes, apart from rounding by another device or compiler. A user may choose
+# `on_nonfinite` anew after a step that was not finite.
 RESUME_MAY_CHANGE = frozenset(
     {
         "training.device",
@@ -150,7 +135,11 @@ RESUME_MAY_CHANGE = frozenset(
 
 
 def validate_config(tree: Any) -> RunConfig:
-    """Check a nested mapping and freeze it; the error names the field, the value and the rule."""
+    """Return the config that a nested mapping describes.
+
+    Raises:
+        InputError: an unknown key or a bad value; it names the key, the value and the rule.
+    """
     if not isinstance(tree, Mapping):
         raise InputError("a config is a table of sections", _SHOW)
     reject_unknown_keys(tree, quiet=True)
@@ -172,7 +161,7 @@ def validate_config(tree: Any) -> RunConfig:
 
 
 def _advice(field: tuple[int | str, ...]) -> str:
-    """Return what to do about a refused value: what its key says, or where to look."""
+    """Return the hint for a refused value: its key's own, else where to look."""
     section, name, *_ = (*map(str, field), "", "")
     known = known_keys().get(section, {}).get(name)
     hint = words(known)["hint"] if known else ""
@@ -183,7 +172,7 @@ def reject_unknown_keys(tree: Mapping[str, Any], *, quiet: bool = False) -> None
     """Refuse a section or key that no config has, suggesting the nearest name.
 
     Args:
-        quiet: do not warn of keys that have another name now.
+        quiet: do not warn of renamed keys.
     """
     known = known_keys()
     for section, values in tree.items():
@@ -198,13 +187,13 @@ def reject_unknown_keys(tree: Mapping[str, Any], *, quiet: bool = False) -> None
 
 
 def known_keys() -> dict[str, dict[str, FieldInfo]]:
-    """Return the keys of each section, with what they say of themselves."""
+    """Return the keys of each section with their fields."""
     sections = RunConfig.model_fields
     return {name: cast(type[Section], sections[name].annotation).model_fields for name in sections}
 
 
 def _section_guess(section: str, values: Any) -> str:
-    """Return what an unknown section was meant to be: spelled like it, or home of its key."""
+    """Suggest a section for an unknown one: by its spelling, or by the keys in it."""
     known = known_keys()
     guess = nearest(section, known)
     for key in values if isinstance(values, Mapping) else ():

@@ -46,32 +46,30 @@ class KeepSchedule:
 
 
 def parse_schedule(text: str, ratio: float, full_step_every: int | None = None) -> KeepSchedule:
-    """Build the schedule that `text` names, with `ratio` as its target.
+    """Build the schedule that `text` names or writes down.
 
     Args:
         text: one of `NAMED_SCHEDULES`, or knots `t:ratio,t:ratio,...` from t = 0 to t = 1.
         ratio: target keep ratio of the named schedules, in (0, 1]; knots stand as written.
-        full_step_every: every so many steps one on all tokens.
+        full_step_every: optimizer steps from one that keeps all tokens to the next.
 
     Raises:
         InputError: an unknown name, or knots that fall back in t or leave their ranges.
     """
-    return KeepSchedule(_knots(text, ratio), full_step_every)
-
-
-def _knots(text: str, ratio: float) -> Knots:
     half_way = (1 + ratio) / 2
+    knots: Knots
     match text:
         case "constant":
-            return (0, ratio), (1, ratio)
+            knots = (0, ratio), (1, ratio)
         case "anneal":
-            return (0, 1), (0.2, 1), (0.5, half_way), (1, ratio)
+            knots = (0, 1), (0.2, 1), (0.5, half_way), (1, ratio)
         case "anneal-quarter":
-            return (0, 1), (0.2, 1), (0.2, 0.75), (0.5, 0.5), (1, 0.25)
+            knots = (0, 1), (0.2, 1), (0.2, 0.75), (0.5, 0.5), (1, 0.25)
         case "recover":
-            return (0, 1), (0.2, 1), (0.4, ratio), (0.7, ratio), (0.8, 1), (1, 1)
+            knots = (0, 1), (0.2, 1), (0.4, ratio), (0.7, ratio), (0.8, 1), (1, 1)
         case _:
-            return _parse_knots(text)
+            knots = _parse_knots(text)
+    return KeepSchedule(knots, full_step_every)
 
 
 def _parse_knots(text: str) -> Knots:
@@ -107,7 +105,7 @@ class MixSchedule:
 
     @property
     def constant(self) -> dict[str, float] | None:
-        """The shares where they are the same throughout, else None."""
+        """The shares if they never change, else None."""
         changes = any(len(knots) > 1 for knots in self.knots.values())
         return None if changes else self.shares(0.0)
 
@@ -117,38 +115,36 @@ class MixSchedule:
 
 
 def parse_mix(text: str) -> MixSchedule:
-    """Build the schedule of shares that `text` writes down.
+    """Parse shares over training.
 
     Args:
-        text: shares such as `topk=0.5,random=0.5`, or knots `t:shares` parted by semicolons, such
-            as `0:random=1; 0.5:topk=0.5,random=0.5`: the first at t = 0, straight lines between
-            them, the last one held to the end.
+        text: shares such as `topk=0.5,random=0.5`, or knots `t:shares` separated by semicolons,
+            such as `0:random=1; 0.5:topk=0.5,random=0.5`: the first at t = 0, straight lines
+            between them, the last one held to the end.
 
     Raises:
-        ValueError: no such source, a repeated one, shares that are no partition of 1, or knots
-            that fall back in t or leave [0, 1].
+        ValueError: an unknown or repeated source, a negative share, shares that do not sum to 1,
+            or knots that fall back in t or leave [0, 1].
     """
     parts = text.split(";")
-    knots = [("0", text)] if len(parts) == 1 and ":" not in text else [_split(p) for p in parts]
+    if len(parts) == 1 and ":" not in text:
+        parts = [f"0:{text}"]
+    knots = [part.partition(":") for part in parts]
     try:
-        times = [float(t) for t, _ in knots]
+        times = [float(t) for t, _, _ in knots]
     except ValueError:
         raise ValueError(f"mix {text!r}: write knots as t:shares; t:shares") from None
     if times[0] != 0 or not all(0 <= a <= b for a, b in pairwise([*times, 1.0])):
         raise ValueError(f"mix {text!r}: t must begin at 0, rise and end by 1")
-    shares = [_parse_shares(text, written) for _, written in knots]
-    names = dict.fromkeys(name for given in shares for name in given)  # as written: who takes first
+    shares = [_parse_shares(text, written) for _, _, written in knots]
+    # In the order written, in which the sources choose.
+    names = dict.fromkeys(name for given in shares for name in given)
     return MixSchedule(
         {
             name: tuple((t, given.get(name, 0.0)) for t, given in zip(times, shares, strict=True))
             for name in names
         }
     )
-
-
-def _split(knot: str) -> tuple[str, str]:
-    t, _, shares = knot.partition(":")
-    return t, shares
 
 
 def _parse_shares(text: str, written: str) -> dict[str, float]:

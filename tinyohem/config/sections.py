@@ -1,4 +1,4 @@
-"""What the sections of a config share: how a key is declared, and how tokens are counted."""
+"""Shared by all sections of a config: declaring keys, and parsing numbers of tokens."""
 
 import re
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from pydantic.fields import FieldInfo
 
 from tinyohem.errors import InputError
 
-ConfigTree = dict[str, Any]  # sections and keys as a recipe gives them: not validated yet
+ConfigTree = dict[str, Any]  # sections and keys of a recipe, not validated yet
 
 _TOKEN_BUDGET = re.compile(
     r"(?P<number>\d+(\.\d+)?(e\+?\d{1,3})?)(?P<unit>[xkmbg]|epochs?|)", re.IGNORECASE
 )
-MAX_COUNT = 10**15  # of tokens or steps: beyond any run, within 64 bits whatever it is scaled by
+MAX_COUNT = 10**15  # tokens or steps; stays within 64 bits when scaled
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 
 
@@ -26,8 +26,8 @@ class Section(BaseModel):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        defer_build=True,  # until a config is made: help and `recipes` read the keys alone
-        coerce_numbers_to_str=True,  # training.tokens = 250000 in a recipe or --set is a number
+        defer_build=True,  # `--help` and `recipes` need no validator
+        coerce_numbers_to_str=True,  # training.tokens = 250000 is a number in TOML
     )
 
 
@@ -35,12 +35,12 @@ S = TypeVar("S", bound=Section)
 
 
 class Words(TypedDict):
-    """What a key says of itself, besides its description.
+    """Texts of a key, besides its description.
 
     Attributes:
-        flag: option of the command line that sets it; none: `--set` alone does.
-        default: what a run has unless the key is set, in words.
-        hint: what to do about a refused value; none: where to look is said.
+        flag: option of the command line that sets it; empty: only `--set` does.
+        default: the default in words.
+        hint: what to do about a refused value; empty: a general hint.
     """
 
     flag: str
@@ -57,12 +57,12 @@ def setting(
     hint: str = "",
     **limits: Any,
 ) -> Any:
-    """Declare a key. The command line and `recipes show` take their words from here.
+    """Declare a key, with the texts that `--help` and `recipes show` print.
 
     Args:
-        meaning: what it decides, with its unit and, where they are names, its values.
-        default_is: the default in words, where its value alone does not say it.
-        flag: `--name`, of a switch `--name/--no-name`.
+        meaning: what it decides, with its unit or its possible names.
+        default_is: the default in words, where its value is not enough.
+        flag: `--name`, for a switch `--name/--no-name`.
         limits: as `pydantic.Field` takes them.
     """
     if not default_is:
@@ -76,21 +76,21 @@ def setting(
 
 
 def words(field: FieldInfo) -> Words:
-    """Return what a key says of itself."""
+    """Return the texts of a key."""
     return cast(Words, field.json_schema_extra)
 
 
 def flag_of(field: FieldInfo) -> str:
-    """Return the option that sets a key, nothing where none does."""
+    """Return the option that sets a key, empty if none does."""
     return words(field)["flag"].partition("/")[0]
 
 
 def explain(field: FieldInfo) -> str:
-    """Return a key's meaning and default, for a person."""
+    """Return a key's meaning and default in words."""
     return f"{field.description}; default: {words(field)['default']}"
 
 
-# What is wrong with a value, by the name of the rule it breaks.
+# What is wrong with a value, by the type of pydantic's error.
 _BROKEN = {
     "finite_number": "is not finite",
     "float_parsing": "is no number",
@@ -132,14 +132,14 @@ def build(section: type[S], options: Mapping[str, Any]) -> S:
 def parse_tokens(
     text: str, num_parameters: int, num_tokens: int, key: str = "training.tokens"
 ) -> int:
-    """Return how many tokens `text` names: `4M`, `250000`, `1e6`, `20x` a parameter, `3epochs`.
+    """Return the number of tokens in `4M`, `250000`, `1e6`, `20x` (a parameter) or `3epochs`.
 
     Args:
         num_parameters: of the model.
         num_tokens: of the training corpus.
 
     Raises:
-        InputError: it names none, a part of a token, or more than `MAX_COUNT`.
+        InputError: `text` is no positive whole number of tokens up to `MAX_COUNT`.
     """
     parsed = _TOKEN_BUDGET.fullmatch(text.strip().replace("_", ""))
     number = Decimal(parsed["number"]) if parsed else Decimal(0)

@@ -121,7 +121,7 @@ class TrainingConfig(Section):
 
     @property
     def sequences_a_pass(self) -> int:
-        """Sequences in one forward pass: a micro-batch, or the whole batch."""
+        """Sequences of a forward pass: a micro-batch or the whole batch."""
         return self.micro_batch_size or self.batch_size
 
 
@@ -157,6 +157,6 @@ class OptimConfig(Section):
 
     @property
     def peak_lr(self) -> float:
-        """The learning rate, which `validate_config` fills in where nobody chose one."""
+        """The highest learning rate; `validate_config` fills it in unless the user set it."""
         assert self.lr is not None
         return self.lr

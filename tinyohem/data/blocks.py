@@ -1,7 +1,7 @@
-"""Rows of a corpus in blocks: one process cuts them, any process parses them.
+"""Blocks of a corpus's rows: one process cuts them, any process parses them.
 
-Cutting looks for separators only. What takes time, reading JSON and decoding text, happens where a
-block's texts are asked for; until then it is bytes, which cross to another process cheaply.
+Cutting only looks for separators. The slow part, JSON and decoding, happens in `texts`; until
+then a block is bytes, which are cheap to send to another process.
 """
 
 import io
@@ -22,54 +22,47 @@ Item = TypeVar("Item")
 
 
 class Measured(Protocol):
-    """What can be said of consecutive rows without parsing them, empty ones included."""
+    """Consecutive rows, empty ones included, that need no parsing to be counted."""
 
     @property
     def rows(self) -> int:
-        """Return how many there are."""
+        """Number of rows."""
 
     @property
     def size(self) -> int:
-        """Return how much there is to read, in bytes or characters."""
-
-
-class Block(Measured, Protocol):
-    """Consecutive rows of a corpus, empty ones included."""
-
-    def texts(self) -> Iterator[str]:
-        """Yield the text of every row; raises what `readers.read_texts` raises."""
+        """Bytes or characters to read."""
 
 
 @dataclass(frozen=True)
 class TextBlock:
-    """Rows that have been parsed."""
+    """Rows already parsed."""
 
     values: list[str]
 
     @property
     def rows(self) -> int:
-        """See `Block`."""
+        """See `Measured`."""
         return len(self.values)
 
     @property
     def size(self) -> int:
-        """See `Block`."""
+        """See `Measured`."""
         return sum(map(len, self.values))
 
     def texts(self) -> Iterator[str]:
-        """See `Block`."""
+        """Yield the text of every row."""
         return iter(self.values)
 
 
 @dataclass(frozen=True)
 class FileBlock:
-    """Whole rows of a `.txt` or `.jsonl` file as they stand there.
+    """Whole rows of a `.txt` or `.jsonl` file, not parsed yet.
 
     Attributes:
-        path: of the file, for messages.
-        line: of the file that the block begins on, from 1.
-        data: the bytes, decompressed.
-        rows: see `Block`.
+        path: the file, for messages.
+        line: line of the file that the block begins on, from 1.
+        data: the decompressed bytes.
+        rows: see `Measured`.
         text_field: the field that holds the story.
     """
 
@@ -81,18 +74,21 @@ class FileBlock:
 
     @property
     def size(self) -> int:
-        """See `Block`."""
+        """See `Measured`."""
         return len(self.data)
 
     def texts(self) -> Iterator[str]:
-        """See `Block`."""
+        """Yield the text of every row; errors are those of `readers.read_texts`."""
         return parse_rows(io.BytesIO(self.data), self.path, self.text_field, self.line)
+
+
+Block = TextBlock | FileBlock
 
 
 def batched(
     items: Iterable[Item], size: Callable[[Item], int], most: int, largest: int
 ) -> Iterator[list[Item]]:
-    """Gather items into lists of at most `most`; one of a total size of `largest` ends at once."""
+    """Gather items into lists that end at `most` items or a total size of `largest`."""
     batch: list[Item] = []
     total = 0
     for item in items:
@@ -111,12 +107,12 @@ def blocks_of(texts: Iterable[str]) -> Iterator[TextBlock]:
 
 
 def read_blocks(path: Path, text_field: str) -> Iterator[tuple[Block, int]]:
-    """Cut a story file into blocks; beside each, how many bytes of the file were read by its end.
+    """Cut a story file into blocks, each with the bytes of the file read by its end.
 
-    Formats that cannot be cut without parsing tell nothing of the second kind: 0.
+    The second number is 0 for formats that cannot be cut without parsing.
 
     Raises:
-        InputError: as `readers.read_texts`, what is found by parsing excepted.
+        InputError: as `readers.read_texts`, except for what parsing finds.
     """
     if file_format(path) in (".txt", ".jsonl"):
         yield from _cut(path, text_field)
@@ -130,7 +126,7 @@ def _cut(path: Path, text_field: str) -> Iterator[tuple[FileBlock, int]]:
     line, pending, whole = 1, b"", 0  # `whole` rows of `pending` have their separator
     with readable(path), open_rows(path) as (stream, position):
         while chunk := stream.read(_READ_BYTES):
-            # A separator may lie across the border of two reads.
+            # A separator may lie across two reads.
             unseen = max(0, len(pending) - len(separator) + 1)
             pending += chunk
             whole += pending.count(separator, unseen)
@@ -150,9 +146,9 @@ def _cut(path: Path, text_field: str) -> Iterator[tuple[FileBlock, int]]:
 
 
 def _first_rows(data: bytes, separator: bytes, count: int) -> tuple[int, int]:
-    """Return how many of the first `count` pieces are rows, and where the last of them ends.
+    """Return how many of the first `count` pieces are rows, and where the last piece ends.
 
-    A blank line is none, a blank text is one.
+    A blank text is a row, a blank line is not.
     """
     rows = end = 0
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Cleaning a stream of stories, for `--clean`: repair what can be, drop what cannot, count both."""
+"""Clean a stream of stories, for `--clean`: repair stories or drop them, and count both."""
 
 import re
 import unicodedata
@@ -10,42 +10,42 @@ from tinyohem.data.corpus import Story
 from tinyohem.data.story_hash import story_hash
 from tinyohem.data.tokenizer import END_OF_TEXT
 
-# Raise it when the same stories would come out otherwise.
+# Raise it when a change cleans the same stories otherwise.
 CLEAN_FORMAT = 3
 
 TEXT, MARKER = "encoding, quotes, control characters", f"a stray {END_OF_TEXT}"
 REPAIRS = (TEXT, MARKER)
 EMPTY, NO_BEGINNING, NO_END = "empty", "begins inside a sentence", "ends inside a sentence"
 REPEATED, VALIDATION = "repeats an earlier story", "is a validation story"
-# In the order in which they are asked: a story is dropped by the first that applies.
+# In order: the first that applies drops a story.
 RULES = (EMPTY, NO_BEGINNING, NO_END, REPEATED, VALIDATION)
 
-_EXAMPLES = 3  # shown of each rule
+_EXAMPLES = 3  # of each rule
 _EXAMPLE_CHARACTERS = 40
 
 
 @dataclass
 class Cleaning:
-    """What `clean_stories` did, in stories; `read` = `kept` + all that were dropped.
+    """Counts of stories by `clean_stories`; `read` = `kept` + all `dropped`.
 
-    A repaired story may still be dropped, so the repairs are not part of that sum.
+    A repaired story may still be dropped.
     """
 
     read: int = 0
     kept: int = 0
     repaired: Counter[str] = field(default_factory=Counter)  # by `REPAIRS`
     dropped: Counter[str] = field(default_factory=Counter)  # by `RULES`
-    examples: dict[str, list[str]] = field(default_factory=dict)  # the first texts that each took
+    examples: dict[str, list[str]] = field(default_factory=dict)  # first texts by rule
 
     def drop(self, rule: str, text: str) -> None:
-        """Count a story that a rule took."""
+        """Count a dropped story and keep the first few texts."""
         self.dropped[rule] += 1
         shown = self.examples.setdefault(rule, [])
         if len(shown) < _EXAMPLES:
             shown.append(text)
 
     def lines(self) -> Iterator[str]:
-        """Yield the counts in words, then every rule with its count and its examples."""
+        """Yield lines of text: the counts, then each rule with its count and examples."""
         yield f"{self.read:,} stories read, {self.kept:,} kept"
         yield "repaired: " + ", ".join(f"{self.repaired[kind]:,} ({kind})" for kind in REPAIRS)
         for rule in RULES:
@@ -59,11 +59,11 @@ def clean_stories(
 ) -> Iterator[Story]:
     """Yield the stories worth training on, repaired, in order and with their rows.
 
-    Memory grows by about 100 bytes for each story kept: repeats are found by a hash.
+    Memory grows by about 100 bytes per kept story, for the hash that finds repeats.
 
     Args:
-        cleaning: updated as the stream goes; final once it has ended.
-        validation: hashes (see `story_hash`) of stories to leave out.
+        cleaning: counts, complete once the stream has ended.
+        validation: hashes (see `story_hash`) of stories to drop.
     """
     seen: set[int] = set()
     for story in stories:
@@ -89,25 +89,25 @@ def clean_stories(
 def _repaired(text: str, cleaning: Cleaning) -> str:
     import ftfy
 
-    # Stories are not HTML: what looks like an entity is what the story says.
+    # Stories are not HTML: what looks like an entity is text.
     repaired = ftfy.fix_text(text, unescape_html=False, explain=False)
     cleaning.repaired[TEXT] += repaired != text
     if END_OF_TEXT in repaired:
         cleaning.repaired[MARKER] += 1
-        # A line break, for the marker may have been all that kept two stories apart.
+        # A line break, because the marker may have separated two stories.
         repaired = repaired.replace(END_OF_TEXT, "\n")
     return repaired.strip()
 
 
-# How a story may begin in small letters; a file that was cut begins anywhere.
+# Beginnings of whole stories in small letters.
 _OPENING = re.compile(r"(?:once|one|there|long ago)\b")
 _NEXT_SENTENCE = re.compile(r"[.!?][\"')]*\s+[\"'(]*(\w)")
 
 
 def begins_inside(text: str) -> bool:
-    """Tell whether a story's beginning is missing: it goes on in small letters, or with a comma.
+    """Tell whether a story lacks its beginning: it starts with a small letter or a comma.
 
-    What is in small letters throughout, or begins as fairy tales do, has its beginning.
+    A story in small letters throughout, or one that begins as fairy tales do, lacks nothing.
     """
     head = text.lstrip("\"'([*_ ")
     if head.startswith((",", ";", ":", "!", "?", ")", "]")):
@@ -117,8 +117,7 @@ def begins_inside(text: str) -> bool:
     return any(sentence[1].isupper() for sentence in _NEXT_SENTENCE.finditer(text))
 
 
-# Terminal marks of the scripts in which children's stories are found; more: Unicode's property
-# Sentence_Terminal.
+# Final marks of the scripts of children's stories; Unicode's Sentence_Terminal has more.
 _FINAL_MARKS = frozenset(".!?…‼⁇⁈⁉。！？｡।॥؟۔։።")
 _EMOTICON = re.compile(r"(?:^|[\s.!?])(?:[:;=]['-]?[)\](DPpo3*]+|<3+|\^[_.]?\^|[xX]D+)[\s\"'*_~]*$")
 _THE_END = re.compile(
@@ -130,14 +129,14 @@ _MORAL = re.compile(
     r"(?: is| was)?\W+\w.*$",
     re.IGNORECASE,
 )
-_TAIL = 400  # characters in which those are sought: they look at some of them again and again
+_TAIL = 400  # characters to search, because these patterns backtrack
 
 
 def ends_inside(text: str) -> bool:
-    """Tell whether a story's end is missing.
+    """Tell whether a story lacks its end.
 
-    It is there where a final mark stands, or an emoji, behind which quotes and brackets may close;
-    and where the last line says "The End" or begins a sentence with "Moral: …".
+    It has one if it ends in a final mark or an emoji, perhaps followed by closing quotes and
+    brackets, or if its last line says "The End" or begins a sentence with "Moral: …".
     """
     tail = text[-_TAIL:]
     last_line = tail.rpartition("\n")[2]
@@ -156,13 +155,13 @@ def _is_emoji(character: str) -> bool:
 
 
 def _closes(character: str) -> bool:
-    """Tell what may follow the last mark: quotes, brackets, emphasis, space, what is not seen."""
+    """Tell whether it may follow the final mark: quotes, brackets, emphasis, spaces, invisibles."""
     kind = unicodedata.category(character)
     return kind in ("Pe", "Pf", "Pi", "Mn", "Cf", "Cc", "Zs", "Zl") or character in "\"'*_~"
 
 
 def _excerpt(rule: str, text: str) -> str:
-    """Return what shows a rule at work: a story's end where that is missing, else its beginning."""
+    """Return the part of a story that shows why a rule dropped it: its end or its beginning."""
     line = " ".join(text.split())
     if len(line) <= _EXAMPLE_CHARACTERS:
         return f'"{line}"'

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files of stories: the one column that holds them, a few rows at a time."""
+"""Parquet and Arrow files of stories: stream the column that holds them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pyarrow import DataType, RecordBatch, Schema
 
 _PARQUET_ROWS = 1024
-_ARROW_MAGIC = b"ARROW1"  # begins a file of batches at random access; a stream of them has none
+_ARROW_MAGIC = b"ARROW1"  # begins a file for random access; a stream has none
 
 
 def read_columns(path: Path, text_field: str, suffix: str) -> Iterator[str]:
@@ -45,8 +45,8 @@ def _parquet(stream: BinaryIO, path: Path, text_field: str) -> Iterator["RecordB
 
     metadata = pyarrow.parquet.read_metadata(stream)
     _column(metadata.schema.to_arrow_schema(), text_field, path)
-    # A text that a dictionary repeats stays one text: a page of a few bytes may repeat one of
-    # megabytes a thousand times.
+    # As a dictionary, a repeated text takes memory once: a page of a few bytes may repeat megabytes
+    # a thousand times.
     table = pyarrow.parquet.ParquetFile(stream, metadata=metadata, read_dictionary=[text_field])
     yield from table.iter_batches(_PARQUET_ROWS, columns=[text_field])
 
@@ -64,10 +64,10 @@ def _arrow(stream: BinaryIO, path: Path, text_field: str) -> Iterator["RecordBat
 
 
 def _column(schema: "Schema", text_field: str, path: Path) -> int:
-    """Return where the column of the stories stands.
+    """Return the index of the column of stories.
 
     Raises:
-        InputError: there is none of that name, or it is not of text.
+        InputError: there is no column of that name, or it is not of text.
     """
     index = int(schema.get_field_index(text_field))
     if index < 0:
@@ -87,11 +87,9 @@ def _is_text(kind: "DataType") -> bool:
     if types.is_dictionary(kind):
         return _is_text(kind.value_type)
     # Old writers leave text unmarked, as bytes. A column of nulls alone has a type of its own.
-    known = ("null", "string", "large_string", "string_view")
-    return any(getattr(types, f"is_{name}")(kind) for name in (*known, *_BYTES))
-
-
-_BYTES = ("binary", "large_binary", "binary_view")
+    texts = ("string", "large_string", "string_view")
+    unmarked = ("binary", "large_binary", "binary_view")
+    return any(getattr(types, f"is_{name}")(kind) for name in ("null", *texts, *unmarked))
 
 
 def _text(value: Any, where: str) -> str:

@@ -1,7 +1,7 @@
-"""Where stories come from: the built-in sample, files, a data set on the Hub. One stream of Story.
+"""Open a corpus by name: the built-in sample, files, or a data set on the Hub.
 
-Which one a name means: `sample` is the built-in corpus; what begins like a URL is read from there;
-what exists here, looks like a path or ends like a story file is local; the rest is a Hub id.
+`sample` is the built-in corpus. What begins like a URL is read from there. What exists here, looks
+like a path or ends like a story file is local. All other names are Hub ids.
 """
 
 import os
@@ -39,19 +39,19 @@ from tinyohem.progress import SILENT, Progress
 Split = Literal["train", "validation"]
 
 SAMPLE = "sample"
-# Part of every fingerprint: raise it when the same files would give other stories.
+# Part of every fingerprint: raise it when a change reads other stories from the same files.
 _FORMAT = 1
 
 
 class MissingSplitError(InputError):
-    """The corpus is fine but has no such split; for a validation split, hold out stories."""
+    """The corpus exists but has no such split."""
 
 
 @dataclass(frozen=True)
 class Story:
     """One story, without white space around it."""
 
-    row: int  # position in the corpus before cleaning, from 0; empty rows count too
+    row: int  # index in the corpus before cleaning, from 0; empty rows count too
     text: str
 
 
@@ -60,10 +60,10 @@ class Corpus:
     """A named stream of stories that can be read any number of times.
 
     Attributes:
-        name: what the user typed.
+        name: as the user typed it.
         split: "train" or "validation".
         fingerprint: SHA-256 in hex that changes whenever the stories could.
-        num_rows: where that is known ahead of reading.
+        num_rows: number of rows, None if unknown before reading.
     """
 
     name: str
@@ -76,18 +76,18 @@ class Corpus:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Return what it consists of, in order; none for the sample and the Hub."""
+        """Return its files in order; none for the sample and the Hub."""
         return self._files.paths if self._files else ()
 
     @property
     def text_field(self) -> str:
-        """Return the field of those files that holds the story."""
+        """Return the field of the files that holds the story."""
         return self._files.text_field if self._files else DEFAULT_TEXT_FIELD
 
     def stories(self) -> Iterator[Story]:
-        """Stream every story that is not empty, in order; each call begins anew.
+        """Stream every story that is not empty, in order, from the beginning at each call.
 
-        Memory is bounded by a buffer and the longest story, not by the corpus.
+        Memory holds a buffer and the longest story, not the corpus.
 
         Raises:
             InputError: there is no story at all, or a file is damaged (see `readers.read_texts`).
@@ -108,10 +108,10 @@ class Corpus:
         """Stream every row, empty ones too, in blocks that other processes can parse.
 
         Yields:
-            A block, and what share of the corpus was read by its end; 0 where that is unknown.
+            A block, and the share of the corpus read by its end, 0 if unknown.
 
         Raises:
-            InputError, RunError: as `stories`, but for what parsing finds.
+            InputError, RunError: as `stories`, except for what parsing finds.
         """
         if self._files:
             yield from self._files.blocks()
@@ -130,21 +130,21 @@ def open_corpus(
     progress: Progress = SILENT,
     each: EachFile = map,
 ) -> Corpus:
-    """Find a corpus and fingerprint it; the stories themselves are read later.
+    """Find a corpus and fingerprint it, without reading its stories.
 
-    Files are one train split, unless their names tell splits apart, as in a folder of `train.jsonl`
-    and `valid.jsonl`: then each split is the files named after it. A single file is always a train
-    split, whatever its name.
+    Files are one train split, unless their names tell splits apart, as `train.jsonl` and
+    `valid.jsonl` do: then each split has the files named after it. A single file is always a train
+    split.
 
     Args:
-        name: `sample`, a file, a folder, a glob, each also by its URL, or a Hub id such as
+        name: `sample`; a file, folder or glob, also by URL; or a Hub id such as
             `roneneldan/TinyStories`.
         text_field: the field of JSON, Parquet and Hub rows that holds the story.
-        each: hashes every file, in order, here or on other machines.
+        each: maps a hash function over files in order, here or on other machines.
 
     Raises:
         MissingSplitError: the corpus exists but has no such split.
-        InputError: there is no such corpus, or the Hub or a URL cannot be reached.
+        InputError: the corpus does not exist, or the Hub or a URL cannot be reached.
     """
     if name == SAMPLE:
         return _open_sample(split)
@@ -172,7 +172,7 @@ def open_corpus(
 
 
 def absolute_name(name: str) -> str:
-    """Return a data set's name as it reads from any working directory."""
+    """Return a data set's name for any working directory."""
     if name == SAMPLE or is_url(name) or not is_local(name):
         return name
     return os.path.join(os.getcwd(), os.path.expanduser(name))
@@ -206,7 +206,7 @@ def _open_files(
     progress: Progress,
     each: EachFile,
 ) -> Corpus:
-    # Not the name: a file that was moved still holds the same stories.
+    # Without the name: a moved file still holds the same stories.
     shas = hash_story_files(list(paths), each, progress)
     hashes = [[file_format(path), sha] for path, sha in zip(paths, shas, strict=True)]
     for first, second in twins(paths, shas, text_field):

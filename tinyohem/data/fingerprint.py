@@ -1,4 +1,4 @@
-"""Hashes of story files, and which of a data set's files hold the same stories."""
+"""Hashes of story files, and pairs of files that hold the same stories."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,9 +13,9 @@ from tinyohem.progress import Progress
 EachFile = Callable[[Callable[[Path], str], Iterable[Path]], Iterator[str]]  # such as `map`
 _State = tuple[Path, int, int, int, int, int]
 
-# Hashed by this process: a report opens the same corpus again for each of its runs.
+# Kept by this process: a report opens the same corpus for each of its runs.
 _hashed: dict[_State, str] = {}
-# A file may change twice within one tick of its clock: one that has just changed is hashed again.
+# A file may change twice within a tick of its clock: one that has just changed is hashed again.
 _SETTLED_NS = 3_000_000_000
 
 
@@ -41,9 +41,9 @@ def hash_story_files(files: list[Path], each: EachFile, progress: Progress) -> l
 
 
 def _settled_state(path: Path) -> _State | None:
-    """Return what changes with a file's content; None where that cannot be relied on."""
-    if type(path) is not type(Path()):
-        return None  # at a URL
+    """Return what changes with a file's content, None if that is not reliable."""
+    if not isinstance(path, Path):  # at a URL
+        return None
     try:
         stat = path.stat()
     except OSError:
@@ -65,10 +65,8 @@ def _hash_story_file(path: Path) -> str:
 def twins(files: Sequence[Path], shas: Sequence[str], text_field: str) -> list[tuple[Path, Path]]:
     """Return pairs of files that begin with the same story, such as `x.jsonl` and `x.jsonl.gz`.
 
-    Each file is paired with the first of its like.
-
-    Among files of one suffix, such as shards, only those of the same bytes are found: then none has
-    to be opened.
+    Each file is paired with the first one like it. Files of one suffix, such as shards, are paired
+    only if all their bytes are equal, which needs no reading.
 
     Args:
         files: at least one.
@@ -86,9 +84,9 @@ def twins(files: Sequence[Path], shas: Sequence[str], text_field: str) -> list[t
 
 
 def _first_story(path: Path, text_field: str) -> str | None:
-    """Return the hash of a file's first story; None where it has none that can be read."""
+    """Return the hash of a file's first story, None if there is none or it is unreadable."""
     try:
         texts = read_texts(path, text_field)
         return next((str(story_hash(text)) for text in texts if text.strip()), None)
     except InputError:
-        return None  # told when the corpus is read
+        return None  # reported when the corpus is read

@@ -1,4 +1,4 @@
-"""Stories of a data set on the Hugging Face Hub, streamed: nothing is downloaded as a whole."""
+"""Stories of a data set on the Hugging Face Hub, streamed without a download."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,15 +11,15 @@ from tinyohem.io.hashing import hash_json
 if TYPE_CHECKING:
     from datasets import DatasetBuilder
 
-# Those of `datasets` that parse text or columns. It knows dozens more, one of which unpickles.
+# Readers of `datasets` that parse text or columns. It has dozens more, one of which unpickles.
 _READERS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 
 
 def latest_commit(name: str) -> str:
     """Ask the Hub for the newest commit of a data set.
 
-    One request without retries, which `datasets` would repeat for half a minute: whoever has no
-    network learns it at once.
+    One request without retries, so that a missing network shows at once; `datasets` would retry for
+    half a minute.
 
     Raises:
         InputError: the Hub cannot be reached, or has no such data set for this user.
@@ -33,7 +33,7 @@ def latest_commit(name: str) -> str:
 
 
 def hub_builder(name: str, commit: str) -> "DatasetBuilder":
-    """Resolve the data files of a data set at one commit; code in the repository is never run.
+    """Resolve the data files of a data set at a commit; never run code of the repository.
 
     Raises:
         InputError: the data set has no files that `datasets` can read, or needs a configuration.
@@ -58,18 +58,18 @@ def hub_builder(name: str, commit: str) -> "DatasetBuilder":
 
 
 def hub_splits(builder: "DatasetBuilder") -> list[str]:
-    """Return the names of the splits, as the repository's files show them."""
+    """Return the names of the splits in the repository."""
     return [str(split) for split in builder.config.data_files or {}]
 
 
 def hub_fingerprint(builder: "DatasetBuilder", split: str) -> str:
-    """Hash what identifies a split's content: its files and their commit (local: their times)."""
+    """Hash the files of a split with their commit, or with their times if they are local."""
     files = builder.config.data_files[split]
     return hash_json([list(files), [list(origin) for origin in files.origin_metadata]])
 
 
 def hub_rows(builder: "DatasetBuilder", split: str) -> int | None:
-    """Return how many rows a split has, where the repository's card tells."""
+    """Return how many rows a split has, None if the repository's card does not say."""
     known = (builder.info.splits or {}).get(split)
     return known.num_examples or None if known else None
 

@@ -1,4 +1,4 @@
-"""Whether a name is on the Hugging Face Hub: asked once, before a library asks again and again."""
+"""Ask the Hugging Face Hub for a name once, before a library retries for long."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ TIMEOUT_SECONDS = 10.0
 def require_model(name: str, hint: str) -> None:
     """Refuse the name of a model or tokenizer that is neither here nor on the Hub.
 
-    One request without retries, which transformers would repeat for half a minute, and none for
-    what was fetched before or can only be a path, such as a name below a folder that is here.
-    Whoever loads it next hears nothing of the Hub client's retries.
+    One request without retries, where transformers would retry for half a minute. No request for a
+    cached model or for what can only be a path, such as a name below an existing folder. Silences
+    the Hub client's messages about retries for later loading.
 
     Raises:
-        InputError: there is no such thing, or the Hub cannot be reached.
+        InputError: it does not exist, or the Hub cannot be reached.
     """
     path = Path(name)
     if path.exists():
@@ -37,12 +37,12 @@ def require_model(name: str, hint: str) -> None:
 
 @contextmanager
 def asking(name: str, kind: str, hint: str) -> Iterator[None]:
-    """Turn what a request for one repository raises into an `InputError`.
+    """Turn the errors of a request for one repository into an `InputError`.
 
     Args:
-        name: of the repository.
-        kind: what it should be.
-        hint: what to do while the Hub cannot be reached.
+        name: the repository.
+        kind: what it should be, for messages.
+        hint: what to do if the Hub cannot be reached.
     """
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
@@ -61,13 +61,13 @@ def asking(name: str, kind: str, hint: str) -> Iterator[None]:
 
 
 def network_errors() -> tuple[type[Exception], ...]:
-    """Return what a lost or missing connection raises."""
-    # The base class of httpx or of httpx2, whichever the installed Hub client is built on.
+    """Return the errors of a lost or missing connection."""
+    # The base class of httpx or httpx2, whichever the installed Hub client uses.
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     return HTTPError, OSError
 
 
 def first_line(error: Exception) -> str:
-    """Return the beginning of a message that may go on for a page."""
+    """Return the first line of an error's message."""
     return str(error).strip().partition("\n")[0]

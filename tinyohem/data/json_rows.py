@@ -1,4 +1,4 @@
-"""JSON files of stories: one array of rows, or rows one after the other, read piece by piece."""
+"""JSON files of stories: one array of rows, or a sequence of rows, read in pieces."""
 
 import codecs
 import json
@@ -61,8 +61,8 @@ def _read_array(window: "_JsonWindow", text_field: str) -> Iterator[str]:
 def _text_of(record: object, text_field: str, where: str) -> str:
     """Return the story of one row.
 
-    The `all_data` files of TinyStories name the field "story": it stands in for the default field
-    in an object that lacks that one. A field that the user named has no stand-in.
+    An object without the default field may have "story" instead, as the `all_data` files of
+    TinyStories do. A field that the user named has no alternative.
     """
     if isinstance(record, Mapping) and text_field == DEFAULT_TEXT_FIELD not in record:
         text_field = "story" if "story" in record else text_field
@@ -70,7 +70,7 @@ def _text_of(record: object, text_field: str, where: str) -> str:
 
 
 def _refuse_a_table(record: object, text_field: str, where: str) -> None:
-    """Refuse a file of one object in which rows, or a whole column, stand under a name."""
+    """Refuse a file of one object that holds the rows or columns of a table."""
     if not isinstance(record, Mapping) or isinstance(record.get(text_field), str):
         return
     if holders := [name for name, value in record.items() if isinstance(value, list | dict)]:
@@ -81,7 +81,7 @@ def _refuse_a_table(record: object, text_field: str, where: str) -> None:
 
 
 class _JsonWindow:
-    """The part of a JSON file that is not parsed yet, extended from the stream on demand."""
+    """The unparsed part of a JSON file, extended from the stream on demand."""
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         self.stream, self.path = stream, path
@@ -90,14 +90,14 @@ class _JsonWindow:
         self.line, self.counted = 1, 0  # the line of text[counted]
 
     def where(self, position: int | None = None) -> str:
-        """Name file and line of a position, by default the current one; never goes back."""
+        """Name file and line of a position, by default the current one, never an earlier one."""
         position = self.position if position is None else position
         self.line += self.text.count("\n", self.counted, position)
         self.counted = position
         return f"{self.path}:{self.line}"
 
     def extend(self) -> bool:
-        """Drop what was parsed and double the rest; False at the file's end."""
+        """Drop the parsed part and double the rest; return False at the file's end."""
         self.where()
         self.text = self.text[self.position :]
         self.position = self.counted = 0
@@ -111,7 +111,7 @@ class _JsonWindow:
         return bool(data)
 
     def peek(self) -> str:
-        """Skip white space and return the next character, empty at the file's end."""
+        """Skip white space and return the next character, or nothing at the file's end."""
         while True:
             space = _JSON_SPACE.match(self.text, self.position)
             self.position = space.end() if space else self.position
@@ -127,7 +127,7 @@ class _JsonWindow:
                 value, self.position = _JSON.raw_decode(self.text, self.position)
                 return value
             except (ValueError, RecursionError) as error:
-                # Cut off at the window's end, or broken: only more text can tell.
+                # Cut off by the window or broken: only more text can show which.
                 if len(self.text) - self.position <= MAX_STORY_BYTES and self.extend():
                     continue
                 raise broken_json(self.where(getattr(error, "pos", None)), error) from None

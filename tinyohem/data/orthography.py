@@ -1,15 +1,15 @@
-"""One spelling for text that looks alike: what is not seen is left out, and marks get plain forms.
+"""One spelling for text that looks alike: without invisible characters, with plain marks.
 
-Every count of words goes by it: of word perplexity, which is what stands between white space, and
-of difficulty, whose words are letters and digits (`difficulty.text`).
+Every word count uses it: word perplexity, whose words stand between white space, and difficulty,
+whose words are letters and digits (`difficulty.text`).
 """
 
 import re
 import unicodedata
 from functools import lru_cache
 
-# Code points that take no place on a page (Unicode's Default_Ignorable_Code_Point): soft hyphen,
-# zero-width space and joiners, directions, byte order mark, variation selectors, tags.
+# Invisible code points (Unicode's Default_Ignorable_Code_Point): soft hyphen, zero-width space and
+# joiners, directions, byte order mark, variation selectors, tags.
 UNSEEN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
@@ -43,20 +43,20 @@ _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def without_unseen(text: str) -> str:
-    """Return `text` without what nobody sees: soft hyphens, zero-width characters, selectors."""
+    """Return `text` without invisible characters, such as soft hyphens."""
     return text if text.isascii() else UNSEEN.sub("", text)
 
 
 def count_words(text: str) -> int:
-    """Return how many words stand between white space, the words of a perplexity per word."""
+    """Count the words between white space, as perplexity per word does."""
     return len(without_unseen(text).split())
 
 
 def normalise(text: str) -> str:
     """Return `text` with ASCII quotes, apostrophes and terminators, and composed letters.
 
-    Letters keep their case, and the accents that are no letter of their own stay behind theirs.
-    What is neither ASCII, a letter nor a digit becomes a space. ASCII text comes back as it is.
+    Letters keep their case, and combining accents stay with their letter. Other characters beyond
+    ASCII, letters and digits become a space. ASCII text is unchanged.
     """
     if text.isascii():
         return text
@@ -64,13 +64,13 @@ def normalise(text: str) -> str:
 
 
 def is_mostly_latin(text: str) -> bool:
-    """Tell whether at least half of the letters are Latin; text without letters is."""
+    """Tell whether at least half of the letters are Latin; true without letters."""
     letters = [char for char in unicodedata.normalize("NFKC", text) if char.isalpha()]
     return 2 * sum(map(_is_latin, letters)) >= len(letters)
 
 
 def _plain(run: re.Match[str]) -> str:
-    """Return the plain form of characters beyond ASCII that follow each other."""
+    """Return the plain form of a run of characters beyond ASCII."""
     in_word = run.start() > 0 and run.string[run.start() - 1].isalnum()
     found = []
     for char in run.group():
@@ -85,7 +85,7 @@ def _plain(run: re.Match[str]) -> str:
 
 @lru_cache(1 << 14)
 def _form(char: str) -> tuple[bool, str]:
-    """Return whether a character is an accent of the one before, and its plain form."""
+    """Return whether a character is an accent of the previous one, and its plain form."""
     if plain := _MARKS.get(char):
         return False, plain
     if unicodedata.category(char) in ("Mn", "Mc"):

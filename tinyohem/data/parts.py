@@ -1,4 +1,4 @@
-"""The stories of a corpus that train, and those that validate: no story does both."""
+"""Split a corpus into training and validation stories that share no story."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from tinyohem.io.hashing import hash_json
 from tinyohem.io.json import JsonObject
 from tinyohem.progress import Progress
 
-HOLDOUT_EVERY = 50  # without a validation split, one story in so many is held out
-# Raise it when other stories would be held out.
+HOLDOUT_EVERY = 50  # without a validation split, hold out one story in so many
+# Raise it when a change holds out other stories.
 SPLIT_FORMAT = 2
 
 _HASHES = 2**64
@@ -26,13 +26,13 @@ _HASHES_A_BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Part:
-    """The stories of one split, and the identity that its caches are filed under.
+    """The stories of one split, and the identity that names its caches.
 
     Attributes:
-        corpus: what it is a part of.
-        clean: whether to repair and drop (see `clean.py`).
+        corpus: the corpus that it is a part of.
+        clean: whether to repair and drop stories (see `clean.py`).
         which: all stories, those held out by their hash, or the others.
-        without: the validation stories, which cleaning takes out too.
+        without: validation stories, which cleaning drops too.
     """
 
     corpus: Corpus
@@ -42,7 +42,7 @@ class Part:
 
     @property
     def identity(self) -> JsonObject:
-        """Return what decides which stories these are."""
+        """Return all that decides which stories these are."""
         return {
             "corpus": self.corpus.fingerprint,
             "part": self.which if self.which == "all" else f"{self.which}, {SPLIT_FORMAT}",
@@ -51,17 +51,17 @@ class Part:
         }
 
     def stories(self, progress: Progress) -> Iterator[Story]:
-        """Stream the stories that are in, as they are tokenized.
+        """Stream the stories of the part, and report what cleaning did.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no story.
         """
         cleaning = Cleaning()
         stories, empty = self._chosen(cleaning), True
         for story in stories:
             empty = False
             yield story
-        if self.clean and self.which != "held out":  # the others are cleaned alike, and told
+        if self.clean and self.which != "held out":  # the other part reports the same cleaning
             for line in cleaning.lines():
                 progress.note(f"cleaned {self.corpus.name} ({self.corpus.split}): {line}")
         if empty:
@@ -75,7 +75,7 @@ class Part:
         return choose(self._candidates(cleaning), limit)
 
     def _candidates(self, cleaning: Cleaning) -> Iterator[Story]:
-        """Stream the corpus, cleaned where asked: copies must look alike before one is chosen."""
+        """Stream the corpus, cleaned before stories are held out, so that copies look alike."""
         stories = self.corpus.stories()
         if not self.clean:
             return stories
@@ -83,7 +83,7 @@ class Part:
         return clean_stories(stories, cleaning, left_out)
 
     def hashes(self) -> set[int]:
-        """Return what tells these stories from others; holds about 100 bytes a story."""
+        """Return the hash of every story, which takes about 100 bytes each."""
         return {story_hash(story.text) for story in self._chosen(Cleaning())}
 
     def _nothing_left(self, cleaning: Cleaning) -> InputError:
@@ -97,7 +97,7 @@ class Part:
         )
 
     def as_corpus(self, progress: Progress) -> Corpus:
-        """Return a corpus with just these stories, each at its row."""
+        """Return a corpus of these stories alone, each at its row."""
 
         def texts() -> Iterator[str]:
             next_row = 0
@@ -118,10 +118,10 @@ def same_stories(valid: str) -> InputError:
 
 
 def holdout_limit(stories: Iterable[Story]) -> int:
-    """Return up to which hash a corpus's stories are held out: one in `HOLDOUT_EVERY`.
+    """Return the highest hash of a held-out story, so that one in `HOLDOUT_EVERY` is held out.
 
-    A corpus so small that this leaves none gives the story with the lowest hash. Reads as far as
-    the first story that is held out, some fifty stories in all but such a corpus.
+    If no story is below it, return the lowest hash of the corpus. Reads up to the first held-out
+    story: some fifty stories, unless there is none.
     """
     limit, lowest = _HASHES // HOLDOUT_EVERY, _HASHES
     for story in stories:
@@ -132,9 +132,9 @@ def holdout_limit(stories: Iterable[Story]) -> int:
 
 
 def held_out(stories: Iterable[Story], limit: int) -> Iterator[Story]:
-    """Yield the stories with a hash up to `limit`, each the first time it comes.
+    """Yield the stories with a hash up to `limit`, without copies.
 
-    A copy would weigh double in a validation loss.
+    A copy would count twice in a validation loss.
     """
     seen = set()
     for story in stories:

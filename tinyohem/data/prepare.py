@@ -1,4 +1,4 @@
-"""From a data set's name to a tokenizer and two token stores; everything cached by content."""
+"""Prepare a data set: a tokenizer and two token stores, cached by content."""
 
 import math
 import shutil
@@ -25,17 +25,17 @@ from tinyohem.progress import SILENT, Progress
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-# More text than this does not change a vocabulary of thousands, it only costs time and memory.
+# More text does not change a vocabulary of thousands; it only costs time and memory.
 _TOKENIZER_STORIES = 250_000
 _TOKENIZER_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training needs of the data."""
+    """The data that training needs."""
 
     tokenizer: "PreTrainedTokenizerFast"
-    corpus: Corpus  # what `train` was made from
+    corpus: Corpus  # source of `train`
     train: TokenStore
     valid: TokenStore
 
@@ -47,9 +47,9 @@ def prepare_data(
     *,
     every_byte: bool = False,
 ) -> Prepared:
-    """Return the tokenizer and the token stores of both splits, building what is not cached.
+    """Return the tokenizer and the token stores of both splits, and build what is not cached.
 
-    Validation stories that are training stories too are told; cleaning takes them out of training.
+    Warns of validation stories that are training stories too; cleaning drops them from training.
 
     Args:
         every_byte: see `open_store`.
@@ -74,7 +74,7 @@ def prepare_data(
 
 
 def _tell_copies(prepared: Prepared, name: str, progress: Progress) -> None:
-    """Tell of stories that come more than once, in training or in both splits.
+    """Report stories that come more than once, in training or in both splits.
 
     Args:
         name: of the validation stories.
@@ -95,12 +95,12 @@ def _tell_copies(prepared: Prepared, name: str, progress: Progress) -> None:
 
 
 def evaluation_part(dataset: str, text_field: str, progress: Progress) -> Part:
-    """Return the validation split of a data set, or all of it where there are no splits."""
+    """Return the validation split of a data set, or all of it if it has no splits."""
     return Part(_validation_corpus(dataset, text_field, progress), clean=False)
 
 
 def validation_part(data: DataConfig, progress: Progress) -> Part:
-    """Return the stories that a run is validated on, which need no training file but their own."""
+    """Return a run's validation stories; open training files only to hold some out."""
     if data.valid is not None:
         return Part(_validation_corpus(data.valid, data.text_field, progress), data.clean)
     try:
@@ -140,14 +140,14 @@ def _tokenizer(
     with _missing(folder, progress) as missing:
         if missing:
             progress.start(f"train a vocabulary of {config.vocab_size:,}", None, "stories")
-            # What cleaning does is told when the stories are tokenized.
+            # Silent: tokenizing the stories reports what cleaning does.
             texts = islice((story.text for story in part.stories(SILENT)), _TOKENIZER_STORIES)
             tokenizer = train_tokenizer(_counted(texts, progress), config.vocab_size)
             with atomic_folder(folder) as partial:
                 tokenizer.save_pretrained(partial)
                 seal_folder(partial, identity)
             progress.finish()
-    try:  # a tokenizer that was changed would spell all text anew
+    try:  # a changed tokenizer would give other ids
         open_folder(folder, Record)
     except (OSError, ValueError) as error:
         raise InputError(
@@ -159,18 +159,18 @@ def _tokenizer(
 
 @contextmanager
 def _missing(folder: Path, progress: Progress) -> Iterator[bool]:
-    """Tell whether a cached folder has to be made; only one process at a time is told so.
+    """Tell whether a cached folder has to be made; tell only one process at a time.
 
-    What is there already may stand on a disk that cannot be written.
+    A finished folder is not locked, so it may be on a read-only disk.
     """
     if (folder / MANIFEST_FILE).exists():
         yield False
         return
-    # Beside it: the folder itself is going to be replaced.
+    # A lock beside the folder, because the folder itself will be replaced.
     beside = folder.with_name(f".{folder.name}.making")
     with sole_writer(beside, patience=math.inf, progress=progress):
         for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
-            shutil.rmtree(leftover)  # of a process that was killed
+            shutil.rmtree(leftover)  # of a killed process
         yield not (folder / MANIFEST_FILE).exists()
 
 
@@ -195,8 +195,8 @@ def part_store(
 
     Args:
         every_byte: see `open_store`.
-        scored: whether models are scored on it. Then it is measured what the tokenizer loses of
-            the text, and told.
+        scored: whether models are scored on it; if so, measure and report what the tokenizer
+            loses of the text.
     """
     identity = {
         **part.identity,

@@ -1,7 +1,7 @@
 """Story files: plain text, JSON, Parquet or Arrow, each also as `.gz` or `.zst`.
 
-Every reader is a generator whose memory does not grow with the file: it holds at most one buffer
-and one story, and no story may exceed `MAX_STORY_BYTES`. What counts as a row:
+Every reader is a generator that holds at most one buffer and one story, and no story may exceed
+`MAX_STORY_BYTES`. What counts as a row:
 
     .txt       what stands between two `<|endoftext|>` markers
     .jsonl     a line that is not blank: one JSON object, or a string (.ndjson is the same)
@@ -9,7 +9,7 @@ and one story, and no story may exceed `MAX_STORY_BYTES`. What counts as a row:
     .parquet   a row
     .arrow     a row
 
-A row whose story is null is an empty one.
+A null story is an empty one.
 """
 
 import codecs
@@ -35,9 +35,7 @@ from tinyohem.io.remote import RemoteFile, is_url
 from tinyohem.io.streams import COMPRESSIONS, open_measured
 
 _READ_BYTES = 1 << 20
-_BYTE_ORDER_MARK = codecs.BOM_UTF8
 _FORMATS = (".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow")
-_DAMAGED_HINT = "the file may be damaged or cut short; fetch or write it again"
 
 KNOWN_SUFFIXES = f"known are {', '.join(_FORMATS)}, each also with {' or '.join(COMPRESSIONS)}"
 
@@ -51,7 +49,7 @@ def file_format(path: Path | RemoteFile) -> str | None:
 
 
 def name_with_split(name: str, split: str) -> str:
-    """Tell a data set with its split, but a single file without: that one always counts as train.
+    """Return a data set's name with its split; a single file, always train, without.
 
     Args:
         name: as the user typed it.
@@ -62,7 +60,7 @@ def name_with_split(name: str, split: str) -> str:
 
 
 def read_texts(path: Path, text_field: str = DEFAULT_TEXT_FIELD) -> Iterator[str]:
-    """Stream the text of every row of one story file, as it stands there.
+    """Stream the unchanged text of every row of one story file.
 
     Raises:
         InputError: the file cannot be read, is damaged, is not UTF-8 or not in its format, lacks
@@ -83,21 +81,22 @@ def read_texts(path: Path, text_field: str = DEFAULT_TEXT_FIELD) -> Iterator[str
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what a damaged file raises while it is read into an `InputError` that names it."""
+    """Turn the errors of reading a damaged file into an `InputError` that names it."""
     import pyarrow
 
     try:
         yield
     except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"{path} cannot be read: {error}", _DAMAGED_HINT) from error
+        hint = "the file may be damaged or cut short; fetch or write it again"
+        raise InputError(f"{path} cannot be read: {error}", hint) from error
 
 
 @contextmanager
 def open_rows(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
-    """Open a `.txt` or `.jsonl` file behind its byte order mark, if any: see `open_measured`."""
+    """Open a `.txt` or `.jsonl` file after any byte order mark; see `open_measured`."""
     with open_measured(path) as (stream, position):
-        if stream.peek(len(_BYTE_ORDER_MARK)).startswith(_BYTE_ORDER_MARK):
-            stream.read(len(_BYTE_ORDER_MARK))
+        if stream.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+            stream.read(len(codecs.BOM_UTF8))
         yield stream, position
 
 
@@ -117,7 +116,7 @@ def parse_rows(stream: BinaryIO, path: Path, text_field: str, line: int = 1) -> 
 
 
 def _parse_txt(stream: BinaryIO, path: Path, line: int) -> Iterator[str]:
-    """Yield what the markers separate; blank text after the last one is the end, not a story."""
+    """Yield the texts between markers; blank text after the last marker is no story."""
     marker, pending = END_OF_TEXT.encode(), b""
     while chunk := stream.read(_READ_BYTES):
         *stories, pending = (pending + chunk).split(marker)

@@ -1,4 +1,4 @@
-"""Which files a name stands for, which of them are which split, and one pass over them."""
+"""Find the files that a name means, sort them into splits, and read them in order."""
 
 import glob
 import os
@@ -23,17 +23,17 @@ _SPLIT_WORDS = {
 }
 # Whole words only: "retrain" and "evaluation" name no split.
 _SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(_SPLIT_WORDS)})(?![a-z])")
-# What stands beside stories: papers about them, and what `datasets` writes for itself.
+# Files beside stories: documents, and what `datasets` writes for itself.
 _NO_STORIES = re.compile(
     r"(licen[cs]e|copying|notice|readme|changelog|citation|requirements)([-.]\w+)*"
     r"|dataset_(info|infos|dict)\.json|state\.json|cache-.*\.arrow",
     re.IGNORECASE,
 )
-_NAMED = 5  # of many files
+_NAMED = 5  # files that a message names
 
 
 def find_here(name: str) -> tuple[bool, list[Path]] | None:
-    """Return whether a name is one file, and what it stands for here; None for a Hub id."""
+    """Return whether a name is a single file, and the files it means; None for a Hub id."""
     try:
         path = Path(name).expanduser()
         if "\0" in name:
@@ -55,7 +55,7 @@ def find_here(name: str) -> tuple[bool, list[Path]] | None:
 
 
 def is_local(name: str) -> bool:
-    """Tell a path, which need not exist, or a glob from a Hub id."""
+    """Tell whether a name is a path, existing or not, or a glob, rather than a Hub id."""
     path = Path(name)
     return (
         name.startswith((".", "/", "~"))
@@ -68,7 +68,7 @@ def is_local(name: str) -> bool:
 
 
 def _pattern(path: Path) -> str:
-    """Return a glob in which brackets that stand in the name of a folder mean themselves."""
+    """Return a glob in which the brackets of an existing folder's name are literal."""
     for folder in path.parents:  # the longest first
         if folder.is_dir():
             return str(Path(glob.escape(str(folder)), path.relative_to(folder)))
@@ -80,19 +80,19 @@ def _hidden(path: Path) -> bool:
 
 
 def story_files(found: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Return what can hold stories, in order, and which files were left out."""
+    """Return the files that can hold stories, in order, and the files left out."""
     files = sorted((file for file in found if file.is_file()), key=pure)
     stories = [file for file in files if file_format(file) and not _NO_STORIES.fullmatch(file.name)]
     return stories, [file for file in files if file not in set(stories)]
 
 
 def by_split(files: list[Path]) -> dict[str | None, list[Path]]:
-    """Group files by split, if their names tell more than one kind apart; else all are train."""
+    """Group files by split if their names differ in it; else all are train."""
     base = _common_folder(files)
     groups: dict[str | None, list[Path]] = {}
     for file in files:
         words = _SPLIT_WORD.findall(pure(file).relative_to(base).as_posix().lower())
-        # The last word: the file's own name says more than its folders' names.
+        # The last word, because a file's name says more than its folders' names.
         groups.setdefault(_SPLIT_WORDS[words[-1]] if words else None, []).append(file)
     if len(groups) == 1:
         return {"train": files}
@@ -107,7 +107,7 @@ def pure(path: Path) -> PurePosixPath:
 
 
 def list_names(files: Sequence[Path], among: Iterable[Path]) -> str:
-    """Name a few files, from the folder that all those `among` which they are share."""
+    """Name a few files by their paths below the common folder of all files `among`."""
     base = _common_folder(among)
     names = ", ".join(str(pure(file).relative_to(base)) for file in files[:_NAMED])
     return names if len(files) <= _NAMED else f"{names} and {len(files) - _NAMED:,} more"
@@ -119,12 +119,12 @@ def _common_folder(files: Iterable[Path]) -> str:
 
 @dataclass(frozen=True)
 class StoryFiles:
-    """Files that are read one after the other.
+    """Story files, read in order.
 
     Attributes:
-        paths: in order.
-        text_field: of their rows.
-        tell: hears of text files that nothing separates into stories.
+        paths: the files.
+        text_field: field of their rows that holds the story.
+        tell: called with a note on text files that came out as one story.
     """
 
     paths: tuple[Path, ...]
@@ -156,7 +156,7 @@ class StoryFiles:
         self._tell_of(whole)
 
     def _tell_of(self, whole: Sequence[Path]) -> None:
-        """Say which text files came out as a single story."""
+        """Report text files that came out as one story."""
         if whole:
             one, names = len(whole) == 1, list_names(whole, self.paths)
             them = f"{whole[0]} is" if one else f"each of {names} is"

@@ -1,9 +1,9 @@
-"""What tells whether two texts are the same story.
+"""A hash that is equal for two texts if they are the same story.
 
-They are if nothing tells them apart but white space, case and the way Unicode spells their letters:
-the caseless match of compatible strings (the Unicode Standard 15, section 3.13, definition D146)
-without white space and without what is not seen, such as a soft hyphen. Another definition is
-another `STORE_FORMAT`, `SPLIT_FORMAT` and `CLEAN_FORMAT`.
+They are if they differ only in white space, case, invisible characters such as a soft hyphen, and
+the way Unicode spells their letters: the compatibility caseless match of the Unicode Standard 15
+(section 3.13, definition D146). Changing this changes `STORE_FORMAT`, `SPLIT_FORMAT` and
+`CLEAN_FORMAT`.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ _ASCII_SPACE = bytes(code for code in range(128) if chr(code).isspace())
 
 
 def story_hash(text: str) -> int:
-    """Return 64 bits that are equal for texts that are the same story, and evenly spread."""
+    """Return evenly spread 64 bits, equal for texts that are the same story."""
     if text.isascii():  # the same result, eight times as fast
         letters = text.encode().lower().translate(None, _ASCII_SPACE)
     else:

@@ -1,4 +1,4 @@
-"""What one row of a corpus must be, and the words in which a bad one is told."""
+"""Check the rows of a corpus, and word the errors about bad ones."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from tinyohem.data.tokenizer import END_OF_TEXT
 from tinyohem.errors import InputError
 
-# Longer than any story by a factor of ten thousand, short enough for any memory: a file that
-# decompresses without end, or holds no separator at all, stops here.
+# Ten thousand times as long as a story, and short enough for any memory: it stops files that
+# decompress without end or hold no separator.
 MAX_STORY_BYTES = 64 << 20
 
 DEFAULT_TEXT_FIELD = "text"
@@ -17,11 +17,11 @@ UTF8_HINT = "convert the file to UTF-8"
 def story_text(record: object, field: str, where: str) -> str:
     """Return the story in one record of a JSON file or a Hub data set.
 
-    A record is an object with the field, or, where the user named no field, the story itself.
-    Null, as a record or as a story, is an empty one.
+    A record is an object with the field or, if the user named no field, the story itself. A null
+    record or story is empty.
 
     Raises:
-        InputError: `record` is neither, lacks the field, or the field is not proper text.
+        InputError: `record` is neither, lacks the field, or the field is not valid text.
     """
     if isinstance(record, Mapping):
         if field not in record:
@@ -36,7 +36,11 @@ def story_text(record: object, field: str, where: str) -> str:
 
 
 def checked_text(value: object, where: str) -> str:
-    """Return a story that is text of an allowed length, an empty one for null; see `story_text`."""
+    """Return a story if it is text of an allowed length, an empty one for null.
+
+    Raises:
+        InputError: it is not.
+    """
     if value is None or value != value:  # pandas writes a missing text as NaN
         return ""
     if not isinstance(value, str):
@@ -44,7 +48,7 @@ def checked_text(value: object, where: str) -> str:
     try:
         size = len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError:
-        # JSON can spell half of a pair, "\ud83d"; no tokenizer and no file can hold it.
+        # JSON can spell half of a pair, "\ud83d", which no tokenizer or file can hold.
         raise InputError(
             f"{where}: the story holds half of a surrogate pair", "write the file again as UTF-8"
         ) from None
@@ -54,7 +58,7 @@ def checked_text(value: object, where: str) -> str:
 
 
 def decoded(data: bytes, path: Path, line: int) -> str:
-    """Return UTF-8 bytes that begin on some line of a file as text.
+    """Decode UTF-8 bytes that begin on `line` of a file.
 
     Raises:
         InputError: they are not UTF-8.
@@ -68,7 +72,7 @@ def decoded(data: bytes, path: Path, line: int) -> str:
 
 def broken_json(where: str, reason: Exception | str) -> InputError:
     """Return the error for a record that is no JSON object."""
-    reason = getattr(reason, "msg", reason)  # without the position, which `where` tells
+    reason = getattr(reason, "msg", reason)  # without the position, which is in `where`
     limit = f"each story must be one whole JSON object of at most {MAX_STORY_BYTES >> 20} MiB"
     return InputError(f"{where}: broken JSON: {reason}", limit)
 

@@ -1,7 +1,6 @@
-"""What a tokenizer loses: stories that their ids do not give back, and ids of unknown text.
+"""Measure what a tokenizer loses: stories that do not come back from their ids, unknown ids.
 
-A model that is never asked for what was lost needs fewer bits than the text has, so figures per
-byte and per word of such stories are too low to be compared with anything.
+A model never predicts the lost text, so figures per byte and per word are too low to compare.
 """
 
 from collections.abc import Sequence
@@ -18,10 +17,10 @@ class TextLoss(Record):
     """What a tokenizer lost of some stories.
 
     Attributes:
-        stories: how many were looked at.
-        lost_stories: how many of them the ids do not give back.
-        tokens: ids of these stories, start tokens excluded.
-        unknown_tokens: ids that say no more than that the vocabulary lacks something.
+        stories: number of stories measured.
+        lost_stories: number of stories that do not come back from their ids.
+        tokens: number of ids, start tokens excluded.
+        unknown_tokens: number of ids for text that the vocabulary lacks.
     """
 
     stories: Count = 0
@@ -30,11 +29,11 @@ class TextLoss(Record):
     unknown_tokens: Count = 0
 
     def __bool__(self) -> bool:
-        """Whether anything is lost."""
+        """Tell whether anything is lost."""
         return self.lost_stories > 0
 
     def __add__(self, other: Self) -> "TextLoss":
-        """Return what is lost of both."""
+        """Return the loss of both sets of stories."""
         return TextLoss(
             stories=self.stories + other.stories,
             lost_stories=self.lost_stories + other.lost_stories,
@@ -43,14 +42,14 @@ class TextLoss(Record):
         )
 
     def shares(self) -> dict[str, float]:
-        """Return the shares of the stories that are lost and of the ids that are unknown."""
+        """Return the share of lost stories and of unknown ids."""
         return {
             "lost_story_share": self.lost_stories / max(1, self.stories),
             "unknown_token_share": self.unknown_tokens / max(1, self.tokens),
         }
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Describe the loss in a sentence."""
         share = self.unknown_tokens / max(1, self.tokens)
         unknown = f", {self.unknown_tokens:,} of {self.tokens:,} ids ({share:.1%}) are unknown"
         return (
@@ -60,7 +59,7 @@ class TextLoss(Record):
 
 
 class LossMeter:
-    """Decodes stories and compares, a batch at a time, on every core."""
+    """Compare stories with what their ids decode to, in batches, on every core."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
         """Take the tokenizer that made the ids."""
@@ -68,14 +67,13 @@ class LossMeter:
         self._unknown = unknown_id(tokenizer)
 
     def measure(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> TextLoss:
-        """Return what is lost of these stories.
+        """Return the loss of these stories.
 
-        A space ahead of the first word is no loss: some tokenizers put one there, where the start
-        token ends.
+        A space before the first word is no loss, because some tokenizers add one.
 
         Args:
             texts: whole stories.
-            ids: of each, without the start token.
+            ids: ids of each story, without the start token.
         """
         with foreign_files("this tokenizer cannot decode its ids", "choose another one"):
             decoded = self._decoder.decode_batch(ids, skip_special_tokens=False)

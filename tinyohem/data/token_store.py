@@ -1,4 +1,4 @@
-"""TokenStore: a tokenized corpus on disk, memory-mapped, so that its size never meets RAM.
+"""TokenStore: a tokenized corpus on disk, memory-mapped, so that it may be larger than memory.
 
 A store is a folder with
 
@@ -7,7 +7,7 @@ A store is a folder with
     rows.npy         i64 [stories]; the story's row in the corpus
     bytes.npy        u32 [stories]; UTF-8 bytes of its text
     words.npy        u32 [stories]; white-space separated words of its text (`count_words`)
-    hashes.npy       u64 [stories]; what tells whether two stories are the same (`story_hash.py`)
+    hashes.npy       u64 [stories]; equal for two stories that are the same (`story_hash.py`)
     manifest.json    counts, dtype, hashes; written last
 """
 
@@ -45,14 +45,14 @@ _TOKENS_PER_COUNT = 1 << 22
 
 
 class StoreManifest(Record):
-    """A store's `manifest.json`, in which the names and hashes of its origin stand too."""
+    """A store's `manifest.json`; it also holds the names and hashes of its origin."""
 
     dtype: Literal["uint16", "uint32"]
     tokens: Count
     stories: Count
-    bytes: Count = 0  # of all stories, as `words`
-    words: Count = 0
-    repeated: Count = 0  # stories that are the same as an earlier one
+    bytes: Count = 0  # of all stories
+    words: Count = 0  # of all stories
+    repeated: Count = 0  # stories equal to an earlier one
     ids_sha256: str
     tokenizer: str = ""
     text_loss: TextLoss = TextLoss()  # of all stories, even in a `head`; only if measured
@@ -60,7 +60,7 @@ class StoreManifest(Record):
 
 @dataclass(frozen=True)
 class TokenStore:
-    """A memory-mapped tokenized corpus; the arrays are documented at the top of this file."""
+    """A memory-mapped tokenized corpus; the top of this file documents the arrays."""
 
     ids: NDArray[np.unsignedinteger[Any]]
     offsets: NDArray[np.int64]
@@ -68,18 +68,18 @@ class TokenStore:
     story_bytes: NDArray[np.uint32]
     story_words: NDArray[np.uint32]
     manifest: StoreManifest
-    story_hashes: NDArray[np.uint64] = field(  # none of what was never on disk
+    story_hashes: NDArray[np.uint64] = field(  # empty for a store that is not on disk
         default_factory=lambda: np.empty(0, np.uint64)
     )
 
     @property
     def num_tokens(self) -> int:
-        """Tokens, start tokens included."""
+        """Number of tokens, start tokens included."""
         return len(self.ids)
 
     @property
     def num_stories(self) -> int:
-        """Stories."""
+        """Number of stories."""
         return len(self.rows)
 
     @property
@@ -122,12 +122,12 @@ def build_store(
     *,
     measured: bool = True,
 ) -> TokenStore:
-    """Tokenize `stories` on every core into `folder`, which appears only once it is whole.
+    """Tokenize `stories` on every core into `folder`, which appears once it is whole.
 
     Args:
-        stories: streamed once; memory stays at one batch plus 40 bytes a story.
-        origin: what the store was made from (names, hashes); kept in the manifest.
-        measured: whether to see if the ids give the text back, as stories that are scored need.
+        stories: streamed once; memory holds one batch plus 40 bytes per story.
+        origin: names and hashes of what the store is made from, for the manifest.
+        measured: whether to measure what the tokenizer loses, which scoring needs.
 
     Raises:
         InputError: there is no story, or the tokenizer has no ids for one.
@@ -176,14 +176,14 @@ def build_store(
 def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
     """Map a finished store into memory.
 
-    A file of at most 2 GiB is read once and held against its hash: a second or two, and what is
-    read stays in memory for training. Of a larger one only the length is looked at.
+    A file of at most 2 GiB is read once and compared with its hash: a second or two, and the
+    content stays cached for training. Of a larger one only the length is checked.
 
     Args:
         every_byte: check larger files too.
 
     Raises:
-        InputError: the folder holds no store, or one that was cut short or changed.
+        InputError: the folder holds no store, or the store was cut short or changed.
     """
     hint = f"delete {folder} and run the command again to rebuild it"
     try:
@@ -206,7 +206,7 @@ def open_store(folder: Path, *, every_byte: bool = False) -> TokenStore:
 
 
 def _map(path: Path, dtype: str) -> NDArray[Any]:
-    # Mapped: a header that promises more than the file holds then takes no memory.
+    # Mapped, so that a header that promises more than the file holds takes no memory.
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim != 1 or array.dtype != dtype:
         raise ValueError(f"{path.name} holds {array.dtype} {array.shape}")
@@ -238,8 +238,8 @@ def text_store(
     """Tokenize one story in memory.
 
     Returns:
-        The store, and for each token after the start token the first and the end of the characters
-        that it covers. Tokens that share a character, each with some of its bytes, all cover it.
+        The store, and for each token after the start token the characters that it covers, as
+        (first, end). Tokens that each hold some bytes of a character all cover it.
     """
     with foreign_files("this tokenizer cannot encode the text", "choose another one"):
         encoding = text_encoder(tokenizer).encode(text, add_special_tokens=False)

@@ -1,4 +1,4 @@
-"""The tokenizer: train a byte-level BPE on the corpus, or load one from a folder or the Hub."""
+"""Train a byte-level BPE tokenizer on a corpus, or load one from a folder or the Hub."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ END_OF_TEXT = "<|endoftext|>"
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
     """Train a byte-level BPE of exactly `vocab_size` tokens; same texts, same tokenizer.
 
-    `<|endoftext|>` (id 0) is its only special token: begin, end and padding at once.
+    `<|endoftext|>` (id 0) is its only special token: begin, end and padding.
 
     Raises:
-        InputError: the texts hold too few distinct words for that many merges.
+        InputError: the texts have too few distinct words for that many merges.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -56,7 +56,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     """Load a fast tokenizer from a folder, a run or a Hub id.
 
     Raises:
-        InputError: it is not there, or it has no compiled (`tokenizers`) form.
+        InputError: it does not exist, has no fast (`tokenizers`) form, or its ids leave gaps.
     """
     from transformers import AutoTokenizer
 
@@ -73,7 +73,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
     vocabulary = tokenizer.get_vocab().values()
     if not vocabulary or max(vocabulary) >= len(tokenizer):
         raise InputError(f"the ids of the tokenizer {name!r} leave gaps", "choose another one")
-    # tokenizer.json may carry a training script's truncation and padding: stories stay whole.
+    # tokenizer.json may hold a training script's truncation and padding, but stories stay whole.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
@@ -81,10 +81,10 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
 
 @contextmanager
 def foreign_files(what: str, hint: str) -> Iterator[None]:
-    """Turn whatever a library raises over a model's or tokenizer's files into an `InputError`.
+    """Turn whatever a library raises about a model's or tokenizer's files into an `InputError`.
 
-    They raise what they happen to trip over: plain `Exception`, `KeyError`, `RuntimeError`, and
-    the `BaseException` that a panic in Rust becomes.
+    Libraries raise plain `Exception`, `KeyError`, `RuntimeError`, and for a panic in Rust a
+    `BaseException`.
     """
     try:
         yield
@@ -97,7 +97,7 @@ def foreign_files(what: str, hint: str) -> Iterator[None]:
 
 
 def start_id(tokenizer: "PreTrainedTokenizerFast") -> int:
-    """Return the id that stands ahead of every story: begin-of-text, else end-of-text.
+    """Return the id that begins every story: begin-of-text, else end-of-text.
 
     Raises:
         InputError: the tokenizer has neither.
@@ -114,18 +114,18 @@ def start_id(tokenizer: "PreTrainedTokenizerFast") -> int:
 def text_encoder(tokenizer: "PreTrainedTokenizerFast") -> Any:
     """Return the `tokenizers.Tokenizer` that reads all text as text.
 
-    A text that spells out a special token (`<s>`, `[UNK]`) must not end, begin or hide anything.
-    Two things would turn it into that token: added tokens are cut out of a text before the model
-    sees it, and a model of whole words or pieces may have the token in its own vocabulary.
+    A text that spells a special token (`<s>`, `[UNK]`) must not become that token. It would in two
+    cases: added tokens are cut out of a text before the model sees it, and a model of whole words
+    or pieces may have the token in its own vocabulary.
     """
     encoder = tokenizer.backend_tokenizer
-    encoder.encode_special_tokens = True  # the first; transformers sets it back at every call
-    reserved = set(tokenizer.all_special_ids)  # whether or not the file marks them as special
+    encoder.encode_special_tokens = True  # the first case; transformers resets it at every call
+    reserved = set(tokenizer.all_special_ids)  # even if the file does not mark them as special
     spelled = {
         token.content
         for token_id, token in encoder.get_added_tokens_decoder().items()
         if (token.special or token_id in reserved)
-        # A token of one character is a letter that words are spelled with.
+        # A token of one character is a letter of words.
         and len(token.content) > 1
         and _spells(encoder, token.content, token_id)
     }
@@ -133,10 +133,10 @@ def text_encoder(tokenizer: "PreTrainedTokenizerFast") -> Any:
 
 
 def _spells(encoder: Any, text: str, token_id: int) -> bool:
-    """Return whether a text is read as this token."""
+    """Tell whether a text is read as this token."""
     try:
         return token_id in encoder.encode(text, add_special_tokens=False).ids
-    except Exception:  # the library's own for a word that it has no id for
+    except Exception:  # the library's own, for a word without an id
         return False
 
 
@@ -144,7 +144,7 @@ def _unspellable(tokenizer: Any, special: set[str]) -> Any:
     """Return a tokenizer with the same ids in which no text spells these tokens."""
     from tokenizers import Tokenizer
 
-    # U+FFFF is none of Unicode's characters, and never will be.
+    # U+FFFF will never be a Unicode character.
     names = {content: f"\uffff{content}\uffff" for content in special}
     state = json.loads(tokenizer.to_str())
     for token in state["added_tokens"]:
@@ -169,7 +169,7 @@ def _unspellable(tokenizer: Any, special: set[str]) -> Any:
 
 
 def unknown_id(tokenizer: "PreTrainedTokenizerFast") -> int | None:
-    """Return the id that stands for text which the vocabulary lacks, None where there is none."""
+    """Return the id for text that the vocabulary lacks, None if there is no such id."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     if model.get("unk_token") is not None:
         found: int | None = tokenizer.backend_tokenizer.token_to_id(model["unk_token"])

@@ -1,4 +1,4 @@
-"""Batches as a pure function of (plan, step): no loader, no state, so that resuming is exact."""
+"""Batches as a pure function of (plan, step), without state, so that resuming is exact."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +21,7 @@ class Batch:
 
     input_ids: Tensor
     labels: Tensor
-    num_valid: int  # labels that count, known to the host so that no step has to ask the device
+    num_valid: int  # labels that count, on the host, so that no step waits for the device
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to `device` without waiting for the copy."""
@@ -37,7 +37,7 @@ class WindowOrder(Protocol):
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Which window stands where: every epoch visits each window once, in a seeded order."""
+    """A seeded, endless order of windows; every epoch visits each window once."""
 
     num_windows: int
     seed: int
@@ -61,9 +61,9 @@ class HardWindowPlan:
     """Batches that hold some of the hardest windows ahead of their turn.
 
     The last `num_hard` windows of every batch come from `hardest`, in a seeded order that visits
-    each of them once before any again; the others from `base`. Both go on from batch to batch, so
-    an epoch of `base` still visits every window once: it only takes more steps, and as many tokens
-    are trained on as without. A hard window is met by both, now and then in one batch.
+    all of them once before any again; the others come from `base`. Both orders continue from batch
+    to batch, so an epoch of `base` still visits every window once, in more steps. A hard window is
+    in both orders, sometimes twice in a batch.
     """
 
     base: WindowPlan
@@ -76,7 +76,7 @@ class HardWindowPlan:
         step, slot = np.divmod(np.arange(first, first + count), self.batch_size)
         num_base = self.batch_size - self.num_hard
         is_hard = slot >= num_base
-        # Another seed: where nearly all windows are hardest, the orders must not go in step.
+        # Another seed, so that the orders differ even if nearly all windows are hardest.
         hard = WindowPlan(len(self.hardest), self.base.seed + 1)
         order = np.empty(count, dtype=np.int64)
         order[~is_hard] = self.base.at((step * num_base + slot)[~is_hard])
@@ -110,7 +110,7 @@ def batch_windows(plan: WindowOrder, step: int, batch_size: int) -> NDArray[np.i
 
 
 def make_batch(store: TokenStore, windows: NDArray[np.int64], seq_len: int) -> Batch:
-    """Copy `windows` out of the memory map."""
+    """Return the batch of these windows, copied out of the memory map."""
     positions = windows[:, None] * seq_len + np.arange(seq_len + 1)
     return labelled(store.ids[positions])
 
@@ -126,7 +126,7 @@ def _labelled(tokens: Tensor) -> Batch:
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy from the host to `device`; to a GPU from memory that it may read on its own."""
+    """Copy from the host to `device`, to a GPU from pinned memory without waiting."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -135,8 +135,8 @@ def _sent(tensor: Tensor, device: torch.device) -> Tensor:
 class WindowSource:
     """The windows of a token store as batches on a device.
 
-    A GPU that has the room takes the whole store at once and cuts windows by itself; else every
-    batch is cut on the host and sent.
+    A GPU with enough room holds the whole store and cuts windows itself; otherwise the host cuts
+    every batch and sends it.
 
     Args:
         room: bytes of the device that the store may fill; default: a quarter of a GPU's free ones.
@@ -150,7 +150,7 @@ class WindowSource:
             room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
         self._ids: Tensor | None = None
         if store.ids.nbytes <= room:
-            # As signed numbers: torch indexes no unsigned ones.
+            # As signed numbers: torch cannot index unsigned ones.
             signed = np.array(store.ids).view(f"i{store.ids.itemsize}")
             self._ids = torch.from_numpy(signed).to(device)
 

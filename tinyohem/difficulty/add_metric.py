@@ -1,4 +1,4 @@
-"""Add a metric that comes from elsewhere to a score table: a model's loss, a tokenizer's fertility.
+"""Add a metric from elsewhere to a score table: a model's loss, a tokenizer's fertility.
 
 The new values are ranked like the built-in ones and the folder is replaced as a whole, so that a
 kill leaves either the old table or the new one. Pages made from the old table are left out.
@@ -20,13 +20,13 @@ from tinyohem.difficulty.ranking import lowest
 from tinyohem.difficulty.score_table import (
     EXAMPLES,
     EXAMPLES_FILE,
-    FORMAT,
     HISTOGRAM_FILE,
     MANIFEST_FILE,
     PAGE_FILE,
     SCORES_FILE,
     ExampleRecord,
     ExamplesRecord,
+    MetricRecord,
     ScoreTable,
     open_scores,
     read_examples,
@@ -57,7 +57,6 @@ def add_metric(
     """Return the table with one more metric, replacing the folder.
 
     Args:
-        table: what to extend.
         name: of the metric; its columns are `difficulty_<name>` and `percentile_<name>`.
         metric: the raw column's name, and which values are harder.
         rows: corpus rows of the stories that have a value, each once; the others get null.
@@ -72,11 +71,9 @@ def add_metric(
     examples = read_examples(table)
     examples[name] = _examples(metric, rows, values, text_of)
     undefined = int(np.isnan(columns[metric.raw]).sum())
-    described = {"raw": metric.raw, "harder": metric.harder, "undefined": undefined}
-    manifest = {"format": FORMAT, **table.manifest.to_json()}
-    manifest["metrics"] = {**manifest["metrics"], name: {**described, "origin": origin}}
+    added = MetricRecord(raw=metric.raw, harder=metric.harder, undefined=undefined, origin=origin)
     with atomic_folder(table.folder) as partial:
-        # Links stay links: what they point to, be it a whole disk, is not ours to copy.
+        # Keep links as links: what they point to may be a whole disk.
         shutil.copytree(
             table.folder,
             partial,
@@ -85,9 +82,14 @@ def add_metric(
             copy_function=_link,
             dirs_exist_ok=True,
         )
-        manifest["columns"] = _write_with(columns, table, partial / SCORES_FILE)
-        manifest["scores_sha256"] = hash_file(partial / SCORES_FILE)
-        write_sealed(partial / MANIFEST_FILE, manifest)
+        manifest = table.manifest.model_copy(
+            update={
+                "metrics": {**table.metrics, name: added},
+                "columns": _write_with(columns, table, partial / SCORES_FILE),
+                "scores_sha256": hash_file(partial / SCORES_FILE),
+            }
+        )
+        write_sealed(partial / MANIFEST_FILE, manifest.to_json())
         kept = {metric: ends.to_json() for metric, ends in examples.items()}
         write_sealed(partial / EXAMPLES_FILE, kept)
     return open_scores(table.folder)
@@ -133,7 +135,7 @@ def _examples(
 
 
 def _link(source: str, target: str) -> None:
-    """Give a file a second name: so the lock of who writes here goes over to the new folder."""
+    """Hard-link a file, so that the lock of the process that writes here stays the same file."""
     try:
         os.link(source, target)
     except OSError:  # a file system without links

@@ -1,4 +1,4 @@
-"""The second pass: what a score means within its corpus. Shards of scores to one score table.
+"""The second pass: rank scores within their corpus, and join the shards to one score table.
 
 A percentile and the length-corrected compression ratio need every story, so they follow the pass
 over the text: over columns on disk, with memory that does not grow with the corpus.
@@ -18,12 +18,7 @@ import pyarrow.parquet as pq
 
 from tinyohem.config.difficulty import METRICS, SIGN
 from tinyohem.difficulty.flags import Flag
-from tinyohem.difficulty.ranking import (
-    lowest_rows,
-    read_rows,
-    write_later_copies,
-    write_percentiles,
-)
+from tinyohem.difficulty.ranking import lowest_rows, write_later_copies, write_percentiles
 from tinyohem.difficulty.score_table import (
     EXAMPLES,
     EXAMPLES_FILE,
@@ -64,10 +59,8 @@ def write_scores(
 
     Args:
         shards: files of scores, in the order of the corpus.
-        out: the score folder.
         scored: what the scores depend on, for the manifest.
         workers: threads; the files are the same for any number.
-        progress: who hears about it.
     """
     residual = scored.rules.compression.length_control == "residual"
     fit = _fit_ratio_on_length(shards) if residual else None
@@ -169,7 +162,7 @@ def _final_tables(
     """Join shards with their difficulties, percentiles and copies, some shards at a time.
 
     Args:
-        flagged: how many stories have each flag, is counted up.
+        flagged: the number of stories with each flag; these stories are added to it.
     """
     with ExitStack() as stack:
         *columns, copies = (
@@ -178,11 +171,11 @@ def _final_tables(
         )
         for table in _row_groups(shards, workers):
             flags = _numbers(table, "flags").astype(np.uint16)
-            is_copy = read_rows(copies, np.uint8, len(table)).astype(bool)
+            is_copy = np.fromfile(copies, np.uint8, len(table)).astype(bool)
             flags[is_copy & (flags != int(Flag.EMPTY))] |= int(Flag.DUPLICATE)
             for flag in Flag:
                 flagged[flag.label] += int(np.count_nonzero(flags & int(flag)))
-            derived = [read_rows(column, np.float64, len(table)) for column in columns]
+            derived = [np.fromfile(column, np.float64, len(table)) for column in columns]
             arrays = [
                 *(table.column(field.name) for field in _STORED),
                 *(pa.array(values, from_pandas=True) for values in derived),

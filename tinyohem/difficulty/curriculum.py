@@ -1,4 +1,4 @@
-"""The plan of a run: scores of stories to difficulties of training windows to a saved order."""
+"""The plan of a run: from scores of stories to difficulties of windows to a saved order."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -22,13 +22,11 @@ from tinyohem.io.names import utf8_path
 
 _ORDER_FILE = "order.safetensors"
 _PLAN_FILE = "plan.json"
-
-
 _PACING_KEYS = {"pacing", "fraction", "initial_competence", "layers", "jitter_window"}
 
 
 class PlanOrigin(Record):
-    """Everything that an order was made from: `curriculum` holds how it is paced, and the seed."""
+    """Everything that an order was made from; `curriculum` holds the pacing and the seed."""
 
     curriculum: JsonObject
     weights: dict[str, Figure]
@@ -70,8 +68,8 @@ class CurriculumPlan:
         weights = self.origin.weights.items()
         metric = " and ".join(f"{name}={w:g}" if w != 1 else name for name, w in weights)
         assert self.difficulty is not None
-        told = describe(self.order, self.difficulty, curriculum, num_steps)
-        return f"{curriculum.pacing} by {metric}: {told}"
+        text = describe(self.order, self.difficulty, curriculum, num_steps)
+        return f"{curriculum.pacing} by {metric}: {text}"
 
     def windows(self, first: int, count: int) -> IntArray:
         """Return the windows of draws first .. first + count - 1.

@@ -1,4 +1,4 @@
-"""In which order training visits its windows, from easy to hard: every rule a permutation.
+"""The order in which training visits its windows: every rule is a permutation.
 
 A rule takes the windows in the order that plain shuffled training draws them, repeats over epochs
 included, and returns the same draws in another order. So every arm of a comparison trains on the
@@ -63,7 +63,7 @@ def order_draws(
 def describe(
     order: IntArray, difficulty: FloatArray, curriculum: CurriculumConfig, num_steps: int
 ) -> str:
-    """Say in a line what an order does over a run of `num_steps` steps.
+    """Describe in one line what an order does over a run of `num_steps` steps.
 
     Args:
         order: (draws,) what `order_draws` made of `difficulty` and `curriculum`.
@@ -76,30 +76,30 @@ def describe(
             share = _warmup_share(curriculum)
             easy = difficulty[order[: round(share * len(order))]]
             limit = np.max(easy, initial=0.0, where=~np.isnan(easy))
-            told = (
+            text = (
                 f"the easiest {share:.0%} of windows (difficulty up to {limit:.1f} of 100) until "
                 f"step {round(share * num_steps):,}, then the others"
             )
         case "sorted":
-            told = "easiest first"
+            text = "easiest first"
         case "reverse":
-            told = "hardest first"
+            text = "hardest first"
         case "by_length":
-            told = "shortest first"
+            text = "shortest first"
         case "interleaved":
-            told = f"{curriculum.layers} passes from easy to hard"
+            text = f"{curriculum.layers} passes from easy to hard"
         case "zigzag":
-            told = f"{curriculum.layers} passes, from easy to hard and back in turn"
+            text = f"{curriculum.layers} passes, from easy to hard and back in turn"
         case _:
-            told = (
+            text = (
                 f"any of the easiest {curriculum.initial_competence:.0%} of windows at first, of "
                 f"all from step {round((curriculum.fraction or 1) * num_steps):,} on"
             )
     if undefined := int(np.isnan(difficulty[order]).sum()):
-        told = f"{told}; windows without a difficulty ({undefined:,}) count as the hardest"
-    if curriculum.jitter_window < 2:
-        return told
-    return f"{told}; shuffled over {curriculum.jitter_window:,} windows at a time"
+        text += f"; windows without a difficulty ({undefined:,}) count as the hardest"
+    if curriculum.jitter_window > 1:
+        text += f"; shuffled over {curriculum.jitter_window:,} windows at a time"
+    return text
 
 
 def _warmup_share(curriculum: CurriculumConfig) -> float:

@@ -7,7 +7,7 @@ costs one look-up per story and run: the 2.7M stories of TinyStories are three r
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,18 +94,13 @@ def lowest_rows(column: Path, count: int, sign: int = 1) -> list[tuple[int, floa
     return list(zip(rows.tolist(), values.tolist(), strict=True))
 
 
-def read_rows(stream: BinaryIO, dtype: npt.DTypeLike, rows: int) -> npt.NDArray[Any]:
-    """Read the next `rows` numbers of a column."""
-    return np.fromfile(stream, dtype, rows)
-
-
 def _chunks(column: Path, dtype: npt.DTypeLike, rows: int) -> Iterator[npt.NDArray[Any]]:
     with column.open("rb") as stream:
-        while len(chunk := read_rows(stream, dtype, rows)):
+        while len(chunk := np.fromfile(stream, dtype, rows)):
             yield chunk
 
 
 def _runs(runs: Path, dtype: npt.DTypeLike, sizes: list[int]) -> Iterator[npt.NDArray[Any]]:
     with runs.open("rb") as stream:
         for size in sizes:
-            yield read_rows(stream, dtype, size)
+            yield np.fromfile(stream, dtype, size)

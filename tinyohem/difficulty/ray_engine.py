@@ -39,7 +39,7 @@ TASKS_PER_CORE = 2  # handed to the cluster at a time: results wait in its memor
 
 
 class _Cut(NamedTuple):
-    """A block as it is known before it is read; see `Measured`."""
+    """The size and place of a block that has not been read; see `Measured`."""
 
     rows: int
     size: int
@@ -49,23 +49,14 @@ class _Cut(NamedTuple):
 
 @dataclass(frozen=True)
 class _Run:
-    """Consecutive shards that begin in one file.
+    """Consecutive shards that begin in one file."""
 
-    Attributes:
-        files: from the one that they begin in to the one that they end in.
-        skip: blocks of the first file that come before.
-        blocks: how many there are.
-        index: of the first shard.
-        first_row: of the first shard.
-        missing: indices of those that have no file yet.
-    """
-
-    files: tuple[Path, ...]
-    skip: int
-    blocks: int
-    index: int
-    first_row: int
-    missing: frozenset[int]
+    files: tuple[Path, ...]  # from the one that they begin in to the one that they end in
+    skip: int  # blocks of the first file that come before
+    blocks: int  # number of blocks
+    index: int  # of the first shard
+    first_row: int  # of the first shard
+    missing: frozenset[int]  # indices of the shards that have no file yet
 
 
 @contextmanager
@@ -100,20 +91,20 @@ def _connect(workers: int) -> None:
 
     address = os.environ.get("RAY_ADDRESS")  # Ray looks there by itself
     local = {"address": "local", "num_cpus": workers, "include_dashboard": False}
-    local |= {"_system_config": {"worker_niceness": 0}}  # by default they wait for all others
+    local |= {"_system_config": {"worker_niceness": 0}}  # by default workers give way to all others
     try:
         with _own_sigterm():
             ray.init(**({} if address else local), logging_level="error", log_to_driver=False)
     except ConnectionError as error:
         what = f"no Ray cluster answers at {address}: {error}"
         raise InputError(what, "check $RAY_ADDRESS, or unset it to use this machine") from None
-    except Exception as error:  # of no kind of its own
+    except Exception as error:  # Ray has no class of its own for it
         raise RunError(f"Ray did not start: {error}", "run the same command again") from error
 
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep this program's handler of SIGTERM, which Ray replaces by one that exits."""
+    """Keep this program's handler of SIGTERM, which Ray replaces with one that exits."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -146,7 +137,7 @@ def score_on_ray(
 
 
 def each_on_ray(function: Callable[[Path], str], files: Iterable[Path]) -> Iterator[str]:
-    """Apply a function to every file on the cluster: `map`, for `open_corpus`."""
+    """Apply a function to every file on the cluster, as `map` does for `open_corpus`."""
 
     def work(path: Path) -> Iterator[str]:
         yield function(path)
@@ -173,7 +164,7 @@ def _cut(path: Path, text_field: str) -> Iterator[list[tuple[int, int]]]:
 def _runs(
     shards: Sequence[Shard[_Cut]], missing: set[int], files: Sequence[Path]
 ) -> Iterator[_Run]:
-    """Put shards together to tasks; those that would find nothing missing are left out."""
+    """Group shards into runs, without those that miss no shard."""
     for _, group in groupby(shards, key=lambda shard: shard.blocks[0].file):
         of_file = list(group)
         length = max(SHARDS_PER_RUN, -(-len(of_file) // RUNS_PER_FILE))
@@ -227,8 +218,6 @@ def _scatter(
     """Do work on every item, on any machine of the cluster, and yield its results as they come.
 
     Args:
-        work: an item to its results.
-        items: what to work on.
         in_order: yield the results in the order of the items.
 
     Raises:
@@ -269,7 +258,7 @@ def _scatter(
 def _work_on(
     work: Callable[[T], Iterator[R]], item: T, versions: dict[str, str]
 ) -> Iterator[R | InputError]:
-    """Do the work on a worker. What the user can mend is a result, not an exception."""
+    """Do the work on a worker; return an InputError as a result, which Ray would wrap."""
     try:
         _check_versions(versions)
         yield from work(item)

@@ -29,11 +29,11 @@ _SHARD = re.compile(r"shard_\d{7,}\.parquet")
 
 @contextmanager
 def scores_at(url: str, engine: Engine, progress: Progress) -> Iterator[tuple[Path, Engine]]:
-    """Stand in for the score folder at a URL by one here, for `score_corpus` and what follows it.
+    """Stand in for the score folder at a URL with a local one.
 
     Yields:
-        The folder, with the results that stand there; and the engine, made to keep its shards
-        there too. What the folder holds in the end is copied there, the manifest last.
+        The local folder, with the results that the URL holds; and the engine, which now also keeps
+        its shards at the URL. At the end, what has changed is copied there, the manifest last.
 
     Raises:
         InputError: the URL cannot be reached.
@@ -56,7 +56,7 @@ def scores_at(url: str, engine: Engine, progress: Progress) -> Iterator[tuple[Pa
 
 
 def _copying(engine: Engine, remote: RemoteFolder) -> Engine:
-    """Return an engine whose shards are copied to a folder elsewhere."""
+    """Return an engine whose shards are also copied to a remote folder."""
 
     def score(
         corpus: "Corpus", unfinished: Path, rules: ScoringRules, workers: int, progress: Progress
@@ -81,21 +81,21 @@ def _resume(remote: RemoteFolder, unfinished: Path) -> None:
 
 
 def _copy_each(scoring: Scoring, remote: RemoteFolder, unfinished: Path) -> Scoring:
-    """Pass shards on once they are there too."""
-    waiting: deque[tuple[Shard[Any], Future[None]]] = deque()
+    """Pass on each shard once the remote folder has it."""
+
+    def copy(shard: Shard[Any]) -> tuple[Shard[Any], bool]:
+        path = shard_path(unfinished, shard.index)
+        remote.put(path, f"{UNFINISHED}/{path.name}")
+        return shard, True
+
+    waiting: deque[Future[tuple[Shard[Any], bool]]] = deque()
     with ThreadPoolExecutor(_COPIES) as pool, closing(scoring):
         for shard, scored_now in scoring:
             if not scored_now:
                 yield shard, False
                 continue
-            path = shard_path(unfinished, shard.index)
-            waiting.append((shard, pool.submit(remote.put, path, f"{UNFINISHED}/{path.name}")))
+            waiting.append(pool.submit(copy, shard))
             if len(waiting) > _COPIES:
-                yield _copied(*waiting.popleft())
+                yield waiting.popleft().result()
         while waiting:
-            yield _copied(*waiting.popleft())
-
-
-def _copied(shard: Shard[Any], copying: Future[None]) -> tuple[Shard[Any], bool]:
-    copying.result()
-    return shard, True
+            yield waiting.popleft().result()

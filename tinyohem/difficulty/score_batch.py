@@ -1,4 +1,4 @@
-"""All scores of a batch of stories that need no other story: one tokenisation feeds them all.
+"""Scores of a batch of stories that need no other story, all from one tokenisation.
 
 A pure function of texts and rules. Whatever runs it, on however many cores, and however a corpus is
 cut into batches, the values of a story are the same to the last bit.

@@ -1,4 +1,4 @@
-"""Score a corpus: every story once, in order, on every core, resumable; then rank the scores."""
+"""Score every story of a corpus once, in order, on every core; then rank the scores."""
 
 import math
 import shutil
@@ -57,16 +57,12 @@ def score_corpus(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> ScoreTable:
-    """Write the score folder of a corpus, or reuse or complete the one that is there.
+    """Write, complete or reuse the score folder of a corpus.
 
     Args:
-        corpus: what to score.
-        out: the score folder.
-        rules: the metrics' parameters.
         engine: what runs the pass over the text. The files are the same for any.
         workers: processes; by default one for each core that this process may use. The files are
             the same for any number.
-        progress: who hears about it.
 
     Raises:
         InputError: an empty corpus, a folder with scores of another corpus or other rules, or one
@@ -92,12 +88,12 @@ def score_corpus(
 
 
 def is_started(out: Path) -> bool:
-    """Tell whether `score_corpus` would reuse or complete what is in a folder."""
+    """Whether `score_corpus` would reuse or complete what is in a folder."""
     return (out / MANIFEST_FILE).exists() or (out / UNFINISHED).exists()
 
 
 def _describe(corpus: Corpus, rules: ScoringRules) -> PassRecord:
-    """Return all that the scores depend on, as the manifest records it."""
+    """Return everything that the scores depend on, as the manifest records it."""
     return PassRecord(
         corpus=CorpusRecord(name=corpus.name, split=corpus.split, fingerprint=corpus.fingerprint),
         metric_version=METRIC_VERSION,
@@ -119,7 +115,7 @@ def _begin_or_resume(unfinished: Path, wanted: PassRecord, progress: Progress) -
     """Keep the shards of an earlier pass only if it scored the same corpus in the same way."""
     described = unfinished / DESCRIPTION_FILE
     begun = unfinished.exists() and not all(map(is_leftover, unfinished.iterdir()))
-    if begun and not described.exists():  # someone's own folder of that name
+    if begun and not described.exists():  # a folder of the user's with that name
         raise InputError(f"{unfinished} holds no pass that was begun here", "choose another --out")
     try:
         same = read_json(described) == wanted.to_json()
@@ -134,7 +130,7 @@ def _begin_or_resume(unfinished: Path, wanted: PassRecord, progress: Progress) -
 
 def _watch(corpus: Corpus, unfinished: Path, scoring: Scoring, progress: Progress) -> list[Path]:
     """Report on the pass over the text; return the shards in the order of the corpus."""
-    # In percent: how many stories there are is known once they have been read.
+    # In percent: the number of stories is known only once all have been read.
     progress.start("scoring", 100, "%")
     shards, rows, scored, reached, began = 0, 0, 0, 0.0, time.perf_counter()
     with closing(scoring):  # or an interrupted engine would go on
@@ -143,7 +139,7 @@ def _watch(corpus: Corpus, unfinished: Path, scoring: Scoring, progress: Progres
             rows += shard.rows
             scored += shard.rows if scored_now else 0
             rate = scored / (time.perf_counter() - began)
-            reached = max(reached, shard.share)  # they come as they get ready
+            reached = max(reached, shard.share)  # shards come in any order
             progress.advance(int(100 * reached), {"stories": rows, "stories/s": rate})
     if reached < 1:  # some corpora do not know their shares
         progress.advance(100)

@@ -43,19 +43,12 @@ B = TypeVar("B", bound=Measured)
 
 @dataclass(frozen=True)
 class Shard(Generic[B]):
-    """Consecutive rows of a corpus.
-
-    Attributes:
-        index: from 0.
-        first_row: of the corpus.
-        blocks: the rows.
-        share: of the corpus that was read by its end, 0 to 1; see `Corpus.blocks`.
-    """
+    """Consecutive rows of a corpus."""
 
     index: int
-    first_row: int
+    first_row: int  # of the corpus
     blocks: list[B]
-    share: float
+    share: float  # of the corpus that was read by its end, 0 to 1; see `Corpus.blocks`
 
     @property
     def rows(self) -> int:
@@ -64,7 +57,7 @@ class Shard(Generic[B]):
 
 
 def shards_of(blocks: Iterable[tuple[B, float]]) -> Iterator[Shard[B]]:
-    """Put blocks together to shards of at most 4,096 rows, fewer where they are long."""
+    """Group blocks into shards of at most 4,096 rows, fewer where they are long."""
     index = first_row = rows = size = 0
     held: list[B] = []
     reached = 0.0
@@ -92,7 +85,7 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def scores_of(shard: Shard[Block], rules: ScoringRules) -> bytes:
-    """Parse and score one shard: the bytes of its file."""
+    """Parse and score one shard; return the bytes of its file."""
     texts = [text.strip() for block in shard.blocks for text in block.texts()]
     assert len(texts) == shard.rows, "all later rows would be those of other stories"
     columns: dict[str, Column] = {

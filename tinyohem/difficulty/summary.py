@@ -47,10 +47,9 @@ class Histogram:
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What a person wants to see of a score table.
+    """The figures of a score table.
 
     Attributes:
-        manifest: of the table.
         quantiles: for each metric the values at `QUANTILES` percent of the way from the easiest to
             the hardest story. Values have the metric's own sign; those of the compression ratio are
             after length control.
@@ -80,16 +79,16 @@ class ScoreSummary:
 
     def outcome(self) -> str:
         """Say in a sentence how long and how hard to read the stories are, then what is odd."""
-        told = f"{self.manifest.stories:,} stories"
+        text = f"{self.manifest.stories:,} stories"
         if "length" in self.histograms:
-            told += f", the middle half of them {self._middle_half('length')} bytes long"
+            text += f", the middle half of them {self._middle_half('length')} bytes long"
         if "flesch" in self.histograms:
             ease = self.quantiles["flesch"][QUANTILES.index(50)]
             word = next(word for least, word in _EASE if ease >= least)
-            told += f", with a Flesch reading ease of {self._middle_half('flesch')} ({word})"
+            text += f", with a Flesch reading ease of {self._middle_half('flesch')} ({word})"
         flags = self.manifest.flags.items()
         flagged = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in flags if count)
-        return f"{told}. {f'Flagged: {flagged}' if flagged else 'Nothing is flagged'}."
+        return f"{text}. {f'Flagged: {flagged}' if flagged else 'Nothing is flagged'}."
 
     def _middle_half(self, metric: str) -> str:
         values = (self.quantiles[metric][QUANTILES.index(percent)] for percent in (25, 75))
@@ -124,14 +123,12 @@ class ScoreSummary:
 def summarise(table: ScoreTable) -> ScoreSummary:
     """Read a score table twice, in chunks, and the examples that were kept beside it."""
     names = list(table.metrics)
-    quantiles = {name: _Nearest(QUANTILES) for name in names}
-    ends = {name: _Nearest(_HISTOGRAM_ENDS) for name in names}
+    nearest = {name: _Nearest((*QUANTILES, *_HISTOGRAM_ENDS)) for name in names}
     products = _PairwiseProducts(names)
     for values, percentiles in _chunks(table):
         products.add(percentiles)
         for name in names:
-            quantiles[name].add(percentiles[name], values[name])
-            ends[name].add(percentiles[name], values[name])
+            nearest[name].add(percentiles[name], values[name])
 
     correlations = products.correlations()
     confounded = {
@@ -141,10 +138,10 @@ def summarise(table: ScoreTable) -> ScoreSummary:
     }
     return ScoreSummary(
         table.manifest,
-        {name: nearest.values for name, nearest in quantiles.items()},
+        {name: nearest[name].values[: len(QUANTILES)] for name in names},
         correlations,
         confounded,
-        _histograms(table, {name: nearest.values for name, nearest in ends.items()}),
+        _histograms(table, {name: nearest[name].values[len(QUANTILES) :] for name in names}),
         _examples(table),
     )
 

@@ -1,6 +1,6 @@
-"""Whether a model means its probabilities: calibration error and the temperature that mends it.
+"""Expected calibration error of a model, and the temperature that minimises its loss.
 
-Logits are read in a stream and never kept, so each pass over a split runs the model again.
+Logits are streamed and never kept, so each pass over a split runs the model again.
 Shape suffixes: N scored tokens of a batch, C rows of a chunk, V vocabulary.
 """
 
@@ -19,8 +19,8 @@ from tinyohem.evaluation.perplexity import scored_logits
 from tinyohem.progress import SILENT, Progress
 
 NUM_BINS = 15
-_TEMPERATURES = (0.01, 100.0)  # the search ends there, where no temperature is best
-# Newton's error is squared by each step, so one that moved by less than this landed within 1e-4.
+_TEMPERATURES = (0.01, 100.0)  # bounds of the search
+# Newton's method converges quadratically: after a step below this the error is within 1e-4.
 _LAST_STEP = 0.01
 _CHUNK_ELEMENTS = 1 << 20  # logits at once; a few MB stay in a cache
 
@@ -33,8 +33,8 @@ class Calibration:
 
     Attributes:
         accuracy: share of tokens that the model found likeliest.
-        confidence: mean probability of the likeliest token; below `accuracy` the model is too
-            timid, as top-k selection makes it, above it too sure.
+        confidence: mean probability of the likeliest token; below `accuracy` the model is
+            underconfident, as after top-k selection, above it overconfident.
         calibration_error: expected calibration error, the mean |accuracy − confidence| of 15
             bins of equal width (Guo et al. 2017), weighted by their tokens.
         loss: nats per token.
@@ -92,7 +92,7 @@ def calibration(stream: LogitStream) -> Calibration:
     """Measure the calibration of a stream of logits (N, V) with labels (N,).
 
     Args:
-        stream: starts the same stream anew each time that it is called.
+        stream: returns the same stream from its start at each call.
     """
     bins = _Bins()
     untouched = _loss_curve(stream, 1.0, bins)

@@ -1,4 +1,4 @@
-"""Score a model and say where its loss sits: perplexity, groups of tokens, calibration."""
+"""Score a model on a split: perplexity, losses of groups of tokens, calibration."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tinyohem.config.curriculum import CurriculumConfig, parse_weights
 from tinyohem.config.data import TokenizerConfig
 from tinyohem.data.prepare import prepare_data
 from tinyohem.difficulty.score_corpus import score_table
-from tinyohem.difficulty.score_table import ScoreTable, combined_difficulty, open_scores
+from tinyohem.difficulty.score_table import combined_difficulty, open_scores
 from tinyohem.errors import InputError
 from tinyohem.evaluation.calibration import Calibration, calibrate
 from tinyohem.evaluation.loss_groups import (
@@ -26,7 +26,7 @@ from tinyohem.evaluation.loss_groups import (
 from tinyohem.evaluation.loss_summary import scored_labels
 from tinyohem.evaluation.open import Evaluation, recorded_ids
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
-from tinyohem.io.json import JsonObject
+from tinyohem.io.json import JsonObject, write_json
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.record import run_config
 
@@ -35,15 +35,15 @@ By = Literal["loss", "frequency", "difficulty"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was asked about a model on a split."""
+    """The figures of a model on a split, as far as they were asked for."""
 
     perplexity: Perplexity
     by: dict[By, list[Group]]
     calibration: Calibration | None
-    difficulty_metric: str | None = None  # what `by` difficulty goes by, where that was asked
+    difficulty_metric: str | None = None  # of `by["difficulty"]`, None without it
 
     def to_json(self) -> JsonObject:
-        """Return the perplexity's figures, and beside them what else was asked for."""
+        """Return the perplexity's figures and, beside them, the others that were asked for."""
         figures: JsonObject = self.perplexity.to_json()
         if self.by:
             figures["by"] = {
@@ -95,7 +95,7 @@ def diagnose(
         RunError: a loss is not finite.
     """
     ways = frozenset(by)
-    # Whatever can be refused comes before the model runs.
+    # Bad input is refused before the model runs.
     difficulty = _difficulty(evaluation, scores, metric, progress) if "difficulty" in ways else None
     train_counts = _train_counts(evaluation, progress) if "frequency" in ways else None
 
@@ -125,6 +125,12 @@ def diagnose(
     )
 
 
+def keep_perplexity(evaluation: Evaluation, perplexity: Perplexity) -> None:
+    """Write a run's `eval.json`, if the run was scored just as at the end of its training."""
+    if evaluation.run_dir is not None:
+        write_json(evaluation.run_dir / "eval.json", perplexity.to_json())
+
+
 def _difficulty(
     evaluation: Evaluation, scores: Path | None, metric: str, progress: Progress
 ) -> NDArray[np.float64]:
@@ -133,20 +139,15 @@ def _difficulty(
     if scores is None:
         table = score_table(CurriculumConfig(), evaluation.part.as_corpus(progress), progress)
     else:
-        table = _fitting_scores(evaluation, scores)
+        table, corpus = open_scores(scores), evaluation.part.corpus
+        scored = table.manifest.corpus
+        if scored.fingerprint != corpus.fingerprint:
+            raise InputError(
+                f"{scores} holds scores of {scored.name} ({scored.split}), "
+                f"not of {corpus.name} ({corpus.split})",
+                "leave out --scores: the stories are then scored on the way",
+            )
     return combined_difficulty(table, weights)[table.positions(evaluation.store.rows)]
-
-
-def _fitting_scores(evaluation: Evaluation, scores: Path) -> ScoreTable:
-    table, corpus = open_scores(scores), evaluation.part.corpus
-    scored = table.manifest.corpus
-    if scored.fingerprint != corpus.fingerprint:
-        raise InputError(
-            f"{scores} holds scores of {scored.name} ({scored.split}), "
-            f"not of {corpus.name} ({corpus.split})",
-            "leave out --scores: the stories are then scored on the way",
-        )
-    return table
 
 
 def _train_counts(evaluation: Evaluation, progress: Progress) -> NDArray[np.int64]:

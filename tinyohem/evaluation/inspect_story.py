@@ -1,4 +1,4 @@
-"""One story, token by token: how hard each is for a model, and which top-k would keep."""
+"""Score one story token by token, and mark the tokens that top-k would keep."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class InspectedToken:
         text: what it adds to the story.
         loss: nats; summed, where several tokens share a character.
         kept: whether top-k keeps it (any of them).
-        other_loss: the same of the model that is compared, if there is one.
+        other_loss: nats under the second model, if two are compared.
     """
 
     text: str
@@ -44,7 +44,7 @@ class InspectedToken:
 
     @property
     def difference(self) -> float:
-        """Return by how many nats the other model predicts it better; 0 without one."""
+        """Nats that the second model saves; 0 without one."""
         return 0.0 if self.other_loss is None else self.loss - self.other_loss
 
     @property
@@ -56,7 +56,7 @@ class InspectedToken:
 
     @property
     def title(self) -> str:
-        """Return what a reader sees on pointing at it."""
+        """Return the tooltip."""
         kept = ", kept" if self.kept else ""
         if self.other_loss is None:
             return f"{self.loss:.2f} nats, probability {math.exp(-self.loss):.2%}{kept}"
@@ -73,7 +73,7 @@ class InspectedStory:
     """A story under a model, or under two.
 
     Attributes:
-        title: what a reader should know it by.
+        title: the heading.
         ratio: share of the story's tokens that are kept.
         tokens: in order; their texts joined are the story.
         num_tokens: tokens of the model.
@@ -106,7 +106,7 @@ class InspectedStory:
 
     @property
     def other_loss(self) -> float | None:
-        """Nats per token of the model that is compared."""
+        """Nats per token under the second model; None without one."""
         if self.scale == "loss":
             return None
         return sum(token.other_loss or 0 for token in self.tokens) / self.num_tokens
@@ -120,7 +120,7 @@ class InspectedStory:
 
     @property
     def summary(self) -> list[str]:
-        """Return what there is to say of the whole, as lines."""
+        """Summarise the story, a statement a line."""
         lines = [
             f"{self.num_tokens:,} tokens, {self.loss:.3f} nats each "
             f"(perplexity {exp_or_inf(self.loss):,.4g})",
@@ -137,7 +137,7 @@ class InspectedStory:
         return lines
 
     def differences(self, count: int) -> list[tuple[str, list[tuple[str, InspectedToken]]]]:
-        """Return the tokens that differ most, each way under a heading; nothing without two models.
+        """Return a heading and the most different tokens for each direction; empty for one model.
 
         Each token comes with the text ahead of it, the widest difference first.
         """
@@ -146,20 +146,15 @@ class InspectedStory:
             (1, "The second model predicts better"),
             (-1, "The first model predicts better"),
         ):
-            order = sorted(
-                (index for index, token in enumerate(self.tokens) if sign * token.difference > 0),
-                key=lambda index: -abs(self.tokens[index].difference),
-            )
-            if order:
-                found = [(self._ahead_of(index), self.tokens[index]) for index in order[:count]]
+            better = [i for i, token in enumerate(self.tokens) if sign * token.difference > 0]
+            better.sort(key=lambda i: -abs(self.tokens[i].difference))
+            if better:
+                found = [(self._ahead_of(i), self.tokens[i]) for i in better[:count]]
                 widest.append((heading, found))
         return widest
 
     def _ahead_of(self, index: int) -> str:
-        ahead = ""
-        while index > 0 and len(ahead) < _CONTEXT_CHARACTERS:
-            index -= 1
-            ahead = self.tokens[index].text + ahead
+        ahead = "".join(token.text for token in self.tokens[:index])
         return ahead[-_CONTEXT_CHARACTERS:]
 
     def to_json(self) -> JsonObject:
@@ -186,13 +181,13 @@ def inspect_story(
 ) -> InspectedStory:
     """Score every token of a story, and mark those that top-k keeps of this story alone.
 
-    In training top-k ranks the tokens of a whole batch; of an easy story it keeps fewer.
+    In training top-k ranks the tokens of a whole batch, so it keeps fewer of an easy story.
 
     Args:
         ratio: share of the tokens to keep, in (0, 1].
 
     Raises:
-        InputError: the text holds no token, or is none that UTF-8 can hold.
+        InputError: the text holds no token, or characters that UTF-8 cannot encode.
         RunError: a loss is not finite: the model's weights are broken.
     """
     store, spans = text_store(checked_text(text, "the text"), source.tokenizer)
@@ -225,10 +220,10 @@ def inspect_story(
 def compare_stories(
     source: Source, other: Source, text: str, *, ratio: float = 0.5, title: str = ""
 ) -> InspectedStory:
-    """Score a story under two models, to see where they differ; the first decides what is kept.
+    """Score a story under two models; the losses of the first decide which tokens are kept.
 
     Raises:
-        InputError: their tokenizers differ, so their tokens cannot be set side by side.
+        InputError: the models have different tokenizers.
     """
     if tokenizer_hash(source.tokenizer) != tokenizer_hash(other.tokenizer):
         raise InputError(

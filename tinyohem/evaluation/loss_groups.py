@@ -1,4 +1,4 @@
-"""Where a model's loss sits: tokens in groups by their loss, their type's frequency, their story.
+"""Group token losses by their size, by the token's frequency, or by the story's difficulty.
 
 Groups partition the tokens, so that their losses weighted by their tokens add up to the whole.
 Groups without a token are left out.
@@ -35,7 +35,7 @@ class Group:
 
     @property
     def perplexity(self) -> float:
-        """Return e^loss, infinity where a float cannot hold it."""
+        """Return e^loss; infinity if it is too large for a float."""
         return exp_or_inf(self.loss)
 
     def to_json(self) -> JsonObject:
@@ -115,10 +115,10 @@ def _groups(
     losses: NDArray[np.floating],
     tokens: NDArray[np.integer] | None = None,
 ) -> list[Group]:
-    """Sum the losses, and the tokens that each stands for (default: one), within each group."""
+    """Sum the losses, and the tokens that each of them covers (default: one), by group."""
     nats = np.bincount(group, losses.astype(np.float64), len(names))
     counts = np.bincount(group, tokens, len(names)).astype(np.int64)
-    total = float(nats.sum()) or 1.0  # a model that is always right has nothing to share
+    total = float(nats.sum()) or 1.0  # no division by zero where every loss is 0
     return [
         Group(name, int(count), float(part / count), float(part / total))
         for name, count, part in zip(names, counts, nats, strict=True)

@@ -1,6 +1,6 @@
-"""Where a model's loss sits: its hard tail, its easy half, how unevenly token types share it."""
+"""Summaries of token losses: the hard tail, the easy half, the Gini coefficient of token types."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,6 @@ class Breakdown:
     hardest_tenth: float  # nats, mean of the model's own highest tenth of losses
     easiest_half: float  # nats, mean of its own lowest half
     gini: float  # of the mean loss of token types, 0 (all alike) to 1
-
-    def to_json(self) -> dict[str, float]:
-        """Return the figures by name."""
-        return asdict(self)
 
 
 def break_down(losses: NDArray[np.float32], labels: NDArray[np.integer]) -> Breakdown:

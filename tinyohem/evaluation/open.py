@@ -1,6 +1,7 @@
-"""A model and the stories that it is to be scored on."""
+"""Open a model and the stories to score it on."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from tinyohem.data.parts import Part
@@ -14,7 +15,7 @@ from tinyohem.runs.record import run_config, run_record, trained_seq_len
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model and the stories that it is to be scored on."""
+    """A model, the stories to score it on, and its context."""
 
     name: str
     source: Source
@@ -22,6 +23,7 @@ class Evaluation:
     store: TokenStore
     seq_len: int  # tokens of context that the model is given
     stride: int | None  # see `perplexity.story_token_losses`
+    run_dir: Path | None  # of a run that is scored just as at the end of its training
 
 
 def open_evaluation(
@@ -44,6 +46,8 @@ def open_evaluation(
         InputError: `seq_len` is beyond the model's, or no data set is named or known.
     """
     source = load_source(name, device)
+    as_trained = dataset is None and seq_len is None and stride is None
+    is_run = (Path(name) / "checkpoints").is_dir()
     seq_len = seq_len or trained_seq_len(name) or source.max_seq_len
     if seq_len > source.max_seq_len:
         raise InputError(
@@ -56,20 +60,21 @@ def open_evaluation(
             "use a stride of at most the context",
         )
     part, store = stories_of(name, source, dataset, text_field, progress)
-    return Evaluation(name, source, part, store, seq_len, stride)
+    run_dir = Path(name) if as_trained and is_run else None
+    return Evaluation(name, source, part, store, seq_len, stride, run_dir)
 
 
 def stories_of(
     name: str, source: Source, dataset: str | None, text_field: str, progress: Progress
 ) -> tuple[Part, TokenStore]:
-    """Return the validation stories of a data set, by default of the run with this name.
+    """Return the validation stories of a data set; default: those of the run with this name.
 
     Args:
         source: the model with this name.
 
     Raises:
-        InputError: no data set is named, and the model is no run that would know one; or the
-            run's own stories are gone or have changed since.
+        InputError: no data set is named and the model is no run; or the run's stories are gone or
+            have changed.
     """
     if dataset is not None:
         part = evaluation_part(dataset, text_field, progress)
@@ -92,6 +97,6 @@ def stories_of(
 
 
 def recorded_ids(name: str, split: Literal["train", "valid"]) -> str | None:
-    """Return the hash of the tokens that a run says it was trained or validated on."""
+    """Return the recorded hash of the tokens that a run was trained or validated on."""
     record = run_record(name)
     return {"train": record.train, "valid": record.valid}[split].ids_sha256 if record else None

@@ -20,7 +20,7 @@ from tinyohem.progress import SILENT, Progress
 from tinyohem.system.signals import StopRequest
 
 _LOGIT_ELEMENTS = 1 << 25  # a forward pass makes at most about this many logits (128 MB)
-# Figures that lost text makes too low, so that they are left out.
+# Lost text makes these figures too low, so they are left out.
 PER_TEXT = frozenset({"word_perplexity", "byte_perplexity", "bits_per_byte"})
 _STORIES_PER_BLOCK = 4_096  # stories whose windows are sorted together, so memory stays bounded
 
@@ -43,17 +43,14 @@ class Perplexity:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Bits per UTF-8 byte: the number that travels between tokenizers.
-
-        None where the ids do not give the text back: the nats are then not those of its bytes.
-        """
+        """Bits per UTF-8 byte, comparable between tokenizers; None if the ids lose text."""
         return None if self.text_loss else self.nats / self.bytes / math.log(2)
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Return every figure under the names that scripts rely on; None: too large for a float.
+        """Return every figure under its public name.
 
-        That happens per word, where a text has no spaces, and to models that diverged. Figures per
-        word and per byte are None too where the ids do not give the text back.
+        A figure is None if it is too large for a float, as for a model that diverged or, per word,
+        for a text without spaces. Figures per word and per byte are also None if the ids lose text.
         """
         figures = {
             "loss": self.loss,
@@ -145,9 +142,9 @@ def story_token_losses(
 
     Args:
         stride: tokens newly scored by a window past the first (default: half of `seq_len`). At
-            `seq_len` itself the windows are those of lm-evaluation-harness (and so are the losses,
-            if it is given stripped text, no start beyond its own and special tokens as text).
-        stage: what `progress` calls this. It moves with every forward pass.
+            `seq_len` itself the windows are those of lm-evaluation-harness, and so are the losses
+            if it gets stripped text, adds one start token and reads special tokens as text.
+        stage: the name shown by `progress`, which advances with every forward pass.
 
     Yields:
         The number of stories done so far, and float32 nats for each of the block's ids in store
@@ -208,7 +205,7 @@ def _window_logits(
 ) -> Iterator[tuple[list[_Window], Tensor, Tensor]]:
     """Yield batches of windows with float32 logits (B, T, V) and int64 labels (B, T).
 
-    Windows are padded on the right, where no one looks back.
+    Windows are padded on the right: a causal model does not see the padding at scored positions.
     """
     windows = [
         window
@@ -260,7 +257,7 @@ def _tokens(store: TokenStore, windows: list[_Window], longest: int) -> Tensor:
 
 
 def exp_or_inf(nats: float) -> float:
-    """Return e^nats, or infinity where a float cannot hold it."""
+    """Return e^nats; infinity if it is too large for a float."""
     try:
         return math.exp(nats)
     except OverflowError:
@@ -268,5 +265,5 @@ def exp_or_inf(nats: float) -> float:
 
 
 def finite_or_none(value: float) -> float | None:
-    """Return the value, or None where it is infinite or not a number: JSON knows neither."""
+    """Return the value; None if it is infinite or NaN, which JSON lacks."""
     return value if math.isfinite(value) else None

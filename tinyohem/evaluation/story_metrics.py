@@ -1,4 +1,4 @@
-"""Difficulties that take more than the text: a tokenizer's fertility, the loss of a model."""
+"""Metrics that need more than the text: a tokenizer's fertility, a model's loss."""
 
 import math
 from pathlib import Path
@@ -27,7 +27,12 @@ from tinyohem.runs.checkpoints import tokens_seen
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_OPENING_TOKENS = 300  # as many as an opening has characters: more than it can need
+_OPENING_TOKENS = 300  # an opening has 300 characters at most, so it never needs more
+# Where the origin of a metric has the name and the hash of what it was computed with.
+_NAME_AND_HASH = {
+    "fertility": ("tokenizer", "tokenizer_sha256"),
+    "model_loss": ("model", "weights_sha256"),
+}
 
 
 def add_fertility(
@@ -43,13 +48,13 @@ def add_fertility(
         table: scores of `corpus`.
         corpus: is tokenized whole, or read from the cache of token stores.
         tokenizer: see `load_tokenizer`.
-        name: what the user calls it; recorded beside its hash.
+        name: the user's name for it, recorded beside its hash.
 
     Raises:
         InputError: the table holds the fertility of another one.
     """
     origin = {"tokenizer": name, "tokenizer_sha256": tokenizer_hash(tokenizer)}
-    if _is_there(table, "fertility", origin, "tokenizer", "tokenizer_sha256", progress):
+    if _is_there(table, "fertility", origin, progress):
         return table
     store = tokenize_corpus(corpus, tokenizer, progress)
     words = table.column("words")[table.positions(store.rows)]
@@ -66,14 +71,14 @@ def add_model_loss(
 ) -> ScoreTable:
     """Return the table with the mean loss of each story under a model, in nats per token.
 
-    It is what `eval-perplexity` says of that story alone. The manifest records the weights' hash
-    and how many tokens they were trained on, where that is known.
+    It equals the loss that `eval-perplexity` gives for that story alone. The manifest records the
+    weights' hash and, where it is known, the number of tokens that they were trained on.
 
     Args:
         table: scores of `corpus`.
         corpus: is tokenized whole, or read from the cache of token stores.
         source: the model, see `load_source`.
-        name: what the user calls it, by which the age of a run or checkpoint is found.
+        name: the user's name for it, which also leads to the tokens that it was trained on.
 
     Raises:
         InputError: the table holds the loss of another model.
@@ -86,7 +91,7 @@ def add_model_loss(
         "tokenizer_sha256": tokenizer_hash(source.tokenizer),
         "seq_len": source.max_seq_len,
     }
-    if _is_there(table, "model_loss", origin, "model", "weights_sha256", progress):
+    if _is_there(table, "model_loss", origin, progress):
         return table
     store = tokenize_corpus(corpus, source.tokenizer, progress)
     values = story_losses(source.model, store, source.max_seq_len, progress)
@@ -118,18 +123,12 @@ def story_losses(
     return means
 
 
-def _is_there(
-    table: ScoreTable,
-    metric: str,
-    origin: JsonObject,
-    what: str,
-    key: str,
-    progress: Progress,
-) -> bool:
-    """Tell whether the table has the metric of what has this very hash; refuse one of another."""
+def _is_there(table: ScoreTable, metric: str, origin: JsonObject, progress: Progress) -> bool:
+    """Whether the table has this metric; refuse one that was computed with something else."""
     if metric not in table.metrics:
         return False
     found = table.metrics[metric].origin
+    what, key = _NAME_AND_HASH[metric]
     if found[key] != origin[key]:
         raise InputError(
             f"{table.folder} holds {metric} of another {what}, {found[what]}",

@@ -29,7 +29,7 @@ RunId = tuple[str, int]  # arm and seed
 
 
 class PlannedRuns(Record):
-    """What `compare` sets out to run."""
+    """The runs that `compare` plans."""
 
     arms: list[Annotated[str, Field(max_length=200)]] = Field(min_length=1, max_length=1_000)
     seeds: list[Count] = Field(min_length=1, max_length=1_000)
@@ -52,7 +52,7 @@ class RunResult(Record):
     tokens_selected: Count = 0
     train_seconds: Figure = math.nan
     select_seconds: Figure = math.nan
-    # How soon it had its baseline's losses; None: never.
+    # How soon it reached its baseline's losses; None: never.
     steps_to_baseline: Figure | None = None
     seconds_to_baseline: Figure | None = None
     steps_to_halfway: Figure | None = None
@@ -60,7 +60,7 @@ class RunResult(Record):
 
     @property
     def missing(self) -> list[str]:
-        """Return the figures that every run leaves and this one lacks."""
+        """Return the names of the figures that every run has and this one lacks."""
         own = [name for name in RunResult.model_fields if "_to_" not in name]
         return [name for name in own if name not in self.model_fields_set]
 
@@ -97,7 +97,7 @@ def run_folders(folder: Path, arms: Iterable[str] = ()) -> dict[RunId, Path]:
 
 
 def read_plan(folder: Path) -> PlannedRuns | None:
-    """Return what `compare` set out to run; None where an earlier version left no plan.
+    """Return the plan of `compare`; None where an earlier version left none.
 
     Raises:
         InputError: the file is damaged.
@@ -115,7 +115,7 @@ def read_plan(folder: Path) -> PlannedRuns | None:
 
 
 def write_runs(folder: Path, results: Sequence[RunResult]) -> None:
-    """Write one row a run, for analyses of one's own; names in it are as they are shown."""
+    """Write one row a run; text that is not UTF-8 is written as it is shown."""
     import pyarrow
     from pyarrow import parquet
 
@@ -150,7 +150,7 @@ def read_runs(folder: Path) -> list[RunResult]:
             raise ValueError(f"it has {metadata.num_rows:,} rows")
         if missing := {"arm", "seed"} - {column.path for column in metadata.schema}:
             raise ValueError(f"it names no {min(missing)}s")
-        # A name stays one, however often it is repeated.
+        # Dictionary-encoded: a repeated name takes memory once.
         file = parquet.ParquetFile(utf8_path(path), metadata=metadata, read_dictionary=["arm"])
         known = [name for name in file.schema_arrow.names if name in RunResult.model_fields]
         table = file.read(columns=known)

@@ -1,4 +1,4 @@
-"""How soon a run gets to its baseline's loss: read from the validations during training."""
+"""How soon a run reaches its baseline's losses, read from the validations during training."""
 
 from collections.abc import Sequence
 
@@ -20,11 +20,11 @@ Curve = Sequence[ValidationRow]  # of one run, by rising step
 
 
 def time_to_milestones(curve: Curve, baseline: Curve) -> dict[str, float | None]:
-    """Return the steps and seconds at which a run first had two losses of its baseline.
+    """Return the steps and seconds at which a run first reached two losses of its baseline.
 
-    `baseline`: the final one. `halfway`: the one that the baseline has at half of its steps, which
-    a schedule that decays at the end does not touch. Both curves count as straight between their
-    validations, on the head of the validation split; None where the run never got there.
+    `baseline`: its final loss. `halfway`: its loss at half of its steps, ahead of any decay of the
+    learning rate at the end. The losses are of the head of the validation split, interpolated
+    linearly between validations. None where the run never reached one.
     """
     steps = [row.step for row in baseline]
     losses = [row.loss for row in baseline]
@@ -37,7 +37,7 @@ def time_to_milestones(curve: Curve, baseline: Curve) -> dict[str, float | None]
 
 
 def _first_crossing(curve: Curve, target: float) -> tuple[float, float] | None:
-    """Return the step and the seconds at which a curve first had a loss."""
+    """Return the step and the seconds at which a curve first reached a loss."""
     for i, row in enumerate(curve):
         if row.loss <= target:
             before = curve[max(0, i - 1)]

@@ -7,7 +7,7 @@ one goes on from its last checkpoint.
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,47 +41,38 @@ _SECONDS_TO_END = 20.0
 def run_comparison(
     comparison: Comparison, out: Path, workers: int | None = None, progress: Progress = SILENT
 ) -> list[FinishedRun]:
-    """Run what is not finished yet and return one result a run, arms in order, seeds within.
-
-    The folder gets the table and the results: `table.json`, `table.md`, `runs.parquet`.
+    """Run what is not finished yet; return one result a run, arm by arm, and write the tables.
 
     Args:
         workers: runs at a time; default: one for each GPU, else one for each core.
 
     Raises:
-        InputError: `out` is a file, or holds a damaged result, or one of another config, under one
-            of these names, or another process is writing there.
-        RunError: a run failed; the others are finished and kept. (Where every failure was one of
-            input, an InputError.)
+        InputError: `out` is a file, or another process is writing there; a result there is damaged
+            or of another config; or runs failed, each for its input.
+        RunError: a run failed; the others are finished and kept.
     """
     workers = workers or default_workers()
     if comparison.timed and workers > 1:
         progress.warn("runs side by side compete for the machine; for fair seconds: --workers 1")
     with sole_writer(out, progress=progress):
         drop_leftovers(out)
-        return _run_comparison(comparison, out, workers, progress)
-
-
-def _run_comparison(
-    comparison: Comparison, out: Path, workers: int, progress: Progress
-) -> list[FinishedRun]:
-    tokens = _prepare(comparison, progress)
-    _write_plan(comparison, out, tokens)
-    progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
-    if comparison.timed:
-        results = _run_timed(comparison, out, tokens, workers, progress)
-    else:
-        jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, tokens)
-        results = _run_all(jobs, workers, progress)
-    progress.finish()
-    results = _with_milestones(results, comparison.arms[0].name, out)
-    write_tables(out, results)
-    return results
+        tokens = _prepare(comparison, progress)
+        _write_plan(comparison, out, tokens)
+        progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
+        if comparison.timed:
+            results = _run_timed(comparison, out, tokens, workers, progress)
+        else:
+            jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, tokens)
+            results = _run_all(jobs, workers, progress)
+        progress.finish()
+        results = _with_milestones(results, comparison.arms[0].name, out)
+        write_tables(out, results)
+        return results
 
 
 def _write_plan(comparison: Comparison, out: Path, tokens: str) -> None:
     """Write the plan, unless `out` holds another comparison's runs."""
-    # Under a budget in seconds those of the other arms are not known yet.
+    # Under a budget in seconds the configs of the other arms are not known yet.
     arms = comparison.arms[:1] if comparison.timed else comparison.arms
     for job in _jobs(comparison, arms, comparison.seeds, out, tokens):
         _finished(job)
@@ -129,11 +120,9 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
             "use a tokenizer that gives the text back, such as the one that is trained where none "
             "is named",
         )
-    budgets = [
-        (budget_steps(config, data) * config.training.tokens_per_step, config) for config in configs
-    ]
-    first, _ = budgets[0]
-    for arm, (tokens, config) in zip(comparison.arms, budgets, strict=True):
+    budgets = [budget_steps(config, data) * config.training.tokens_per_step for config in configs]
+    first = budgets[0]
+    for arm, config, tokens in zip(comparison.arms, configs, budgets, strict=True):
         if config.curriculum.enabled:
             score_table(config.curriculum, data.corpus, progress)
         # Whole steps only, so batches of different size may miss the budget by less than one.
@@ -197,7 +186,7 @@ def _run_all(
 
 def _run_job(job: _Job) -> FinishedRun:
     """Train and measure one run in a worker process; leave `result.json` behind."""
-    # The worker of a comparison that was just killed needs a moment to notice.
+    # A worker of a comparison that was just killed may hold the lock for a moment.
     with sole_writer(job.run_dir, patience=_SECONDS_TO_END):
         return _train_and_measure(job)
 
@@ -213,12 +202,8 @@ def _train_and_measure(job: _Job) -> FinishedRun:
     if perplexity is None:
         raise RunError(f"{job.run_dir} was interrupted", "repeat the command to go on")
     valid = run.data.valid
-    losses = np.concatenate(
-        [
-            block
-            for _, block in story_token_losses(run.model, valid, seq_len=config.training.seq_len)
-        ]
-    )
+    blocks = story_token_losses(run.model, valid, seq_len=config.training.seq_len)
+    losses = np.concatenate([block for _, block in blocks])
     scored = scored_labels(valid)
     result = {
         "format": _RESULT_FORMAT,
@@ -227,7 +212,7 @@ def _train_and_measure(job: _Job) -> FinishedRun:
         "arm": job.arm,
         "seed": job.seed,
         **perplexity.to_json(),
-        **break_down(losses[scored], valid.ids[scored]).to_json(),
+        **asdict(break_down(losses[scored], valid.ids[scored])),
         "steps": run.state.step,
         "tokens_seen": run.state.tokens_seen,
         "tokens_selected": run.state.tokens_selected,
@@ -260,9 +245,10 @@ def _finished(job: _Job) -> FinishedRun | None:
 
 
 def _same(result: FinishedRun, job: _Job) -> bool:
-    """Whether a result is this job's.
+    """Whether a result is of this job's config and tokens.
 
-    Keys that came into the config since count as defaults; a curriculum that is off does not count.
+    Config keys that it lacks have their defaults; the settings of a curriculum that is off do not
+    matter.
     """
     if (result.format, result.tokens_sha256) != (_RESULT_FORMAT, job.tokens):
         return False
@@ -276,7 +262,7 @@ def _same(result: FinishedRun, job: _Job) -> bool:
 
 
 def _with_milestones(results: list[FinishedRun], baseline: str, out: Path) -> list[FinishedRun]:
-    """Add how soon each run had its baseline's losses."""
+    """Add how soon each run reached its baseline's losses."""
     curves = {(run.arm, run.seed): _curve(out, run) for run in results}
     return [
         run.model_copy(

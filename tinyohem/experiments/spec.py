@@ -89,7 +89,7 @@ def _parse_arm(text: str) -> Arm:
     parts = re.findall(r'(?:[^,"]|"[^"]*")+', settings)
     _refuse_split_values(parts, settings)
     if not parts or (name in recipe_names() and all("=" in part for part in parts)):
-        parts.insert(0, name)  # an arm that bears a recipe's name begins as that recipe
+        parts.insert(0, name)  # an arm named like a recipe starts from that recipe
     tree: ConfigTree = {}
     for part in parts:
         key, equals, literal = part.partition("=")
@@ -154,8 +154,7 @@ def _read_file(path: Path) -> ConfigTree:
         tree = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the comparison {path}: {plainly(error)}", hint) from None
-    unknown = set(tree) - {"seeds", "budget", "common", "arms"}
-    if unknown:
+    if unknown := set(tree) - {"seeds", "budget", "common", "arms"}:
         raise InputError(f"{path}: unknown key {sorted(unknown)[0]!r}", hint)
     if tree.get("budget", "equal-tokens") not in list(get_args(Budget)):
         raise InputError(
@@ -172,7 +171,7 @@ def _read_file(path: Path) -> ConfigTree:
 
 
 def check(comparison: Comparison) -> list[str]:
-    """Validate every run's config and return warnings about what the table could not show.
+    """Validate every arm's config; return warnings of what the table will not show.
 
     Raises:
         InputError: a bad config, fewer than two arms, a repeated name, or an arm whose data,
@@ -180,11 +179,10 @@ def check(comparison: Comparison) -> list[str]:
     """
     names = [arm.name for arm in comparison.arms]
     _check_names(names)
-    timed = [None, *[1.0 if comparison.timed else None] * (len(names) - 1)]
-    configs = [
-        comparison.config(arm, comparison.seeds[0], seconds)
-        for arm, seconds in zip(comparison.arms, timed, strict=True)
-    ]
+    baseline, *others = comparison.arms
+    seed, seconds = comparison.seeds[0], 1.0 if comparison.timed else None
+    configs = [comparison.config(baseline, seed)]
+    configs += [comparison.config(arm, seed, seconds) for arm in others]
     for name, config in zip(names, configs, strict=True):
         if (config.data, config.tokenizer) != (configs[0].data, configs[0].tokenizer):
             raise InputError(
@@ -234,7 +232,7 @@ def _warnings(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
 def _missing_controls(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
     """Warn of arms that mine without a control: an arm that keeps as many tokens at random.
 
-    How many `adaptive` keeps is known only afterwards: any random arm is its control.
+    How many tokens `adaptive` keeps is known only afterwards: any random arm is its control.
     """
     mining = {
         arm.name: config.ohem

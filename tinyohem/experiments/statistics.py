@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SIGNIFICANCE = 0.05
-MIN_SEEDS = 3  # of a test: with two the interval rests on one degree of freedom
+MIN_SEEDS = 3  # for a test: two seeds leave one degree of freedom
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Difference:
 
     @property
     def tested(self) -> bool:
-        """Whether there were seeds enough for a test."""
+        """Whether there were enough seeds for a test."""
         return self.seeds >= MIN_SEEDS
 
     @property
     def shown(self) -> bool | None:
-        """Whether the data show a difference; None where they were too few to test."""
+        """Whether the difference is significant; None with too few seeds for a test."""
         return self.p_value < SIGNIFICANCE if self.tested else None
 
 
@@ -46,7 +46,7 @@ def paired_difference(arm: Sequence[float], baseline: Sequence[float]) -> Differ
     if len(differences) < MIN_SEEDS:
         return Difference(mean, math.nan, math.nan, math.nan, len(differences))
     if all(d == differences[0] for d in differences):
-        # No spread, no test: identical figures differ by exactly nothing.
+        # Without any spread the t-test is undefined.
         p_value = 1.0 if mean == 0 else 0.0
         return Difference(mean, mean, mean, p_value, len(differences))
     test = stats.ttest_rel(arm, baseline)
@@ -61,5 +61,5 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     mean = sum(values) / len(values)
     if len(values) < 2:
         return mean, math.nan
-    # A product too large is infinite; a power would raise an error.
+    # A product overflows to infinity; `**` would raise an error.
     return mean, math.sqrt(sum((v - mean) * (v - mean) for v in values) / (len(values) - 1))

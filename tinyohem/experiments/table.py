@@ -14,7 +14,7 @@ from tinyohem.io.json import JsonObject, write_json
 
 @dataclass(frozen=True)
 class Reached:
-    """How many seeds reached a loss of the baseline, and after how long, on average over those."""
+    """How many seeds reached a loss of the baseline, and their mean steps and seconds."""
 
     seeds: int
     steps: float | None  # None where no seed did
@@ -76,7 +76,7 @@ def _row(arm: str, runs: list[RunResult], baseline: list[RunResult]) -> Row:
 
 
 def _reached(runs: list[RunResult], milestone: str) -> Reached | None:
-    """Average over the seeds that got there; None where a run's validations are not known."""
+    """Average over the seeds that reached it; None where a run's validations are not known."""
     names = [f"{unit}_to_{milestone}" for unit in ("steps", "seconds")]
     if not all(run.model_fields_set.issuperset(names) for run in runs):
         return None
@@ -89,7 +89,7 @@ def _reached(runs: list[RunResult], milestone: str) -> Reached | None:
 
 
 def verdict(row: Row) -> str:
-    """Say in words what the paired difference shows."""
+    """Return the result of the paired test in words."""
     if row.difference is None:
         return "baseline"
     if not row.difference.tested:
@@ -106,15 +106,13 @@ NUM_LOSS_CELLS = 5  # where the loss sits; and then how long it took
 def cells(row: Row) -> dict[str, str]:
     """Lay out a row as text, by column."""
     difference = row.difference
-    tested = difference is not None and difference.tested
+    tested = difference if difference and difference.tested else None
     return {
         "arm": row.arm,
         "bits per byte": _spread(row.bits_per_byte, 4),
         "difference": f"{difference.mean:+.4f}" if difference else "",
-        "95 % interval": f"{difference.low:+.4f} to {difference.high:+.4f}"
-        if difference and tested
-        else "",
-        "p": f"{difference.p_value:.2g}" if difference and tested else "",
+        "95 % interval": f"{tested.low:+.4f} to {tested.high:+.4f}" if tested else "",
+        "p": f"{tested.p_value:.2g}" if tested else "",
         "verdict": verdict(row),
         "perplexity": _spread(row.perplexity, 2),
         "kept": f"{row.kept:.1%}",

@@ -31,7 +31,7 @@ def in_parallel(
 
     Args:
         work: a function of a module, since it travels to the worker by name.
-        name: what a job is called where it failed.
+        name: of a job, for the message where it failed.
 
     Raises:
         InputError: jobs failed, each for its input. The others are finished by then.
@@ -39,7 +39,7 @@ def in_parallel(
     """
     import torch
 
-    # What OMP_NUM_THREADS allows at most; torch has read it.
+    # torch.get_num_threads() respects OMP_NUM_THREADS.
     threads = max(1, min(torch.get_num_threads(), usable_cores() // workers))
     failed: dict[str, Exception] = {}
     with Workers(workers, work, partial(_begin, threads)) as pool:

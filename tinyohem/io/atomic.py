@@ -1,4 +1,4 @@
-"""Files and folders that survive a kill: what stands under a name is whole, old or new."""
+"""Files and folders that survive a kill: under a name stands the whole old or new content."""
 
 import errno
 import os
@@ -13,20 +13,18 @@ from typing import BinaryIO
 from tinyohem.io.names import utf8_path
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.(partial|replaced)")
-
-
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether `path` is what a killed process had begun to write, of use to nobody."""
+    """Tell whether a killed process left `path` half-written, or its lock."""
     return path.name.startswith(".") and path.suffix in (".partial", ".replaced", ".lock")
 
 
 def drop_leftovers(*folders: Path) -> None:
-    """Remove what killed processes had begun to write in these folders, not in those below.
+    """Remove what killed processes left half-written in these folders, but not below them.
 
-    For the one process that writes there: another's would look the same.
+    Only the sole writer of the folders may call it: another process's files look the same.
     """
     for path in [path for folder in folders if folder.is_dir() for path in folder.iterdir()]:
         if _LEFTOVER.fullmatch(path.name):
@@ -35,7 +33,7 @@ def drop_leftovers(*folders: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a binary file for writing that appears under `path` only once it is whole and synced."""
+    """Open a binary file for writing; it appears at `path` once it is whole and synced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -50,7 +48,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Fill a folder that appears under `path` only once it is whole; replaces an existing one."""
+    """Fill a folder that appears at `path` once it is whole; it replaces an existing one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     replaced = partial.with_suffix(".replaced")
@@ -62,7 +60,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
-        if path.exists():  # moved aside whole: what stands at `path` is never half a folder
+        if path.exists():  # moved aside whole, so that `path` is never half a folder
             os.replace(path, replaced)
         os.replace(partial, path)
     finally:
@@ -72,10 +70,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Name the file where the disk is full, whichever library was writing.
+    """Raise an OSError that names the file if the disk is full, whichever library wrote.
 
-    Rust's say so in a text alone: safetensors in an error of its own, tokenizers in a bare
-    `Exception`.
+    Libraries in Rust give the error number in a text only: safetensors in its own error,
+    tokenizers in a bare `Exception`.
     """
     try:
         yield

@@ -1,13 +1,8 @@
-"""Plain, `.gz` and `.zst` files, and single zstd frames."""
-
-
-def _encoded(text: str) -> bytes:
-    """Return JSON as UTF-8; what UTF-8 has not, a byte of a file's name, in JSON's own escape."""
-    return text.encode("utf-8", "backslashreplace")
+"""Single zstd frames."""
 
 
 def compress(content: bytes) -> bytes:
-    """Return one zstd frame that knows its content's size and checksum."""
+    """Return one zstd frame with the size and checksum of its content."""
     import zstandard
 
     return zstandard.ZstdCompressor(write_checksum=True).compress(content)
@@ -17,8 +12,8 @@ def decompress(frame: bytes, size: int) -> bytes:
     """Return the `size` bytes that `compress` was given.
 
     Raises:
-        ValueError: the frame is damaged, is not alone, or holds another number of bytes. That is
-            asked of its header, before any memory is taken.
+        ValueError: the frame is damaged, is not alone, or holds another number of bytes; its
+            header tells that before any memory is taken.
     """
     import zstandard
 

@@ -1,9 +1,9 @@
-"""Where prepared corpora lie."""
+"""The folder of prepared corpora."""
 
 import os
 from pathlib import Path
 
 
 def data_dir() -> Path:
-    """Return the folder of prepared corpora: `$TINYOHEM_DATA`, by default `data/` here."""
+    """Return `$TINYOHEM_DATA`, by default `data/` in the working directory."""
     return Path(os.environ.get("TINYOHEM_DATA", "data"))

@@ -1,11 +1,10 @@
 """Hashes of files, folders and JSON values."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from tinyohem.io.compressed import _encoded
+from tinyohem.io.json import encode_json
 
 
 def hash_file(path: Path) -> str:
@@ -27,5 +26,4 @@ def files_below(folder: Path) -> dict[str, Path]:
 
 def hash_json(value: Any) -> str:
     """Return the SHA-256 of a JSON value, independent of key order, in hex."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(_encoded(text)).hexdigest()
+    return hashlib.sha256(encode_json(value, sort_keys=True)).hexdigest()

@@ -1,31 +1,38 @@
-"""JSON files: written atomically, read as what a stranger may have written."""
+"""JSON files: written atomically, read without trusting who wrote them."""
 
 import json
 import math
 import stat
 from collections.abc import Iterable
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tinyohem.errors import InputError
 from tinyohem.io.atomic import atomic_file
-from tinyohem.io.compressed import _encoded
 
 JsonObject = dict[str, Any]
 
 MAX_JSON_BYTES = 64 << 20  # of a file, or of a line; a metrics row has some 500
 
 
+def encode_json(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> bytes:
+    """Return JSON in UTF-8, escaping bytes of file names that are not UTF-8 (see `names`)."""
+    text = json.dumps(
+        value, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False
+    )
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    content = encode_json(value, indent=2) + b"\n"
     with atomic_file(path) as stream:
-        stream.write(_encoded(text))
+        stream.write(content)
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON file, which may come from a stranger.
+    """Read one JSON file, which may come from anywhere.
 
     Raises:
         ValueError: it is too large, not UTF-8, or not what `parse_json` takes.
@@ -40,7 +47,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[JsonObject]:
-    """Read the objects of a JSON-lines file; a last line cut short by a kill is left out.
+    """Read the objects of a JSON-lines file, without a last line that a kill cut short.
 
     Raises:
         InputError: a line before the last is damaged.
@@ -49,13 +56,13 @@ def read_jsonl(path: Path) -> list[JsonObject]:
         return []
     rows: list[JsonObject] = []
     with path.open("rb") as stream:
-        for number in count(1):
-            line = stream.readline(MAX_JSON_BYTES)
+        lines = iter(partial(stream.readline, MAX_JSON_BYTES), b"")
+        for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n") and len(line) < MAX_JSON_BYTES:
-                return rows
+                break
             if line.rstrip(b"\n"):
                 rows.append(_parse_line(path, number, line))
-    raise AssertionError
+    return rows
 
 
 def _parse_line(path: Path, number: int, line: bytes) -> JsonObject:
@@ -70,19 +77,19 @@ def _parse_line(path: Path, number: int, line: bytes) -> JsonObject:
 
 def append_line(stream: BinaryIO, value: JsonObject) -> None:
     """Append one JSON object as a line."""
-    stream.write(_encoded(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"))
+    stream.write(encode_json(value) + b"\n")
 
 
 _MAX_DEPTH = 32
 
 
 def parse_json(text: str) -> Any:
-    """Return a JSON value in which every number can be computed with and every text be written.
+    """Return a JSON value whose numbers fit 64 bits and whose texts can be written.
 
     Raises:
         ValueError: it is not JSON, is nested deeper than 32 levels, or holds a number that is not
-            finite or needs more than 64 bits, or half of a surrogate pair, but for those that spell
-            the bytes of a file's name (see `names`).
+            finite or needs more than 64 bits, or half of a surrogate pair, except for those that
+            spell the bytes of a file's name (see `names`).
     """
     try:
         value = json.loads(

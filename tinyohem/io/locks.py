@@ -1,6 +1,6 @@
-"""One writer a folder: a lock of the operating system, which dies with the process that holds it.
+"""One writer per folder, by a lock of the operating system.
 
-Nobody has to tidy up after a `kill -9`: the lock file may stay behind, the lock does not.
+The lock dies with its process: after a `kill -9` the lock file may stay, the lock does not.
 """
 
 import errno
@@ -24,13 +24,12 @@ _NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # some network fil
 def sole_writer(
     folder: Path, *, patience: float = 0.0, progress: Progress = SILENT
 ) -> Iterator[None]:
-    """Keep every other process that asks for the same out of `folder`; it is made if need be.
+    """Lock `folder` against other processes that call this; make it if it is missing.
 
-    Inside one thread the blocks may be nested. A folder that was made and stays empty is removed.
+    Blocks of one thread may be nested. A folder made here that stays empty is removed.
 
     Args:
-        patience: seconds to wait for another process before it counts as a conflict; for what many
-            may share, `math.inf`.
+        patience: seconds to wait for another process before raising; `math.inf` for shared caches.
 
     Raises:
         InputError: another process is writing there, or `folder` is a file.
@@ -40,21 +39,21 @@ def sole_writer(
 
     made = _make(folder)
     path = folder.resolve() / LOCK_FILE
-    # Not its stand-in for systems without locks, which a killed process leaves locked.
+    # No soft lock on systems without locks: a killed process leaves it locked.
     lock = FileLock(path, is_singleton=True, fallback_to_soft=False)
     try:
         while True:
             try:
                 _acquire(lock, path, folder, patience, progress)
                 break
-            except FileNotFoundError:  # the folder went with the one who had made it
+            except FileNotFoundError:  # its maker has removed the folder
                 made = _make(folder)
         if lock.lock_counter == 1:
             path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
         yield
     finally:
         if lock.lock_counter == 1:
-            path.unlink(missing_ok=True)  # who waits for it notices that it is gone
+            path.unlink(missing_ok=True)  # a waiting process notices that it is gone
         if lock.is_locked:
             lock.release()
         _remove_empty(made)
@@ -83,7 +82,7 @@ def _acquire(lock: Any, path: Path, folder: Path, patience: float, progress: Pro
 
 
 def _holder(path: Path) -> str:
-    """Name the process that holds a lock, as far as it had the time to sign."""
+    """Name the process that holds a lock, if it has already signed."""
     try:
         signed = json.loads(path.read_text())
         return f"another process (pid {int(signed['pid'])} on {signed['host']})"

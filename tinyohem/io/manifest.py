@@ -1,9 +1,9 @@
 """Manifests and records: JSON objects with a hash of themselves and of the files beside them.
 
-A reader derives its own `Record`, so that the rest of it may take keys and types for granted.
+Each reader derives its own `Record`, which checks keys and types.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,12 +18,15 @@ _LARGE_FILE = 2 << 30  # bytes
 
 
 def write_sealed(path: Path, value: JsonObject) -> None:
-    """Write a JSON object together with its own hash, atomically, so that any change is found."""
+    """Write a JSON object with its own hash, atomically, so that any change is found."""
     write_json(path, {**value, _SEAL: hash_json(value)})
 
 
 def read_sealed(path: Path, *, required: bool = False) -> JsonObject:
-    """Read what `write_sealed` wrote; without its hash only where that is not `required`.
+    """Read what `write_sealed` wrote.
+
+    Args:
+        required: whether the hash must be there.
 
     Raises:
         OSError: the file is not there or cannot be read.
@@ -41,18 +44,16 @@ def read_sealed(path: Path, *, required: bool = False) -> JsonObject:
 
 
 Count = Annotated[int, Field(ge=0)]
-
-
 Figure = int | float
 
 
 class Record(BaseModel):
-    """Keys that a reader relies on, of exactly these types; others may stand beside them."""
+    """Keys that a reader relies on, of exactly these types; other keys may be there too."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
 
     def to_json(self) -> JsonObject:
-        """Return the object that was read: its own keys, known or not, and no defaults."""
+        """Return the object as it was read, with unknown keys and without defaults."""
         return self.model_dump(exclude_unset=True, by_alias=True)
 
 
@@ -66,7 +67,7 @@ def read_record(path: Path, record: type[R], *, sealed: bool = False) -> R:
         sealed: whether it must hold its own hash.
 
     Raises:
-        ValueError: it is no such object.
+        ValueError: the file holds no such object.
         OSError: it cannot be read.
     """
     return check_record(read_sealed(path, required=sealed), record)
@@ -95,7 +96,7 @@ class _Sealed(Record):
 
 
 def seal_folder(folder: Path, facts: JsonObject, file: str = MANIFEST_FILE) -> None:
-    """Write `facts` with the SHA-256 of every file of a folder into one more file of it."""
+    """Write `facts` and the SHA-256 of every file of a folder into `file` of that folder."""
     write_sealed(folder / file, {**facts, "sha256": hash_files(folder)})
 
 
@@ -108,17 +109,17 @@ def open_folder(
     sealed: bool = False,
     every_byte: bool = True,
 ) -> R:
-    """Return what `seal_folder` wrote, if every file that was there then still is as it was.
+    """Return what `seal_folder` wrote, once every file that it listed proves unchanged.
 
     Args:
-        names: files that have to be among them.
+        names: files that must be in the list.
         sealed: whether the facts must hold their own hash.
         every_byte: also read files of more than 2 GiB.
 
     Raises:
-        DamagedFileError: one is gone, cut short or changed; it is named.
+        DamagedFileError: a file is gone, cut short or changed; the message names it.
         ValueError: the facts are damaged, or not of this record.
-        OSError: they are not there.
+        OSError: they cannot be read.
     """
     value = read_sealed(folder / file, required=sealed)
     found = check_record(value, record)
@@ -126,16 +127,11 @@ def open_folder(
     for name in names:
         if name not in listed:
             raise DamagedFileError(f"{name} is not in the list of {file}")
-    require_whole(folder, listed, every_byte=every_byte)
-    return found
-
-
-def require_whole(folder: Path, sha256: Mapping[str, str], *, every_byte: bool = True) -> None:
-    """Compare files with their SHA-256, given by path from the folder; see `open_folder`."""
-    files = files_below(folder)  # a name that leads out of the folder is none of them
-    for name, expected in sha256.items():
+    files = files_below(folder)  # so a name cannot lead out of the folder
+    for name, expected in listed.items():
         if name not in files:
             raise DamagedFileError(f"{name} is missing")
         skipped = not every_byte and files[name].stat().st_size > _LARGE_FILE
         if not skipped and hash_file(files[name]) != expected:
             raise DamagedFileError(f"{name} was cut short or changed")
+    return found

@@ -1,4 +1,4 @@
-"""Names of files that are not UTF-8. Python spells each such byte as half of a surrogate pair."""
+"""File names that are not UTF-8; Python spells each such byte as half of a surrogate pair."""
 
 import atexit
 import hashlib
@@ -10,15 +10,15 @@ from pathlib import Path
 
 
 def shown(text: str) -> str:
-    """Return a text that every UTF-8 stream takes: such a byte as `\\xe9`."""
+    """Return a text that can be written as UTF-8, with such bytes as `\\xe9`."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # another half of a pair, which JSON can spell
+    except UnicodeEncodeError:  # another half of a pair, which JSON may hold
         return text.encode("utf-8", "backslashreplace").decode()
 
 
 def utf8_path(path: Path) -> Path:
-    """Return a path that the libraries in Rust and Arrow take: a link to it if its name is none."""
+    """Return a path that libraries in Rust and Arrow accept: `path`, or a link to it."""
     target = path.absolute()
     try:
         str(target).encode()
@@ -32,7 +32,7 @@ def utf8_path(path: Path) -> Path:
 
 @cache
 def _links() -> Path:
-    """Return a folder that goes with this process."""
+    """Return a folder that is removed when this process ends."""
     folder = tempfile.mkdtemp(prefix="tinyohem-names-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

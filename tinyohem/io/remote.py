@@ -1,7 +1,7 @@
-"""Files elsewhere: whatever fsspec reaches by a URL, such as s3://, gs://, hf:// or memory://.
+"""Files behind URLs that fsspec knows, such as s3://, gs://, hf:// or memory://.
 
-Story files are read where they are. A folder that will be written is filled here and sent there,
-file by file: what writes it needs renaming and locks, which object stores do not have.
+Story files are read in place. An output folder is filled locally and copied file by file, because
+its writer needs renaming and locks, which object stores lack.
 """
 
 import io
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _BUFFER_BYTES = 1 << 20
 _HTTP = ("http", "https")
-_SILENCE_SECONDS = 60.0  # of a web server, until it counts as lost
+_SILENCE_SECONDS = 60.0  # until a silent web server counts as lost
 
 
 def is_url(name: str) -> bool:
-    """Tell whether a name is a URL and no path of this machine."""
+    """Tell whether a name is a URL rather than a path."""
     return _URL.match(name) is not None
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What readers of story files ask of a `Path`, for a file behind a URL.
+    """A file behind a URL, with the part of `Path` that readers of story files use.
 
     Attributes:
-        url: where it is.
-        size: bytes, when it was found.
+        url: its address.
+        size: bytes at the time it was found.
     """
 
     url: str
@@ -46,7 +46,7 @@ class RemoteFile:
         return self.url
 
     def as_posix(self) -> str:
-        """See `Path`: without the query of a web address."""
+        """See `Path`; a web address without its query."""
         if not self.only_streams:
             return self.url
         parts = urlsplit(self.url)
@@ -54,7 +54,7 @@ class RemoteFile:
 
     @property
     def only_streams(self) -> bool:
-        """Whether it can be read from its beginning only: few web servers send ranges."""
+        """Whether it can only be read from its beginning: few web servers send ranges."""
         return urlsplit(self.url).scheme in _HTTP
 
     @property
@@ -73,11 +73,11 @@ class RemoteFile:
         return PurePosixPath(self.as_posix()).suffix
 
     def is_file(self) -> bool:
-        """See `Path`: no folder is ever made one of these."""
+        """See `Path`; no folder becomes a RemoteFile."""
         return True
 
     def stat(self) -> SimpleNamespace:
-        """See `Path`; knows the size only."""
+        """See `Path`; it has the size only."""
         return SimpleNamespace(st_size=self.size)
 
     def open(self, _mode: str = "rb") -> BinaryIO:
@@ -90,7 +90,7 @@ class RemoteFile:
 
 
 class _Reader(io.RawIOBase):
-    """A stream that names its URL where reading fails."""
+    """A stream whose errors name its URL."""
 
     def __init__(self, url: str, stream: Any) -> None:
         self._url, self._stream = url, stream
@@ -119,15 +119,15 @@ class _Reader(io.RawIOBase):
 
 
 def find_files(url: str) -> tuple[bool, list[Path]]:
-    """Return whether a URL is one file, and all files that it stands for: also a folder, a glob.
+    """Return whether a URL is a single file, and the files of that URL, folder or glob.
 
     Raises:
-        InputError: its file system is not known, not installed or does not answer.
+        InputError: its file system is unknown, not installed or does not answer.
     """
     system, path = _file_system(url)
     on_the_web = urlsplit(url).scheme in _HTTP
     with _reaching(url):
-        # A web address is asked for what is wrong with it, which `isfile` would not tell.
+        # Of a web address `info` tells what is wrong, `isfile` does not.
         if (url[-1] != "/" and "*" not in path) if on_the_web else system.isfile(path):
             return True, _files(system, {path: system.info(path)})
         if any(character in path for character in "*?["):
@@ -148,11 +148,11 @@ def _files(system: "AbstractFileSystem", found: Mapping[str, Mapping[str, Any]])
         for name, info in found.items()
         if info["type"] == "file"
     ]
-    return cast(list[Path], files)  # readers ask no more of them than a RemoteFile has
+    return cast(list[Path], files)  # readers use only what a RemoteFile has
 
 
 class RemoteFolder:
-    """A folder behind a URL. Names in it are relative, with `/` between their parts."""
+    """A folder behind a URL. Names in it are relative and use `/`."""
 
     def __init__(self, url: str) -> None:
         """Find its file system; the folder itself need not exist."""
@@ -162,7 +162,7 @@ class RemoteFolder:
         self._made: set[str] = set()
 
     def fetch(self, name: str, to: Path) -> bool:
-        """Copy a file from there; False if there is none."""
+        """Copy a file to here; return False if there is none."""
         with _reaching(self.url):
             try:
                 to.parent.mkdir(parents=True, exist_ok=True)
@@ -172,17 +172,17 @@ class RemoteFolder:
         return True
 
     def put(self, path: Path, name: str) -> None:
-        """Copy a file there, over what stands under that name."""
+        """Copy a file there, over any file of that name."""
         with _reaching(self.url):
             target = f"{self._root}/{name}"
             folder = target.rpartition("/")[0]
-            if folder not in self._made:  # object stores need none, and would look each time
+            if folder not in self._made:  # object stores need none, but would check each time
                 self._system.makedirs(folder, exist_ok=True)
                 self._made.add(folder)
             self._system.put_file(str(path), target)
 
     def names(self, folder: str) -> list[str]:
-        """Return the last parts of the names of the files in a folder, none if it is not there."""
+        """Return the file names in a folder without its path, none if it is not there."""
         with _reaching(self.url):
             self._system.invalidate_cache()
             try:
@@ -192,7 +192,7 @@ class RemoteFolder:
         return [PurePosixPath(info["name"]).name for info in found if info["type"] == "file"]
 
     def remove(self, folder: str) -> None:
-        """Remove a folder and all in it, if it is there."""
+        """Remove a folder with its content, if it is there."""
         with _reaching(self.url):
             self._system.invalidate_cache()
             if self._system.exists(f"{self._root}/{folder}"):
@@ -204,7 +204,7 @@ def _file_system(url: str) -> tuple["AbstractFileSystem", str]:
     """Return the file system of a URL, and the path in it."""
     import fsspec
 
-    if "::" in url:  # one file system inside another: nobody could say any more what is read
+    if "::" in url:  # one file system inside another hides what is read
         raise InputError(f"{url} chains file systems", "give one plain URL")
     try:
         with _reaching(url, ImportError, ValueError):
@@ -217,7 +217,7 @@ def _file_system(url: str) -> tuple["AbstractFileSystem", str]:
 
 
 def _web_options(url: str) -> Mapping[str, Any]:
-    """Return how web servers are asked: for a file as it stands, however long it takes to read."""
+    """Return options that ask web servers for the unchanged file, without a total time limit."""
     if urlsplit(url).scheme not in _HTTP:
         return {}
     import aiohttp
@@ -233,7 +233,7 @@ def _web_options(url: str) -> Mapping[str, Any]:
 
 @contextmanager
 def _reaching(url: str, *told_elsewhere: type[Exception]) -> Iterator[None]:
-    """Name the URL where its file system fails; each raises errors of its own library."""
+    """Turn whatever a file system raises into an InputError that names the URL."""
     try:
         yield
     except told_elsewhere:
@@ -243,7 +243,7 @@ def _reaching(url: str, *told_elsewhere: type[Exception]) -> Iterator[None]:
 
 
 def _unreachable(url: str, error: Exception) -> InputError:
-    # Of a web address fsspec says "not found" whatever it was, with the cause behind it.
+    # For a web address fsspec always says "not found"; the true cause is behind it.
     cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
     cause = cause if isinstance(cause, Exception) else error
     status = getattr(cause, "status", None)
@@ -251,7 +251,7 @@ def _unreachable(url: str, error: Exception) -> InputError:
         answer = f"the server answers {status} {getattr(cause, 'message', '')}".rstrip()
         hint = "try again later" if status >= 500 else "check the address and your credentials"
         return InputError(f"{url} cannot be read: {answer}", hint)
-    if "Payload" in type(cause).__name__:  # aiohttp's: less came than was announced
+    if "Payload" in type(cause).__name__:  # aiohttp's: less came than announced
         return InputError(f"{url} cannot be read: the connection broke", "run the command again")
     reason = " ".join(str(cause).split())
     return InputError(

@@ -1,4 +1,4 @@
-"""Files as streams of bytes, whatever gzip or zstd they are in: here or behind a URL."""
+"""Files as streams of bytes, decompressed from gzip or zstd: local or behind a URL."""
 
 import gzip
 import io
@@ -12,21 +12,21 @@ from typing import Any, BinaryIO
 
 from tinyohem.errors import InputError
 
-MAX_EXPANSION = 1_000  # times the bytes read so far; text, even repeated, stays far below
-COMPRESSIONS = (".gz", ".zst")
+MAX_EXPANSION = 1_000  # times the bytes read so far; even repeated text stays far below
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}  # codecs by suffix
 
 _BUFFER_BYTES = 1 << 20
-_FREE_BYTES = 64 << 20  # what any compressed file may expand to
-_POINTER = b"version https://git-lfs.github.com/spec/"  # the first line of all that git-lfs writes
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # neither begins a text in UTF-8
+_FREE_BYTES = 64 << 20  # any compressed file may expand to this
+_POINTER = b"version https://git-lfs.github.com/spec/"  # begins every git-lfs pointer
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # neither begins UTF-8 text
 
 
 @contextmanager
 def open_plain(path: Path) -> Iterator["io.BufferedReader[Any]"]:
-    """Open a file as it stands.
+    """Open a file without decompressing it.
 
     Raises:
-        InputError: git-lfs has left a pointer in its place.
+        InputError: it is a git-lfs pointer.
         OSError: it cannot be opened.
     """
     with path.open("rb") as stream:
@@ -39,13 +39,13 @@ def open_plain(path: Path) -> Iterator["io.BufferedReader[Any]"]:
 
 
 def refuse_pointers(folder: Path) -> None:
-    """Look at every small file right in a folder; see `open_plain`.
+    """Check every small file in a folder, not below it.
 
     Raises:
         InputError: one is a git-lfs pointer.
     """
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.stat().st_size < 1_024:  # the most that a pointer may have
+        if path.is_file() and path.stat().st_size < 1_024:  # the limit for a pointer
             with open_plain(path):
                 pass
 
@@ -64,9 +64,9 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_measured(path: Path) -> Iterator[tuple["io.BufferedReader[Any]", Callable[[], int]]]:
-    """Open like `open_binary`; the function tells how many bytes of the file itself were read.
+    """Open like `open_binary`; the function returns how many bytes of the file itself were read.
 
-    The content tells how it is compressed, before the suffix: servers compress what they send.
+    The content decides on the compression before the suffix does: servers compress what they send.
     """
     with ExitStack() as opened:
         plain = opened.enter_context(open_plain(path))
@@ -79,7 +79,7 @@ def open_measured(path: Path) -> Iterator[tuple["io.BufferedReader[Any]", Callab
         else:
             import pyarrow
 
-            # Not the zstandard package: its reader ends without a word where a frame is cut short.
+            # Not the zstandard package: its reader ends silently where a frame is cut short.
             raw = opened.enter_context(pyarrow.PythonFile(plain, "r"))
             unpacked = opened.enter_context(pyarrow.CompressedInputStream(raw, codec))
         bounded = _Bounded(unpacked, plain.tell, path)
@@ -88,7 +88,7 @@ def open_measured(path: Path) -> Iterator[tuple["io.BufferedReader[Any]", Callab
 
 @contextmanager
 def open_seekable(path: Path) -> Iterator[BinaryIO]:
-    """Open a file at random access; one that can only be streamed by way of a temporary copy.
+    """Open a file for random access, by a temporary copy if it can only be streamed.
 
     Raises:
         OSError, InputError: see `open_binary`.
@@ -109,12 +109,13 @@ def _codec(plain: "io.BufferedReader[Any]", path: Path) -> str | None:
     for magic, codec in _MAGIC.items():
         if start.startswith(magic):
             return codec
-    named = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
-    return named if start else None  # an empty file is no stream of either
+    if not start:  # an empty file is not compressed
+        return None
+    return COMPRESSIONS.get(path.suffix.lower())
 
 
 class _Bounded(io.RawIOBase):
-    """A decompressed stream that raises where it is damaged or expands beyond any text."""
+    """A decompressed stream that raises if it is damaged or expands more than text can."""
 
     def __init__(self, stream: Any, position: Callable[[], int], path: Path) -> None:
         self._stream, self._position, self._path, self._done = stream, position, path, 0

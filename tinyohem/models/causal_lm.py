@@ -1,4 +1,4 @@
-"""Any causal LM of transformers: load it, find its trunk and head."""
+"""Load any causal LM of transformers; find its trunk and its head."""
 
 import hashlib
 from contextlib import AbstractContextManager
@@ -12,12 +12,10 @@ from tinyohem.data.hub_names import require_model
 from tinyohem.data.tokenizer import foreign_files
 
 _MAX_LAYERS = 1_000
-
-
 _PARAMETERS_PER_BYTE = 4  # quantized to two bits
-
-
 _FREE_PARAMETERS = 1_000_000
+
+_KINDS = "give a run folder, a checkpoint, a transformers folder, or a Hub id"
 
 
 def trunk(model: Any) -> Any:
@@ -31,7 +29,7 @@ def head_weight(model: Any) -> Tensor:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's tensors, names and bytes in the order of the names."""
+    """Return the SHA-256 of the names and bytes of a model's tensors, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -40,29 +38,29 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def context_length(model: Any) -> int | None:
-    """Return the tokens of context that a causal LM was made for, None where nothing says it."""
+    """Return the longest context of a causal LM in tokens, None where its config has none."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def load_causal_lm(folder: str, dtype: torch.dtype | None = None) -> Any:
     """Load any causal LM from a folder or the Hub.
 
-    Never runs code that comes with it, and reads no pickled weights.
+    Runs no code that comes with the model, and reads no pickled weights.
 
     Args:
-        dtype: of its parameters; default: as they are saved.
+        dtype: of the parameters; default: as saved.
 
     Raises:
-        InputError: there is no such model, or its files are damaged or do not hold all of it.
+        InputError: there is no such model, or its files are damaged or incomplete.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    _silence_transformers()
+    silence_transformers()
     require_model(folder, _KINDS)
-    with _loading(folder):
+    with loading_errors(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _check_config(Path(folder), config)
-        # Pickled weights are left alone, even where they are the only ones.
+        # Pickled weights are never read, even where there are no others.
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -77,42 +75,46 @@ def load_causal_lm(folder: str, dtype: torch.dtype | None = None) -> Any:
 
 
 def _check_config(folder: Path, config: Any) -> None:
-    """Refuse what a config could make transformers fetch, run or allocate beyond its weights.
+    """Refuse a config that would make transformers fetch, run or allocate more than the weights.
 
     Raises:
         ValueError: it names code or another model on the Hub, or declares far more parameters than
             the folder's files can hold.
     """
-    from transformers import AutoModelForCausalLM
-
     if "/" in str(config._attn_implementation):
         raise ValueError(f"its attention {config._attn_implementation!r} is code from the Hub")
     if (folder / "adapter_config.json").exists():
         raise ValueError("it is an adapter to another model")
     files = list(folder.glob("*.safetensors"))
     if not files:
-        return  # on the Hub, or without weights: `from_pretrained` tells
+        return  # on the Hub, or without weights, which `from_pretrained` reports
     stored = sum(file.stat().st_size for file in files)
     if getattr(config, "num_hidden_layers", 0) > _MAX_LAYERS:
         raise ValueError(f"it has {config.num_hidden_layers:,} layers")
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    if model.num_parameters() > _PARAMETERS_PER_BYTE * stored + _FREE_PARAMETERS:
+    declared = declared_parameters(config)
+    if declared > _PARAMETERS_PER_BYTE * stored + _FREE_PARAMETERS:
         raise ValueError(
-            f"its config declares {model.num_parameters():,} parameters, its files hold only "
-            f"{stored:,} bytes"
+            f"its config declares {declared:,} parameters, its files hold only {stored:,} bytes"
         )
 
 
-_KINDS = "give a run folder, a checkpoint, a transformers folder, or a Hub id"
+def declared_parameters(config: Any) -> int:
+    """Count the parameters of a transformers config without allocating them."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return int(
+            AutoModelForCausalLM.from_config(config, trust_remote_code=False).num_parameters()
+        )
 
 
-def _loading(folder: str) -> AbstractContextManager[None]:
+def loading_errors(folder: str) -> AbstractContextManager[None]:
+    """Turn whatever the files of a model raise into an `InputError`."""
     return foreign_files(f"cannot load a language model from {folder!r}", _KINDS)
 
 
-def _silence_transformers() -> None:
-    """Keep transformers' own progress bars off the terminal: the library prints nothing."""
+def silence_transformers() -> None:
+    """Turn off transformers' progress bars: the library prints nothing."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

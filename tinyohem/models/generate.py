@@ -21,7 +21,7 @@ def generate(
     """Continue each prompt until the end of text; temperature 0 takes the likeliest token.
 
     Args:
-        max_new_tokens: tokens; cut where the model's context ends.
+        max_new_tokens: most tokens to add; fewer where the model's context ends.
         top_k: sample from that many likeliest tokens (0: all).
         top_p: sample from the smallest set with that much probability.
 

@@ -1,4 +1,4 @@
-"""Attention of some tokens to the keys and values of all, through transformers' own interface.
+"""Attention of some tokens to the keys and values of all, through transformers' interface.
 
 Shape suffixes: B sequences, T tokens of one, N = B·T tokens, K kept tokens of all sequences in
 batch order, M places for queries in one sequence, H heads, E size of one.
@@ -24,11 +24,11 @@ _NAME = "tinyohem"
 class KeptTokens:
     """The tokens of a micro-batch that run again, packed into one row (1, K) without padding.
 
-    Attention alone wants them by sequence, (B, M).
+    Only attention needs them by sequence, (B, M).
     """
 
     rows_K: Tensor  # int64, places among the N tokens, rising
-    position_ids: Tensor  # int64 (1, K), places in the own sequence
+    position_ids: Tensor  # int64 (1, K), places in their sequences
     shape: tuple[int, int]  # (B, M)
     slots_K: Tensor | None  # int64, places among B·M; None where nothing is padded
     mask_B1MT: Tensor | None  # float32, 0 where a query may look, else -inf; None: causal, M = T
@@ -45,11 +45,10 @@ class KeptTokens:
         """Take the tokens at the places `rows_K`, rising, of a micro-batch of `shape` (B, T).
 
         Args:
-            width: how many every sequence keeps, where all keep as many.
-            spread: let the queries stand where they stood, M = T, which needs no mask and no word
-                from the device: the way of a GPU, whose causal kernels make little of the empty
-                places. Else they stand close together, as wide as the longest sequence's, which
-                saves a CPU most of their work.
+            width: kept tokens of every sequence, where all keep as many.
+            spread: leave the queries at their places, M = T, which needs no mask and no wait for
+                the device; default: on a GPU, whose causal kernels lose little on empty places.
+                Else the queries of a sequence are packed, which saves a CPU most of their work.
         """
         num_rows, seq_len = shape
         at_K, row_K = rows_K % seq_len, rows_K // seq_len
@@ -63,7 +62,7 @@ class KeptTokens:
             before_B = counts_B.cumsum(0) - counts_B
             rank_K = torch.arange(len(rows_K), device=rows_K.device) - before_B[row_K]
             slots_K = row_K * width + rank_K
-            # Padding looks at the first key alone: an empty softmax would be NaN.
+            # Padding attends to the first key alone: an empty softmax would be NaN.
             at_BM = at_K.new_zeros(num_rows * width).index_copy(0, slots_K, at_K)
             at_BM = at_BM.view(num_rows, width)
         unseen_BMT = torch.arange(seq_len, device=rows_K.device) > at_BM[..., None]
@@ -99,13 +98,13 @@ class KeptTokens:
 class KVCache:
     """Keys, rotary positions applied, and values of all tokens by layer; (B, H, T, E) each."""
 
-    # Record this layer alone, with its graph, and build none for its queries and all behind them.
+    # Record this layer alone, with its graph; its queries and all that follows get no graph.
     only_layer: int | None = None
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    last_input: Tensor | None = None  # with `only_layer`: what the last one was given; (B, T, D)
+    last_input: Tensor | None = None  # with `only_layer`: the input of the last layer, (B, T, D)
 
     def record(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Take one layer's keys and values; from `only_layer` on the caller's graph ends."""
+        """Record the keys and values of a layer; at `only_layer` turn the graph off."""
         if self.only_layer in (None, layer):
             self.layers[layer] = key, value
         if self.only_layer == layer:
@@ -114,7 +113,7 @@ class KVCache:
     def lookup(
         self, layer: int, key: Tensor, value: Tensor, kept: KeptTokens
     ) -> tuple[Tensor, Tensor]:
-        """Return all keys and values: those with a graph as they are, else under the fresh ones."""
+        """Return all keys and values of a layer; fresh ones replace those without a graph."""
         key_all, value_all = self.layers[layer]
         if key_all.requires_grad:
             return key_all, value_all
@@ -122,9 +121,10 @@ class KVCache:
 
 
 def can_share_attention(trunk: Any) -> bool:
-    """Whether `shared_attention` serves a trunk: a Llama whose positions are encoded one by one.
+    """Whether `shared_attention` works with a trunk: a Llama that encodes each position by itself.
 
-    Some rotary encodings depend on the last position of the call, which not every call has.
+    Some rotary encodings depend on the last position of a call, which a pass over kept tokens may
+    lack.
     """
     from transformers import LlamaModel
 
@@ -136,9 +136,10 @@ def can_share_attention(trunk: Any) -> bool:
 def shared_attention(trunk: Any) -> Iterator[None]:
     """Let calls of `trunk`, a transformers Llama, take `memory` and `kept` inside the block.
 
-    With neither a call attends as ever; unlike transformers' own, it never asks the device whether
-    its positions are packed sequences, and compiles without a mask. With `memory` alone it fills
-    it as well. With both, the input tokens are the kept ones, and they attend to what is recorded.
+    With neither, a call attends as usual; unlike transformers' own attention it never asks the
+    device whether its positions are packed sequences, and it compiles without a mask. With `memory`
+    alone a call also fills it. With both, the input tokens are the kept ones, and they attend to
+    the recorded keys and values.
     """
     from transformers import AttentionInterface
 
@@ -190,10 +191,10 @@ def _attend(
 
 
 def _exactly(attend: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Attend with exact products, whatever the step's are; see `device.product_precision`.
+    """Attend with exact products, whatever the step's precision; see `device.product_precision`.
 
-    torch's attention for CPUs multiplies tiles so small that rounding them first costs more than
-    it saves: with rounded products it takes twice as long.
+    torch's attention on CPUs multiplies tiles so small that rounding them takes longer than it
+    saves: with rounded products attention takes twice as long.
     """
     if torch.compiler.is_compiling() or torch.get_float32_matmul_precision() == "highest":
         return attend(*inputs)

@@ -1,32 +1,30 @@
-"""Models built as transformers Llamas."""
+"""Build new models as transformers Llamas, and count their parameters."""
 
 from typing import TYPE_CHECKING
 
 import torch
 
 from tinyohem.config.model import ModelConfig, Shape, model_shape
+from tinyohem.models.causal_lm import declared_parameters, loading_errors, silence_transformers
 from tinyohem.runs.layout import model_folder
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
-from tinyohem.models.causal_lm import _loading, _silence_transformers
 
 
 def parameter_count(config: ModelConfig, vocab_size: int) -> int:
-    """Return how many parameters a run's model has, without building it.
+    """Return the number of parameters of a run's model without allocating them.
 
     Raises:
-        InputError: there is no such shape, or no model to start from.
+        InputError: there is no such shape, or no such model to start from.
     """
     if config.init_from is None:
         return model_shape(config).num_parameters(vocab_size)
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     folder = model_folder(config.init_from)
-    with _loading(folder), torch.device("meta"):  # dimensions without memory
-        described = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_config(described, trust_remote_code=False)
-        return int(model.num_parameters())
+    with loading_errors(folder):
+        return declared_parameters(AutoConfig.from_pretrained(folder, trust_remote_code=False))
 
 
 def build_model(
@@ -39,7 +37,7 @@ def build_model(
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    _silence_transformers()
+    silence_transformers()
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -49,14 +47,14 @@ def build_model(
             num_attention_heads=shape.num_heads,
             intermediate_size=shape.intermediate_size,
             max_position_embeddings=seq_len,
-            # Unit-variance activations from the first step; transformers' 0.02 suits widths of
-            # thousands and left these narrow models far behind (LOG.md).
+            # Gives unit-variance activations from the first step. transformers' 0.02 suits widths
+            # of thousands and makes these narrow models learn far worse (LOG.md).
             initializer_range=shape.hidden_size**-0.5,
             tie_word_embeddings=True,
             bos_token_id=start_id,
             eos_token_id=start_id,
-            # No pad_token_id: transformers would give that row of the embedding, the start
-            # token's, no gradient.
+            # No pad_token_id: transformers gives that row of the embedding no gradient, and here
+            # it would be the start token's.
         )
     )
     model.generation_config.pad_token_id = start_id

@@ -1,4 +1,4 @@
-"""Start from a trained model: any causal LM of transformers whose loss a training step computes.
+"""Start from a trained model: any causal LM of transformers whose loss a step can compute.
 
 Shape suffixes: B sequences, T tokens of one, D hidden size, V vocabulary.
 """
@@ -18,18 +18,18 @@ from tinyohem.ohem.losses import token_losses
 from tinyohem.progress import SILENT, Progress
 
 _CHECKED_TOKENS = 16  # of each of two sequences
-_LOUD = 50.0  # nats: what scales or caps logits shows at this size, not at that of random weights
+_LOUD = 50.0  # a logit so large that scaling or capping shows, as it does not at random weights
 
 
 def load_pretrained(config: RunConfig, progress: Progress = SILENT) -> Any:
     """Load the model that `model.init_from` names, in float32, and check that it can be tuned.
 
     Dropout stays off, as in training from scratch: a token's loss is then the same in the pass
-    that ranks it as in the one that learns from it, and a resumed run repeats itself.
+    that ranks it as in the one that learns from it, and a resumed run is reproducible.
 
     Raises:
-        InputError: there is no such model; its loss is another than that of a step; or it does not
-            go with its tokenizer, `training.seq_len` or `ohem.backward`.
+        InputError: there is no such model; a step cannot compute its loss; or it does not fit its
+            tokenizer, `training.seq_len` or `ohem.backward`.
     """
     name = config.model.init_from
     assert name is not None
@@ -64,12 +64,12 @@ def _check_fit(model: Any, config: RunConfig) -> None:
 def check_losses(model: Any, name: str) -> None:
     """Refuse a causal LM whose loss is not that of its hidden states times its head.
 
-    A model may scale or cap its logits, or add a bias to them. Compared are the losses of a small
-    batch, once as the model is and once with the head scaled up: caps of logits hardly touch those
-    of a model that knows little yet. The weights are put back.
+    A model may scale or cap its logits, or add a bias to them. The losses of a small batch are
+    compared twice, the second time with the head scaled up, because a cap hardly changes the small
+    logits of a model that knows little. The weights are restored.
 
     Raises:
-        InputError: it does.
+        InputError: the losses differ, or the model has no such head.
     """
     hint = "models that scale or cap their logits, or whose head has a bias, cannot be mined"
     head = model.get_output_embeddings()
@@ -102,7 +102,7 @@ def check_losses(model: Any, name: str) -> None:
 
 
 def _batch(model: Any) -> Tensor:
-    """Return the same random ids every time, (2, T)."""
+    """Return the same random ids at every call, (2, T)."""
     length = min(_CHECKED_TOKENS, context_length(model) or _CHECKED_TOKENS)
     rng = torch.Generator().manual_seed(0)
     ids_BT = torch.randint(0, len(head_weight(model)), (2, length), generator=rng)
@@ -110,7 +110,7 @@ def _batch(model: Any) -> Tensor:
 
 
 def _both_losses(model: Any) -> tuple[Tensor, Tensor, float]:
-    """Return the losses (B, T) by the model's logits and by ours, and the largest logit."""
+    """Return the losses (B, T) by the model's logits and by our head, and the largest logit."""
     ids_BT = _batch(model)
     labels_BT = ids_BT[:, 1:]
     logits_BTV = model(input_ids=ids_BT, use_cache=False).logits.float()

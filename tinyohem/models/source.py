@@ -1,4 +1,4 @@
-"""A model by any name: run, checkpoint, folder, Hub id."""
+"""Load a model by any name: run, checkpoint, folder, Hub id."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,23 +26,22 @@ class Source:
 
     model: Any  # a transformers causal LM, on its device, in eval mode
     tokenizer: "PreTrainedTokenizerFast"
-    max_seq_len: int  # tokens of context the model was made for
+    max_seq_len: int  # tokens, the model's longest context
 
 
 def load_source(name: str, device: str = "auto", dtype: torch.dtype | None = None) -> Source:
     """Load a model by the name of its run folder, checkpoint, transformers folder or Hub id.
 
     Args:
-        dtype: of the parameters; default: as they are saved.
+        dtype: of the parameters; default: as saved.
 
     Raises:
-        InputError: there is no such model, or it is a run that has not finished, or a checkpoint
-            that is damaged.
+        InputError: there is no such model, the run is unfinished, or the checkpoint is damaged.
     """
     from transformers import GenerationConfig
 
     if (path := Path(name)).exists():
-        name = str(follow(path))  # once: what is checked is what is loaded, wherever it moves
+        name = str(follow(path))  # resolved once, so that the checked folder is the loaded one
     if (Path(name) / "state.json").exists():
         require_sound(Path(name))
     model = load_causal_lm(model_folder(name), dtype).to(pick_device(device)).eval()
@@ -59,8 +58,8 @@ def load_source(name: str, device: str = "auto", dtype: torch.dtype | None = Non
             f"{name} has no length of context: max_position_embeddings is {max_seq_len!r}",
             "mend its config.json",
         )
-    # What ends a text comes with the model; how to search for one, which can take any amount of
-    # time and memory, does not.
+    # Keep the model's end token, but not its search settings, which may cost any amount of time and
+    # memory.
     ends = model.generation_config.eos_token_id
     model.generation_config = GenerationConfig(eos_token_id=ends)
     return Source(model, tokenizer, max_seq_len)

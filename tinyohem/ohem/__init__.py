@@ -1,7 +1,7 @@
-"""Which tokens teach: losses, scores, selection, weights, schedule.
+"""Token-level online hard example mining: losses, scores, selection, weights.
 
-`OhemLoss` and `trainer_loss` are for loops of your own; `tinyohem train` has its own way through
-the other modules.
+`OhemLoss` and `trainer_loss` serve training loops of your own; `tinyohem train` uses the other
+modules directly.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # On demand: whoever reads a config out of this package does not want to load torch.
+    # Loaded on demand: importing this package must not load torch.
     if name in ("OhemLoss", "trainer_loss"):
         from tinyohem.ohem import module
 

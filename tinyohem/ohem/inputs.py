@@ -1,4 +1,4 @@
-"""What a call of `OhemLoss` must be given, checked before anything is computed with it.
+"""Check the arguments of `OhemLoss` before anything is computed with them.
 
 Shape suffixes: B sequences, T tokens of one, D hidden size, V vocabulary.
 """
@@ -15,16 +15,16 @@ from tinyohem.data.windows import IGNORE_INDEX
 def check_tensors(
     states_BTD: Any, labels_BT: Any, head_VD: Any, beside_BT: Mapping[str, Any]
 ) -> int:
-    """Check kinds, shapes, types and devices; values are not looked at, so nobody waits for them.
+    """Check kinds, shapes, types and devices, but no values, so that nothing waits for the device.
 
     Args:
-        beside_BT: other tensors by name, one number a token; None where not given.
+        beside_BT: other tensors (B, T) by name; None where not given.
 
     Returns:
         V, the number of tokens that have a logit.
 
     Raises:
-        ValueError: one of them does not fit; says what to pass instead.
+        ValueError: an argument does not fit; the message says what to pass instead.
     """
     given = {"states_BTD": states_BTD, "labels_BT": labels_BT, "head_VD": head_VD, **beside_BT}
     for name, value in given.items():
@@ -70,7 +70,7 @@ def _check_head(states_BTD: Tensor, head_VD: Tensor) -> None:
             "pass the hidden states ahead of it, (B, T, D), and its weight, (V, D); "
             "logits need no head"
         )
-    # Under autocast products cast both.
+    # Under autocast a product casts both.
     same = head_VD.dtype == states_BTD.dtype
     if not (same or torch.is_autocast_enabled(states_BTD.device.type)):
         raise ValueError(
@@ -86,7 +86,7 @@ def foreign_labels(labels_BT: Tensor, vocab_size: int) -> Tensor:
 
 
 def refuse_labels(labels_BT: Tensor, vocab_size: int) -> None:
-    """Name the first foreign label and say what to do about it.
+    """Raise an error that names the first foreign label and says what to pass instead.
 
     Raises:
         ValueError: always.

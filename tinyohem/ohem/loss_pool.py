@@ -5,10 +5,10 @@ A pool is a folder with
     manifest.json              what the losses belong to; SHA-256 of every shard once all are there
     shard_0000000.f16.zst      float16 nats of the labels of consecutive windows, one zstd frame
 
-Entry i of the whole is the loss of ids[i + 1], so the labels of window w of T tokens are entries
-[w · T, (w + 1) · T). A token's context is its window, as in training; what is left at the end of
-the store is a shorter window, so that only the very first token has no loss. A manifest names no
-file.
+Entry i of the joined shards is the loss of ids[i + 1], so the labels of window w of T tokens are
+entries [w · T, (w + 1) · T). A token's context is its window, as in training. The last window of
+the store may be shorter, so only the very first token has no loss. The manifest lists no file
+names.
 """
 
 import hashlib
@@ -29,18 +29,16 @@ from tinyohem.io.data_dir import data_dir
 from tinyohem.io.hashing import hash_json
 from tinyohem.io.manifest import MANIFEST_FILE, Count, Record, read_record, write_sealed
 
-POOL_FORMAT: Literal[1] = 1
 SHARD_TOKENS = 1 << 20  # about: a shard holds whole windows
 HARDEST_SHARE = 0.1  # of the windows
 
 _LARGEST = float(np.finfo(np.float16).max)  # nats
-_WINDOWS_PER_BLOCK = _STORIES_PER_BLOCK = 4_096  # in memory while means are taken
 
 
 class PoolContext(Record):
-    """What stood ahead of a token."""
+    """The tokens that the model saw before each token."""
 
-    rule: str
+    rule: str  # "windows"
     seq_len: int = Field(ge=2)
 
 
@@ -53,7 +51,7 @@ class Shard:
     size: int  # entries
 
     def path(self, folder: Path) -> Path:
-        """Return where the shard stands in its pool."""
+        """Return the path of the shard's file in the pool `folder`."""
         return folder / f"shard_{self.index:07d}.f16.zst"
 
 
@@ -66,7 +64,7 @@ class PoolManifest(Record):
     tokens: int = Field(ge=2)
     context: PoolContext
     weights_sha256: str
-    tokens_seen: Count | None  # that the model was trained on; None where it does not say
+    tokens_seen: Count | None  # that the model was trained on; None: unknown
     shard_windows: int = Field(ge=1)
     shards: list[str] | None  # SHA-256 of each; None: unfinished
 
@@ -74,9 +72,9 @@ class PoolManifest(Record):
     def of(
         cls, store: TokenStore, seq_len: int, weights_sha256: str, tokens_seen: int | None
     ) -> Self:
-        """Describe a pool that is to be mined."""
+        """Describe a pool that has no shards yet."""
         return cls(
-            format=POOL_FORMAT,
+            format=1,
             tokenizer=store.manifest.tokenizer,
             ids_sha256=store.manifest.ids_sha256,
             tokens=store.num_tokens,
@@ -88,7 +86,7 @@ class PoolManifest(Record):
         )
 
     def files(self) -> list[Shard]:
-        """Return the shards in order, whether or not they are there."""
+        """Return all shards in order, whether or not their files exist."""
         entries = self.tokens - 1
         size = self.shard_windows * self.context.seq_len
         return [
@@ -106,14 +104,17 @@ class Pool:
     """Every token's loss under one checkpoint.
 
     Attributes:
-        losses: float16 (tokens - 1,) nats, memory-mapped; see the top of this file.
-        seq_len: tokens of a window.
+        losses: float16 (tokens - 1,) nats, memory-mapped; see the module's docstring.
         manifest: what the losses belong to.
     """
 
     losses: NDArray[np.float16]
-    seq_len: int
     manifest: PoolManifest
+
+    @property
+    def seq_len(self) -> int:
+        """The tokens of a window."""
+        return self.manifest.context.seq_len
 
     @property
     def hash(self) -> str:
@@ -126,49 +127,27 @@ class Pool:
         return self.losses[positions].astype(np.float32)
 
     def hardest_windows(self) -> NDArray[np.int64]:
-        """Return the tenth of the whole windows with the highest mean loss, ascending.
+        """Return the tenth of the whole windows with the highest mean loss, in ascending order.
 
-        At least one; of equals the earlier.
+        At least one; ties go to the earlier window.
         """
         windows = self.losses[: len(self.losses) // self.seq_len * self.seq_len]
         loss_WT = windows.reshape(-1, self.seq_len)
-        means = np.empty(len(loss_WT))
-        for first in range(0, len(means), _WINDOWS_PER_BLOCK):
-            block = slice(first, first + _WINDOWS_PER_BLOCK)
-            means[block] = loss_WT[block].mean(axis=1, dtype=np.float64)
+        means = loss_WT.mean(axis=1, dtype=np.float64)
         hardest_first = np.argsort(-means, kind="stable")
         return np.sort(hardest_first[: max(1, round(HARDEST_SHARE * len(means)))])
 
-    def story_means(self, store: TokenStore) -> NDArray[np.float64]:
-        """Return each story's mean loss, (stories,) nats per token; NaN for one without tokens.
-
-        The start token does not count, as in `eval-perplexity`; but here a token's context is its
-        window, which may begin in the story before.
-
-        Args:
-            store: the one that the pool was mined on.
-        """
-        means = np.empty(store.num_stories)
-        for first in range(0, store.num_stories, _STORIES_PER_BLOCK):
-            bounds = store.offsets[first : first + _STORIES_PER_BLOCK + 1]
-            # A story's own tokens are ids (start, end), so entries [start, end - 1).
-            block = self.losses[bounds[0] : bounds[-1] - 1]
-            sums = np.concatenate([[0.0], np.cumsum(block, dtype=np.float64)])
-            starts, ends = bounds[:-1] - bounds[0], bounds[1:] - 1 - bounds[0]
-            with np.errstate(invalid="ignore"):  # 0 / 0
-                means[first : first + len(starts)] = (sums[ends] - sums[starts]) / (ends - starts)
-        return means
-
 
 def open_pool(folder: Path, store: TokenStore, seq_len: int) -> Pool:
-    """Check a pool, unpack it into a file that vanishes with the process, and map that.
+    """Check a pool, unpack it into a temporary file and map that into memory.
 
     Args:
-        store: the tokens that the losses have to belong to.
+        store: the tokens that the losses must belong to.
         seq_len: tokens of a window.
 
     Raises:
-        InputError: no pool, an unfinished or damaged one, or one of other tokens or windows.
+        InputError: there is no pool, it is unfinished or damaged, or it belongs to other tokens or
+            windows.
     """
     manifest = read_manifest(folder)
     _check_fits(folder, manifest, store, seq_len)
@@ -186,17 +165,17 @@ def open_pool(folder: Path, store: TokenStore, seq_len: int) -> Pool:
                 what = f"the pool's shard {shard.path(folder)} is damaged: {plainly(error)}"
                 raise InputError(what, _AGAIN) from None
         stream.flush()
-        return Pool(np.memmap(stream, dtype=np.float16, mode="r"), seq_len, manifest)
+        return Pool(np.memmap(stream, dtype=np.float16, mode="r"), manifest)
 
 
-_AGAIN = "repeat the `tinyohem mine` that made it: it mines what is missing or damaged, no more"
+_AGAIN = "repeat the `tinyohem mine` that made it: it mines only what is missing or damaged"
 
 
 def read_manifest(folder: Path) -> PoolManifest:
-    """Read what a pool says of itself.
+    """Read the manifest of a pool.
 
     Raises:
-        InputError: it is no pool, or another version's.
+        InputError: the folder holds no pool, or one of another version.
     """
     try:
         return read_record(folder / MANIFEST_FILE, PoolManifest)
@@ -208,7 +187,7 @@ def read_manifest(folder: Path) -> PoolManifest:
 
 
 def _check_fits(folder: Path, pool: PoolManifest, store: TokenStore, seq_len: int) -> None:
-    """Refuse a pool of other tokens or windows than a run's."""
+    """Refuse a pool whose tokens or windows are not those of the run."""
     wanted = PoolManifest.of(store, seq_len, pool.weights_sha256, pool.tokens_seen)
     differences = {
         "with other tokens": pool.tokenizer != wanted.tokenizer,
@@ -225,12 +204,12 @@ def _check_fits(folder: Path, pool: PoolManifest, store: TokenStore, seq_len: in
 
 
 def rounded(losses: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Round losses (nats) to what a pool stores; no loss becomes infinite."""
+    """Round losses (nats) to float16, at most its largest finite number."""
     return np.minimum(losses, _LARGEST).astype(np.float16)
 
 
 def write_shard(folder: Path, shard: Shard, losses: NDArray[np.float16]) -> None:
-    """Store the losses of a shard, whole or not at all."""
+    """Store the losses of a shard atomically."""
     with atomic_file(shard.path(folder)) as stream:
         stream.write(compress(losses.tobytes()))
 
@@ -239,15 +218,15 @@ def read_shard(folder: Path, shard: Shard, sha256: str | None = None) -> NDArray
     """Return the losses of a shard.
 
     Args:
-        sha256: of the file, where it is known; its own checksum is looked at either way.
+        sha256: of the file, where known; the checksum in the file is verified either way.
 
     Raises:
-        ValueError: the file is damaged, or holds what is no loss.
-        OSError: it is not there.
+        ValueError: the file is damaged, or holds a loss that is not finite.
+        OSError: the file does not exist or cannot be read.
     """
     size = shard.size * np.dtype(np.float16).itemsize
     path = shard.path(folder)
-    if path.stat().st_size > 2 * size + 1024:  # no frame of so much content is that large
+    if path.stat().st_size > 2 * size + 1024:  # no frame with so much content is that large
         raise ValueError("it is too large")
     frame = path.read_bytes()
     if sha256 is not None and hashlib.sha256(frame).hexdigest() != sha256:

@@ -29,10 +29,10 @@ Gradients = tuple[Tensor, Tensor, Tensor | None]
 
 
 class GradientCache(Protocol):
-    """What the read-only pass leaves for the gradient pass."""
+    """A store that the read-only pass fills for the gradient pass."""
 
     def write(self, hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
-        """Return the softmax of the tokens that come next, which nobody else may change."""
+        """Return the softmax of the next tokens, which the caller must not change."""
 
     def gradients(
         self,
@@ -65,8 +65,8 @@ def softmax_chunks(
 ) -> Iterator[SoftmaxChunk]:
     """Yield the softmax of all tokens in order, a chunk at a time; call it without a graph.
 
-    Without a head the states are the logits. A softmax that a `cache` keeps nobody may overwrite;
-    any other's memory is the next chunk's.
+    Without a head the states are the logits. With a `cache` the caller must not overwrite a chunk;
+    without one the next chunk reuses its memory.
     """
     hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_BT.flatten().clamp(min=0)
     rows = _chunk_rows(hidden_ND, head_VD)
@@ -123,7 +123,7 @@ def kept_loss(
         labels_K: int64 (K,) token ids.
         weight_K: (K,) weights; no gradient flows into them.
         gamma: γ ≥ 0.
-        cached: what the read-only pass wrote, and their places (K,) in it.
+        cached: the cache of the read-only pass, and the kept tokens' places (K,) in it.
 
     Returns:
         The weighted sum (scalar) and the losses (K,) in nats, the latter without a graph.
@@ -132,7 +132,7 @@ def kept_loss(
 
 
 class _LinearCrossEntropy(Function):
-    """Σ w·f(ℓ) with its gradient formed right where the logits are, one chunk at a time.
+    """Σ w·f(ℓ) with its gradient formed next to the logits, one chunk at a time.
 
     Neither the logits nor their gradient w·(softmax − one-hot) is ever stored for the whole batch.
     """
@@ -177,12 +177,12 @@ def head_gradients(
     """Return the losses and the gradient of Σ w·f(ℓ), without a graph; see `kept_loss`.
 
     Args:
-        softmax_of: has the softmax of a range of the tokens; default: it is computed.
+        softmax_of: returns the softmax of a range of the tokens; default: it is computed.
     """
     rows, memory = _chunk_rows(hidden_ND, head_VD), ChunkMemory()
     grad_head_VD = None if head_VD is None else torch.zeros_like(head_VD, dtype=sum_dtype(head_VD))
     grads_hidden, losses = [], []
-    for first in range(0, max(1, len(hidden_ND)), rows):  # once for no tokens at all: their types
+    for first in range(0, max(1, len(hidden_ND)), rows):  # no tokens: one empty chunk
         at = slice(first, first + rows)
         hidden_CD, labels_C = hidden_ND[at], labels_N[at]
         found = softmax_of(at) if softmax_of else memory.softmax(hidden_CD, head_VD, labels_C)
@@ -202,9 +202,9 @@ def add_gradient_(
     weight_C: Tensor,
     gamma: float = 0.0,
 ) -> Tensor:
-    """Add a chunk's gradient in the head to `sum_VD` and return the one in the states, (C, D).
+    """Add a chunk's gradient in the head to `sum_VD` and return that in the states, (C, D).
 
-    The numerators of the softmax are used up.
+    The numerators of the softmax are overwritten.
     """
     loss_C, exp_CV, sum_C1 = softmax
     # ∂ℓ/∂logits = softmax − one-hot, times the softmax's denominator.
@@ -234,7 +234,7 @@ def _focal_slope(loss_N: Tensor, gamma: float) -> Tensor:
 
 
 def sum_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the type to add up in: of half-precision numbers, float32."""
+    """Return the dtype to sum in: float32 for half precision, else the tensor's own."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
@@ -258,10 +258,10 @@ def softmax(
 
 
 class ChunkMemory:
-    """The memory of one chunk's logits, for one chunk after the other.
+    """Memory for the logits of one chunk, reused by every chunk.
 
-    Taken and freed anew each time, blocks of many megabytes leave a heap of holes that small
-    tensors keep open: at a vocabulary of 50,257 it grew to the logits of the whole batch.
+    Allocating and freeing blocks of many megabytes fragments the heap, because small tensors lie
+    between them: at a vocabulary of 50,257 it grew to the logits of the whole batch.
     """
 
     def __init__(self) -> None:
@@ -269,7 +269,7 @@ class ChunkMemory:
 
     def softmax(self, hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
         """Return `softmax`; the numerators last until the next call."""
-        if head_VD is None:  # they are the caller's to keep
+        if head_VD is None:  # the logits are the caller's
             return softmax(hidden_CD, head_VD, labels_C)
         if self._logits_CV is None:  # the first chunk is the largest
             size = (len(hidden_CD), len(head_VD))
@@ -294,9 +294,9 @@ def _logits(hidden_CD: Tensor, head_VD: Tensor | None, out_CV: Tensor | None = N
 
 
 def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> Softmax:
-    """Return −log softmax at the labels (C,), and the softmax as numerator and denominator.
+    """Return −log softmax at the labels (C,), and the softmax as numerators and denominators.
 
-    The numerators take the memory of the logits; denominators are (C, 1).
+    The numerators overwrite the logits; the denominators are (C, 1).
     """
     # Not torch.log_softmax: its CPU kernel takes six times as long as the parts done one by one.
     label_logit_C1 = logits_CV.gather(1, labels_C[:, None])
@@ -313,4 +313,4 @@ def _chunk_rows(hidden_ND: Tensor, head_VD: Tensor | None) -> int:
     return max(_MIN_CHUNK_ROWS, elements // vocab_size)
 
 
-LOSS_BUCKETS = (1.0, 3.0, 5.0)  # nats: where the shares of kept tokens are counted
+LOSS_BUCKETS = (1.0, 3.0, 5.0)  # nats: the edges between which kept tokens are counted

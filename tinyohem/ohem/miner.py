@@ -1,4 +1,4 @@
-"""From losses and scores to the weight of every token, with what is remembered between steps."""
+"""Compute the weight of every token from losses and scores, with state between steps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from tinyohem.system.timing import phase
 
 @dataclass
 class TokenMiner:
-    """A way of mining and its state."""
+    """The mining that a config describes, with its state."""
 
     config: OhemConfig
     class_weight_V: Tensor | None = None  # needed by `class_balanced`
@@ -27,8 +27,8 @@ class TokenMiner:
     def token_weights(self, tokens: StepTokens, draw: Draw) -> Tensor:
         """Return float32 (B, T) weights ≥ 0 of a whole optimizer step and update the state.
 
-        Selection's weight times the soft weight; 0 where the label is ignored. Tokens that nobody
-        read ahead are all kept.
+        A weight is that of selection times the soft one, 0 where the label is ignored. Tokens
+        without losses (not read first) are all kept.
         """
         if tokens.loss_BT is None:
             return tokens.valid_BT * self.class_weight(tokens.labels_BT)
@@ -63,13 +63,14 @@ class TokenMiner:
         return weight_BT * beta_BT
 
     def restore(self, remembered: Mapping[str, Tensor], tokens: int, device: torch.device) -> None:
-        """Go on from what a checkpoint remembered.
+        """Restore the state from a checkpoint.
 
         Args:
-            tokens: of a step.
+            remembered: the state by name.
+            tokens: tokens of a step.
 
         Raises:
-            ValueError: it remembers something else.
+            ValueError: a tensor does not fit the config.
         """
         shapes = {"ghm_counts": (self.config.ghm_bins,), "queue": (self.config.queue_steps, tokens)}
         for name, tensor in remembered.items():
@@ -78,28 +79,28 @@ class TokenMiner:
         self.state = {name: tensor.to(device) for name, tensor in remembered.items()}
 
     def class_weight(self, labels_BT: Tensor) -> Tensor | float:
-        """Return the weight (B, T) of each label's frequency, or 1 where none is asked for."""
+        """Return the weight (B, T) of each label by its frequency; 1 unless `class_balanced`."""
         if self.config.weight != "class_balanced":
             return 1.0
         assert self.class_weight_V is not None
         return self.class_weight_V[labels_BT.clamp(min=0)]
 
     def normalise(self, weight_BT: Tensor, valid_BT: Tensor) -> Tensor:
-        """Return w/Z, float32 (B, T): Z = Σ w, or all valid tokens, as `denominator` says."""
+        """Return w/Z, float32 (B, T); Z is Σ w or the number of valid tokens (`denominator`)."""
         denominator = (weight_BT if self.config.denominator == "kept" else valid_BT).sum()
         return (weight_BT / torch.where(denominator > 0, denominator, 1)).float()
 
     def _queue_limit(self, score_BT: Tensor, labels_BT: Tensor, ratio: float) -> Tensor | None:
-        """Return the queue's (1 − ratio) quantile and put this step's scores in.
+        """Return the (1 − ratio) quantile of the queue, then add this step's scores to it.
 
         The counterpart of the memory queue in MoCo (He et al., CVPR 2020): a threshold from the
-        last steps is steadier than the batch's own. Infinite before the first step.
+        last steps varies less than the batch's own. Infinite before the first step.
         """
         if not self.config.queue_steps:
             return None
         scores_N = score_BT.masked_fill(labels_BT == IGNORE_INDEX, torch.nan).flatten()
         queue_QN = self.state.get("queue", scores_N.new_empty(self.config.queue_steps, 0))
-        # A loop of the user's own may bring batches of any size: the shorter ones are filled up.
+        # Batches of `OhemLoss` may differ in size: shorter ones are padded.
         missing = len(scores_N) - queue_QN.shape[1]
         queue_QN = F.pad(queue_QN, (0, max(0, missing)), value=torch.nan)
         scores_N = F.pad(scores_N, (0, max(0, -missing)), value=torch.nan)
@@ -111,7 +112,7 @@ class TokenMiner:
 def build_miner(
     config: OhemConfig, store: TokenStore, vocab_size: int, device: torch.device
 ) -> TokenMiner:
-    """Set up a way of mining for a training corpus."""
+    """Build the miner of a config for a training corpus."""
     if config.weight != "class_balanced":
         return TokenMiner(config)
     counts_V = torch.from_numpy(token_counts(store, vocab_size))

@@ -1,4 +1,4 @@
-"""Mining outside our own loop: a loss for any PyTorch loop, and for transformers' Trainer.
+"""Mining outside `tinyohem train`: a loss for any PyTorch loop, and for transformers' Trainer.
 
 Shape suffixes: B sequences, T tokens of one, K kept tokens, D hidden size, V vocabulary.
 """
@@ -22,32 +22,32 @@ from tinyohem.ohem.scores import read_tokens
 from tinyohem.ohem.step_tokens import Draw, StepTokens
 from tinyohem.ohem.token_weights import class_weights
 
-# What only `tinyohem train` can do: these need its trunk or its data.
+# Only `tinyohem train` has the trunk and the data that these need.
 _OF_OUR_LOOP = ("backward", "hard_window_share", "pool_refresh_every", "pool_max_age")
-# Their defaults follow other options, or they are what one asks about first.
+# Always shown: the main options, and those whose defaults follow others.
 _SHOWN = ("ratio", "score", "select", "schedule", "denominator")
 
 
 class OhemLoss(nn.Module):
-    """Cross entropy of the tokens that teach: Σ w·ℓ / Z, nats.
+    """Compute the weighted cross entropy of the selected tokens: Σ w·ℓ / Z, nats.
 
-    Selection spans what one call is given: with gradient accumulation each micro-batch, with
-    several processes each one's own. In eval mode, and where no gradient is recorded, it is the
-    mean cross entropy of all tokens whatever the options say: a model is judged by that alone.
+    Selection spans one call: with gradient accumulation a micro-batch, with several processes the
+    batch of one process. In eval mode, and where no gradient is recorded, the loss is the mean
+    cross entropy of all tokens whatever the options say.
 
-    What GHM and the queue of `threshold` remember is part of `state_dict()`.
+    The state of GHM and of the queue of `threshold` is part of `state_dict()`.
 
     Args:
         class_counts: (V,) how often each token occurs in the training text; for `class_balanced`.
-        options: keys of `OhemConfig`, such as `select="importance"`. `ratio` and `schedule` serve
-            `self.config.keep_schedule()`, whose value each call is given.
+        options: keys of `OhemConfig`, such as `select="importance"`. `ratio` and `schedule` define
+            `self.config.keep_schedule()`, which gives the keep ratio to pass to each call.
 
     Attributes:
         full_loss: mean cross entropy of all tokens in the last call, nats, without a graph.
-        kept_share: share of the tokens that it kept.
+        kept_share: share of the tokens that the last call kept.
 
     Raises:
-        ValueError: an unknown option, one that fits no other, or one that only `train` can serve.
+        ValueError: an option is unknown, contradicts another, or works only in `tinyohem train`.
     """
 
     full_loss: Tensor
@@ -66,7 +66,7 @@ class OhemLoss(nn.Module):
         self.miner = TokenMiner(self.config, weight_V)
 
     def extra_repr(self) -> str:
-        """Return the options that `OhemLoss(…)` takes to be as this one is."""
+        """Return the options that build an equal `OhemLoss(…)`."""
         defaults = OhemConfig()
         return ", ".join(
             f"{key}={value!r}"
@@ -90,38 +90,35 @@ class OhemLoss(nn.Module):
         """Return the loss (scalar, nats) with its graph.
 
         Args:
-            states_BTD: (B, T, D) hidden states that the head turns into logits, which then are
-                never stored for all tokens at once; or, without a head, (B, T, V) logits. float32
-                or bfloat16.
-            labels_BT: int64 (B, T), the token that each state is to predict; `-100` counts for
-                nothing.
+            states_BTD: with a head, (B, T, D) hidden states, whose logits are never stored for all
+                tokens at once; without one, (B, T, V) logits. float32 or bfloat16.
+            labels_BT: int64 (B, T), the token that each state predicts; `-100` is ignored.
             head_VD: (V, D) output embedding.
             keep_ratio: share of the tokens to keep, in (0, 1]; at 1.0 plain cross entropy.
-            shares: of each source of `mixed`, where `mix` changes them over training.
+            shares: the share of each source of `mixed`, where `mix` changes them over training.
             reference_BT: another model's losses, nats; for `excess_loss` and the source `pool`.
             input_ids_BT: (B, T); for `dedup = "bigram"`.
-            num_items: tokens that count in the whole optimizer step, where this is one of several
-                micro-batches: each then weighs as much as its share of them.
+            num_items: valid tokens of the whole optimizer step, where this is one of several
+                micro-batches: each is then weighted by its share of them.
             generator: source of random selection, on the device of the states.
 
         Raises:
-            ValueError: kinds, shapes, types or devices that do not match, a label that is neither a
-                token nor -100, a ratio outside (0, 1], or a method lacks what it needs.
+            ValueError: kinds, shapes, types or devices do not match, a label is neither a token nor
+                -100, the ratio is outside (0, 1], or a method lacks an argument that it needs.
         """
         beside_BT = {"reference_BT": reference_BT, "input_ids_BT": input_ids_BT}
         vocab_size = check_tensors(states_BTD, labels_BT, head_VD, beside_BT)
         self._check_classes(vocab_size)
         if not 0 < keep_ratio <= 1:
             raise ValueError(f"keep_ratio = {keep_ratio} is outside (0, 1]")
-        # Looking for a foreign label makes the host wait for the device; not looking, a GPU answers
-        # with an error that ends the process. So the passes are shown none, and whether there were
-        # any is read where a step has to wait anyway.
+        # Looking for foreign labels makes the host wait for the device, but on a GPU an unseen one
+        # ends the process. So they are ignored at first, and reported where the step waits anyway.
         foreign_BT, given_BT = foreign_labels(labels_BT, vocab_size), labels_BT
         labels_BT = labels_BT.masked_fill(foreign_BT, IGNORE_INDEX)
         num_valid = (labels_BT != IGNORE_INDEX).sum().clamp(min=1)
         part = 1.0 if num_items is None else num_valid / torch.as_tensor(num_items).clamp(min=1)
         if not (self.training and torch.is_grad_enabled()):
-            if foreign_BT.any():  # no training step: here a wait of its own is no loss
+            if foreign_BT.any():  # outside training an extra wait does not matter
                 refuse_labels(given_BT, vocab_size)
             return part * token_losses(states_BTD, head_VD, labels_BT).sum() / num_valid
 
@@ -137,7 +134,7 @@ class OhemLoss(nn.Module):
         loss, loss_K = self._learn(states_BTD, head_VD, labels_BT, weight_BT, num_kept)
         self.full_loss = (loss_K if tokens.loss_BT is None else tokens.loss_BT).sum() / num_valid
         self.kept_share = num_kept / num_valid
-        # A token whose score is NaN may never be drawn: the loss has to show it all the same.
+        # A token whose score is NaN may never be drawn; the loss must show it all the same.
         return part * loss * torch.where(tokens.finite, 1.0, torch.nan)
 
     def _read(
@@ -186,11 +183,11 @@ class OhemLoss(nn.Module):
             miner.class_weight_V = miner.class_weight_V.to(device)
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """Return what mining remembers between steps."""
+        """Return the state that mining carries between steps."""
         return self.miner.state
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from what was remembered."""
+        """Restore the state that mining carries between steps."""
         self.miner.state = dict(state)
 
 
@@ -227,8 +224,8 @@ def trainer_loss(ohem: OhemLoss, trainer: Callable[[], Any]) -> Callable[..., Te
             `trainer = Trainer(…, compute_loss_func=trainer_loss(ohem, lambda: trainer))`.
 
     Raises:
-        ValueError: a method that needs more than logits and labels; from the loss itself, a
-            Trainer, model or batch that it cannot serve, and whatever `OhemLoss` refuses.
+        ValueError: a method needs more than logits and labels. The returned function raises it for
+            an unsuitable Trainer, model or batch, and for whatever `OhemLoss` refuses.
     """
     config = ohem.config
     if config.refers or config.dedup == "bigram":
@@ -253,7 +250,7 @@ def trainer_loss(ohem: OhemLoss, trainer: Callable[[], Any]) -> Callable[..., Te
 
 
 def _state(trainer: Any) -> Any:
-    """Return the `TrainerState` of a Trainer whose settings leave the loss alone."""
+    """Return the `TrainerState` of a Trainer whose settings do not change the loss."""
     if not (hasattr(trainer, "state") and hasattr(trainer, "args")):
         raise ValueError(
             "trainer_loss needs the Trainer itself, whose args may ask for label smoothing: "
@@ -268,7 +265,7 @@ def _state(trainer: Any) -> Any:
 
 
 def _logits(outputs: Any) -> Tensor:
-    """Return what a model gave as logits, as the first of several or by name."""
+    """Return the logits of a model's outputs, by name or as the first element."""
     named = outputs if isinstance(outputs, Mapping) else {"logits": outputs[0]}
     if named.get("logits") is None:
         raise ValueError(
@@ -280,11 +277,11 @@ def _logits(outputs: Any) -> Tensor:
 
 
 def _next_tokens(labels: Tensor | None) -> Tensor:
-    """Return the label of each state, the token after it; the last has none."""
+    """Return the label of each state, the token after it; ignored for the last state."""
     if labels is None:
         raise ValueError(
             "the batch has no labels: let the data collator add them, as "
             "DataCollatorForLanguageModeling(tokenizer, mlm=False) does"
         )
-    # The labels move, because moving the logits copies them.
+    # Labels are shifted, not logits, which would be copied.
     return F.pad(labels, (0, 1), value=IGNORE_INDEX)[..., 1:]

@@ -1,4 +1,4 @@
-"""One surprise, many tokens: keep the hardest of near-identical ones.
+"""De-duplication: keep the hardest of near-identical tokens.
 
 The counterpart of the non-maximum suppression in the OHEM paper (Shrivastava et al., CVPR 2016,
 section 4.2), which stops one region's loss from counting many times.
@@ -12,17 +12,17 @@ from tinyohem.ohem.topk import rank_by_score
 
 
 def first_of_neighbours(scores_BT: Tensor, valid_BT: Tensor, window: int) -> Tensor:
-    """Walk from the hardest token down; suppress any within ±`window` of one already kept.
+    """Keep tokens from the hardest down, except those within ±`window` of one already kept.
 
     Args:
         scores_BT: float (B, T).
         window: tokens to either side in the same sequence.
 
     Returns:
-        bool (B, T), the survivors.
+        bool (B, T), the kept tokens.
     """
-    # Tokens that outrank everything undecided in their window are kept by the walk whatever comes
-    # before them, so whole rounds of them are decided at once.
+    # A token that outranks everything undecided in its window is kept whatever the rest, so each
+    # round decides all of these at once.
     rank_BT = (
         rank_by_score(scores_BT.reshape(1, -1), valid_BT.reshape(1, -1)).view_as(valid_BT).double()
     )
@@ -45,7 +45,7 @@ def first_of_bigram(
     """
     rank_N = rank_by_score(scores_BT.reshape(1, -1), valid_BT.reshape(1, -1)).flatten()
     number = rank_N.numel()
-    # One sort puts equal pairs side by side, the hardest first: (pair, rank) as a single key.
+    # One sort by the key (pair, rank) puts equal pairs side by side, the hardest first.
     pair_N = torch.where(valid_BT, (input_ids_BT << 32) + labels_BT, -1).flatten()
     _, group_N = pair_N.unique(return_inverse=True)
     order_N = (group_N * number + rank_N).argsort()

@@ -1,7 +1,7 @@
-"""Unbiased selection: tokens drawn at random, each weighted by the inverse of its chance.
+"""Unbiased selection: tokens drawn at random, each weighted by the inverse of its probability.
 
-The weighted sum of losses then has the full sum as its mean (Horvitz and Thompson, 1952), so no
-selection bias enters the gradient; what it costs is variance.
+The expected value of the weighted sum of losses is then the full sum (Horvitz and Thompson, 1952),
+so selection adds variance to the gradient but no bias.
 
 Shape suffixes: S scopes, M tokens of a scope.
 """
@@ -22,9 +22,9 @@ def importance(
     floor: float,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Poisson sampling: each token is kept with its own chance π, with weight 1/π.
+    """Draw a Poisson sample: keep each token with its own probability π, at weight 1/π.
 
-    k is the mean of the number kept, not the number itself.
+    k is the expected number of kept tokens, not the exact one.
     """
     chance_SM = inclusion(scores_SM, valid_SM, counts_S, floor)
     kept_SM = valid_SM & (uniform(scores_SM, generator) < chance_SM)
@@ -43,7 +43,7 @@ def inclusion(scores_SM: Tensor, valid_SM: Tensor, counts_S: Tensor, floor: floa
 
 @dataclass(frozen=True)
 class _Ranked:
-    """The scores of every scope in falling order: what chances for any k are made from."""
+    """The scores of every scope in falling order, from which probabilities for any k follow."""
 
     falling_SM: Tensor  # float64, those of ignored tokens last
     tail_SM: Tensor  # sums from each score on
@@ -57,7 +57,7 @@ class _Ranked:
 
 
 def _chances(scores_SM: Tensor, ranked: _Ranked, counts_S: Tensor, floor: float) -> Tensor:
-    """Return `inclusion` of scores > 0, in whatever order; anything at ignored tokens."""
+    """Return `inclusion` of scores > 0 in any order; arbitrary at ignored tokens."""
     wanted_S1, number_S1 = counts_S[:, None].double(), ranked.number_S1
     floor_S1 = (wanted_S1 / number_S1.clamp(min=1)).clamp(max=floor)
     # With the j highest at π = 1, the rest share k − j; the right j is the first that leaves
@@ -126,7 +126,7 @@ def stratified(
 
 
 def _positive(scores_SM: Tensor, valid_SM: Tensor) -> Tensor:
-    """Return float64 scores > 0 at valid tokens, 0 elsewhere: chances have to be defined."""
+    """Return float64 scores > 0 at valid tokens, so that probabilities are defined; else 0."""
     scores_SM = scores_SM.double().masked_fill(~valid_SM, 0).clamp(min=0)
     highest_S1 = scores_SM.amax(dim=1, keepdim=True)
     return torch.where(valid_SM, scores_SM + torch.where(highest_S1 > 0, 1e-9 * highest_S1, 1), 0)

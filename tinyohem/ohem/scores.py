@@ -1,4 +1,4 @@
-"""How hard a token is: one score each, from the same read-only pass as the losses.
+"""Scores of how hard each token is, from the same read-only pass as the losses.
 
 Shape suffixes: B sequences, T tokens of one, C rows of a chunk, D hidden size, V vocabulary.
 """
@@ -31,7 +31,7 @@ def read_tokens(
       the logits, which is their own bound.
     - `loss_x_gradnorm`: their product.
     - `excess_loss`: ℓ − reference loss (Rho-1, arXiv 2404.07965).
-    - `entropy`: −Σ p log p, which never looks at the label (ESLM, arXiv 2505.19893).
+    - `entropy`: −Σ p log p, which does not depend on the label (ESLM, arXiv 2505.19893).
     - `focal`: (1 − p_y)^γ · ℓ (Lin et al., ICCV 2017).
 
     Args:
@@ -40,28 +40,25 @@ def read_tokens(
         labels_BT: int64 (B, T); `IGNORE_INDEX` marks tokens that do not count.
         reference_BT: (B, T) losses in nats, for `excess_loss`.
         gamma: γ of `focal`.
-        cache: takes the softmax for the gradient pass.
+        cache: stores the softmax for the gradient pass.
 
     Returns:
-        losses and scores, float32 (B, T) (float64 from float64 input); losses are 0, scores
+        Losses and scores, float32 (B, T) (float64 from float64 input); losses are 0, scores
         arbitrary, where the label is ignored.
     """
-    losses, extras = [], []
+    read = {"entropy": _entropy, "gradnorm": _gradient_norm, "loss_x_gradnorm": _gradient_norm}
+    losses, scores = [], []
     for chunk in softmax_chunks(hidden_BTD, head_VD, labels_BT, cache):
         losses.append(chunk.loss_C)
-        match score:
-            case "gradnorm" | "loss_x_gradnorm":
-                extras.append(_gradient_norm(chunk))
-            case "entropy":
-                extras.append(_entropy(chunk))
-    loss_BT = torch.cat(losses).masked_fill(labels_BT.flatten() == IGNORE_INDEX, 0)
-    loss_BT = loss_BT.view(labels_BT.shape)
-    extra_BT = torch.cat(extras).view(labels_BT.shape) if extras else loss_BT
+        if score in read:
+            scores.append(read[score](chunk))
+    loss_BT = torch.cat(losses).view(labels_BT.shape).masked_fill(labels_BT == IGNORE_INDEX, 0)
+    score_BT = torch.cat(scores).view(labels_BT.shape) if scores else loss_BT
     match score:
         case "loss" | "gradnorm" | "entropy":
-            return loss_BT, extra_BT
+            return loss_BT, score_BT
         case "loss_x_gradnorm":
-            return loss_BT, loss_BT * extra_BT
+            return loss_BT, loss_BT * score_BT
         case "excess_loss":
             if reference_BT is None:
                 raise ValueError("excess_loss needs reference losses")

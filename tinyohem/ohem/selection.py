@@ -1,4 +1,4 @@
-"""Which tokens teach: scores in, weights out. Kept means weight > 0.
+"""Select tokens: turn scores into weights. A token is kept where its weight is above 0.
 
 Shape suffixes: B sequences, T tokens of one, S scopes (1 for `batch`, B for `sequence`),
 M tokens of a scope (B·T or T).
@@ -31,10 +31,10 @@ def selection_weights(
 ) -> Tensor:
     """Weigh every token of an optimizer step by `config.select`; see `SELECTIONS`.
 
-    `topk` is online hard example mining (Shrivastava et al., CVPR 2016); ties go by position.
+    `topk` is online hard example mining (Shrivastava et al., CVPR 2016); position breaks ties.
 
     Args:
-        scores_BT: float (B, T), finite, no gradient; values at ignored labels do not matter.
+        scores_BT: float (B, T), finite, without a gradient; arbitrary at ignored labels.
         labels_BT: int64 (B, T); `IGNORE_INDEX` is excluded before anything is counted.
         keep_ratio: share of the valid tokens of each scope to keep, in (0, 1]; at 1 every method
             keeps them all, with weight 1.
@@ -42,7 +42,7 @@ def selection_weights(
         input_ids_BT: int64 (B, T); needed to find repeated bigrams.
         pool_BT: (B, T) losses of an earlier checkpoint; needed by the source `pool`.
         limit: scalar in the scores' unit, for `threshold`; default: the config's own.
-        generator: source of whatever is random, on the device of the scores.
+        generator: source of random numbers, on the device of the scores.
 
     Returns:
         float32 (B, T) weights, 0 where a token is dropped or ignored.
@@ -105,9 +105,9 @@ def _threshold(
     limit: Tensor | None,
     config: OhemConfig,
 ) -> Tensor:
-    """Keep scores above the limit; the k highest in a scope where fewer than k are above it.
+    """Keep scores above the limit, or the k highest of a scope with fewer than k above it.
 
-    A limit from the queue aims at k by itself, so there only `min_kept` is made up.
+    A limit from the queue already aims at k, so there only `min_kept` is guaranteed.
     """
     if limit is None:
         limits = [math.inf]
@@ -137,7 +137,7 @@ def _mixed(
     counts_S: Tensor,
     shares: Mapping[str, float] | None,
 ) -> Tensor:
-    """Take each source's share of k from what the sources before it left."""
+    """Take each source's share of k from the tokens that the sources before it left."""
     if shares is None:
         raise ValueError("mixed needs the shares of its sources")
     kept_SM = torch.zeros_like(candidates_SM)

@@ -1,4 +1,4 @@
-"""What the read-only pass leaves for the gradient pass, so that the head's work is not done twice.
+"""Caches that the read-only pass fills for the gradient pass, to compute the logits only once.
 
 Shape suffixes: N tokens of a step, C of a chunk, K the kept ones, D hidden size, V vocabulary.
 """
@@ -21,8 +21,8 @@ from tinyohem.ohem.losses import (
 )
 from tinyohem.system.timing import phase
 
-# How much a `SoftmaxCache` may hold, and the keep ratio from which it pays on a CPU, where it
-# pushes the chunks out of the cache.
+# Most bytes of a `SoftmaxCache`, and the keep ratio from which it pays on a CPU, where it pushes
+# the chunks out of the processor's cache.
 _CPU_STORE_BYTES = 1 << 28
 _GPU_STORE_BYTES = 1 << 31
 _CPU_STORE_PAYS_FROM = 0.5
@@ -37,14 +37,22 @@ def choose_cache(
     *,
     whole: bool,
 ) -> GradientCache | None:
-    """Return the cheapest cache for a step, empty; None: to compute the logits twice is cheaper.
+    """Return the cheapest cache for a step, empty; None: computing the logits twice is cheaper.
 
     Args:
         softmax_cache: that of earlier steps.
         whole: whether a single pass reads all tokens of the step, and none is ignored.
     """
     on_cpu = head_VD.device.type == "cpu"
-    if on_cpu and whole and _is_guessable(config):
+    # The losses read so far tell which tokens will be kept, all at one weight.
+    predictable = (config.select, config.score, config.scope, config.weight, config.dedup) == (
+        "topk",
+        "loss",
+        "batch",
+        "none",
+        "none",
+    )
+    if on_cpu and whole and predictable:
         return SpeculativeGradients(keep_ratio)
     size = num_tokens * len(head_VD) * sum_dtype(head_VD).itemsize
     if size > (_CPU_STORE_BYTES if on_cpu else _GPU_STORE_BYTES):
@@ -54,21 +62,10 @@ def choose_cache(
     return softmax_cache.opened(num_tokens, head_VD)
 
 
-def _is_guessable(config: OhemConfig) -> bool:
-    """Whether the losses read so far tell which tokens will be kept, all at one weight."""
-    return (config.select, config.score, config.scope, config.weight, config.dedup) == (
-        "topk",
-        "loss",
-        "batch",
-        "none",
-        "none",
-    )
-
-
 class SoftmaxCache:
-    """The softmax of all tokens of a step, so that the kept ones' gradient needs no logits again.
+    """The softmax of all tokens of a step, from which the kept tokens' gradient is formed.
 
-    Its memory serves step after step: on a CPU fresh pages cost more than the logits they hold.
+    Every step reuses the memory: on a CPU fresh pages cost more than the logits that they hold.
     """
 
     def __init__(self) -> None:
@@ -76,7 +73,7 @@ class SoftmaxCache:
         self._used = 0  # rows
 
     def opened(self, num_tokens: int, head_VD: Tensor) -> "SoftmaxCache":
-        """Return the store, emptied."""
+        """Empty the cache, fit it to a step and return it."""
         if self._exp_NV.shape != (num_tokens, len(head_VD)):
             new = partial(torch.empty, dtype=sum_dtype(head_VD), device=head_VD.device)
             self._exp_NV = new(num_tokens, len(head_VD))
@@ -85,7 +82,7 @@ class SoftmaxCache:
         return self
 
     def write(self, hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
-        """Compute the softmax of the tokens that come next."""
+        """Compute and store the softmax of the next tokens."""
         at = slice(self._used, self._used + len(labels_C))
         self._used = at.stop
         found = softmax(hidden_CD, head_VD, labels_C, self._exp_NV[at])
@@ -101,7 +98,7 @@ class SoftmaxCache:
         weight_K: Tensor,
         gamma: float,
     ) -> Gradients:
-        """Form the gradient from copies of the kept tokens' softmax."""
+        """Form the gradient from copies of the kept tokens' stored softmax."""
 
         def softmax_of(at: slice) -> Softmax:
             rows_C = rows_K[at]
@@ -114,32 +111,30 @@ class SoftmaxCache:
 class SpeculativeGradients:
     """The gradient of the tokens that top-k will probably keep, formed while their logits exist.
 
-    On a CPU a chunk of logits is cheap as long as it stays in the cache, so this beats a store of
-    all. A token is taken where its loss is among the highest of those read so far in the step.
-    Once the selection is known, what was missed is added and what was taken wrongly taken back:
-    exact to rounding, whatever the guess. All kept tokens have to weigh the same.
+    On a CPU this beats storing all logits, because a chunk of them still lies in the processor's
+    cache. A token is predicted to be kept where its loss is among the highest read so far in the
+    step. Once the selection is known, missed tokens are added and wrong ones subtracted: exact to
+    rounding, whatever the prediction. All kept tokens must have the same weight.
     """
 
     def __init__(self, keep_ratio: float) -> None:
         self._keep_ratio = keep_ratio
         self._memory = ChunkMemory()
         self._losses: list[Tensor] = []
-        self._hidden: list[Tensor] = []
-        self._labels: list[Tensor] = []
-        self._taken: list[Tensor] = []
-        self._grads_hidden: list[Tensor] = []
+        # By chunk: states, labels, whether a token is predicted, gradients in the states.
+        self._chunks: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self._grad_head_VD: Tensor | None = None
 
     def write(self, hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
-        """Compute the softmax of the tokens that come next, and the gradient of some of them."""
+        """Compute the softmax of the next tokens, and the gradient of the predicted ones."""
         assert head_VD is not None
         if self._grad_head_VD is None:
             self._grad_head_VD = torch.zeros_like(head_VD, dtype=sum_dtype(head_VD))
         loss_C, exp_CV, sum_C1 = self._memory.softmax(hidden_CD, head_VD, labels_C)
         self._losses.append(loss_C)
-        taken_C = loss_C >= self._limit()
+        predicted_C = loss_C >= self._limit()
         with phase("gradient"):
-            rows_K = taken_C.nonzero().squeeze(1)
+            rows_K = predicted_C.nonzero().squeeze(1)
             grad_KD = add_gradient_(
                 self._grad_head_VD,
                 (loss_C[rows_K], exp_CV.index_select(0, rows_K), sum_C1[rows_K]),
@@ -148,15 +143,13 @@ class SpeculativeGradients:
                 labels_C[rows_K],
                 torch.ones_like(loss_C[rows_K]),
             )
-            self._grads_hidden.append(torch.zeros_like(hidden_CD, dtype=grad_KD.dtype))
-            self._grads_hidden[-1][rows_K] = grad_KD
-        self._hidden.append(hidden_CD)
-        self._labels.append(labels_C)
-        self._taken.append(taken_C)
+            grad_CD = torch.zeros_like(hidden_CD, dtype=grad_KD.dtype)
+            grad_CD[rows_K] = grad_KD
+        self._chunks.append((hidden_CD, labels_C, predicted_C, grad_CD))
         return loss_C, exp_CV, sum_C1
 
     def _limit(self) -> Tensor:
-        """Return the loss from which as many of those read so far lie as will be kept of all."""
+        """Return the (1 − keep ratio) quantile of the losses read so far."""
         read_N = torch.cat(self._losses)
         num_below = min(int((1 - self._keep_ratio) * len(read_N)), len(read_N) - 1)
         return read_N.kthvalue(num_below + 1).values
@@ -170,20 +163,17 @@ class SpeculativeGradients:
         weight_K: Tensor,
         gamma: float,
     ) -> Gradients:
-        """Put the guess right and weigh it."""
+        """Correct the prediction and weigh the gradient."""
         assert self._grad_head_VD is not None
-        taken_N = torch.cat(self._taken)
-        kept_N = torch.zeros_like(taken_N).index_fill_(0, rows_K, True)
-        wrong_M = (kept_N ^ taken_N).nonzero().squeeze(1)
+        hidden_ND, labels_N, predicted_N, grad_ND = map(torch.cat, zip(*self._chunks, strict=True))
+        kept_N = torch.zeros_like(predicted_N).index_fill_(0, rows_K, True)
+        wrong_M = (kept_N ^ predicted_N).nonzero().squeeze(1)
+        sign_M = kept_N[wrong_M] * 2.0 - 1.0
         _, grad_MD, correction_VD = head_gradients(
-            torch.cat(self._hidden)[wrong_M],
-            head_VD,
-            torch.cat(self._labels)[wrong_M],
-            kept_N[wrong_M] * 2.0 - 1.0,
-            gamma,
+            hidden_ND[wrong_M], head_VD, labels_N[wrong_M], sign_M, gamma
         )
-        grad_hidden_ND = torch.cat(self._grads_hidden).index_add_(0, wrong_M, grad_MD)
+        grad_ND.index_add_(0, wrong_M, grad_MD)
         weight = weight_K[:1].sum()  # 0 where nothing is kept
         assert correction_VD is not None
         grad_head_VD = (self._grad_head_VD + correction_VD) * weight
-        return torch.cat(self._losses)[rows_K], grad_hidden_ND[rows_K] * weight, grad_head_VD
+        return torch.cat(self._losses)[rows_K], grad_ND[rows_K] * weight, grad_head_VD

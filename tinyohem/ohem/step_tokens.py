@@ -1,4 +1,4 @@
-"""What a step knows of its tokens before it learns from some of them.
+"""The tokens of a step and the draw that selects some of them.
 
 Shape suffixes: B sequences, T tokens of one.
 """
@@ -14,7 +14,7 @@ from tinyohem.data.windows import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Draw:
-    """How many tokens one step keeps, and the random numbers that it may choose by."""
+    """How many tokens a step keeps, and its source of random numbers."""
 
     keep_ratio: float  # share of the tokens, in (0, 1]; at 1.0 the step is plain cross entropy
     generator: torch.Generator | None = None  # on the device of the tokens
@@ -27,7 +27,7 @@ class StepTokens:
 
     labels_BT: Tensor  # int64; `IGNORE_INDEX` marks tokens that do not count
     input_ids_BT: Tensor | None = None  # int64
-    loss_BT: Tensor | None = None  # nats, 0 where the label is ignored; None: not read ahead
+    loss_BT: Tensor | None = None  # nats, 0 where the label is ignored; None: not read first
     score_BT: Tensor | None = None  # arbitrary where the label is ignored
     reference_BT: Tensor | None = None  # another model's losses, nats
 
@@ -38,9 +38,9 @@ class StepTokens:
 
     @property
     def finite(self) -> Tensor:
-        """Whether the score of every token that counts is finite; bool scalar.
+        """Whether the score of every valid token is finite; bool scalar.
 
-        A NaN ranks somewhere, or is never drawn: it would teach or vanish without a word.
+        Selection itself reports no NaN: it ranks highest, or is never drawn.
         """
         if self.score_BT is None:
             return torch.ones((), dtype=torch.bool, device=self.labels_BT.device)

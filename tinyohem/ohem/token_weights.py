@@ -1,6 +1,6 @@
 """Soft weights: every token counts, some more than others.
 
-Focal weighting is not here: its factor carries a gradient, so it is part of the loss (`losses`).
+The factor of focal weighting carries a gradient, so it is part of the loss (`losses`).
 """
 
 import torch
@@ -11,8 +11,7 @@ def class_weights(counts_V: Tensor, power: float) -> Tensor:
     """Return w_v ∝ frequency(v)^−power with mean 1 over the corpus.
 
     Args:
-        counts_V: how often each token occurs in the training corpus; those that never do count
-            as once.
+        counts_V: how often each token occurs in the training corpus; 0 is treated as 1.
         power: 0 (no weighting) to 1 (every type counts as much as any other).
 
     Returns:
@@ -26,7 +25,7 @@ def class_weights(counts_V: Tensor, power: float) -> Tensor:
 def ghm_weights(
     loss_BT: Tensor, valid_BT: Tensor, smoothed_M: Tensor | None, momentum: float, bins: int
 ) -> tuple[Tensor, Tensor]:
-    """Weigh tokens against the density of their gradients: GHM-C (Li et al., AAAI 2019).
+    """Weigh tokens by the inverse density of their gradients: GHM-C (Li et al., AAAI 2019).
 
     With g = 1 − p(label) in M bins and R_j tokens in bin j, S_j ← α·S_j + (1 − α)·R_j and
     β_i = N / (S_{bin(i)} · M).

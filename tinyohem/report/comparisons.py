@@ -1,4 +1,4 @@
-"""What a comparison has come to: which runs are missing, and results where there is no table."""
+"""What a comparison has come to: the results of its runs, and which are missing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from tinyohem.report.records import MetricsRow, read_or_refuse
 
 _RUNS_NAMED = 12  # in a sentence
 
-Logs = Mapping[RunId, Sequence[MetricsRow]]
+_Logs = Mapping[RunId, Sequence[MetricsRow]]
 
 
 def name_runs(names: Sequence[str]) -> str:
@@ -29,7 +29,7 @@ def name_runs(names: Sequence[str]) -> str:
     return ", ".join(names[:_RUNS_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def missing_runs(
+def _missing_runs(
     label: str,
     plan: PlannedRuns | None,
     folders: Mapping[RunId, Path],
@@ -37,12 +37,10 @@ def missing_runs(
 ) -> str | None:
     """Say how many runs of a comparison are finished and which are not; None where all are.
 
-    Args:
-        plan: of the last command; None where an earlier version left none. Then arms that have not
-            begun are unknown, and every arm has the seeds of the others.
+    Without a plan, arms that have not begun are unknown, and every arm has the seeds of the others.
     """
     tabled = dict.fromkeys((result.arm, result.seed) for result in results)
-    done = {*tabled, *(run for run, folder in folders.items() if _is_finished(folder))}
+    done = {*tabled, *(run for run, folder in folders.items() if is_finished(folder))}
     begun = {*folders, *done}
     if plan:
         arms, seeds = plan.arms, plan.seeds
@@ -68,34 +66,51 @@ def missing_runs(
     return None
 
 
-def _is_finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds the final figures of a run."""
     return any((folder / name).exists() for name in ("eval.json", RESULT_FILE))
 
 
 @dataclass(frozen=True)
 class RecordedResults:
-    """The results of a comparison without a table, read run by run; the baseline's come first."""
+    """The results of a comparison's runs; the baseline's come first."""
 
     results: Sequence[RunResult] = ()
-    baseline: str | None = None
-    notes: list[str] = field(default_factory=list)
+    baseline: str | None = None  # of results without a table
+    notes: list[str] = field(default_factory=list)  # what is missing, or was assumed
 
 
 def recorded_results(
-    label: str, plan: PlannedRuns | None, folders: Mapping[RunId, Path], logs: Logs
+    label: str,
+    plan: PlannedRuns | None,
+    table: Sequence[RunResult],
+    folders: Mapping[RunId, Path],
+    logs: _Logs,
 ) -> RecordedResults:
-    """Return what stands in for the table of a comparison.
-
-    There are no results before all planned runs have one, nor without a baseline.
+    """Return the results of a comparison, and say which of its runs are missing.
 
     Args:
+        plan: of the last command; None where an earlier version left none.
+        table: the results in `runs.parquet`; where it is empty, those of the runs stand in for it.
+        folders: of the runs that have begun.
         logs: of the runs, for the time to the baseline's losses; a run may lack its own.
     """
+    recorded = RecordedResults(table) if table else _results_of_runs(label, plan, folders, logs)
+    if recorded.results or not recorded.notes:  # else the notes say why there are no results
+        missing = _missing_runs(label, plan, folders, recorded.results)
+        recorded.notes.extend(filter(None, [missing]))
+    return recorded
+
+
+def _results_of_runs(
+    label: str, plan: PlannedRuns | None, folders: Mapping[RunId, Path], logs: _Logs
+) -> RecordedResults:
+    """Read each run's own result; none before all planned runs have one, nor without a baseline."""
     records = _read_records(folders)
     if len({arm for arm, _ in records}) < 2:
         return RecordedResults()
     if plan and any((arm, seed) not in records for arm in plan.arms for seed in plan.seeds):
-        return RecordedResults()  # which `missing_runs` says
+        return RecordedResults()  # which `_missing_runs` says
     baseline = plan.arms[0] if plan else _only_plain_arm(records)
     if baseline is None:
         note = f"There is no table of {label}: nothing says which of its arms is the baseline."
@@ -121,7 +136,7 @@ def recorded_results(
 
 
 def _read_records(folders: Mapping[RunId, Path]) -> dict[RunId, FinishedRun]:
-    """Return what the runs recorded of themselves: arm and seed are those of the folder's name."""
+    """Read each run's `result.json`; take arm and seed from the name of its folder."""
     return {
         (arm, seed): read_or_refuse(folder / RESULT_FILE, FinishedRun).model_copy(
             update={"arm": arm, "seed": seed}
@@ -132,7 +147,7 @@ def _read_records(folders: Mapping[RunId, Path]) -> dict[RunId, FinishedRun]:
 
 
 def _only_plain_arm(records: Mapping[RunId, FinishedRun]) -> str | None:
-    """Return the arm that trains plainly on every token: the baseline, where no plan names it."""
+    """Return the one arm that trains plainly on every token, the baseline if no plan names it."""
     plain = {arm for (arm, _), result in records.items() if _is_plain(result)}
     return plain.pop() if len(plain) == 1 else None
 

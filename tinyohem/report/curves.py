@@ -56,7 +56,7 @@ CURVES = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with what a page says about it."""
+    """A figure with its name and caption on the page."""
 
     name: str  # of its files
     caption: str
@@ -96,7 +96,7 @@ def curve_plot(groups: Sequence[RunGroup], spec: CurveSpec) -> Plot | None:
     axis.set_ylabel(spec.label)
     cut = _lay_out_y(axis, spec, [*lines, *(curve.mean for curve in curves)])
     dashed = reveal(axis, means)
-    if len(groups) > 1:  # also where one alone has the series: whose line is it?
+    if len(groups) > 1:  # one line alone needs a key too, to say whose it is
         keys = [legend_line(curve.index, marked=spec.marked) for curve in curves]
         add_legend(figure, keys, [curve.name for curve in curves])
     caption = spec.says
@@ -136,7 +136,7 @@ def _ends(curves: Sequence[_GroupCurve], by: str) -> str:
 
 
 def _place(x: float, by: str) -> str:
-    """Tell a place on the horizontal axis to three digits."""
+    """Return a position on the horizontal axis as text, to three digits."""
     from matplotlib.ticker import EngFormatter
 
     if by == "tokens":

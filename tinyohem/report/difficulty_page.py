@@ -8,7 +8,7 @@ from tinyohem.data.readers import name_with_split
 from tinyohem.difficulty.score_table import HISTOGRAM_FILE, PAGE_FILE
 from tinyohem.difficulty.summary import QUANTILES, ScoreSummary
 from tinyohem.io.atomic import atomic_file
-from tinyohem.report.html import render, require_plots
+from tinyohem.report.html import require_plots, write_html
 from tinyohem.report.style import (
     COLOURS,
     SERIES,
@@ -40,7 +40,8 @@ def write_page(summary: ScoreSummary, folder: Path) -> list[Path]:
             for number, name in enumerate(summary.histograms)
         }
     corpus = summary.manifest.corpus
-    html = render(
+    write_html(
+        page,
         "difficulty.html.jinja",
         s=summary,
         corpus=name_with_split(corpus.name, corpus.split),
@@ -49,8 +50,6 @@ def write_page(summary: ScoreSummary, folder: Path) -> list[Path]:
         histograms=pictures,
         colours=COLOURS,
     )
-    with atomic_file(page) as stream:
-        stream.write(html.encode())
     return [histograms, page]
 
 
@@ -65,7 +64,7 @@ def _draw_all(summary: ScoreSummary) -> "Figure":
 
 
 def _picture(summary: ScoreSummary, name: str, prefix: str) -> str:
-    """Draw one histogram as markup: the page lays them out, and its text stays legible."""
+    """Return one histogram as markup for the page, which lays it out and keeps its text legible."""
     figure, (axis,) = new_figure(summary.label(name))
     _draw(summary, name, axis)
     return inline_svg(to_svg(figure), prefix)

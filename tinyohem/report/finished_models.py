@@ -1,4 +1,4 @@
-"""Score finished models on their own validation stories, once: each run keeps its scores."""
+"""Score finished models on their validation stories, once; each run folder keeps its scores."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -124,7 +124,7 @@ def _inspect(evaluation: Evaluation, ratio: float, progress: Progress) -> Inspec
 
 
 def _identity(run: RunLog, model: Path) -> str:
-    """Hash what the groups depend on: weights, stories, those learnt from, and the difficulty."""
+    """Hash what the scores depend on: weights, tokens of both splits, and the difficulty."""
     weights = [hash_file(path) for path in sorted(model.glob("*.safetensors"))]
     tokens = run.record.token_hashes
     return hash_json([_FORMAT, weights, tokens, _METRIC, METRIC_VERSION])

@@ -27,7 +27,7 @@ def require_plots(what: str) -> None:
 
 @contextmanager
 def _plots_extra(what: str) -> Iterator[None]:
-    """Turn an import that fails inside the block into an error that says how to mend it."""
+    """Turn a failed import inside the block into an error that says what to install."""
     try:
         yield
     except ImportError as error:
@@ -35,8 +35,10 @@ def _plots_extra(what: str) -> Iterator[None]:
         raise InputError(f"{what} needs matplotlib and jinja2: {error}", hint) from None
 
 
-def render(template: str, **values: Any) -> str:
-    """Fill in a template of the folder `templates`; every value is escaped.
+def write_html(path: Path, template: str, **values: Any) -> None:
+    """Fill in a template of the folder `templates`, every value escaped, and write the page.
+
+    The page is one file that needs no other.
 
     Raises:
         InputError: jinja2 is not installed.
@@ -50,30 +52,20 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return shown(environment.get_template(template).render(**values))
-
-
-def write_page(path: Path, template: str, **values: Any) -> None:
-    """Fill in a template and write it as one HTML file that needs no other.
-
-    Raises:
-        InputError: jinja2 is not installed.
-    """
-    html = render(template, **values)
+    html = shown(environment.get_template(template).render(**values))
     with atomic_file(path) as stream:
         stream.write(html.encode())
 
 
-def write_story_page(story: "InspectedStory", path: Path, num_differences: int = 20) -> None:
+def write_story_page(story: "InspectedStory", path: Path) -> None:
     """Write a story, each token on the shade of its loss.
 
-    Args:
-        num_differences: how many tokens to list each way, where two models are compared.
+    Where two models are compared, list the tokens with the largest differences, 20 each way.
 
     Raises:
         InputError: jinja2 is not installed.
     """
-    differences = story.differences(num_differences)
-    write_page(
+    differences = story.differences(20)
+    write_html(
         path, "story_page.html.jinja", story=story, palettes=PALETTES, differences=differences
     )

@@ -81,7 +81,7 @@ def draw_lines(
 
 
 def legend_line(index: int, *, marked: bool = False) -> "Line2D":
-    """Return what stands for a group in a legend."""
+    """Return a group's line for a legend."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], **(_thick(index) if marked else series_style(index)))
@@ -118,7 +118,7 @@ def reveal(axis: "Axes", means: Sequence["Line2D"]) -> bool:
     for rank, (line, place) in enumerate(drawn):
         line.set_zorder(3 + rank / len(drawn))
         below, above = sum(close[rank][:rank]), sum(close[rank][rank + 1 :])
-        if _width(place) < STUB or isinstance(line.get_markevery(), list):
+        if line.get_markevery() != _NONE:
             line.set_markersize(_MARKER + _RING * above)
         if below and _width(place) >= STUB:
             together = below + 1 + above
@@ -130,7 +130,7 @@ def reveal(axis: "Axes", means: Sequence["Line2D"]) -> bool:
 
 
 def _unseen_points(axis: "Axes", line: "Line2D") -> list[int]:
-    """Return the points of a line that no stroke shows."""
+    """Return the points of a line that need a marker to be seen."""
     known = np.isfinite(np.asarray(line.get_ydata(), dtype=np.float64))
     joined = np.zeros(len(known), dtype=bool)
     joined[1:] |= known[:-1]
@@ -138,7 +138,8 @@ def _unseen_points(axis: "Axes", line: "Line2D") -> list[int]:
     unseen = known & ~joined
     if _width(_places(axis, line)) < STUB:
         unseen[np.flatnonzero(known)[-1:]] = True
-    return [int(number) for number in np.flatnonzero(unseen)]
+    numbers: list[int] = np.flatnonzero(unseen).tolist()
+    return numbers
 
 
 def _places(axis: "Axes", line: "Line2D") -> FloatArray:

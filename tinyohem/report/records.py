@@ -1,4 +1,4 @@
-"""What the report relies on in the files that it reads, which may be another version's."""
+"""Records of the files that a report reads; another version may have written them."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,6 +7,7 @@ from pydantic import AliasChoices, Field, field_validator
 
 from tinyohem.config.sections import MAX_COUNT, ConfigTree
 from tinyohem.errors import InputError
+from tinyohem.io.hashing import hash_json
 from tinyohem.io.json import JsonObject
 from tinyohem.io.manifest import Count, Figure, Record, check_record, read_record
 from tinyohem.runs.record import StoreOfRun
@@ -42,8 +43,8 @@ class EnvironmentRecord(Record):
     packages: JsonObject | None = None
 
 
-class RunRecord(Record):
-    """What a run records before its first step."""
+class RunFacts(Record):
+    """What a run records before its first step, in `config.json` or in `result.json`."""
 
     config: dict[str, ConfigTree]  # of any version
     # A `result.json` knows the steps that were done.
@@ -66,14 +67,19 @@ class RunRecord(Record):
         return [store.ids_sha256 for store in (self.train, self.valid) if store]
 
     @property
+    def split_tokens_sha256(self) -> str:
+        """Return the hash of the tokens of both splits, as `compare` records it."""
+        return hash_json(self.token_hashes) if self.valid else self.tokens_sha256
+
+    @property
     def step_tokens(self) -> int:
         """Return the tokens of a step."""
         training = self.config["training"]
         return int(training["batch_size"] * training["seq_len"])
 
 
-class RunFolderRecord(RunRecord):
-    """The `config.json` of a run."""
+class RunFolderRecord(RunFacts):
+    """The `config.json` of a run, which names both token stores."""
 
     train: StoreOfRun
     valid: ValidStore

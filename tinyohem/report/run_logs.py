@@ -20,15 +20,14 @@ from tinyohem.experiments.folder import (
     run_folders,
 )
 from tinyohem.experiments.table import Row, summarise
-from tinyohem.io.hashing import hash_json
 from tinyohem.io.json import read_jsonl
 from tinyohem.io.manifest import Record, check_record
-from tinyohem.report.comparisons import RecordedResults, missing_runs, name_runs, recorded_results
+from tinyohem.report.comparisons import is_finished, name_runs, recorded_results
 from tinyohem.report.records import (
     EvaluationRecord,
     MetricsRow,
+    RunFacts,
     RunFolderRecord,
-    RunRecord,
     read_or_refuse,
 )
 
@@ -41,7 +40,7 @@ class RunLog:
 
     folder: Path
     label: str
-    record: RunRecord  # config.json; without it what result.json knows of that
+    record: RunFacts  # config.json; without it what result.json knows of that
     rows: list[MetricsRow]  # metrics.jsonl; none where it is gone
     evaluation: EvaluationRecord | None  # eval.json, or result.json; None: not evaluated yet
 
@@ -75,9 +74,8 @@ class RunLog:
         logged = self.last(f"train/{name}")
         if logged is not None or self.evaluation is None:
             return logged
-        total: float | None = getattr(
-            self.evaluation, "train_seconds" if name == "seconds" else name
-        )
+        key = "train_seconds" if name == "seconds" else name
+        total: float | None = getattr(self.evaluation, key)
         return total
 
     def series(self, name: str, by: str = "tokens") -> tuple[FloatArray, FloatArray]:
@@ -87,16 +85,15 @@ class RunLog:
             by: `tokens` seen, or `seconds` of training (evaluation and checkpoints excluded).
         """
         points = [
-            (at, value)
+            (x, y)
             for row in self.rows
-            if (value := row.get(name)) is not None
-            and (at := self._place(row) if by == "tokens" else row.get("train/seconds")) is not None
+            if (y := row.get(name)) is not None and (x := self._place(row, by)) is not None
         ]
         array = np.array(points, dtype=np.float64).reshape(-1, 2)
         return array[:, 0], array[:, 1]
 
-    def _place(self, row: MetricsRow) -> int:
-        return row.step * self.record.step_tokens
+    def _place(self, row: MetricsRow, by: str) -> float | None:
+        return row.step * self.record.step_tokens if by == "tokens" else row.get("train/seconds")
 
 
 @dataclass(frozen=True)
@@ -140,8 +137,7 @@ def read_input(folders: Sequence[Path]) -> ReportInput:
     """
     groups: list[RunGroup] = []
     comparisons, warnings = [], []
-    labels = _labels(folders)
-    for folder, label in zip(folders, labels, strict=True):
+    for folder, label in zip(folders, _labels(folders), strict=True):
         if is_run(folder):
             groups.append(RunGroup(label, (_read_run(folder, label),)))
             continue
@@ -153,41 +149,35 @@ def read_input(folders: Sequence[Path]) -> ReportInput:
     runs = [run for group in groups for run in group.runs]
     if without_log := [run.label for run in runs if not run.rows]:
         warnings.append(f"Without a log, so in no chart over training: {name_runs(without_log)}.")
-    warnings += [warning for run in runs if (warning := _text_loss_warning(run))]
+    for run in runs:
+        loss = run.record.valid and run.record.valid.text_loss
+        if loss and loss.lost_stories:
+            warnings.append(
+                f"The tokenizer of {run.label} loses text, of {loss.lost_stories:,} of its "
+                f"{loss.stories:,} validation stories: its bits per byte are left out."
+            )
     incomparable, bits_compare = _incomparable(runs)
     return ReportInput(groups, comparisons, warnings, incomparable, bits_compare)
-
-
-def _text_loss_warning(run: RunLog) -> str | None:
-    """Warn of a tokenizer that loses text of the validation stories."""
-    loss = run.record.valid.text_loss if run.record.valid else None
-    if loss is None or not loss.lost_stories:
-        return None
-    return (
-        f"The tokenizer of {run.label} loses text, of {loss.lost_stories:,} of its "
-        f"{loss.stories:,} validation stories: its bits per byte are left out."
-    )
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
     """Return the folders' names, with as many parents as it takes to tell them apart.
 
-    What cannot be printed in a name, and no picture or page may hold, is replaced.
+    Replace what cannot be printed: no picture or page may hold it.
     """
     paths = [folder.resolve() for folder in folders]
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise InputError(f"{twice} is named twice", "name each run once")
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise InputError(f"{twice[0]} is named twice", "name each run once")
     longest = max(len(path.parts) for path in paths)
     for depth in range(1, longest + 1):
-        names = ["/".join(path.parts[-depth:]) for path in paths]
-        labels = [
-            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
-            for name in names
-        ]
+        labels = [_printable("/".join(path.parts[-depth:])) for path in paths]
         if len(set(labels)) == len(labels):
             return labels
     return [str(path) for path in paths]
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def _read_comparison(
@@ -200,9 +190,8 @@ def _read_comparison(
         taken: how many groups stand before its own.
     """
     plan, results = read_plan(folder), read_runs(folder)
-    folders = run_folders(
-        folder, [*(plan.arms if plan else ()), *(result.arm for result in results)]
-    )
+    arms = [*(plan.arms if plan else ()), *(result.arm for result in results)]
+    folders = run_folders(folder, arms)
     if not results and not folders:
         raise InputError(
             f"{folder} is neither a run folder nor the folder of a comparison",
@@ -211,17 +200,12 @@ def _read_comparison(
     runs = {
         run: _read_run(path, prefix + path.name)
         for run, path in folders.items()
-        if _has_figures(path)
+        if (path / "metrics.jsonl").exists() or is_finished(path)
     }
     warnings = [] if runs else [f"The folders of the runs of {label} are gone: there is no chart."]
-    recorded = RecordedResults(results)
-    if not results:
-        logs = {run: log.rows for run, log in runs.items()}
-        recorded = recorded_results(label, plan, folders, logs)
-        warnings += recorded.notes
-    told_why = bool(recorded.notes) and not recorded.results
-    if not told_why and (missing := missing_runs(label, plan, folders, recorded.results)):
-        warnings.append(missing)
+    logs = {run: log.rows for run, log in runs.items()}
+    recorded = recorded_results(label, plan, results, folders, logs)
+    warnings += recorded.notes
     names = dict.fromkeys([*filter(None, [recorded.baseline]), *(arm for arm, _ in runs)])
     groups = [
         RunGroup(prefix + name, tuple(log for (arm, _), log in runs.items() if arm == name))
@@ -244,24 +228,20 @@ def _read_comparison(
     return groups, ComparisonResult(label, rows, colours) if rows else None, warnings
 
 
-def _has_figures(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("metrics.jsonl", "eval.json", RESULT_FILE))
-
-
 def _read_run(folder: Path, label: str) -> RunLog:
     """Read a run by its own files, or what `compare` recorded of it in their place."""
     path, evaluation = folder / "config.json", None
     if path.exists():
         known = read_or_refuse(path, Record)
         try:
-            record: RunRecord = check_record(known.to_json(), RunFolderRecord)
+            record: RunFacts = check_record(known.to_json(), RunFolderRecord)
         except ValueError as error:
             raise InputError(
                 f"{path} is no run's, or another version's: {error}",
                 "name a folder that `train` or `compare` wrote with --out",
             ) from None
     else:
-        record = read_or_refuse(folder / RESULT_FILE, RunRecord)
+        record = read_or_refuse(folder / RESULT_FILE, RunFacts)
         evaluation = read_or_refuse(folder / RESULT_FILE, EvaluationRecord)
     if (path := folder / "eval.json").exists():
         figures = read_or_refuse(path, EvaluationRecord).to_json()
@@ -299,7 +279,7 @@ def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
             "These runs have different tokenizers: losses and perplexities per token do not "
             "compare; bits per byte do."
         ), True
-    if len(known) < len(runs) and len({_tokens(run) for run in runs}) > 1:
+    if len(known) < len(runs) and len({run.record.split_tokens_sha256 for run in runs}) > 1:
         return (
             "The records of these runs do not say that they have stories and tokenizer in common: "
             "their losses and perplexities may not compare."
@@ -311,9 +291,3 @@ def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
             "validation curves do not compare; the figures of the finished models do."
         ), True
     return None, True
-
-
-def _tokens(run: RunLog) -> str:
-    """Return the hash of a run's training and validation tokens, as `compare` records it."""
-    record = run.record
-    return hash_json(record.token_hashes) if record.valid else record.tokens_sha256

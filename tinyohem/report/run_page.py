@@ -23,7 +23,7 @@ from tinyohem.report.figures import (
     shares_plot,
 )
 from tinyohem.report.finished_models import Scores, score_runs
-from tinyohem.report.html import require_plots, write_page
+from tinyohem.report.html import require_plots, write_html
 from tinyohem.report.run_logs import ReportInput, RunGroup, read_input
 from tinyohem.report.style import (
     COLOURS,
@@ -48,7 +48,7 @@ _TITLE_LETTERS = 80
 
 @dataclass
 class Section:
-    """A heading with what stands under it."""
+    """A section of the page."""
 
     name: str  # of its anchor
     title: str
@@ -91,7 +91,7 @@ def write_report(folders: Sequence[Path], out: Path, progress: Progress = SILENT
         figures = out.with_name(f"{out.stem}_figures")
         plots = [plot for section in sections for plot in section.plots]
         pictures = _draw(plots, figures, progress)
-    write_page(
+    write_html(
         out,
         "report.html.jinja",
         title=_title([g.name for g in data.groups] or [r.label for r in data.comparisons]),

@@ -28,19 +28,12 @@ _Addition = Callable[[ScoreTable, Corpus], ScoreTable]
 
 @dataclass(frozen=True)
 class DifficultyReport:
-    """What a score folder says, and where that stands.
-
-    Attributes:
-        summary: of the table.
-        place: the folder or its URL, as the user wrote it.
-        pages: files in it that show the summary; none without the extra `plots`.
-        stories_per_second: of the pass over the text; None where no whole pass was made.
-    """
+    """What a score folder says, and where it is."""
 
     summary: ScoreSummary
-    place: str
-    pages: list[str]
-    stories_per_second: float | None = None
+    place: str  # the folder or its URL, as the user wrote it
+    pages: list[str]  # files in it that show the summary; none without the extra `plots`
+    stories_per_second: float | None = None  # of the pass; None where no whole pass was made
 
     def to_json(self) -> JsonObject:
         """Return every figure, and the files."""
@@ -64,18 +57,15 @@ def score_difficulty(
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> DifficultyReport:
-    """Write the score folder of a corpus, or complete or reuse the one that is there; report on it.
+    """Write, complete or reuse the score folder of a corpus, and report on it.
 
     Args:
-        data: where the stories are.
         out: the score folder or its URL.
-        rules: the metrics' parameters.
         engine: `local`: this machine; `ray`: a Ray cluster.
         workers: processes; by default one for each core.
         tokenizer: name of one whose fertility is added to the scores.
         model: name of one whose loss is added.
         device: for the model.
-        progress: who hears about it.
 
     Raises:
         InputError: see `open_corpus`, `score_corpus`, `add_fertility` and `add_model_loss`.
@@ -120,7 +110,7 @@ def report_on(
 
 @contextmanager
 def _engine(name: str, workers: int | None) -> Iterator[tuple[Engine, EachFile]]:
-    """Yield what scores a corpus, and what hashes its files."""
+    """Yield the function that scores a corpus, and the one that hashes its files."""
     if name == "local":
         yield score_here, map
     elif name == "ray":
@@ -135,7 +125,7 @@ def _engine(name: str, workers: int | None) -> Iterator[tuple[Engine, EachFile]]
 def _additions(
     tokenizer: str | None, model: str | None, device: str, progress: Progress
 ) -> list[_Addition]:
-    """Load what metrics beyond the text need; a wrong name is told before the corpus is scored."""
+    """Load what the added metrics need, so that a wrong name fails before the corpus is scored."""
     add: list[_Addition] = []
     if tokenizer is not None:
         from tinyohem.data.tokenizer import load_tokenizer

@@ -102,7 +102,7 @@ def series_style(index: int) -> LineStyle:
 def new_figure(
     title: str, panels: int = 1, height: float = _HEIGHT, share_x: bool = True
 ) -> tuple["Figure", list["Axes"]]:
-    """Return an empty figure, its panels one below the other, as a rule on one horizontal axis."""
+    """Return an empty figure with its panels one below the other."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
@@ -111,7 +111,7 @@ def new_figure(
 
 
 def add_legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Put a legend below the axes, which keep their height: it never covers what it explains."""
+    """Put a legend below the axes, which keep their height, so that it covers nothing."""
     short = [shorten(label) for label in labels]
     columns = max(1, min(4, len(short), _LEGEND_LETTERS // (max(map(len, short)) + 6)))
     rows = -(-len(short) // columns)
@@ -122,7 +122,7 @@ def add_legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) 
 
 
 def shorten(label: str, letters: int = _LABEL_LETTERS) -> str:
-    """Cut a long name in the middle: both its ends tell it apart from its neighbours."""
+    """Cut a long name in the middle: names differ at either end."""
     if len(label) <= letters:
         return label
     half = (letters - 1) // 2

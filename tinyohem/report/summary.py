@@ -8,11 +8,17 @@ from tinyohem.experiments.table import Row, verdict
 from tinyohem.report.run_logs import ComparisonResult, ReportInput, RunGroup, RunLog
 from tinyohem.report.style import shorten
 
-_NAMED = 4  # arms or runs in one breath
+_NAMED = 4  # arms or runs in one list
+_VERDICTS = {  # of `experiments.table.verdict`
+    "better": "{names} {are} better",
+    "worse": "{names} {are} worse",
+    "no difference shown": "no difference is shown for {names}",
+    "too few seeds": f"too few seeds (below {MIN_SEEDS}) to judge {{names}}",
+}
 
 
 def what_came_out(data: ReportInput) -> str:
-    """Say what the comparisons show, or without any what the runs reached."""
+    """Say what the comparisons show, or if there are none, what the runs reached."""
     if data.comparisons:
         several = len(data.comparisons) > 1
         return " ".join(_comparison(result, several) for result in data.comparisons)
@@ -24,7 +30,7 @@ def what_came_out(data: ReportInput) -> str:
         if not finished:
             return f"None of the {len(runs)} runs has finished yet."
         return f"{len(finished)} of {len(runs)} runs have finished, so nothing is compared yet."
-    if data.incomparable and not data.bits_compare:
+    if not data.bits_compare:
         return f"These {len(runs)} runs have finished; their figures do not compare."
     return _ranking(data.groups)
 
@@ -33,17 +39,11 @@ def _comparison(result: ComparisonResult, several: bool) -> str:
     baseline, *arms = result.rows
     where = f"In {result.label}, against" if several else "Against"
     parts = []
-    for word in ("better", "worse", "no difference shown", "too few seeds"):
+    for word, says in _VERDICTS.items():
         judged = [_with_difference(row) for row in arms if verdict(row) == word]
-        if not judged:
-            continue
-        names = _listed(judged)
-        if word in ("better", "worse"):
-            parts.append(f"{names} {'is' if len(judged) == 1 else 'are'} {word}")
-        elif word == "no difference shown":
-            parts.append(f"no difference is shown for {names}")
-        else:
-            parts.append(f"too few seeds (below {MIN_SEEDS}) to judge {names}")
+        if judged:
+            are = "is" if len(judged) == 1 else "are"
+            parts.append(says.format(names=_listed(judged), are=are))
     bits = baseline.bits_per_byte[0]
     return f"{where} {shorten(baseline.arm)}, {bits:.4f} bits per byte: {'; '.join(parts)}."
 

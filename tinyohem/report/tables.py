@@ -13,7 +13,7 @@ from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import exp_or_inf
 from tinyohem.experiments.table import NUM_VERDICT_CELLS, cells
 from tinyohem.io.json import JsonObject
-from tinyohem.report.records import RunRecord
+from tinyohem.report.records import RunFacts
 from tinyohem.report.run_logs import ComparisonResult, RunGroup, RunLog
 
 
@@ -27,18 +27,14 @@ class Table:
 
 
 def runs_table(groups: Sequence[RunGroup]) -> Table:
-    """Return one row a run: its scores, its progress, its size.
+    """Return one row for each run: its scores, progress and size.
 
-    The scores stand right beside the name: a phone shows no more columns than those.
+    The scores stand beside the name, because a phone shows only the first columns.
     """
     head = ["run", "perplexity", "bits per byte", "nats per token", "state", "tokens seen"]
     head += ["got a gradient", "training time", "parameters"]
-    rows: list[list[str]] = []
-    colours = []
-    for index, group in enumerate(groups):
-        for run in group.runs:
-            rows.append([run.label, *_scores(run), *_progress(run)])
-            colours.append(index)
+    rows = [[run.label, *_scores(run), *_progress(run)] for group in groups for run in group.runs]
+    colours = [index for index, group in enumerate(groups) for _ in group.runs]
     known = [any(column) for column in zip(*rows, strict=True)]  # of any run
     head, *rows = ([*compress(row, known)] for row in (head, *rows)) if rows else [head]
     return Table(head, rows, colours)
@@ -59,21 +55,19 @@ def _progress(run: RunLog) -> list[str]:
 
 
 def _scores(run: RunLog) -> list[str]:
-    """Return perplexity, bits per byte and loss; until a run's end those on the validation head."""
+    """Return perplexity, bits per byte and loss; of an unfinished run, on the validation head."""
+    figures: list[float | None]
     if run.evaluation is not None:
-        end = run.evaluation
-        return _scores_as_text([end.perplexity, end.bits_per_byte, end.loss], "")
-    loss = run.last("val/loss")
-    if loss is None:
+        end, mark = run.evaluation, ""
+        figures = [end.perplexity, end.bits_per_byte, end.loss]
+    elif (loss := run.last("val/loss")) is not None:
+        mark = " so far"
+        figures = [exp_or_inf(loss), run.last("val/bpb"), loss]
+    else:
         return ["", "", ""]
-    return _scores_as_text([exp_or_inf(loss), run.last("val/bpb"), loss], " so far")
-
-
-def _scores_as_text(figures: Sequence[float | None], mark: str) -> list[str]:
-    forms = (".3f", ".4f", ".4f")
     return [
         "–" if figure is None else f"{figure:{form}}{mark}"
-        for figure, form in zip(figures, forms, strict=True)
+        for figure, form in zip(figures, (".3f", ".4f", ".4f"), strict=True)
     ]
 
 
@@ -84,9 +78,9 @@ def _duration(seconds: float) -> str:
 
 
 def comparison_tables(result: ComparisonResult) -> list[Table]:
-    """Split the table of `compare` in two: a row an arm, and a row a measure.
+    """Split the table of `compare` in two: one row for each arm, and one for each measure.
 
-    The verdict stands right beside the arm: a phone shows no more columns than those.
+    The verdict stands beside the arm, because a phone shows only the first columns.
     """
     lines = [cells(row) for row in result.rows]
     columns = list(lines[0])
@@ -102,7 +96,7 @@ def comparison_tables(result: ComparisonResult) -> list[Table]:
 
 
 def settings_table(groups: Sequence[RunGroup]) -> Table:
-    """Return the settings that differ: between the runs, or of a single one from the defaults."""
+    """Return the settings that differ between the runs, or for one run, from the defaults."""
     values = {group.name: _settings(group.runs) for group in groups}
     if len(groups) == 1:
         values = {"default": _defaults(groups[0].runs[0]), **values}
@@ -138,7 +132,7 @@ def _settings(runs: Iterable[RunLog]) -> dict[str, list[str]]:
 
 
 def environment_table(runs: Sequence[RunLog]) -> Table:
-    """Return data, machine and versions; where runs differ, each value with its runs."""
+    """Return data, machine and versions; where runs differ, name the runs of each value."""
     facts: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         for key, value in _surroundings(run.record).items():
@@ -150,7 +144,7 @@ def environment_table(runs: Sequence[RunLog]) -> Table:
     return Table(["what", "value"], rows)
 
 
-def _surroundings(record: RunRecord) -> JsonObject:
+def _surroundings(record: RunFacts) -> JsonObject:
     facts: JsonObject = {}
     data = record.config.get("data", {})
     for split, store, source in (

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: which there are, which are whole."""
+"""Checkpoints on disk: find them, check that they are whole."""
 
 from pathlib import Path
 from typing import Self
@@ -13,31 +13,31 @@ _TENSORS = ("model/model.safetensors", "optimizer.safetensors")
 
 
 class RunState(Record, frozen=False, extra="ignore"):
-    """What the loop carries from step to step besides the tensors; a checkpoint's `state.json`."""
+    """State of the loop besides the tensors; a checkpoint's `state.json`."""
 
     step: Count  # optimizer steps done
     tokens_seen: Count
     tokens_selected: Count
     train_seconds: Figure  # spent in steps: evaluation and checkpoints excluded
-    select_seconds: Figure = 0.0  # of them, on what plain training does not do
-    pause_seconds: Figure = 0.0  # spent between steps: on evaluation, checkpoints and the log
+    select_seconds: Figure = 0.0  # of train_seconds, for selection
+    pause_seconds: Figure = 0.0  # between steps: evaluation, checkpoints, the log
     best_loss: Figure | None  # nats per token on the validation head
     skipped_steps: Count = 0  # left out because their numbers were not finite
-    skipped_in_a_row: Count = 0  # of them, since the last sound step
-    validation_due: bool = False  # a stop came in the middle of it
-    pool_step: Count = 0  # ahead of which the pool in use was mined; 0: the one it began with
+    skipped_in_a_row: Count = 0  # of skipped_steps, since the last finite step
+    validation_due: bool = False  # a stop interrupted it
+    pool_step: Count = 0  # before which the pool in use was mined; 0: the pool it began with
 
     @classmethod
     def at_start(cls, step: int = 0) -> Self:
-        """Return the state ahead of the first step, or of another one that took no time."""
+        """Return a state that has seen no tokens, at the first step or a given one."""
         return cls(step=step, tokens_seen=0, tokens_selected=0, train_seconds=0.0, best_loss=None)
 
 
 def newest_sound_checkpoint(run_dir: Path, progress: Progress) -> Path | None:
-    """Return the newest checkpoint whose files are whole, naming any damaged one passed over.
+    """Return the newest undamaged checkpoint, None if there are none; warn of damaged newer ones.
 
     Raises:
-        InputError: there are checkpoints and every one is damaged.
+        InputError: every checkpoint is damaged.
     """
     folders = step_folders(run_dir)
     for path in reversed(folders):
@@ -54,7 +54,7 @@ def newest_sound_checkpoint(run_dir: Path, progress: Progress) -> Path | None:
 
 
 def read_state(path: Path) -> RunState:
-    """Return the state that a checkpoint was written in.
+    """Return the state in a checkpoint.
 
     Raises:
         ValueError: its file is damaged.
@@ -63,18 +63,18 @@ def read_state(path: Path) -> RunState:
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
-    """Return the checkpoint that `latest` names, or the newest one where that is lost."""
+    """Return the checkpoint that `latest` names, or the newest one if that is lost."""
     newest = step_folders(run_dir)[-1:]
     return pointed_at(run_dir / "checkpoints" / "latest") or (newest[0] if newest else None)
 
 
 def checkpoint_of(path: Path, progress: Progress) -> Path | None:
-    """Return the checkpoint that a path stands for, None where it is a model without one.
+    """Return the checkpoint that a path means, None if it is a model without one.
 
-    That is a run's newest sound one, the one that `latest` or `best` names, or the folder itself.
+    That is a run's newest undamaged one, the one that `latest` or `best` names, or the path itself.
 
     Raises:
-        InputError: it is damaged, or a run that has none yet.
+        InputError: the checkpoint is damaged, or the run has none yet.
     """
     path = follow(path)
     if (path / "checkpoints").is_dir():
@@ -92,7 +92,7 @@ def require_sound(path: Path) -> None:
     """Check every file of a checkpoint.
 
     Raises:
-        InputError: one is gone, cut short or changed.
+        InputError: a file is gone, cut short or changed.
     """
     fault = _fault(path)
     if fault is not None:
@@ -100,10 +100,10 @@ def require_sound(path: Path) -> None:
 
 
 def tokens_seen(path: Path) -> int | None:
-    """Return how many tokens the weights of a run or a checkpoint were trained on, if it is one.
+    """Return how many tokens a run or checkpoint was trained on; None if `path` is neither.
 
     Raises:
-        InputError: what says so is damaged.
+        InputError: the state is damaged.
     """
     folder = resolve_model_folder(path)
     if folder.name != "model":
@@ -120,19 +120,19 @@ def tokens_seen(path: Path) -> int | None:
 
 
 def step_folders(run_dir: Path) -> list[Path]:
-    """Return the folders of a run's checkpoints by rising step, damaged ones too."""
+    """Return a run's checkpoint folders by rising step, including damaged ones."""
     found = (run_dir / "checkpoints").glob("step_*")
     own = (path for path in found if STEP_NAME.fullmatch(path.name) and not path.is_symlink())
     return sorted(own, key=step_of)
 
 
 def step_of(path: Path) -> int:
-    """Return the step that a checkpoint's folder is named after."""
+    """Return the step in the name of a checkpoint's folder."""
     return int(path.name.removeprefix("step_"))
 
 
 def _fault(path: Path) -> str | None:
-    """Say what is wrong with a checkpoint; None where every file is there and whole."""
+    """Return what is wrong with a checkpoint, None if nothing is."""
     try:
         open_folder(path, RunState, STATE_FILE, names=_TENSORS)
     except DamagedFileError as error:

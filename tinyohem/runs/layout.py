@@ -1,4 +1,4 @@
-"""Where a run keeps its checkpoints and its model: from a name to the folder that is meant."""
+"""The layout of a run folder: find the model or checkpoint that a name means."""
 
 import re
 from pathlib import Path
@@ -11,14 +11,14 @@ STEP_NAME = re.compile(r"step_[0-9]{6,12}")  # of a checkpoint's folder
 
 
 def model_folder(name: str) -> str:
-    """Return the folder that transformers loads for a name, or the Hub id that it is.
+    """Return the folder that transformers loads for a name, or the name itself if it is a Hub id.
 
     Args:
-        name: a run folder, a checkpoint (also by the name of its pointer), a transformers folder,
+        name: a run folder, a checkpoint or its pointer `latest` or `best`, a transformers folder,
             or a Hub id.
 
     Raises:
-        InputError: it is a run that has not finished, a folder of runs, or of git-lfs pointers.
+        InputError: `name` is an unfinished run, a folder of runs, or holds git-lfs pointers.
     """
     path = Path(name)
     if (path / "checkpoints").is_dir() and not (path / "model").is_dir():
@@ -42,22 +42,22 @@ def model_folder(name: str) -> str:
 
 
 def resolve_model_folder(path: Path) -> Path:
-    """Return the folder that transformers can load: of a run, a checkpoint, or `path` itself."""
+    """Return the model folder of a run or a checkpoint, else the path itself."""
     path = follow(path)
     return path / "model" if (path / "model" / "config.json").exists() else path
 
 
 def run_of(path: Path) -> Path:
-    """Return the run folder of a checkpoint, also by the name of its pointer; else the path."""
+    """Return the run folder of a checkpoint or its pointer, else the path itself."""
     path = follow(path).absolute()
     of_a_run = path.parent.name == "checkpoints" and STEP_NAME.fullmatch(path.name)
     return path.parents[1] if of_a_run else path
 
 
 def pointed_at(pointer: Path) -> Path | None:
-    """Return the checkpoint that `latest` or `best` names; None where that is lost or damaged.
+    """Return the checkpoint that `latest` or `best` names, None if the pointer is damaged.
 
-    A name is a folder's beside the pointer: it cannot lead elsewhere.
+    The checkpoint is a folder beside the pointer: a name cannot lead elsewhere.
     """
     try:
         name = pointer.read_text(encoding="utf-8").strip()
@@ -69,7 +69,11 @@ def pointed_at(pointer: Path) -> Path | None:
 
 
 def follow(path: Path) -> Path:
-    """Return the checkpoint that a path stands for if it is `latest` or `best`, else the path."""
+    """Return the checkpoint that `latest` or `best` names; any other path comes back unchanged.
+
+    Raises:
+        InputError: the pointer names no checkpoint.
+    """
     if path.name not in ("latest", "best") or not path.is_file():
         return path
     folder = pointed_at(path)

@@ -1,4 +1,4 @@
-"""What a run says of itself in its `config.json`."""
+"""A run's record of itself, its `config.json`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ RECORD_FILE = "config.json"
 
 
 class StoreOfRun(Record):
-    """A token store of a run; whatever else its manifest holds stands here too."""
+    """A token store of a run; the other keys of its manifest are kept too."""
 
     name: str = ""  # of the data set
     split: str = ""
@@ -22,22 +22,22 @@ class StoreOfRun(Record):
 
 
 class RunRecord(Record):
-    """A run's `config.json`: what a reader needs to repeat it, from whatever working directory."""
+    """A run's `config.json`: what is needed to repeat it, from any working directory."""
 
     config: JsonObject  # of any version
     num_parameters: Count = 0
     num_steps: Count | None = None  # None under a budget of seconds
     train: StoreOfRun
     valid: StoreOfRun
-    plan: str | None = None  # hash of a curriculum's
-    pool: str | None = None  # hash of the one that the run began with
-    init_sha256: str | None = None  # of the weights that it began from, if it was no new model
+    plan: str | None = None  # hash of the curriculum's plan
+    pool: str | None = None  # hash of the pool at the beginning
+    init_sha256: str | None = None  # of the weights in model.init_from
     environment: JsonObject | None = None
     wandb_id: str | None = None
 
 
 def run_record(name: str) -> RunRecord | None:
-    """Return the record of the run, or of a checkpoint's run, with this name; None for no run.
+    """Return the record of a run or a checkpoint's run, None if `name` is neither.
 
     Raises:
         InputError: its `config.json` is damaged.
@@ -47,12 +47,12 @@ def run_record(name: str) -> RunRecord | None:
         return read_record(path, RunRecord) if path.exists() else None
     except ValueError as error:
         if not (path.parent / "checkpoints").exists():
-            return None  # a model's, which lacks these keys
+            return None  # the config.json of a model
         raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None
 
 
 def run_config(name: str) -> RunConfig | None:
-    """Return the config of the run, or of a checkpoint's run, with this name; None for no run.
+    """Return the config of a run or a checkpoint's run, None if `name` is neither.
 
     Raises:
         InputError: its `config.json` is damaged.
@@ -62,9 +62,9 @@ def run_config(name: str) -> RunConfig | None:
 
 
 def trained_seq_len(name: str) -> int | None:
-    """Return the sequence length that a run was trained with, None where it is no run.
+    """Return the sequence length that a run was trained with, None if `name` is no run.
 
-    A run that began from another model may have been trained with less than that one's context.
+    With model.init_from it may be shorter than the model's context.
     """
     config = run_config(name)
     return config.training.seq_len if config else None

@@ -1,4 +1,4 @@
-"""The run folder: who may write into it, and what a resumed run may change."""
+"""Choosing a run folder, and what a resumed run may change."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +16,12 @@ from tinyohem.runs.record import RECORD_FILE, RunRecord
 
 Resume = Literal["never", "auto", "must"]
 
-# Files may be moved or named otherwise: `check_same_start` compares the stories themselves.
+# Files may be moved or renamed: `check_same_start` compares the stories themselves.
 _NAMES_OF_STORIES = frozenset({"data.dataset", "data.valid"})
 
 
 def default_run_dir(config: RunConfig, name: str | None) -> Path:
-    """Return `runs/<recipe or model>-<hash>`: the same command finds its own run again."""
+    """Return `runs/<recipe or model>-<hash>`, the same for the same command."""
     deciding = {k: v for k, v in _flat(config).items() if k not in RESUME_MAY_CHANGE}
     model = config.model.preset or Path(config.model.init_from or "").name
     label = Path(name).stem if name else f"{model}{_way(config.ohem)}"
@@ -29,21 +29,21 @@ def default_run_dir(config: RunConfig, name: str | None) -> Path:
 
 
 def _way(ohem: OhemConfig) -> str:
-    """Return how a run mines, as its folder's name says it: nothing where it trains plainly."""
+    """Return the part of a folder's name that tells how a run mines; empty for plain training."""
     way = ""
     if ohem.keep_schedule().lowest < 1 or ohem.hard_window_share:
-        way = f"-ohem{ohem.ratio:g}" if ohem.ratio < 1 else "-ohem"  # some schedules know no ratio
+        way = f"-ohem{ohem.ratio:g}" if ohem.ratio < 1 else "-ohem"  # some schedules use no ratio
     return way if ohem.weight == "none" else f"{way}-{ohem.weight}"
 
 
 def find_checkpoint(
     run_dir: Path, config: RunConfig, resume: Resume, progress: Progress
 ) -> Path | None:
-    """Return the checkpoint to go on from, None for a fresh start. Writes nothing.
+    """Return the checkpoint to resume from, None for a fresh start; write nothing.
 
     Raises:
-        InputError: a run is there and `resume` is `never`; there is none and it is `must`; or the
-            run there was made with another config.
+        InputError: a run is there and `resume` is `never`; none is there and it is `must`; the run
+            there has another config; or the folder holds something else.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"{run_dir} is a file", "choose another --out")
@@ -90,13 +90,13 @@ def _check_same_config(run_dir: Path, config: RunConfig) -> None:
 
 
 def check_same_start(run_dir: Path, record: RunRecord) -> None:
-    """Refuse to go on from other tokens, weights or another pool than those a run began with.
+    """Refuse to resume a run with other tokens, weights or another pool than at its beginning.
 
     Args:
         record: of the run as it is now.
 
     Raises:
-        InputError: what stands behind one of the same names has changed since.
+        InputError: the content behind one of the same names has changed.
     """
     before = read_record(run_dir / RECORD_FILE, RunRecord)
     for split, old, new in (

@@ -1,4 +1,4 @@
-"""The device, its precision, and random numbers that a step repeats."""
+"""Devices, their precision, and reproducible random numbers for each step."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +12,7 @@ from tinyohem.errors import InputError
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device that `name` asks for; `auto` is CUDA where there is one, else the CPU.
+    """Return the device called `name`; `auto` is CUDA if there is one, else the CPU.
 
     Raises:
         InputError: an unknown name, or a device that this machine lacks.
@@ -36,7 +36,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Return the precision context of a forward pass; `auto` is bfloat16 on CUDA alone."""
+    """Return the precision context of a forward pass; `auto` is bfloat16 on CUDA only."""
     if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
@@ -58,9 +58,9 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 def product_precision(precision: Precision) -> Iterator[None]:
     """Set how float32 matrix products are computed inside the block, backward passes included.
 
-    `medium`: torch's setting of that name. Sums stay float32; a CPU that has instructions for it
-    rounds the factors to bfloat16, CUDA to TF32. Anything else: exactly. The setting is the
-    process's, so it is put back at the end.
+    `medium` is torch's setting of that name: sums stay float32, factors are rounded to TF32 on
+    CUDA and to bfloat16 on a CPU with instructions for it. All others are exact. The setting
+    belongs to the process, so the end of the block restores it.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if precision == "medium" else "highest")
@@ -71,13 +71,13 @@ def product_precision(precision: Precision) -> Iterator[None]:
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """Return the random numbers of one optimizer step: a function of (seed, step), so resumable."""
-    # Mixed, because the CPU's generator looks at the low 32 bits of its seed only.
+    """Return the random numbers of an optimizer step, a function of (seed, step) alone."""
+    # Mixed, because the CPU's generator uses only the low 32 bits of its seed.
     mixed = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(mixed[0]))
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the device, so that a clock read next tells the truth."""
+    """Wait until the device has finished, so that a clock can be read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""What a reader needs to repeat a run: versions, processor, device."""
+"""The machine and the software of a run."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ _RECORDED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "safetenso
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Return what a reader needs to repeat the run: versions, processor, device, threads."""
+    """Return what is needed to repeat a run: versions, processor, device, threads."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

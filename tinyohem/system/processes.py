@@ -1,4 +1,4 @@
-"""Worker processes, which end whatever a signal meets them at and never outlive their parent."""
+"""Worker processes that a signal ends at any point and that never outlive their parent."""
 
 import os
 import threading
@@ -31,7 +31,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use, which taskset or a container can limit."""
+    """Return how many cores this process may use; taskset or a container can limit them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -47,24 +47,24 @@ class _Worker(Generic[Job]):
     connection: "Connection[Any, Any]"
     place: int
     job: Job | None = None
-    ready: bool = False  # it has begun, and takes its job
+    ready: bool = False  # it has begun and can take a job
 
     def send(self) -> None:
-        with suppress(OSError):  # it has died, which `Workers.next_ended` will see
+        with suppress(OSError):  # it has died; `Workers.next_ended` will notice
             self.connection.send(self.job)
 
 
 class Workers(Generic[Job, Result]):
-    """Jobs side by side in processes of their own. Leaving the `with` block ends these.
+    """Processes that work on jobs side by side. Leaving the `with` block ends them.
 
     Not a ProcessPoolExecutor: a signal that ends one of its idle workers breaks the pool, and a
-    busy one then waits for ever. Here the parent alone ends a worker. SIGINT and SIGTERM break off
-    the job at hand and nothing else; whoever works on it may turn them into a `graceful_stop`.
+    busy worker then waits for ever. Here only the parent ends a worker. SIGINT and SIGTERM
+    interrupt the current job and nothing else; the job may turn them into a `graceful_stop`.
 
     Args:
-        count: most processes at a time. One is started when a job needs it.
-        work: a function of a module, since it travels to the worker by name.
-        begin: called in every worker before its first job, with its number among those that run.
+        count: most processes at a time. One starts when a job needs it.
+        work: a function at the top of a module, since it is sent to the worker by name.
+        begin: called in every worker before its first job, with its number among the running ones.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Workers(Generic[Job, Result]):
 
     @property
     def busy(self) -> int:
-        """How many jobs were submitted and have not ended."""
+        """Number of jobs that were submitted and have not ended."""
         return sum(worker.job is not None for worker in self._workers)
 
     @property
@@ -84,7 +84,7 @@ class Workers(Generic[Job, Result]):
         return self.busy == self._count
 
     def submit(self, job: Job) -> None:
-        """Give a job (not None) to a worker that has none; there must be room for one."""
+        """Give a job (not None) to an idle worker; not while `full`."""
         assert not self.full
         self._workers = [w for w in self._workers if w.job is not None or w.process.is_alive()]
         free = [worker for worker in self._workers if worker.job is None]
@@ -96,15 +96,15 @@ class Workers(Generic[Job, Result]):
     def next_ended(self) -> tuple[Job, Result | Exception]:
         """Wait until a job has ended; return it with its result or its error.
 
-        That of a worker that ended in the middle of it is WorkerDied.
+        The error is WorkerDied if the worker ended in the middle of the job.
         """
         assert self.busy
         while True:
             busy = [worker for worker in self._workers if worker.job is not None]
-            # A child of a dead worker can hold its connection open: look at the process, too.
+            # A child of a dead worker can hold its connection open: check the process, too.
             wait([worker.connection for worker in busy], _SECONDS_BETWEEN_LOOKS)
             for worker in busy:
-                died = not worker.process.is_alive()  # asked first: then no word comes any more
+                died = not worker.process.is_alive()  # checked first: after that no message comes
                 try:
                     if worker.connection.poll():
                         message = worker.connection.recv()
@@ -125,9 +125,9 @@ class Workers(Generic[Job, Result]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all workers: those in the middle of a job have ten minutes to save."""
+        """End all workers; one in the middle of a job has ten minutes to save."""
         for worker in self._workers:
-            worker.connection.close()  # an idle one ends by that; a busy one looks at it, see below
+            worker.connection.close()  # ends an idle worker; `_outcome` checks it in a busy one
             if not worker.ready:
                 worker.process.kill()
             elif worker.job is not None:
@@ -143,7 +143,7 @@ class Workers(Generic[Job, Result]):
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._work, self._begin, place))
         worker: _Worker[Job] = _Worker(process, ours, place)
-        resource_tracker.ensure_running()  # where spawning starts it, it lets signals through
+        resource_tracker.ensure_running()  # started by spawning, it would let signals through
         with signals_held_back():
             process.start()
             self._workers.append(worker)
@@ -162,7 +162,7 @@ class Workers(Generic[Job, Result]):
 
 
 def _end(process: SpawnProcess, seconds: float) -> None:
-    """Wait for the end of a process, and kill it once the time is up."""
+    """Wait for a process to end, and kill it once the time is up."""
     process.join(max(0.0, seconds))
     if process.is_alive():
         process.kill()
@@ -175,7 +175,7 @@ def _serve(
     begin: Callable[[int], None] | None,
     place: int,
 ) -> None:
-    """Be a worker: begin, then do one job after the other until the parent closes the line."""
+    """Run a worker: begin, then do jobs until the parent closes the connection."""
     ignore_signals()
     let_signals_in()
     _end_with_parent()
@@ -193,20 +193,20 @@ def _outcome(work: Callable[[Any], Any], job: Any, connection: "Connection[Any, 
     try:
         try:
             interrupt_once()
-            if connection.poll():  # closed just before: the signal may have come before the job
+            if connection.poll():  # closed: the signal may have come before the job did
                 raise KeyboardInterrupt
             return work(job)
         except Exception as error:
             return _portable(error)
         finally:
             ignore_signals()
-    except KeyboardInterrupt:  # raised once at most, be it in these last lines
+    except KeyboardInterrupt:  # raised once at most, perhaps in the lines above
         ignore_signals()
         return RunError("interrupted", "repeat the command to go on")
 
 
 def _portable(error: Exception) -> Exception:
-    """Return an error that the parent can unpickle, with the way here if it is a bug."""
+    """Return an error that the parent can unpickle, with its traceback if it is a bug."""
     if not isinstance(error, TinyohemError):
         error.add_note("".join(traceback.format_exception(error)))
     try:
@@ -217,7 +217,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _end_with_parent() -> None:
-    """End this worker when the process that started it is killed; it would work on unseen."""
+    """End this worker when its parent is killed."""
 
     def watch() -> None:
         parent = parent_process()

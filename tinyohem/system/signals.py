@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first ends what goes on, and no second one breaks off what that saves."""
+"""SIGINT and SIGTERM: the first ends the work, later ones do not interrupt the saving."""
 
 import signal
 import threading
@@ -8,18 +8,18 @@ from types import FrameType
 from typing import Any
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
-_WAY_OUT = 5  # presses of Ctrl-C of someone who no longer waits
-_heard = 0  # of them, since `interrupt_once`
+_WAY_OUT = 5  # signals that end the process at once
+_heard = 0  # signals since `interrupt_once`
 _way_out = False
 
 
 def interrupt_once(*, way_out: bool = False) -> None:
     """Let the first SIGINT or SIGTERM from now on raise KeyboardInterrupt.
 
-    Later ones do nothing: schedulers send several, torchrun hands on what the ranks got already.
+    Later ones do nothing: schedulers send several, and torchrun repeats those that the ranks got.
 
     Args:
-        way_out: the fifth one ends the process where it stands, should the saving never end.
+        way_out: let the fifth one end the process at once, in case saving never ends.
     """
     global _heard, _way_out
     _heard, _way_out = 0, way_out
@@ -41,12 +41,12 @@ def _end_if_nobody_waits(number: int, heard: int) -> None:
 
 
 def ignore_signals() -> None:
-    """Let SIGINT and SIGTERM do nothing from now on."""
-    _install(lambda *_: None)  # not SIG_IGN, which processes started from here would inherit
+    """Ignore SIGINT and SIGTERM from now on."""
+    _install(lambda *_: None)  # not SIG_IGN, which child processes would inherit
 
 
 class StopRequest:
-    """Whether someone asked the run to end."""
+    """Whether the user asked the run to end."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -56,7 +56,7 @@ class StopRequest:
 def graceful_stop() -> Iterator[StopRequest]:
     """Turn SIGINT and SIGTERM into a request that the loop reads between steps.
 
-    Those that are heard here count as those of `interrupt_once`; its way out is open here too.
+    They count as signals of `interrupt_once`, and its way out applies here too.
     """
     request, heard = StopRequest(), 0
 
@@ -79,11 +79,11 @@ def graceful_stop() -> Iterator[StopRequest]:
 def signals_held_back() -> Iterator[None]:
     """Hold SIGINT and SIGTERM back until the end of the block.
 
-    A process that is started inside begins with them blocked; see `let_signals_in`.
+    A process started inside begins with them blocked; see `let_signals_in`.
     """
     held: list[int] = []
     previous = _install(lambda number, _: held.append(number))
-    # The mask alone would not do: another thread may take a signal, whose handler runs in this one.
+    # The mask alone is not enough: another thread may take a signal whose handler runs in this one.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
@@ -95,14 +95,14 @@ def signals_held_back() -> Iterator[None]:
 
 
 def let_signals_in() -> None:
-    """Take the signals that were blocked since this process was started."""
+    """Unblock the signals that were blocked when this process started."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
 def _install(handler: Callable[[int, FrameType | None], Any]) -> Mapping[int, Any]:
-    """Set a handler of both and return what stood there; only the main thread can.
+    """Set a handler for both and return the former ones; does nothing outside the main thread.
 
-    One that is ignored stays so: a shell has put this process into the background.
+    An ignored signal stays ignored: a shell has put this process into the background.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}

@@ -1,21 +1,19 @@
-"""Clocks that know when a device has finished."""
+"""Clocks that wait for a device to finish."""
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from torch.profiler import record_function
 
-from tinyohem.system.device import (
-    synchronize,
-)
+from tinyohem.system.device import synchronize
 
 
 class Stopwatch:
-    """Counts the seconds spent training; paused while the loop evaluates or saves."""
+    """A clock of training seconds, paused while the loop evaluates or saves."""
 
     def __init__(
         self, device: torch.device, seconds: float = 0.0, pause_seconds: float = 0.0
@@ -32,10 +30,10 @@ class Stopwatch:
         return self._counted()
 
     def pace(self) -> float:
-        """Return the seconds counted so far; to be asked after every step.
+        """Return the seconds counted so far, for a call after every step.
 
-        On a GPU it waits for the step before, not for this one: the device always has work, and the
-        host is never further ahead of it than a step.
+        On a GPU it waits for the previous step, not for this one: the device always has work, and
+        the host is never more than a step ahead.
         """
         if self._device.type == "cuda":
             before, self._last = self._last, torch.cuda.Event()
@@ -49,7 +47,7 @@ class Stopwatch:
 
     @contextmanager
     def paused(self) -> Iterator[float]:
-        """Stop counting inside the block; gives the seconds counted so far."""
+        """Stop counting inside the block; yield the seconds counted so far."""
         self._before = self.seconds()
         began = time.perf_counter()
         yield self._before
@@ -60,7 +58,7 @@ class Stopwatch:
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Label what runs inside: for torch's profiler, and for the `PhaseTimer` that listens."""
+    """Label what runs inside for torch's profiler and for the listening `PhaseTimer`."""
     timer = _LISTENING.get()
     with record_function(name):
         if timer is None:
@@ -74,19 +72,19 @@ def phase(name: str) -> Iterator[None]:
 
 
 class PhaseTimer:
-    """Adds up the seconds that a device spends in each `phase`, without waiting for it.
+    """A timer of the seconds that a device spends in each `phase`; it does not wait for it.
 
-    The time of a phase inside another counts for the inner one alone.
+    The time of a phase inside another counts for the inner one only.
 
     Args:
-        seconds: by phase, of an earlier part of the run.
+        seconds: by phase, from an earlier part of the run.
     """
 
     def __init__(self, device: torch.device, seconds: Mapping[str, float] | None = None) -> None:
         self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self._seconds = dict(seconds or {})
         self._open: list[str] = []  # phases, the outermost first
-        self._marks: list[tuple[str | None, Mark]] = []  # the phase that ended there, and when
+        self._marks: list[tuple[str | None, Any]] = []  # the phase that ended there, and when
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -98,12 +96,12 @@ class PhaseTimer:
             _LISTENING.reset(token)
 
     def begin(self, name: str) -> None:
-        """Start a phase, which interrupts the one that runs."""
+        """Start a phase and interrupt the one that runs."""
         self._mark()
         self._open.append(name)
 
     def end(self) -> None:
-        """End the phase that was started last and go on with the one around it."""
+        """End the phase that started last and continue the one around it."""
         self._mark()
         self._open.pop()
 
@@ -123,26 +121,14 @@ class PhaseTimer:
         return sum(self._seconds.get(name, 0.0) for name in names)
 
     def _mark(self) -> None:
-        mark: Mark = _Now() if self._stream is None else torch.cuda.Event(enable_timing=True)
-        # Not the current device's stream, which is another one under --device cuda:1.
+        mark = _Now() if self._stream is None else torch.cuda.Event(enable_timing=True)
+        # Not the current stream, which under --device cuda:1 belongs to another device.
         mark.record(self._stream)
         self._marks.append((self._open[-1] if self._open else None, mark))
 
 
-class Mark(Protocol):
-    """A moment of a device's work: what `PhaseTimer` needs of a `torch.cuda.Event`."""
-
-    def record(self, stream: Any) -> None: ...
-
-    def query(self) -> bool: ...
-
-    def synchronize(self) -> None: ...
-
-    def elapsed_time(self, end: Any) -> float: ...
-
-
 class _Now:
-    """A moment of a CPU, which has done at once what it is asked for."""
+    """A `torch.cuda.Event` for the CPU, which finishes its work at once."""
 
     def record(self, _stream: object) -> None:
         self.time = time.perf_counter()

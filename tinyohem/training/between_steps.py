@@ -1,4 +1,4 @@
-"""Between the steps of a run: logging, validation, checkpoints, steps that broke."""
+"""Work between the steps of a run: logging, validation, checkpoints, non-finite steps."""
 
 from torch import Tensor
 
@@ -18,14 +18,19 @@ EVENTS_PER_RUN = 10  # evaluations and checkpoints, unless the recipe says other
 
 
 def due(run: Run, every: int | None, before: float) -> bool:
-    """Whether something is due every so many steps, or by default at each tenth of the run."""
+    """Whether an event is due after a step.
+
+    Args:
+        every: steps between two events; None: at each tenth of the run.
+        before: the fraction of the run that was done before the step.
+    """
     if every is not None:
         return run.state.step % every == 0
     return int(EVENTS_PER_RUN * run.fraction_done) > int(EVENTS_PER_RUN * before)
 
 
 def log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
-    """Write the figures of the steps since the last time."""
+    """Log the figures of the steps since the last call."""
     figures = meter.flush(run.config.training.tokens_per_step, run.state.train_seconds)
     figures |= {
         "train/lr": run.optimizers[0].param_groups[0]["lr"],
@@ -36,7 +41,7 @@ def log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
         "train/pause_seconds": run.state.pause_seconds,
     }
     shown = {"tok/s": figures["train/tokens_per_second"]}
-    if "train/loss" in figures:  # not where every step was skipped
+    if "train/loss" in figures:  # absent where every step was skipped
         shown = {
             "loss": figures["train/loss"],
             "ppl": exp_or_inf(figures["train/loss"]),
@@ -51,9 +56,10 @@ def log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
 
 
 def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) -> bool:
-    """Score the head of the validation split, unweighted; return whether it is the best yet.
+    """Evaluate the head of the validation split; return whether its loss is the best so far.
 
-    A stop request on the way puts it off: a scheduler's notice may be shorter.
+    A stop request postpones the rest of the evaluation, which may take longer than a scheduler
+    waits.
     """
     run.state.validation_due = True
     head = run.data.valid.head(run.config.training.eval_tokens)
@@ -62,7 +68,7 @@ def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) 
             run.model, head, seq_len=run.config.training.seq_len, stop=stop
         )
     except RunError:
-        raise _broken(run, run.state.step - 1) from None
+        raise _not_finite(run, run.state.step - 1) from None
     except KeyboardInterrupt:
         return False
     run.state.validation_due = False
@@ -84,7 +90,7 @@ def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) 
 
 
 def save(run: Run, *, is_best: bool) -> None:
-    """Write a checkpoint of everything that the next step needs."""
+    """Write a checkpoint of all that the next step needs."""
     save_checkpoint(
         run.run_dir,
         run.model,
@@ -98,13 +104,13 @@ def save(run: Run, *, is_best: bool) -> None:
 
 
 def skip(run: Run, remembered: dict[str, Tensor], meter: Meter, progress: Progress) -> None:
-    """Leave out a step whose numbers broke: weights, moments and mining's state stay.
+    """Skip a step with a non-finite loss or gradient; weights, moments and mining stay as before.
 
     Args:
-        remembered: mining's state before the step.
+        remembered: the state of mining before the step.
 
     Raises:
-        RunError: it was the last of too many in a row: no single batch is to blame.
+        RunError: too many steps in a row were skipped, so no single batch is the cause.
     """
     for optimizer in run.optimizers:
         optimizer.zero_grad(set_to_none=True)
@@ -113,23 +119,23 @@ def skip(run: Run, remembered: dict[str, Tensor], meter: Meter, progress: Progre
     run.state.skipped_steps += 1
     run.state.skipped_in_a_row += 1
     if run.state.skipped_in_a_row == MOST_SKIPPED:
-        raise _broken(run, run.state.step, f"{MOST_SKIPPED} steps in a row were skipped: ")
+        raise _not_finite(run, run.state.step, f"{MOST_SKIPPED} steps in a row were skipped: ")
     progress.warn(f"step {run.state.step + 1} is skipped: its loss or gradient is not finite")
 
 
 def require_finite(run: Run, meter: Meter) -> None:
-    """Stop the run where its numbers broke, before anything broken is written.
+    """Refuse to go on, and to write anything, after a step with non-finite numbers.
 
     Raises:
         RunError: a loss or a gradient since the last call was not finite.
     """
     step = meter.first_bad_step()
     if step is not None:
-        raise _broken(run, step)
+        raise _not_finite(run, step)
 
 
-def _broken(run: Run, step: int, cause: str = "") -> RunError:
-    """Return the error that names a broken step, its stories and the last checkpoint."""
+def _not_finite(run: Run, step: int, cause: str = "") -> RunError:
+    """Return the error that names a non-finite step, its stories and the last checkpoint."""
     config = run.config.training
     windows = batch_windows(run.plan, step, config.batch_size)
     rows = story_rows(run.data.train, windows, config.seq_len)

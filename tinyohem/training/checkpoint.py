@@ -1,9 +1,9 @@
-"""Checkpoints: the whole state of a run, written atomically, verified when read.
+"""Checkpoints: the whole state of a run, written atomically and verified when read.
 
 checkpoints/step_000500/
     model/                  config, weights and tokenizer: loads with transformers
-    optimizer.safetensors   the optimizers' moments, what mining remembers, the
-                            random-number state
+    optimizer.safetensors   the optimizers' moments, the tensors that mining carries,
+                            the random-number state
     state.json              step, counters, SHA-256 of every other file
 checkpoints/latest          name of the newest folder
 checkpoints/best            name of the folder with the lowest validation loss
@@ -11,6 +11,7 @@ checkpoints/best            name of the folder with the lowest validation loss
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tinyohem.models.causal_lm import load_causal_lm
 from tinyohem.runs.checkpoints import STATE_FILE, RunState, read_state, step_folders, step_of
 from tinyohem.runs.layout import pointed_at
 
-_MINING = "mining:"  # ahead of the names of what mining remembers
+_MINING = "mining:"  # prefix of the names of the tensors that mining carries
 
 
 def save_checkpoint(
@@ -40,22 +41,27 @@ def save_checkpoint(
     keep_last: int,
     is_best: bool,
 ) -> Path:
-    """Write a checkpoint, point `latest` (and `best`) at it, drop the ones no longer wanted.
+    """Write a checkpoint, point `latest` (and `best`) at it, and delete those no longer wanted.
 
     Args:
         remembered: tensors that mining carries from step to step.
+        keep_last: checkpoints to keep beside the best one.
+        is_best: whether the validation loss is the lowest so far.
     """
+    from safetensors.torch import save_file
+
     folder = run_dir / "checkpoints"
     path = folder / f"step_{state.step:06d}"
     with atomic_folder(path) as partial:
         export_model(partial / "model", model, tokenizer)
         tensors = _optimizer_tensors(model, optimizers)
         tensors |= {f"{_MINING}{name}": tensor.cpu() for name, tensor in remembered.items()}
-        _save_tensors(partial / "optimizer.safetensors", tensors)
+        save_file(tensors, partial / "optimizer.safetensors")
         seal_folder(partial, state.model_dump(), STATE_FILE)
     for pointer in ("latest", "best") if is_best else ("latest",):
-        _write_pointer(folder / pointer, path.name)
-    # Later steps are damaged ones that a resumption passed over.
+        with atomic_file(folder / pointer) as stream:
+            stream.write(f"{path.name}\n".encode())
+    # Checkpoints of later steps are damaged: the run resumed from an earlier one.
     whole = [p for p in step_folders(run_dir) if step_of(p) <= state.step]
     keep = {pointed_at(folder / "best"), *whole[-keep_last:]}
     for old in step_folders(run_dir):
@@ -73,19 +79,27 @@ def export_model(folder: Path, model: nn.Module, tokenizer: Any) -> None:
 def load_checkpoint(
     path: Path, model: nn.Module, optimizers: Sequence[Optimizer]
 ) -> tuple[RunState, dict[str, Tensor]]:
-    """Put a checkpoint's tensors into `model` and `optimizers`.
+    """Load a checkpoint's tensors into `model` and `optimizers`.
 
     Returns:
-        the run's state, and what mining remembered.
+        The run's state, and the tensors that mining carries.
 
     Raises:
-        InputError: it is of another model or other optimizers, whole though it may be.
+        InputError: the checkpoint belongs to another model or other optimizers.
     """
     from safetensors import SafetensorError
 
     try:
         return _load(path, model, optimizers)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (
+        InputError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{path} does not fit this run: {reason}", "choose another --out"
@@ -98,13 +112,10 @@ def _load(
     from safetensors.torch import load_file
 
     # Through transformers, which saves some architectures under other names than it trains them.
-    try:
-        weights = load_causal_lm(str(utf8_path(path / "model")), torch.float32).state_dict()
-    except InputError as error:
-        raise InputError(f"{path} does not fit this run: {error}", "choose another --out") from None
+    weights = load_causal_lm(str(utf8_path(path / "model")), torch.float32).state_dict()
     loaded = model.load_state_dict(weights, strict=False)
     if loaded.unexpected_keys or loaded.missing_keys:
-        raise InputError(f"{path} holds another model's weights", "choose another --out")
+        raise ValueError("it holds another model's weights")
     tensors = load_file(utf8_path(path / "optimizer.safetensors"))
     torch.set_rng_state(tensors.pop("rng.cpu"))
     for optimizer in optimizers:
@@ -126,15 +137,13 @@ def saved_states(run_dir: Path) -> list[RunState]:
     """Return the state of every checkpoint that can be read."""
     states = []
     for path in step_folders(run_dir):
-        try:
+        with suppress(OSError, ValueError):
             states.append(read_state(path))
-        except (OSError, ValueError):
-            continue
     return states
 
 
 def _numbered(model: nn.Module, optimizer: Optimizer) -> list[tuple[str, nn.Parameter]]:
-    """Return the parameters, with their names, in the order in which the optimizer counts them."""
+    """Return the optimizer's parameters with their names, in its own order."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     return [(name_of[id(p)], p) for group in optimizer.param_groups for p in group["params"]]
 
@@ -152,7 +161,7 @@ def _optimizer_tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dic
 
 
 def _moments(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> dict[str, Tensor]:
-    """Return one parameter's moments by their own names."""
+    """Return the moments of the parameter `name`, such as `exp_avg`."""
     moments = {
         key.removesuffix(f":{name}"): tensor
         for key, tensor in tensors.items()
@@ -162,14 +171,3 @@ def _moments(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> dic
         if tensor.shape not in (shape, torch.Size()):  # AdamW counts its steps in a scalar
             raise ValueError(f"{moment} of {name} has the shape {tuple(tensor.shape)}")
     return moments
-
-
-def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    from safetensors.torch import save_file
-
-    save_file(tensors, path)
-
-
-def _write_pointer(path: Path, name: str) -> None:
-    with atomic_file(path) as stream:
-        stream.write(f"{name}\n".encode())

@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: budget, keep ratio, first and last windows."""
+"""Outline a run without training: its budget, keep ratios, first and last windows."""
 
 from dataclasses import dataclass
 
@@ -24,18 +24,18 @@ class DryRun:
     num_tokens: int
     epochs: float
     keep_ratios: list[float]  # at 0, 1/10, ... 1 of training
-    keep_at_least: bool  # whether each step decides how many more it keeps
-    curriculum: str | None  # what its plan does, in a line
+    keep_at_least: bool  # whether each step may keep more than its ratio
+    curriculum: str | None  # its plan in one line
     plan_hash: str | None  # None without a curriculum
     first_windows: list[str]  # text
     last_windows: list[str]
 
 
 def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
-    """Prepare the data and lay out the run.
+    """Prepare the data and outline the run.
 
     Raises:
-        InputError: whatever would stop the run itself before its first step.
+        InputError: the config, the data or a model forbids the run.
     """
     prepared = prepare_run(config, progress)
     data, num_steps, plan = prepared.data, prepared.num_steps, prepared.plan

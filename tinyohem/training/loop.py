@@ -1,4 +1,4 @@
-"""A run: prepare, train, evaluate, export. The loop reads top to bottom like the algorithm."""
+"""Prepare, train, evaluate and export a run."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -46,11 +46,11 @@ def train(
 ) -> tuple[Run, Perplexity | None]:
     """Train a model and return the run with its held-out perplexity (None: stopped early).
 
-    Every rank of a distributed run calls this alike; only the main one writes, evaluates, exports
-    and returns a perplexity.
+    Every rank of a distributed run makes the same call; only the main rank writes, evaluates,
+    exports and returns a perplexity.
 
     Raises:
-        InputError: the config, the data or the run folder forbid the run; nothing was changed.
+        InputError: the config, the data or the run folder forbids the run; nothing was changed.
         RunError: the loss stopped being finite, or another rank was lost.
     """
     if ranks.is_main:
@@ -81,7 +81,7 @@ def _train(
             wandb_id = tracking_id(run_dir, resumed=checkpoint is not None)
             record = record.model_copy(update={"wandb_id": wandb_id})
             write_json(run_dir / RECORD_FILE, record.to_json())
-        run.plan = keep_plan(run.plan, run_dir)
+        keep_plan(run.plan, run_dir)
     with graceful_stop() as stop:
         _train_steps(run, num_passes, stop, progress)
     ranks.destroy()
@@ -96,13 +96,13 @@ def _train(
     return run, perplexity
 
 
-# What a step does that a plain one does not.
+# The phases that a plain step does not have.
 _SELECTING = ("read", "select", "reference", "pool")
 
 
 @dataclass(frozen=True)
 class _LoopContext:
-    """What the steps of a run share beside the run itself: batches, model, meters."""
+    """The objects that the steps of a run share, beside the run itself."""
 
     source: WindowSource
     lm: CausalLM
@@ -112,7 +112,7 @@ class _LoopContext:
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """Set up the loop of a run, which may have begun already."""
+        """Set up the loop of a run, new or resumed."""
         training, state = run.config.training, run.state
         precision = autocast(run.device, training.precision)
         return cls(
@@ -140,7 +140,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
             with context.phases.listening(), phase("pool"):
                 refresh_pool(run, stop, progress)
             if ranks.any(stop.requested):
-                break  # a checkpoint was written ahead of the pass
+                break  # a checkpoint was written before the mining pass
         _take_step(run, context, num_passes, progress)
         progress.advance(state.step)
 
@@ -148,7 +148,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
             state.train_seconds, state.select_seconds = ranks.broadcast(
                 context.clock.pace(), context.phases.pace(*_SELECTING)
             )
-        # Read once a step: a signal that comes later ends, and saves, the next step.
+        # Read once a step: after a later signal one more step is taken, then saved.
         ending = ranks.any(run.finished or run.paused or stop.requested)
         logs = ending or state.step % run.log_every == 0
         evaluates = run.finished or due(run, config.eval_every, before)
@@ -160,7 +160,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
                 seconds, context.phases.seconds(*_SELECTING)
             )
             require_finite(run, context.meter)
-            if tracker is not None:  # one rank writes, the others wait
+            if tracker is not None:  # the main rank writes, the others wait
                 if logs:
                     log(run, context.meter, tracker, progress)
                 improved = evaluates and validate(run, stop, tracker, progress)
@@ -177,12 +177,12 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
 
 
 def _take_step(run: Run, context: _LoopContext, num_passes: int, progress: Progress) -> None:
-    """Take the gradients of the coming step and, if they are sound, update the weights."""
+    """Compute the gradients of the next step and, if they are finite, update the weights."""
     config, state = run.config, run.state
     remembered = dict(run.miner.state)
     stats = _gradients(run, context, num_passes)
     grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.max_grad_norm)
-    # Only skipping needs the answer now, which waits for the device at every step.
+    # Only skipping needs the answer now, and so waits for the device at every step.
     if config.training.on_nonfinite == "stop" or is_sound(stats, grad_norm):
         update(run.optimizers, learning_rate(run.midway, config.optim))
         if run.reference is not None:
@@ -197,7 +197,7 @@ def _take_step(run: Run, context: _LoopContext, num_passes: int, progress: Progr
 
 
 def _gradients(run: Run, context: _LoopContext, num_passes: int) -> StepStats:
-    """Add the gradient of the coming step, of all ranks, to the parameters'."""
+    """Add the gradient of the next step, summed over all ranks, to the parameters'."""
     training, state = run.config.training, run.state
     draw = Draw(
         run.keep_ratio,
@@ -210,8 +210,8 @@ def _gradients(run: Run, context: _LoopContext, num_passes: int) -> StepStats:
     references = None
     with context.phases.listening():
         if run.reference is not None and draw.keep_ratio < 1:
-            with phase("reference"):
-                references = run.reference.losses(windows, batches, context.lm.autocast)
+            with phase("reference"), context.lm.autocast:
+                references = run.reference.losses(windows, batches)
         with product_precision(training.precision):
             stats = training_step(context.lm, batches, draw, run.miner, references, run.ranks)
     run.ranks.sum_gradients(run.model.parameters())

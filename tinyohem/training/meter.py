@@ -1,4 +1,4 @@
-"""Figures of the steps between two log lines, summed on the device so that no step waits."""
+"""Average the figures of steps between two log rows, on the device so that no step waits."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ _MEANS = (
 
 
 class Meter:
-    """Running means of a stretch of steps, and the first step that was not finite."""
+    """The means of the steps since the last flush, and the first step that was not finite."""
 
     def __init__(self, device: torch.device, seconds: float) -> None:
         self._device = device
@@ -30,11 +30,10 @@ class Meter:
     def _reset(self, seconds: float) -> None:
         self._flushed_at = seconds
         self._sums = torch.zeros(len(_MEANS), device=self._device)
-        self._steps = self._skipped = 0
-        self._kept = 0
+        self._steps = self._skipped = self._kept = 0
 
     def add(self, step: int, stats: StepStats, grad_norm: Tensor) -> None:
-        """Take in one step's figures, without reading them."""
+        """Add the figures of a step without waiting for the device."""
         bad = ~is_sound(stats, grad_norm) & (self._first_bad < 0)
         self._first_bad = torch.where(bad, step, self._first_bad)
         self._sums += _figures(stats, grad_norm)
@@ -42,18 +41,18 @@ class Meter:
         self._kept += stats.num_kept
 
     def skip(self) -> None:
-        """Take note of a step that was left out."""
+        """Count a skipped step."""
         self._skipped += 1
 
     def first_bad_step(self) -> int | None:
-        """Return the first step whose loss or gradient was not finite; waits for the device."""
+        """Return the first step whose loss or gradient was not finite; wait for the device."""
         step = int(self._first_bad)
         return None if step < 0 else step
 
     def flush(self, tokens_per_step: int, seconds: float) -> dict[str, float]:
-        """Return the means since the last flush and begin a new stretch; waits for the device.
+        """Return the means since the last flush and reset them; wait for the device.
 
-        Steps that were left out count for the speed alone; there is no mean where all were.
+        Skipped steps count for the speed alone; where all were skipped, there are no means.
 
         Args:
             seconds: spent training so far.
@@ -68,7 +67,7 @@ class Meter:
 
 
 def is_sound(stats: StepStats, grad_norm: Tensor) -> Tensor:
-    """Return, as a bool on the device, whether all of a step's numbers are finite."""
+    """Whether all figures and scores of a step are finite; bool scalar on the device."""
     return _figures(stats, grad_norm).isfinite().all() & stats.finite
 
 

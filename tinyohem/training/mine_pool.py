@@ -1,4 +1,4 @@
-"""Offline mining: run a checkpoint over every training token and store the losses as a pool."""
+"""Mine offline: run a checkpoint over every training token and store the losses as a pool."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from tinyohem.data.token_store import TokenStore
 from tinyohem.data.windows import Batch, labelled, make_batch, plan_windows
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.open import recorded_ids
-from tinyohem.io.atomic import is_leftover
+from tinyohem.io.atomic import drop_leftovers, is_leftover
 from tinyohem.io.hashing import hash_file
 from tinyohem.io.locks import sole_writer
 from tinyohem.io.manifest import MANIFEST_FILE
@@ -44,12 +44,12 @@ _GPU_PASS_TOKENS = 1 << 17
 
 @dataclass(frozen=True)
 class Mined:
-    """What a pass left behind."""
+    """The result of a pass."""
 
     manifest: PoolManifest
     loss: float  # nats, mean over all tokens
     tokens: int
-    new_tokens: int  # mined by this pass; the others were there
+    new_tokens: int  # mined by this pass; the others were stored before
 
 
 def mine_run(
@@ -65,10 +65,11 @@ def mine_run(
 
     Args:
         name: a run (its newest checkpoint), one checkpoint, a transformers folder or a Hub id.
-        data: keys of `DataConfig` that the user gave. The others are the run's own, unless
-            another data set is named.
-        seq_len: tokens of a window; default: what the run was trained with, else the model's
-            longest context.
+        out: the folder of the pool.
+        data: keys of `DataConfig` that the user gave. The other keys come from the run, unless
+            `data` names another data set.
+        seq_len: tokens of a window; default: that of the run's training, else the model's longest
+            context.
 
     Raises:
         InputError: there is no such model or data set, or `out` holds something else.
@@ -91,7 +92,7 @@ def mine_run(
             f"the training stories of {name} have changed since it was trained",
             "bring the old files back, or name the stories to mine with --dataset",
         )
-    plan_windows(store, seq_len, seed=0)  # refuses what is shorter than one
+    plan_windows(store, seq_len, seed=0)  # refuses a store shorter than one window
     with sole_writer(out, progress=progress):
         return mine_pool(
             source.model,
@@ -104,7 +105,7 @@ def mine_run(
 
 
 def _data_config(folder: str, given: Mapping[str, Any]) -> DataConfig:
-    """Lay what the user gave over the data section of the run that a model is of."""
+    """Overlay the user's keys on the data section of the run that trained the model."""
     config = run_config(folder)
     if config is None and "dataset" not in given:
         raise InputError("no data set to mine", "add --dataset, for example --dataset sample")
@@ -124,21 +125,21 @@ def mine_pool(
     stop: StopRequest | None = None,
     progress: Progress = SILENT,
 ) -> Mined:
-    """Store the loss of every token; shards that are there and sound are kept.
+    """Store the loss of every token; keep the shards that are already stored and sound.
 
-    The model runs as it is, without autocast, on its own device.
+    The model runs in its own precision, without autocast, on its own device.
 
     Args:
         model: a causal LM.
-        folder: the pool's. One that a stop left unfinished, or that is damaged, is completed.
+        folder: the pool's. An unfinished or damaged pool in it is completed.
         seq_len: tokens of a window.
-        tokens_seen: tokens that the model was trained on, where that is known.
-        stop: looked at between forward passes.
+        tokens_seen: tokens that the model was trained on; None: unknown.
+        stop: checked between forward passes.
 
     Raises:
-        InputError: the folder holds something else, or the losses of something else.
+        InputError: the folder holds no pool but other files, or another pool.
         RunError: a loss is not finite.
-        KeyboardInterrupt: `stop` was requested; finished shards are there.
+        KeyboardInterrupt: `stop` was requested; finished shards are stored.
     """
     manifest = _begin_or_resume(
         folder, PoolManifest.of(store, seq_len, weights_hash(model), tokens_seen)
@@ -146,6 +147,8 @@ def mine_pool(
     shards = manifest.files()
     listed = manifest.shards if len(manifest.shards or ()) == len(shards) else None
     hashes: Sequence[str | None] = listed or [None] * len(shards)
+    on_cpu = next(model.parameters()).is_cpu
+    pass_tokens = _CPU_PASS_TOKENS if on_cpu else _GPU_PASS_TOKENS
     progress.start("mine", store.num_tokens - 1, "tokens")
     began, done, mined, nats = time.perf_counter(), 0, 0, 0.0
     for shard, sha256 in zip(shards, hashes, strict=True):
@@ -155,7 +158,7 @@ def mine_pool(
             progress.advance(done)
         else:
             parts = []
-            for batch in _batches(store, shard, seq_len, _pass_tokens(model)):
+            for batch in _batches(store, shard, seq_len, pass_tokens):
                 if stop is not None and stop.requested:
                     raise KeyboardInterrupt
                 parts.append(_losses(model, batch))
@@ -169,7 +172,7 @@ def mine_pool(
 
 
 def _begin_or_resume(folder: Path, wanted: PoolManifest) -> PoolManifest:
-    """Return the manifest of the pool that is there, or write that of a new one."""
+    """Return the manifest of the pool in `folder`, or write that of a new one."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file", _OTHER_OUT)
     if not folder.exists() or all(map(is_leftover, folder.iterdir())):
@@ -188,18 +191,17 @@ _OTHER_OUT = "choose another --out"
 
 
 def _finish(folder: Path, manifest: PoolManifest) -> PoolManifest:
-    """List the shards, which makes a pool of them, and drop what kills have left."""
+    """List the shards in the manifest, which finishes the pool, and delete leftovers of kills."""
     hashes = [hash_file(shard.path(folder)) for shard in manifest.files()]
     if hashes != manifest.shards:
         manifest = manifest.model_copy(update={"shards": hashes})
         manifest.write(folder)
-    for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
+    drop_leftovers(folder)
     return manifest
 
 
 def _sound_shard(folder: Path, shard: Shard, sha256: str | None) -> NDArray[np.float16] | None:
-    """Return the losses of a shard that is there and whole."""
+    """Return the losses of a shard, None where its file is missing or damaged."""
     try:
         return read_shard(folder, shard, sha256)
     except (OSError, ValueError):
@@ -225,7 +227,3 @@ def _losses(model: nn.Module, batch: Batch) -> NDArray[np.float16]:
     if not np.isfinite(losses).all():
         raise RunError("the model's loss on these stories is not finite", "its weights are broken")
     return rounded(losses)
-
-
-def _pass_tokens(model: nn.Module) -> int:
-    return _CPU_PASS_TOKENS if next(model.parameters()).is_cpu else _GPU_PASS_TOKENS

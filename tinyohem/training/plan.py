@@ -1,6 +1,4 @@
-"""How many steps a run takes, and which windows each trains on: shuffled, hard ones mixed in, or by
-a curriculum.
-"""
+"""The number of steps of a run, and the windows that each step trains on."""
 
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from tinyohem.progress import Progress
 
 PLAN_FOLDER = "plan"
 
-
 Plan = WindowPlan | HardWindowPlan | CurriculumPlan
 
 
@@ -32,10 +29,12 @@ def budget_steps(config: RunConfig, data: Prepared) -> int:
 def make_plan(
     config: RunConfig, data: Prepared, num_steps: int, pool: Pool | None, progress: Progress
 ) -> Plan:
-    """Return the order of a run's windows; a curriculum scores the corpus first if need be.
+    """Return the order of a run's windows: shuffled, with hard ones mixed in, or by a curriculum.
+
+    A curriculum scores the corpus first where no table fits it.
 
     Args:
-        pool: whose hardest windows `ohem.hard_window_share` draws.
+        pool: the source of the hard windows, for `ohem.hard_window_share`.
 
     Raises:
         InputError: the corpus is shorter than a window, or the score table does not fit it.
@@ -65,22 +64,21 @@ def make_plan(
     return plan
 
 
-def keep_plan(plan: Plan, run_dir: Path) -> Plan:
-    """Save a curriculum with its run; a resumed run goes on with the one that was saved.
+def keep_plan(plan: Plan, run_dir: Path) -> None:
+    """Save a curriculum with a new run; compare it with the saved one when a run resumes.
 
     Raises:
         InputError: the saved plan was changed, or is not the one that this config gives.
     """
     if not isinstance(plan, CurriculumPlan):
-        return plan
+        return
     folder = run_dir / PLAN_FOLDER
     if not folder.exists():
         save_plan(plan, folder)
-        return plan
+        return
     saved = load_plan(folder)
     if saved.hash != plan.hash:
         raise InputError(
             f"{folder} holds the plan {saved.hash[:16]}, this config gives {plan.hash[:16]}",
             "the score table was replaced: begin a new run with another --out",
         )
-    return plan  # the same, by its hash; the file may hold the bytes in another shape

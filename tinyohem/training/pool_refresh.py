@@ -1,6 +1,6 @@
-"""The pool of a run: opened before the first step, re-mined on the way, found again by a resume.
+"""The pool of a run: opened before the first step, re-mined during the run, reopened on resume.
 
-pools/step_000500/    in the run folder: what the run mined itself, ahead of its step 500
+pools/step_000500/    in the run folder: the pool that the run mined itself before its step 500
 """
 
 import re
@@ -22,10 +22,10 @@ from tinyohem.training.run import Run
 
 
 def open_run_pool(config: RunConfig, store: TokenStore, num_steps: int) -> Pool | None:
-    """Open the pool that a run begins with, if it reads one.
+    """Open the pool that a run begins with, None where it reads none.
 
     Raises:
-        InputError: it is no pool of this run's tokens and windows, or too old for it.
+        InputError: the pool belongs to other tokens or windows, or is too old.
     """
     if config.ohem.pool is None:
         return None
@@ -35,9 +35,9 @@ def open_run_pool(config: RunConfig, store: TokenStore, num_steps: int) -> Pool 
 
 
 def _check_age(pool: Pool, config: RunConfig, num_steps: int) -> None:
-    """Refuse a pool whose age is unknown, or that grows too old and is not to be re-mined.
+    """Refuse a pool whose age is unknown, or that grows too old and is never re-mined.
 
-    A pool's age: the tokens that the run has trained on less those that the pool's checkpoint had.
+    The age is the number of tokens that the run has seen, minus that of the pool's checkpoint.
     """
     ohem, mined_at = config.ohem, pool.manifest.tokens_seen
     if ohem.pool_max_age is None:
@@ -59,26 +59,23 @@ def _check_age(pool: Pool, config: RunConfig, num_steps: int) -> None:
 
 
 def pool_is_due(run: Run) -> bool:
-    """Whether the coming step reads a pool that is to be re-mined first."""
+    """Whether the pool must be re-mined before the next step, which reads it."""
     ohem, state = run.config.ohem, run.state
     if run.pool is None or ohem.pool_refresh_every is None:
         return False
     reads = ohem.hard_window_share or (run.reference is not None and run.keep_ratio < 1)
-    old = state.step - state.pool_step >= ohem.pool_refresh_every
-    return bool(reads) and (old or _is_stale(run.pool, state.tokens_seen, ohem.pool_max_age))
-
-
-def _is_stale(pool: Pool, tokens_seen: int, max_age: int | None) -> bool:
-    if pool.manifest.tokens_seen is None or max_age is None:
-        return False
-    return tokens_seen - pool.manifest.tokens_seen > max_age
+    due = state.step - state.pool_step >= ohem.pool_refresh_every
+    mined_at, max_age = run.pool.manifest.tokens_seen, ohem.pool_max_age
+    if mined_at is not None and max_age is not None:
+        due = due or state.tokens_seen - mined_at > max_age
+    return bool(reads) and due
 
 
 def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> None:
-    """Mine every training token under the current weights and go on with those losses.
+    """Mine every training token under the current weights and use those losses from now on.
 
-    The leading rank mines. Where someone asks it to stop on the way, the pool stays the old one.
-    The shards that are done serve the resumption, if it begins with this step's checkpoint.
+    The main rank mines. If it is asked to stop meanwhile, the run keeps the old pool. A resumption
+    from the checkpoint of this step reuses the finished shards.
     """
     if run.ranks.any(run.ranks.is_main and not _mine(run, stop, progress)):
         return
@@ -90,7 +87,7 @@ def refresh_pool(run: Run, stop: StopRequest, progress: Progress) -> None:
 
 
 def _mine(run: Run, stop: StopRequest, progress: Progress) -> bool:
-    """Return whether the pool was finished."""
+    """Mine the pool of the current step; return whether it was finished."""
     try:
         mine_pool(
             run.model,
@@ -107,13 +104,13 @@ def _mine(run: Run, stop: StopRequest, progress: Progress) -> bool:
 
 
 def reopen_pool(run: Run) -> None:
-    """Go on with the pool that was in use when the run's checkpoint was written.
+    """Reopen the pool that was in use when the run's checkpoint was written.
 
     Raises:
-        InputError: the run mined it, and it is gone or damaged.
+        InputError: the run mined that pool, and it is missing or damaged.
     """
     for step, folder in _own_pools(run).items():
-        # Of a stretch that is lost: other weights may come now.
+        # Mined after the checkpoint, under weights that the resumed run may not reach again.
         if step > run.state.step and run.ranks.is_main:
             shutil.rmtree(folder)
     if run.state.pool_step:
@@ -121,7 +118,7 @@ def reopen_pool(run: Run) -> None:
 
 
 def _prune(run: Run) -> None:
-    """Drop the pools that the run mined and no checkpoint goes back to."""
+    """Delete the pools that the run mined and that no checkpoint refers to."""
     wanted = {state.pool_step for state in saved_states(run.run_dir)} | {run.state.pool_step}
     for step, folder in _own_pools(run).items():
         if step not in wanted:

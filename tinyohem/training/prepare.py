@@ -1,4 +1,4 @@
-"""What a run is made of before its first step: laid out anew, or put back from a checkpoint."""
+"""Prepare a run up to its first step, or restore it from a checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from tinyohem.training.run import Budget, Run
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """What follows from a config alone: data, budget, order of the windows."""
+    """The parts of a run that follow from its config alone."""
 
     config: RunConfig
     pretrained: Any | None  # the model of `model.init_from`
@@ -44,10 +44,10 @@ class PreparedRun:
 
 
 def prepare_run(config: RunConfig, progress: Progress = SILENT) -> PreparedRun:
-    """Prepare the data of a run and lay out its steps.
+    """Prepare the data of a run, its budget and the order of its windows.
 
     Raises:
-        InputError: whatever in config, data or models forbids the run.
+        InputError: the config, the data or a model forbids the run.
     """
     pretrained = load_pretrained(config, progress) if config.model.init_from else None
     data = prepare_data(config.data, config.tokenizer, progress)
@@ -60,7 +60,7 @@ def prepare_run(config: RunConfig, progress: Progress = SILENT) -> PreparedRun:
 def begin_run(
     prepared: PreparedRun, run_dir: Path, device: torch.device, ranks: DistContext
 ) -> Run:
-    """Return a run ahead of its first step, of the pretrained model or of a new one."""
+    """Return a run before its first step, with the pretrained model or a new one."""
     config, data = prepared.config, prepared.data
     model, vocab_size = prepared.pretrained, len(data.tokenizer)
     if model is None:
@@ -86,7 +86,11 @@ def begin_run(
 
 
 def go_on_from(checkpoint: Path, run: Run) -> None:
-    """Put back all that a checkpoint holds, and the pool that was in use."""
+    """Restore the state of a checkpoint and the pool that was in use.
+
+    Raises:
+        InputError: the checkpoint or the pool does not fit this run, or the pool is damaged.
+    """
     run.state, remembered = load_checkpoint(checkpoint, run.model, run.optimizers)
     mining = {name: t for name, t in remembered.items() if not name.startswith("ema")}
     try:
@@ -101,7 +105,7 @@ def go_on_from(checkpoint: Path, run: Run) -> None:
 
 
 def describe(run: Run) -> RunRecord:
-    """Return what a reader needs to repeat the run, from whatever working directory."""
+    """Return what is needed to repeat the run from any working directory."""
     names = run.config.data.dataset, run.config.data.valid
     dataset, valid = (name and absolute_name(name) for name in names)
     config = run.config.model_dump()

@@ -1,12 +1,13 @@
-"""Several processes training one run: what they hand each other, and what one of them does alone.
+"""Train one run in several processes (ranks).
 
-Every rank holds the whole model and takes its rows of every batch. What the choice of tokens needs
-is gathered, so every rank weighs the whole step alike; gradients are summed before the update.
+Every rank holds the whole model and takes its rows of every batch. The tokens of a step are
+gathered, so every rank weighs the whole step alike; gradients are summed before the update.
 
-Not DistributedDataParallel: it answers one forward call through its wrapper with one backward pass
+Not DistributedDataParallel: it expects one forward call through its wrapper and one backward pass
 that reaches the same parameters on every rank. A step here reads without a graph, calls the trunk,
-its last layer and the head apart, runs backward once a micro-batch, and a rank may have kept no
-token. One sum over a flat vector needs nothing of that, and a small model's overlaps with little.
+its last layer and the head separately, runs backward once per micro-batch, and may keep no token
+on some rank. One sum over a flat vector works for all of that, and in a small model overlapping
+communication with the backward pass would save little.
 """
 
 import hashlib
@@ -28,9 +29,9 @@ from tinyohem.models.causal_lm import weights_hash
 from tinyohem.ohem.step_tokens import StepTokens
 from tinyohem.system.device import pick_device
 
-# The others wait while one prepares the corpus, mines or evaluates, however long that takes. A rank
-# that died is noticed at once all the same: its connections close, and torchrun ends the rest.
-_PATIENCE = timedelta(days=1)
+# The other ranks wait while one prepares the corpus, mines or evaluates, however long that takes.
+# The death of a rank is still noticed at once: its connections close, and torchrun ends the others.
+_TIMEOUT = timedelta(days=1)
 
 _ENVIRONMENT = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -39,10 +40,10 @@ Rows = TypeVar("Rows", Tensor, np.ndarray)
 
 @dataclass(frozen=True)
 class DistContext:
-    """A process's place among those that train a run together; by default it is alone.
+    """The place of a process among those that train a run together; by default it is alone.
 
-    Alone, everything returns at once what it was given. In company, every rank has to make the same
-    calls in the same order.
+    A single process gets back at once what it passes in. Several ranks must make the same calls in
+    the same order.
     """
 
     rank: int = 0
@@ -52,14 +53,14 @@ class DistContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes, evaluates and reports."""
+        """Whether this is the rank that writes, evaluates and reports."""
         return self.rank == 0
 
     def pick_device(self, name: str) -> torch.device:
-        """Return this rank's own device: the CPU, or on CUDA the one of its local number.
+        """Return this rank's device: the CPU, or the CUDA device with its local number.
 
         Raises:
-            InputError: the machine lacks the device, or it is one for several ranks.
+            InputError: the machine lacks the device, or several ranks would share it.
         """
         device = pick_device(name)
         if self.size == 1 or device.type != "cuda":
@@ -78,10 +79,10 @@ class DistContext:
         return torch.device("cuda", self.local_rank)
 
     def num_passes(self, training: TrainingConfig) -> int:
-        """Return how many micro-batches this rank's rows of a batch make.
+        """Return the number of micro-batches in this rank's rows of a batch.
 
         Raises:
-            InputError: the batch does not divide into them.
+            InputError: the batch does not divide evenly.
         """
         own, left = divmod(training.batch_size, self.size)
         if left or not own:
@@ -99,18 +100,18 @@ class DistContext:
         return own // in_pass
 
     def local_rows(self, whole: Rows) -> Rows:
-        """Return this rank's rows of something that is whole on every rank."""
+        """Return this rank's rows of an array that every rank holds whole."""
         count = len(whole) // self.size
         return whole[self.rank * count : (self.rank + 1) * count]
 
     def gather(self, own: Tensor) -> Tensor:
-        """Return the rows of all ranks in order; each must bring as many."""
+        """Return the rows of all ranks in order; every rank must pass the same number."""
         if self.size == 1:
             return own
         import torch.distributed as dist
 
         whole = own.new_empty(self.size * len(own), *own.shape[1:])
-        with _company():
+        with _communication_errors():
             dist.all_gather(list(whole.chunk(self.size)), own.contiguous())
         return whole
 
@@ -122,7 +123,7 @@ class DistContext:
         return replace(own, **{name: self.gather(part) for name, part in given.items()})
 
     def gather_uneven(self, own: Tensor) -> Tensor:
-        """Return the rows of all ranks in order, however many each brings."""
+        """Return the rows of all ranks in order; their numbers may differ."""
         if self.size == 1:
             return own
         counts = self.gather(torch.tensor([len(own)])).tolist()  # on the CPU: no device has to wait
@@ -132,42 +133,42 @@ class DistContext:
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add every rank's gradients to the others'; they end the same to the last bit."""
+        """Sum the gradients of all ranks; the results are equal to the last bit."""
         if self.size == 1:
             return
         import torch.distributed as dist
 
         parameters = list(parameters)
         for parameter in parameters:
-            if parameter.grad is None:  # this rank kept no token that reaches it
+            if parameter.grad is None:  # no token that this rank kept reaches it
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        with _company():
+        with _communication_errors():
             dist.all_reduce(flat)
         sums = flat.split([gradient.numel() for gradient in gradients])
         for gradient, summed in zip(gradients, sums, strict=True):
             gradient.copy_(summed.view_as(gradient))
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says so; no rank goes on before all have answered."""
+        """Whether the flag of any rank is set; wait for all ranks."""
         if self.size == 1:
             return flag
         return bool(self.gather(torch.tensor([flag])).any())
 
     def wait(self) -> None:
-        """Wait until every rank has come here."""
+        """Wait until every rank has called this."""
         self.any(False)
 
     def broadcast(self, *numbers: float) -> tuple[float, ...]:
-        """Return what the leading rank gave: clocks differ, decisions must not."""
+        """Return the numbers of the main rank: clocks differ, decisions must not."""
         if self.size == 1:
             return numbers
         return tuple(self.gather(torch.tensor([numbers], dtype=torch.float64))[0].tolist())
 
     @contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """Let the leading rank through first, so that the others find what it wrote."""
+        """Run the block on the main rank first, so that the others find what it wrote."""
         if not self.is_main:
             self.wait()
         yield
@@ -175,13 +176,13 @@ class DistContext:
             self.wait()
 
     def require_same(self, facts: Mapping[str, Any], model: nn.Module) -> None:
-        """Refuse to begin where the ranks would not do the same.
+        """Refuse to begin where the ranks differ.
 
         Args:
-            facts: JSON values by the names that a refusal tells.
+            facts: JSON values by the names to report.
 
         Raises:
-            InputError: some fact, or some weight, differs.
+            InputError: a fact or a weight differs.
         """
         if self.size == 1:
             return
@@ -201,7 +202,7 @@ class DistContext:
             )
 
     def destroy(self) -> None:
-        """Part: from here on every rank is alone."""
+        """Leave the process group; from now on every rank is alone."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -213,10 +214,10 @@ SINGLE_PROCESS = DistContext()
 
 
 def init_ranks() -> DistContext:
-    """Join the ranks that torchrun started this process with; without torchrun it is alone.
+    """Join the process group that torchrun started; without torchrun the process is alone.
 
     Raises:
-        InputError: torchrun's environment is there in part only.
+        InputError: some of torchrun's environment variables are missing.
         RunError: the other ranks cannot be reached.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
@@ -229,9 +230,9 @@ def init_ranks() -> DistContext:
         )
     import torch.distributed as dist
 
-    with _company():
+    with _communication_errors():
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT
         )
     return DistContext(
         dist.get_rank(),
@@ -242,8 +243,8 @@ def init_ranks() -> DistContext:
 
 
 @contextmanager
-def _company() -> Iterator[None]:
-    """Tell in one line what gloo and NCCL tell in many."""
+def _communication_errors() -> Iterator[None]:
+    """Turn an error of gloo or NCCL into a `RunError` of one line."""
     try:
         yield
     except RuntimeError as error:

@@ -1,8 +1,7 @@
-"""What a model's losses are held against: a running mean of itself, or the losses of a pool."""
+"""What a model's losses are compared with: a running mean of the model, or a pool of losses."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,31 +16,34 @@ from tinyohem.ohem.loss_pool import Pool
 from tinyohem.ohem.losses import token_losses
 
 
-class Reference(Protocol):
-    """Another model's losses, for `excess_loss` and for the source `pool`."""
+class Reference:
+    """Another model's losses, for `excess_loss` and the source `pool`. It keeps no state."""
 
     def losses(
-        self,
-        windows: Sequence[NDArray[np.int64]],
-        batches: Sequence[Batch],
-        precision: AbstractContextManager[Any],
+        self, windows: Sequence[NDArray[np.int64]], batches: Sequence[Batch]
     ) -> list[Tensor]:
-        """Return the losses of each micro-batch and of its windows, (B, T) nats."""
+        """Return the losses of each micro-batch, (B, T) nats.
+
+        Args:
+            windows: those of each micro-batch.
+        """
+        raise NotImplementedError
 
     def update(self, model: Any) -> None:
-        """Take note of the weights after a step."""
+        """Follow the weights after a step."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a checkpoint has to hold; every name begins with `ema`."""
+        """Return the state for a checkpoint; every name begins with `ema`."""
+        return {}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state from a checkpoint."""
 
 
 def build_reference(
     config: OhemConfig, model: Any, pool: Pool | None, device: torch.device
 ) -> Reference | None:
-    """Return the reference that a way of mining asks for, if any."""
+    """Build the reference that the config asks for, if any."""
     if not config.refers:
         return None
     return EmaReference(model, config.ema_decay) if pool is None else PoolReference(pool, device)
@@ -54,35 +56,24 @@ def model_losses(model: Any, batch: Batch) -> Tensor:
     return token_losses(output.last_hidden_state, head_weight(model), batch.labels)
 
 
-class PoolReference:
-    """Stored losses: they cost a step no forward pass, and stay what they are."""
+class PoolReference(Reference):
+    """Stored losses, which cost a step no forward pass."""
 
     def __init__(self, pool: Pool, device: torch.device) -> None:
         self._pool, self._device = pool, device
 
     def losses(
-        self,
-        windows: Sequence[NDArray[np.int64]],
-        batches: Sequence[Batch],
-        precision: AbstractContextManager[Any],
+        self, windows: Sequence[NDArray[np.int64]], batches: Sequence[Batch]
     ) -> list[Tensor]:
         """Return the stored losses of the windows."""
         return [torch.from_numpy(self._pool.of_windows(w)).to(self._device) for w in windows]
 
-    def update(self, model: Any) -> None: ...
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return nothing: a checkpoint's step tells which pool was in use."""
-        return {}
-
-    def load(self, tensors: dict[str, Tensor]) -> None: ...
-
-
-class EmaReference:
+class EmaReference(Reference):
     """An exponential moving average of the weights, updated after every optimizer step.
 
     Args:
-        model: the causal LM to follow; the average begins as its first updated weights.
+        model: the causal LM to follow; its weights after the first step begin the average.
         decay: share of the average that a step keeps, in (0, 1).
     """
 
@@ -90,31 +81,24 @@ class EmaReference:
         self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
     def losses(
-        self,
-        windows: Sequence[NDArray[np.int64]],
-        batches: Sequence[Batch],
-        precision: AbstractContextManager[Any],
+        self, windows: Sequence[NDArray[np.int64]], batches: Sequence[Batch]
     ) -> list[Tensor]:
-        """Return the average model's losses of the batches."""
-        found = []
-        for batch in batches:
-            with precision:
-                found.append(model_losses(self._average.module, batch))
-        return found
+        """Return the losses of the batches under the averaged weights."""
+        return [model_losses(self._average.module, batch) for batch in batches]
 
     def update(self, model: Any) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step to the average."""
         self._average.update_parameters(model)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the average for a checkpoint; each shared tensor once."""
+        """Return the average, each shared tensor once, and the number of updates."""
         named = dict(self._average.module.named_parameters())
         return {f"ema.{name}": tensor.detach() for name, tensor in named.items()} | {
             "ema_steps": self._average.n_averaged
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint's average."""
+        """Restore the average from a checkpoint."""
         with torch.no_grad():
             for name, parameter in self._average.module.named_parameters():
                 parameter.copy_(tensors[f"ema.{name}"])

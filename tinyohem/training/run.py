@@ -1,4 +1,4 @@
-"""A run: what the loop reads and changes."""
+"""The state of a run that the loop reads and changes."""
 
 import math
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from tinyohem.training.plan import Plan
 from tinyohem.training.ranks import DistContext
 from tinyohem.training.reference import Reference
 
-_MOST_LOGGED = 20_000  # rows: a log of a few ten MB, however long the run
+_MOST_LOGGED = 20_000  # rows: keeps the log below some tens of MB
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: optimizer steps, or seconds of training."""
+    """The length of a run, in optimizer steps or in seconds of training."""
 
     steps: int
     seconds: float | None = None
 
     @property
     def known_steps(self) -> int | None:
-        """The steps of the run; None under a budget of seconds."""
+        """The optimizer steps of the run; None where the budget is in seconds."""
         return self.steps if self.seconds is None else None
 
     def spent(self, steps: float, seconds: float) -> float:
-        """Return the share spent after so many steps and seconds, at most 1."""
+        """Return the share of the budget spent after `steps` and `seconds`, at most 1."""
         return min(1.0, steps / self.steps if self.seconds is None else seconds / self.seconds)
 
 
@@ -77,9 +77,9 @@ class Run:
 
     @property
     def log_every(self) -> int:
-        """Steps between two rows of the log: what the recipe says, or more where the run is long.
+        """Steps between two rows of the log: `training.log_every`, or more in a long run.
 
-        How many steps a budget in seconds will see is unknown, so there the recipe's stands.
+        A budget in seconds has no known number of steps, so it keeps `training.log_every`.
         """
         every = self.config.training.log_every
         return max(every, math.ceil((self.budget.known_steps or 0) / _MOST_LOGGED))

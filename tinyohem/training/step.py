@@ -1,4 +1,4 @@
-"""One optimizer step's gradients: read every token, select, learn from the kept.
+"""The gradients of one optimizer step: read every token, select, learn from the kept ones.
 
 Shape suffixes: B sequences, T tokens of one, K kept tokens, D hidden size, V vocabulary.
 """
@@ -20,14 +20,14 @@ from tinyohem.system.timing import phase
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
 from tinyohem.training.strategy import StepStrategy
 
-# The phases of a step: the first pass over all tokens as far as a plain step needs one too, what is
-# read beyond that, the selection, and all that the kept tokens' gradient takes.
+# The phases of a step: the first pass through the trunk, which a plain step needs too; reading
+# losses and scores; selection; everything that the gradient of the kept tokens takes.
 PHASES = ("trunk", "read", "select", "gradient")
 
 
 @dataclass(frozen=True)
 class StepStats:
-    """What a step saw, as scalars on the device: reading them early would stall it."""
+    """The statistics of a step, on the device, so that no step waits for them."""
 
     loss: Tensor  # nats, mean over all valid tokens, unweighted
     loss_selected: Tensor  # nats, mean over the kept
@@ -35,7 +35,7 @@ class StepStats:
     kept_loss_share: Tensor  # of the sum of all valid tokens' losses
     kept_by_bucket: Tensor  # (4,) shares of the kept tokens, between `LOSS_BUCKETS`
     effective_sample_size: Tensor  # (Σw)² / Σw², as a share of the valid tokens
-    finite: Tensor  # bool, whether the score of every valid token is
+    finite: Tensor  # bool, whether the score of every valid token is finite
     num_kept: int  # tokens
 
 
@@ -49,14 +49,14 @@ def training_step(
 ) -> StepStats:
     """Add the gradient of Σ w·ℓ / Z over all micro-batches to the parameters'.
 
-    Selection spans the whole step: all micro-batches are read before the first gradient. In the
-    company of other ranks weights, Z and what is returned are those of the step of all; the
-    gradient is this rank's part of a sum.
+    Selection spans the whole step: all micro-batches are read before the first gradient. With
+    several ranks, the weights, Z and the statistics are those of all ranks together; the gradient
+    is this rank's part of the sum.
 
     Args:
-        batches: the micro-batches.
+        batches: the micro-batches of this rank.
         draw: how many tokens to keep; at a ratio of 1.0 the step is plain cross entropy.
-        references: another model's losses (B, T) of each micro-batch, where mining asks for them.
+        references: another model's losses (B, T) of each micro-batch, where the config asks for it.
     """
     strategy = StepStrategy.of(miner.config, draw.keep_ratio, lm, batches, ranks.size)
     with phase("trunk"):
@@ -64,7 +64,7 @@ def training_step(
 
     tokens = StepTokens(torch.cat([batch.labels for batch in batches]))
     if strategy.reads_first:
-        tokens = _read(tokens, passes, lm, batches, strategy, references, miner.config.gamma)
+        tokens = _read(tokens, passes, strategy, references, miner.config.gamma)
     tokens = ranks.gather_tokens(tokens)
 
     weight_BT = miner.token_weights(tokens, draw)
@@ -72,7 +72,7 @@ def training_step(
 
     with phase("gradient"):
         own_BT = ranks.local_rows(normalised_BT)
-        loss_K = _learn(passes, lm, batches, own_BT, strategy, miner.config.loss_gamma)
+        loss_K = _learn(passes, own_BT, strategy, miner.config.loss_gamma)
         loss_K = ranks.gather_uneven(loss_K)
     return _stats(tokens, weight_BT, loss_K)
 
@@ -80,13 +80,12 @@ def training_step(
 def _read(
     tokens: StepTokens,
     passes: TrunkPasses,
-    lm: CausalLM,
-    batches: Sequence[Batch],
     strategy: StepStrategy,
     references: Sequence[Tensor] | None,
     gamma: float,
 ) -> StepTokens:
     """Return the tokens with their losses and scores, without a graph."""
+    lm, batches = passes.lm, passes.batches
     read = []
     with phase("read"):
         for i, batch in enumerate(batches):
@@ -113,22 +112,16 @@ def _read(
     )
 
 
-def _learn(
-    passes: TrunkPasses,
-    lm: CausalLM,
-    batches: Sequence[Batch],
-    weight_BT: Tensor,
-    strategy: StepStrategy,
-    gamma: float,
-) -> Tensor:
+def _learn(passes: TrunkPasses, weight_BT: Tensor, strategy: StepStrategy, gamma: float) -> Tensor:
     """Add the gradient of Σ w·ℓ over the micro-batches to the parameters'.
 
     Returns:
         The losses (K,) of the kept tokens, nats.
     """
+    lm, batches = passes.lm, passes.batches
     weights = weight_BT.flatten().split([batch.labels.numel() for batch in batches])
     counts: Sequence[int | None] = strategy.counts
-    if None in counts:  # one wait for the device, not one in every micro-batch
+    if None in counts:  # wait for the device once, not in every micro-batch
         counts = torch.stack([weight_N.count_nonzero() for weight_N in weights]).tolist()
     losses = []
     for i, (batch, weight_K, count) in enumerate(zip(batches, weights, counts, strict=True)):
@@ -150,7 +143,7 @@ def _stats(tokens: StepTokens, weight_BT: Tensor, loss_K: Tensor) -> StepStats:
     """Summarise a step from the losses of all tokens and of the kept."""
     losses = loss_K if tokens.loss_BT is None else tokens.loss_BT
     num_valid, num_kept = tokens.valid_BT.sum().clamp(min=1), max(1, len(loss_K))
-    # Compared with numbers of the host: a tensor of them would have to be copied to the device.
+    # Compared with Python numbers: a tensor of them would have to be copied to the device.
     above = torch.stack([(loss_K >= edge).sum() for edge in LOSS_BUCKETS])
     in_bucket = F.pad(above, (1, 0), value=len(loss_K)) - F.pad(above, (0, 1))
     total, selected = losses.sum(), loss_K.sum()

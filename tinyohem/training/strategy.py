@@ -1,4 +1,4 @@
-"""How a step goes about its work: decided once, from the recipe, the keep ratio and the model."""
+"""The strategy of a step, chosen once from the config, the keep ratio and the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,32 +13,30 @@ from tinyohem.ohem.losses import GradientCache
 from tinyohem.ohem.softmax_cache import choose_cache
 from tinyohem.ohem.topk import keep_counts
 
-# Above these keep ratios a second pass costs more than it saves.
-_LAST_LAYER_PAYS_UNTIL = 0.65
-_PRUNED_PAYS_UNTIL = 0.65
+# Above this keep ratio a second pass costs more than it saves.
+_SECOND_PASS_PAYS_UNTIL = 0.65
 
 
 def choose_backward(config: OhemConfig, keep_ratio: float, trunk: Trunk) -> BackwardPlan:
-    """Return the cheapest way back that trunk and recipe allow at this keep ratio."""
-    if not trunk.shares_attention or not config.reads_first(keep_ratio):
+    """Return the cheapest backward plan that the trunk and the config allow at this keep ratio."""
+    if not trunk.shares_attention or keep_ratio > _SECOND_PASS_PAYS_UNTIL:
         return "full"
-    if config.backward == "pruned" and keep_ratio <= _PRUNED_PAYS_UNTIL:
+    if config.backward == "pruned":
         return "pruned"
-    pays = keep_ratio <= _LAST_LAYER_PAYS_UNTIL and not config.keeps_at_least
-    return "last_layer" if pays else "full"
+    return "full" if config.keeps_at_least else "last_layer"
 
 
 @dataclass(frozen=True)
 class StepStrategy:
-    """What follows from recipe, keep ratio and model for all micro-batches of a step.
+    """The choices that hold for all micro-batches of a step.
 
     Attributes:
-        reads_first: whether all losses have to be known before a token is weighed.
+        reads_first: whether all losses must be known before a token is weighed.
         score: what tokens are ranked by.
-        backward: which part of the trunk the kept tokens run through again.
-        cache: what reading leaves for the gradient; None: it is cheaper to compute it twice.
-        counts: how many tokens each micro-batch keeps, None where only the device knows.
-        widths: how many each of its sequences keeps, None where they differ or nobody knows.
+        backward: the part of the trunk that the kept tokens run through again.
+        cache: what reading keeps for the gradient; None: computing it twice is cheaper.
+        counts: kept tokens of each micro-batch; None where only the device knows.
+        widths: kept tokens of each of its sequences; None where they differ or are unknown.
     """
 
     reads_first: bool
@@ -57,7 +55,7 @@ class StepStrategy:
         batches: Sequence[Batch],
         num_ranks: int = 1,
     ) -> Self:
-        """Decide how to take a step over these micro-batches, one of so many ranks."""
+        """Choose the strategy of a step over these micro-batches on one of `num_ranks` ranks."""
         reads_first = config.reads_first(keep_ratio)
         num_parts = len(batches) * num_ranks
         counts = tuple(_known_count(batch, keep_ratio, config, num_parts) for batch in batches)
@@ -86,7 +84,11 @@ def _cache(
 
 
 def _known_count(batch: Batch, keep_ratio: float, config: OhemConfig, num_parts: int) -> int | None:
-    """Return how many tokens of `batch` are kept, where the host can know without asking."""
+    """Return the number of kept tokens of `batch`, None where the host cannot know it.
+
+    Args:
+        num_parts: micro-batches of the step, of all ranks.
+    """
     if keep_ratio == 1.0:
         return batch.num_valid
     if not config.method.exact_count or config.dedup != "none":
@@ -100,5 +102,5 @@ def _known_count(batch: Batch, keep_ratio: float, config: OhemConfig, num_parts:
         case "batch", 1:
             scopes, size = 1, num_rows * seq_len
         case _:
-            return None  # the threshold falls somewhere else in every part of the step
+            return None  # each part of the step keeps another number
     return scopes * int(keep_counts(torch.tensor(size), keep_ratio, config.min_kept))

@@ -1,4 +1,4 @@
-"""Metrics: always `metrics.jsonl`, on request wandb under the same names."""
+"""Write metrics to `metrics.jsonl` and, on request, to wandb under the same names."""
 
 import secrets
 import shlex
@@ -16,25 +16,22 @@ from tinyohem.runs.record import RECORD_FILE, RunRecord
 
 
 class LoggedRow(Record):
-    """A row of the log."""
+    """A row of `metrics.jsonl`."""
 
     step: int
 
 
 def tracking_id(run_dir: Path, *, resumed: bool) -> str:
-    """Return the id that wandb knows a run by: a random one for each that begins, then kept.
+    """Return the id of a run in wandb: random for a new run, the recorded one for a resumed run.
 
-    Names and paths of runs repeat, in time and between machines.
-
-    Args:
-        resumed: whether the run goes on from a checkpoint.
+    Names and paths would not do: they repeat over time and between machines.
     """
     kept = read_record(run_dir / RECORD_FILE, RunRecord).wandb_id if resumed else None
     return kept or secrets.token_hex(8)
 
 
 def require_login(config: RunConfig) -> None:
-    """Refuse `--wandb online` where wandb knows no account. No server is asked.
+    """Refuse `--wandb online` where wandb has no login. No server is contacted.
 
     Raises:
         InputError: there is no login.
@@ -44,7 +41,7 @@ def require_login(config: RunConfig) -> None:
     import wandb
 
     with _wandb_errors():
-        wandb.setup(wandb.Settings(mode="online"))  # as for the run, whatever WANDB_MODE says
+        wandb.setup(wandb.Settings(mode="online"))  # overrides WANDB_MODE, as the run does
         logged_in = wandb.login(prompt=False, verify=False)
     if not logged_in:
         raise InputError(
@@ -54,13 +51,13 @@ def require_login(config: RunConfig) -> None:
 
 
 class Tracker:
-    """Writes one row of figures at a time; a resumed run drops the rows it will write again."""
+    """Writes rows of figures; a resumed run first drops the rows that it will write again."""
 
     def __init__(self, run_dir: Path, config: RunConfig, first_step: int) -> None:
         """Open the run's log.
 
         Args:
-            first_step: steps already done; rows of later steps are from a lost stretch.
+            first_step: optimizer steps already done; rows of later steps are dropped.
         """
         path = run_dir / "metrics.jsonl"
         try:
@@ -76,7 +73,7 @@ class Tracker:
         self._wandb = _start_wandb(run_dir, config)
 
     def log(self, step: int, metrics: JsonObject) -> None:
-        """Write the figures of `step` (optimizer steps done)."""
+        """Write the figures after `step` optimizer steps."""
         append_line(self._stream, {"step": step, **metrics})
         self._stream.flush()
         if self._wandb is not None:
@@ -90,9 +87,9 @@ class Tracker:
 
 
 def sync_command(run_dir: Path, config: RunConfig) -> str | None:
-    """Return the command that uploads all offline parts of a resumed run; None where one is all.
+    """Return the command that uploads all offline parts of a run, None where there is only one.
 
-    `wandb sync` takes parts with one id by rising start, each going on where the last one ended.
+    `wandb sync` joins parts with the same id, given in the order in which they began.
     """
     if config.tracking.wandb != "offline":
         return None
@@ -120,13 +117,13 @@ def _start_wandb(run_dir: Path, config: RunConfig) -> Any:
 
 @contextmanager
 def _wandb_errors() -> Iterator[None]:
-    """Turn what wandb refuses, a project's name or a key, into an `InputError`."""
+    """Turn wandb's refusal, of a project's name or a key, into an `InputError`."""
     import wandb
 
     try:
         yield
     except (wandb.errors.Error, ValueError) as error:
-        # pydantic refuses its settings, in several lines.
+        # A pydantic error over the settings has several lines.
         lines = [one["msg"] for one in error.errors()] if hasattr(error, "errors") else [str(error)]
         reason = lines[0].partition("\n")[0]
         raise InputError(f"wandb does not start: {reason}", "use --wandb off or offline") from None

@@ -28,15 +28,9 @@ _VOWEL_SOUND = re.compile(r"[aeiou]|hour|honest|honor|heir", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class _Slot:
+class _Word:
     name: str
-    field: int
-    capital: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Draw:
-    name: str
+    field: int | None  # of a slot; None: a fresh draw
     capital: bool
 
 
@@ -50,7 +44,7 @@ class _Extra:
     content: "Template"
 
 
-_Part = str | _Slot | _Draw | _Choice | _Extra
+_Part = str | _Word | _Choice | _Extra
 Template = tuple[_Part, ...]
 
 
@@ -58,9 +52,9 @@ def parse(text: str) -> Template:
     """Parse one template.
 
     Raises:
-        ValueError: if brackets do not match or a character fits nothing in the notation.
+        ValueError: brackets do not match, or a character is outside the notation.
     """
-    # One frame an open bracket: its finished options and the option being read.
+    # A frame for each open bracket: its finished options and the option being read.
     frames: list[tuple[list[Template], list[_Part]]] = [([], [])]
     end = 0
     for match in _TOKEN.finditer(text):
@@ -71,10 +65,9 @@ def parse(text: str) -> Template:
         options, parts = frames[-1]
         if literal:
             parts.append(literal)
-        elif slot:
-            parts.append(_Slot(slot.lower(), int(field or 0), slot[0].isupper()))
-        elif draw:
-            parts.append(_Draw(draw.lower(), draw[0].isupper()))
+        elif name := slot or draw:
+            place = int(field or 0) if slot else None
+            parts.append(_Word(name.lower(), place, name[0].isupper()))
         elif bracket == "[":
             frames.append(([], []))
         else:
@@ -105,14 +98,14 @@ class WordList:
 
 
 class Teller:
-    """One story being told: its random stream, and what its slots hold so far."""
+    """The state of one story: its random stream and its slots."""
 
     def __init__(self, seed: str, lists: Mapping[str, WordList]) -> None:
-        # Of Random, only a seed from a string and `random()` are the same in every Python version.
+        # In every Python version, only seeds from strings and `random()` give the same numbers.
         self.rng = Random(seed)
         self.lists = lists
         self.slots: dict[str, list[str]] = {}
-        # Short stories and long ones: the share of `[a]` that is told.
+        # The share of `[a]` that is kept makes stories short or long.
         self.richness = 0.1 + 0.4 * self.rng.random()
 
     def pick(self, count: int) -> int:
@@ -145,22 +138,19 @@ class Teller:
                 case _Extra(content):
                     if self.rng.random() < self.richness:
                         out.append(self.render(content))
-                case _Slot(name, field, capital):
-                    text = self.slot(name)[field]
-                    out.append(capitalize(text) if capital else text)
-                case _Draw(name, capital):
-                    text = self.draw(name)
+                case _Word(name, field, capital):
+                    text = self.draw(name) if field is None else self.slot(name)[field]
                     out.append(capitalize(text) if capital else text)
         return "".join(out)
 
 
 def capitalize(text: str) -> str:
-    """Make the first letter a capital and leave the rest."""
+    """Capitalise the first letter and leave the rest."""
     return text[:1].upper() + text[1:]
 
 
 def polish(text: str) -> str:
-    """Correct `a` and `an`, and remove the spaces that options left out leave behind."""
+    """Correct `a` and `an`, and remove the spaces around omitted options."""
     return _SPACES.sub(" ", _ARTICLE.sub(_article, text)).strip()
 
 

@@ -1,7 +1,7 @@
 """The built-in sample corpus: synthetic stories from a seeded grammar, for quickstarts and tests.
 
-No person wrote these stories and no model did: they follow the manner of TinyStories so that every
-command runs without a download. Results on them say nothing about real text.
+A grammar in the manner of TinyStories makes them, so that every command runs without a download.
+Results on them say nothing about real text.
 """
 
 import tomllib
@@ -16,12 +16,7 @@ from tinyohem.io.hashing import hash_json
 
 Split = Literal["train", "validation"]
 
-SAMPLE_TRAIN_STORIES = 20_000
-SAMPLE_VALIDATION_STORIES = 500
-SAMPLE_COUNTS: dict[Split, int] = {
-    "train": SAMPLE_TRAIN_STORIES,
-    "validation": SAMPLE_VALIDATION_STORIES,
-}
+SAMPLE_COUNTS: dict[Split, int] = {"train": 20_000, "validation": 500}
 _FINGERPRINT_STORIES = 16
 
 
@@ -45,7 +40,7 @@ _PARENTS = (
 def sample_stories(split: Split) -> Iterator[str]:
     """Yield the stories of a split in order, the same on every machine and all distinct.
 
-    Story i depends on (split, i) only. Paragraphs are separated by a blank line.
+    Story i depends on (split, i) only. A blank line separates paragraphs.
     """
     for index in range(SAMPLE_COUNTS[split]):
         yield tell(split, index)[1]
@@ -66,7 +61,7 @@ def _cast(teller: Teller) -> None:
     slots = teller.slots
     animals = teller.pick(10) < 3
     kind = "animal" if animals else "child"
-    # A friend of the other gender keeps every "he" and "she" of the two unambiguous.
+    # A friend of the other gender keeps "he" and "she" unambiguous.
     hero, friend = [("girl", "boy"), ("boy", "girl")][teller.pick(2)]
     parent, parent_gender = _PARENTS[teller.pick(len(_PARENTS))]
     slots["parent"] = [parent]
@@ -98,10 +93,10 @@ def _plots() -> list[tuple[str, list[Template]]]:
 
 
 def _fingerprint(split: Split) -> str:
-    # The grammar's data catches every change of a word; the first stories, changes of the logic.
+    # The grammar's files reveal a changed word, the first stories a changed logic.
     stories = list(islice(sample_stories(split), _FINGERPRINT_STORIES))
     return hash_json([split, SAMPLE_COUNTS[split], WORDS, PHRASES, PLOTS, stories])
 
 
-# A key for caches: another grammar, another key.
+# Keys for caches, which change with the grammar.
 SAMPLE_FINGERPRINT: dict[str, str] = {split: _fingerprint(split) for split in SAMPLE_COUNTS}
