@@ -69,17 +69,21 @@ class TrainingConfig(Section):
         None,
         "Optimizer steps between two validations",
         flag="--eval-every",
-        default_is="ten of them in a run",
+        default_is="ten of them in a run, fewer where they took over 5 % of it",
         ge=1,
         le=MAX_COUNT,
     )
-    eval_tokens: int = setting(
-        100_000, "Tokens of the validation split that are scored while training", ge=1, le=MAX_COUNT
+    eval_tokens: int | None = setting(
+        None,
+        "Tokens of the validation split that are scored while training",
+        default_is="10,000 to 100,000, by what the run can afford",
+        ge=1,
+        le=MAX_COUNT,
     )
     save_every: int | None = setting(
         None,
         "Optimizer steps between two checkpoints",
-        default_is="ten of them in a run",
+        default_is="ten of them in a run, fewer where they took over 1 % of it",
         ge=1,
         le=MAX_COUNT,
     )

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import torch
@@ -35,6 +36,18 @@ class Perplexity:
     bytes: int
     stories: int
     text_loss: TextLoss = field(default_factory=TextLoss)
+
+    @classmethod
+    def of(cls, store: TokenStore, nats: float) -> Self:
+        """Return the figures of a split whose tokens took so many nats."""
+        return cls(
+            nats=nats,
+            tokens=store.num_tokens - store.num_stories,  # the start token is context only
+            words=int(store.story_words.sum(dtype=np.int64)),
+            bytes=int(store.story_bytes.sum(dtype=np.int64)),
+            stories=store.num_stories,
+            text_loss=store.text_loss,
+        )
 
     @property
     def loss(self) -> float:
@@ -113,14 +126,7 @@ def evaluate_perplexity(
             out[end - len(losses) : end] = losses
     if not math.isfinite(nats):
         raise RunError("the model's loss on these stories is not finite", "its weights are broken")
-    return Perplexity(
-        nats=nats,
-        tokens=store.num_tokens - store.num_stories,  # the start token is context only
-        words=int(store.story_words.sum(dtype=np.int64)),
-        bytes=int(store.story_bytes.sum(dtype=np.int64)),
-        stories=store.num_stories,
-        text_loss=store.text_loss,
-    )
+    return Perplexity.of(store, nats)
 
 
 @torch.inference_mode()

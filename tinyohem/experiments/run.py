@@ -10,14 +10,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from tinyohem.config.run import RunConfig, validate_config
 from tinyohem.data.prepare import prepare_data
 from tinyohem.difficulty.score_corpus import score_table
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.loss_summary import break_down, scored_labels
-from tinyohem.evaluation.perplexity import story_token_losses
 from tinyohem.experiments.folder import PLAN_FILE, RESULT_FILE, FinishedRun, run_folder
 from tinyohem.experiments.milestones import ValidationRow, time_to_milestones
 from tinyohem.experiments.spec import Arm, Comparison
@@ -198,12 +195,10 @@ def _train_and_measure(job: _Job) -> FinishedRun:
     if config.training.device == "auto":
         training = config.training.model_copy(update={"device": own_device()})
         config = config.model_copy(update={"training": training})
-    run, perplexity = train(config, job.run_dir, resume="auto")
-    if perplexity is None:
+    run, perplexity = train(config, job.run_dir, resume="auto", scores_all=True)
+    if perplexity is None or run.final is None:
         raise RunError(f"{job.run_dir} was interrupted", "repeat the command to go on")
-    valid = run.data.valid
-    blocks = story_token_losses(run.model, valid, seq_len=config.training.seq_len)
-    losses = np.concatenate([block for _, block in blocks])
+    valid, losses = run.data.valid, run.final.losses
     scored = scored_labels(valid)
     result = {
         "format": _RESULT_FORMAT,

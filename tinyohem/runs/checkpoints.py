@@ -24,6 +24,7 @@ class RunState(Record, frozen=False, extra="ignore"):
     best_loss: Figure | None  # nats per token on the validation head
     skipped_steps: Count = 0  # left out because their numbers were not finite
     skipped_in_a_row: Count = 0  # of skipped_steps, since the last finite step
+    eval_tokens: Count = 0  # of the validation split, scored at each validation; 0: none yet
     validation_due: bool = False  # a stop interrupted it
     pool_step: Count = 0  # before which the pool in use was mined; 0: the pool it began with
 

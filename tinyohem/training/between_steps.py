@@ -1,32 +1,43 @@
 """Work between the steps of a run: logging, validation, checkpoints, non-finite steps."""
 
+import time
+
+import numpy as np
 from torch import Tensor
 
 from tinyohem.data.windows import batch_windows, story_rows
 from tinyohem.errors import RunError
-from tinyohem.evaluation.perplexity import evaluate_perplexity, exp_or_inf
+from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, exp_or_inf
 from tinyohem.progress import Progress
 from tinyohem.runs.checkpoints import latest_checkpoint
 from tinyohem.system.signals import StopRequest
 from tinyohem.training.checkpoint import save_checkpoint
 from tinyohem.training.meter import Meter
-from tinyohem.training.run import Run
+from tinyohem.training.run import FinalScores, Run
 from tinyohem.training.tracking import Tracker
 
 MOST_SKIPPED = 10  # steps in a row
-EVENTS_PER_RUN = 10  # evaluations and checkpoints, unless the recipe says otherwise
+CHECKPOINTS = 10  # in a run, unless the recipe says otherwise
+_SAVING_SHARE = 0.01  # of a run's time, at most
 
 
-def due(run: Run, every: int | None, before: float) -> bool:
+def due(run: Run, every: int | None, count: int, before: float) -> bool:
     """Whether an event is due after a step.
 
     Args:
-        every: steps between two events; None: at each tenth of the run.
+        every: steps between two events; None: there are `count` of them in the run.
         before: the fraction of the run that was done before the step.
     """
     if every is not None:
         return run.state.step % every == 0
-    return int(EVENTS_PER_RUN * run.fraction_done) > int(EVENTS_PER_RUN * before)
+    return int(count * run.fraction_done) > int(count * before)
+
+
+def can_afford_to_save(run: Run) -> bool:
+    """Whether a checkpoint that nobody asked for would leave saving a small part of the run."""
+    if run.config.training.save_every is not None:
+        return True
+    return run.save_seconds <= _SAVING_SHARE * (run.state.train_seconds - run.saved_at)
 
 
 def log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
@@ -58,15 +69,20 @@ def log(run: Run, meter: Meter, tracker: Tracker, progress: Progress) -> None:
 def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) -> bool:
     """Evaluate the head of the validation split; return whether its loss is the best so far.
 
+    At the end of the run more is scored, once: see `score_at_the_end`.
     A stop request postpones the rest of the evaluation, which may take longer than a scheduler
     waits.
     """
     run.state.validation_due = True
-    head = run.data.valid.head(run.config.training.eval_tokens)
+    run.state.eval_tokens = run.state.eval_tokens or run.pauses.tokens
+    head = run.data.valid.head(run.state.eval_tokens)
     try:
-        result = evaluate_perplexity(
-            run.model, head, seq_len=run.config.training.seq_len, stop=stop
-        )
+        if run.finished:
+            losses = score_at_the_end(run, stop, progress).losses[: head.num_tokens]
+            result = Perplexity.of(head, float(losses.sum(dtype=np.float64)))
+        else:
+            seq_len = run.config.training.seq_len
+            result = evaluate_perplexity(run.model, head, seq_len=seq_len, stop=stop)
     except RunError:
         raise _not_finite(run, run.state.step - 1) from None
     except KeyboardInterrupt:
@@ -89,8 +105,33 @@ def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) 
     return improved
 
 
+def score_at_the_end(run: Run, stop: StopRequest | None, progress: Progress) -> FinalScores:
+    """Score the validation split, or as much of it as the run can afford, and remember it.
+
+    Raises:
+        RunError: a loss is not finite.
+        KeyboardInterrupt: `stop` was requested.
+    """
+    if run.final is None:
+        valid = run.data.valid
+        most = max(run.pauses.tokens_at_the_end, run.state.eval_tokens)
+        scored = valid if run.scores_all or most >= valid.num_tokens else valid.head(most)
+        losses = np.zeros(scored.num_tokens, np.float32)
+        perplexity = evaluate_perplexity(
+            run.model,
+            scored,
+            seq_len=run.config.training.seq_len,
+            out=losses,
+            stop=stop,
+            progress=progress,
+        )
+        run.final = FinalScores(perplexity, losses)
+    return run.final
+
+
 def save(run: Run, *, is_best: bool) -> None:
     """Write a checkpoint of all that the next step needs."""
+    began = time.perf_counter()
     save_checkpoint(
         run.run_dir,
         run.model,
@@ -101,6 +142,7 @@ def save(run: Run, *, is_best: bool) -> None:
         keep_last=run.config.training.keep_last,
         is_best=is_best,
     )
+    run.save_seconds, run.saved_at = time.perf_counter() - began, run.state.train_seconds
 
 
 def skip(run: Run, remembered: dict[str, Tensor], meter: Meter, progress: Progress) -> None:

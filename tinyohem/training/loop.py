@@ -10,7 +10,7 @@ from torch import nn
 
 from tinyohem.config.run import RunConfig
 from tinyohem.data.windows import WindowSource, batch_windows
-from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.evaluation.perplexity import Perplexity
 from tinyohem.io.atomic import atomic_folder, drop_leftovers
 from tinyohem.io.json import write_json
 from tinyohem.io.locks import sole_writer
@@ -23,7 +23,17 @@ from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
 from tinyohem.system.device import autocast, product_precision, step_generator
 from tinyohem.system.signals import StopRequest, graceful_stop
 from tinyohem.system.timing import PhaseTimer, Stopwatch, phase
-from tinyohem.training.between_steps import due, log, require_finite, save, skip, validate
+from tinyohem.training.between_steps import (
+    CHECKPOINTS,
+    can_afford_to_save,
+    due,
+    log,
+    require_finite,
+    save,
+    score_at_the_end,
+    skip,
+    validate,
+)
 from tinyohem.training.checkpoint import export_model
 from tinyohem.training.meter import Meter, is_sound
 from tinyohem.training.optim import learning_rate, update
@@ -43,11 +53,16 @@ def train(
     resume: Resume = "never",
     progress: Progress = SILENT,
     ranks: DistContext = SINGLE_PROCESS,
+    scores_all: bool = False,
 ) -> tuple[Run, Perplexity | None]:
     """Train a model and return the run with its held-out perplexity (None: stopped early).
 
     Every rank of a distributed run makes the same call; only the main rank writes, evaluates,
     exports and returns a perplexity.
+
+    Args:
+        scores_all: whether the whole validation split is scored at the end, not just as much of it
+            as 5 % of the run pays for.
 
     Raises:
         InputError: the config, the data or the run folder forbids the run; nothing was changed.
@@ -56,11 +71,16 @@ def train(
     if ranks.is_main:
         require_login(config)
     with sole_writer(run_dir, progress=progress) if ranks.is_main else nullcontext():
-        return _train(config, run_dir, resume, progress, ranks)
+        return _train(config, run_dir, resume, progress, ranks, scores_all)
 
 
 def _train(
-    config: RunConfig, run_dir: Path, resume: Resume, progress: Progress, ranks: DistContext
+    config: RunConfig,
+    run_dir: Path,
+    resume: Resume,
+    progress: Progress,
+    ranks: DistContext,
+    scores_all: bool,
 ) -> tuple[Run, Perplexity | None]:
     device = ranks.pick_device(config.training.device)
     num_passes = ranks.num_passes(config.training)
@@ -69,6 +89,7 @@ def _train(
         if ranks.is_main:
             drop_leftovers(run_dir, run_dir / "checkpoints")
         run = begin_run(prepare_run(config, progress), run_dir, device, ranks)
+        run.scores_all = scores_all
     record = describe(run)
     if checkpoint is not None:
         check_same_start(run_dir, record)
@@ -87,9 +108,7 @@ def _train(
     ranks.destroy()
     if stop.requested or not (run.finished and ranks.is_main):
         return run, None
-    perplexity = evaluate_perplexity(
-        run.model, run.data.valid, seq_len=config.training.seq_len, progress=progress
-    )
+    perplexity = score_at_the_end(run, None, progress).perplexity
     write_json(run_dir / "eval.json", perplexity.to_json())
     with atomic_folder(run_dir / "model") as partial:
         export_model(partial, run.model, run.data.tokenizer)
@@ -151,8 +170,8 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
         # Read once a step: after a later signal one more step is taken, then saved.
         ending = ranks.any(run.finished or run.paused or stop.requested)
         logs = ending or state.step % run.log_every == 0
-        evaluates = run.finished or due(run, config.eval_every, before)
-        saves = ending or due(run, config.save_every, before) or pool_is_due(run)
+        evaluates = run.finished or due(run, config.eval_every, run.pauses.count, before)
+        saves = ending or due(run, config.save_every, CHECKPOINTS, before) or pool_is_due(run)
         if not (logs or evaluates or saves):
             continue
         with context.clock.paused() as seconds:
@@ -165,7 +184,8 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
                     log(run, context.meter, tracker, progress)
                 improved = evaluates and validate(run, stop, tracker, progress)
                 ending = ending or state.validation_due
-                if saves or improved or ending:
+                must_save = improved or ending or pool_is_due(run)
+                if must_save or (saves and can_afford_to_save(run)):
                     save(run, is_best=improved)
             ending = ranks.any(ending)
         state.pause_seconds = context.clock.pause_seconds

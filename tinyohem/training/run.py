@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import Prepared
+from tinyohem.evaluation.perplexity import Perplexity
 from tinyohem.ohem.loss_pool import Pool
 from tinyohem.ohem.miner import TokenMiner
 from tinyohem.runs.checkpoints import RunState
+from tinyohem.training.pauses import Pauses, plan_pauses
 from tinyohem.training.plan import Plan
 from tinyohem.training.ranks import DistContext
 from tinyohem.training.reference import Reference
@@ -36,6 +40,14 @@ class Budget:
         return min(1.0, steps / self.steps if self.seconds is None else seconds / self.seconds)
 
 
+@dataclass(frozen=True, eq=False)
+class FinalScores:
+    """The evaluation at the end of a run."""
+
+    perplexity: Perplexity
+    losses: NDArray[np.float32]  # nats of each id of the stories that were scored, in store order
+
+
 @dataclass
 class Run:
     """Everything the loop reads and changes."""
@@ -53,6 +65,17 @@ class Run:
     budget: Budget
     state: RunState
     ranks: DistContext
+    scores_all: bool = False  # of the validation split at the end, whatever it costs
+    final: FinalScores | None = None
+    save_seconds: float = 0.0  # that the last checkpoint took
+    saved_at: float = 0.0  # seconds of training before it
+
+    @property
+    def pauses(self) -> Pauses:
+        """The validations of the run; under a budget in seconds an estimate from its pace."""
+        training = self.config.training
+        steps = self.budget.known_steps or math.ceil(self.state.step / self.fraction_done)
+        return plan_pauses(training, steps * training.tokens_per_step, self.data.valid.num_tokens)
 
     @property
     def fraction_done(self) -> float:
