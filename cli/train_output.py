@@ -53,6 +53,7 @@ def print_result(
         "skipped_steps": run.state.skipped_steps,
         "train_seconds": run.state.train_seconds,
         "pause_seconds": run.state.pause_seconds,
+        "validation_stories": run.data.valid.num_stories,
     }
     if as_json:
         print_json(summary | (perplexity.to_json() if perplexity else {}))
@@ -68,6 +69,11 @@ def print_result(
             f"trained for {seconds:,.0f} s; {pauses / (seconds + pauses):.1%} of the whole went to "
             "evaluation, checkpoints and the log"
         )
+        if perplexity.stories < run.data.valid.num_stories:
+            err.print(
+                f"scored the first {perplexity.stories:,} of {run.data.valid.num_stories:,} "
+                f"validation stories; all: tinyohem eval-perplexity {quote(run.run_dir)}"
+            )
         err.print(f"try: tinyohem generate {quote(run.run_dir)} --prompt 'Once upon a time'")
 
 
