@@ -14,7 +14,7 @@ from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.io.atomic import atomic_folder, drop_leftovers
 from tinyohem.io.json import write_json
 from tinyohem.io.locks import sole_writer
-from tinyohem.models.trunk_passes import CausalLM
+from tinyohem.models.causal_lm import CausalLM
 from tinyohem.ohem.softmax_cache import SoftmaxCache
 from tinyohem.ohem.step_tokens import Draw
 from tinyohem.progress import SILENT, Progress
@@ -27,7 +27,7 @@ from tinyohem.training.between_steps import due, log, require_finite, save, skip
 from tinyohem.training.checkpoint import export_model
 from tinyohem.training.meter import Meter, is_sound
 from tinyohem.training.optim import learning_rate, update
-from tinyohem.training.plan import keep_plan
+from tinyohem.training.plan import save_or_check_plan
 from tinyohem.training.pool_refresh import pool_is_due, refresh_pool
 from tinyohem.training.prepare import begin_run, describe, go_on_from, prepare_run
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
@@ -63,7 +63,7 @@ def _train(
     config: RunConfig, run_dir: Path, resume: Resume, progress: Progress, ranks: DistContext
 ) -> tuple[Run, Perplexity | None]:
     device = ranks.pick_device(config.training.device)
-    num_passes = ranks.num_passes(config.training)
+    num_micro_batches = ranks.num_micro_batches(config.training)
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
     with ranks.main_process_first():
         if ranks.is_main:
@@ -81,9 +81,9 @@ def _train(
             wandb_id = tracking_id(run_dir, resumed=checkpoint is not None)
             record = record.model_copy(update={"wandb_id": wandb_id})
             write_json(run_dir / RECORD_FILE, record.to_json())
-        keep_plan(run.plan, run_dir)
+        save_or_check_plan(run.plan, run_dir)
     with graceful_stop() as stop:
-        _train_steps(run, num_passes, stop, progress)
+        _train_steps(run, num_micro_batches, stop, progress)
     ranks.destroy()
     if stop.requested or not (run.finished and ranks.is_main):
         return run, None
@@ -124,7 +124,7 @@ class _LoopContext:
         )
 
 
-def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progress) -> None:
+def _train_steps(run: Run, num_micro_batches: int, stop: StopRequest, progress: Progress) -> None:
     """Take optimizer steps until the budget is spent or a stop is requested."""
     config, state, ranks = run.config.training, run.state, run.ranks
     tracker = Tracker(run.run_dir, run.config, state.step) if ranks.is_main else None
@@ -140,8 +140,8 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
             with context.phases.listening(), phase("pool"):
                 refresh_pool(run, stop, progress)
             if ranks.any(stop.requested):
-                break  # a checkpoint was written before the mining pass
-        _take_step(run, context, num_passes, progress)
+                break  # the step before this one wrote a checkpoint: see `saves`
+        _take_step(run, context, num_micro_batches, progress)
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
@@ -176,15 +176,15 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
         progress.note(f"wandb has this run in parts; all at once: {command}")
 
 
-def _take_step(run: Run, context: _LoopContext, num_passes: int, progress: Progress) -> None:
+def _take_step(run: Run, context: _LoopContext, num_micro_batches: int, progress: Progress) -> None:
     """Compute the gradients of the next step and, if they are finite, update the weights."""
     config, state = run.config, run.state
     remembered = dict(run.miner.state)
-    stats = _gradients(run, context, num_passes)
+    stats = _gradients(run, context, num_micro_batches)
     grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.max_grad_norm)
     # Only skipping needs the answer now, and so waits for the device at every step.
     if config.training.on_nonfinite == "stop" or is_sound(stats, grad_norm):
-        update(run.optimizers, learning_rate(run.midway, config.optim))
+        update(run.optimizers, learning_rate(run.fraction_mid_step, config.optim))
         if run.reference is not None:
             run.reference.update(run.model)
         context.meter.add(state.step, stats, grad_norm)
@@ -196,16 +196,16 @@ def _take_step(run: Run, context: _LoopContext, num_passes: int, progress: Progr
     state.tokens_seen += config.training.tokens_per_step
 
 
-def _gradients(run: Run, context: _LoopContext, num_passes: int) -> StepStats:
-    """Add the gradient of the next step, summed over all ranks, to the parameters'."""
+def _gradients(run: Run, context: _LoopContext, num_micro_batches: int) -> StepStats:
+    """Accumulate the gradient of the next step, summed over all ranks, into each `.grad`."""
     training, state = run.config.training, run.state
     draw = Draw(
         run.keep_ratio,
         step_generator(training.seed, state.step, run.device),
-        run.config.ohem.mix_schedule().shares(run.midway),
+        run.config.ohem.mix_schedule().shares(run.fraction_mid_step),
     )
     own_windows = run.ranks.local_rows(batch_windows(run.plan, state.step, training.batch_size))
-    windows = np.split(own_windows, num_passes)
+    windows = np.split(own_windows, num_micro_batches)
     batches = [context.source.batch(w) for w in windows]
     references = None
     with context.phases.listening():

@@ -64,8 +64,8 @@ def make_plan(
     return plan
 
 
-def keep_plan(plan: Plan, run_dir: Path) -> None:
-    """Save a curriculum with a new run; compare it with the saved one when a run resumes.
+def save_or_check_plan(plan: Plan, run_dir: Path) -> None:
+    """Save the plan of a curriculum; where the folder has one, check that both agree.
 
     Raises:
         InputError: the saved plan was changed, or is not the one that this config gives.
