@@ -18,7 +18,7 @@ from tinyohem.models.causal_lm import CausalLM
 from tinyohem.ohem.softmax_cache import SoftmaxCache
 from tinyohem.ohem.step_tokens import Draw
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runs.record import RECORD_FILE
+from tinyohem.runs.layout import CHECKPOINTS, EVALUATION_FILE, MODEL, RECORD_FILE
 from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
 from tinyohem.system.device import autocast, product_precision, step_generator
 from tinyohem.system.signals import StopRequest, graceful_stop
@@ -67,7 +67,7 @@ def _train(
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
     with ranks.main_process_first():
         if ranks.is_main:
-            drop_leftovers(run_dir, run_dir / "checkpoints")
+            drop_leftovers(run_dir, run_dir / CHECKPOINTS)
         run = begin_run(prepare_run(config, progress), run_dir, device, ranks)
     record = describe(run)
     if checkpoint is not None:
@@ -90,8 +90,8 @@ def _train(
     perplexity = evaluate_perplexity(
         run.model, run.data.valid, seq_len=config.training.seq_len, progress=progress
     )
-    write_json(run_dir / "eval.json", perplexity.to_json())
-    with atomic_folder(run_dir / "model") as partial:
+    write_json(run_dir / EVALUATION_FILE, perplexity.to_json())
+    with atomic_folder(run_dir / MODEL) as partial:
         export_model(partial, run.model, run.data.tokenizer)
     return run, perplexity
 
