@@ -1,4 +1,4 @@
-"""`tinyohem bench`."""
+"""`tinyohem bench`: time training steps, and print the comparison."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 

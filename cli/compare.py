@@ -1,4 +1,4 @@
-"""`tinyohem compare`."""
+"""`tinyohem compare`: train arms on several seeds, and print their differences."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

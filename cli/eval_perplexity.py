@@ -1,4 +1,4 @@
-"""`tinyohem eval-perplexity`."""
+"""`tinyohem eval-perplexity`: score a model on every token of a split."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

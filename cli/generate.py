@@ -1,4 +1,4 @@
-"""`tinyohem generate`."""
+"""`tinyohem generate`: continue prompts with a model."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The app. It loads the module of a command, with all that it imports, on the command's call."""
+"""The entry of the command line: a command's module is loaded only when the command is called."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Options of the commands; those that set a recipe's key are made from the config's fields."""
+"""Declare options of the commands; those that set a recipe's key come from the config's fields."""
 
 import functools
 import inspect
@@ -150,7 +150,7 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
     from tinyohem.evaluation.perplexity import PER_TEXT
     from tinyohem_cli.console import Table
 
-    figures, loss = perplexity.to_json(), perplexity.text_loss
+    figures, lost = perplexity.to_json(), perplexity.text_loss
     table = Table(title=escape(title), title_justify="left", show_header=False)
     for label, name, form in [
         ("perplexity per token", "perplexity", ".3f"),
@@ -162,10 +162,10 @@ def perplexity_table(perplexity: "Perplexity", title: str) -> "Table":
         ("words", "words", ","),
         ("bytes", "bytes", ","),
         ("stories", "stories", ","),
-        *([("stories that the tokenizer loses", "lost_story_share", ".1%")] if loss else ()),
-        *([("unknown tokens", "unknown_token_share", ".1%")] if loss.unknown_tokens else ()),
+        *([("stories that the tokenizer loses", "lost_story_share", ".1%")] if lost else ()),
+        *([("unknown tokens", "unknown_token_share", ".1%")] if lost.unknown_tokens else ()),
     ]:
         figure = figures[name]
-        missing = "–" if loss and name in PER_TEXT else "too large"
+        missing = "–" if lost and name in PER_TEXT else "too large"
         table.add_row(label, missing if figure is None else format(figure, form))
     return table

@@ -1,4 +1,4 @@
-"""`tinyohem recipes list|show`."""
+"""`tinyohem recipes list|show`: the built-in recipes, and the meaning of every key."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`tinyohem report`."""
+"""`tinyohem report`: write the HTML page about runs or a comparison."""
 
 from pathlib import Path
 from typing import Annotated

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinyohem.config.difficulty import ADDED_METRICS, METRICS
+from tinyohem.config.difficulty import ADDED_METRICS, METRICS, MTLD_THRESHOLD
 from tinyohem_cli import options
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ LengthControl = Annotated[
     ),
 ]
 Threshold = Annotated[
-    float, typer.Option("--mtld-threshold", help="Type-token ratio that completes a factor")
+    float, typer.Option("--mtld-threshold", help="Type-token ratio that completes a factor of MTLD")
 ]
 Closing = Annotated[
     str,
@@ -90,7 +90,7 @@ def score_difficulty(
     model: Model = None,
     device: options.Device = None,
     length_control: LengthControl = "residual",
-    mtld_threshold: Threshold = 0.72,
+    mtld_threshold: Threshold = MTLD_THRESHOLD,
     mtld_closing: Closing = "at_or_below",
     mtld_min_segment: MinSegment = 1,
     show: Show = None,

@@ -1,4 +1,4 @@
-"""`tinyohem train`."""
+"""`tinyohem train`: train a model, or outline the run with --dry-run."""
 
 from pathlib import Path
 from typing import Annotated

@@ -88,9 +88,8 @@ class TestFullDisk:
                 return [command, finished_run, "--out", out]
             return ["score-difficulty", "--dataset", corpus, "--workers", 1, "--out", out]
 
-        monkeypatch.setattr(
-            "tinyohem.report.difficulty_page.write_page", lambda *_: []
-        )  # takes long
+        # It takes long. Patched where it is used: a late import would keep another patch.
+        monkeypatch.setattr("tinyohem.report.score_difficulty.write_page", lambda *_: [])
         assert tinyohem(*arguments(tmp_path / "whole")).code == 0
         for room in rooms:
             with full_disk(room):
@@ -217,7 +216,7 @@ class TestTenSecondsNotice:
 
         print_error = console.print_error
         monkeypatch.setattr(console, "print_error", told_again)
-        monkeypatch.setattr("tinyohem.data.token_store._encode", told_to_end)
+        monkeypatch.setattr("tinyohem.data.token_store.count_words", told_to_end)
         arguments = ["--dataset", str(corpus), "--set", "tokenizer.vocab_size=320"]
         monkeypatch.setattr("sys.argv", ["tinyohem", "prepare-data", *arguments])
         try:

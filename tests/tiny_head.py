@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tinyohem.data.windows import IGNORE_INDEX
 from tinyohem.ohem import losses
-from tinyohem.ohem.losses import kept_rows
+from tinyohem.ohem.losses import kept_places
 
 VOCAB = 11
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -41,7 +41,7 @@ def kept_loss(
     gamma: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Gather the kept rows and take their loss."""
-    rows = kept_rows(weight.flatten(), count)
+    rows = kept_places(weight.flatten(), count)
     hidden, labels, weight = (
         x.flatten(0, 1).index_select(0, rows) for x in (hidden, labels, weight)
     )
@@ -61,4 +61,4 @@ def gradients(loss: Tensor, hidden: Tensor, head: Tensor) -> tuple[Tensor, ...]:
 
 def set_chunk_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr(losses, "_CPU_CHUNK_ELEMENTS", rows * VOCAB)
-    monkeypatch.setattr(losses, "_MIN_CHUNK_ROWS", 1)
+    monkeypatch.setattr(losses, "_MIN_CHUNK_TOKENS", 1)

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from tinyohem.config.model import Shape
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.windows import IGNORE_INDEX, Batch
+from tinyohem.models.causal_lm import CausalLM
 from tinyohem.models.llama import build_model
-from tinyohem.models.trunk_passes import CausalLM
 from tinyohem.ohem.miner import TokenMiner
 from tinyohem.ohem.softmax_cache import SoftmaxCache
 from tinyohem.ohem.step_tokens import Draw

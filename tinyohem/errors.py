@@ -1,7 +1,4 @@
-"""The two ways a command can fail on purpose. Anything else is a bug and shows its traceback.
-
-And what is to be told where nothing failed.
-"""
+"""Errors and warnings for users. Any other exception is a bug and shows its traceback."""
 
 
 class TinyohemError(Exception):

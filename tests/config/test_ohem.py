@@ -139,7 +139,7 @@ def test_a_value_out_of_range_is_named(given: dict[str, Any], message: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("given", "refers"),
+    ("given", "needs_reference"),
     [
         ({"score": "excess_loss", "ratio": 0.5}, True),
         ({"score": "excess_loss", "schedule": "anneal-quarter"}, True),
@@ -147,10 +147,10 @@ def test_a_value_out_of_range_is_named(given: dict[str, Any], message: str) -> N
         ({"score": "loss", "ratio": 0.5}, False),
     ],
 )
-def test_refers_is_true_only_if_a_step_reads_a_reference(
-    given: dict[str, Any], refers: bool
+def test_needs_reference_is_true_only_if_a_step_reads_a_reference(
+    given: dict[str, Any], needs_reference: bool
 ) -> None:
-    assert ohem(**given).refers is refers
+    assert ohem(**given).needs_reference is needs_reference
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.data.corpus import Story
 from tinyohem.data.prepare import prepare_data
 from tinyohem.data.sample.stories import sample_stories
-from tinyohem.data.text_loss import LossMeter, TextLoss
+from tinyohem.data.text_loss import TextLoss, TextLossMeter
 from tinyohem.data.token_store import build_store, open_store, text_store
 from tinyohem.errors import InputError
 
@@ -105,7 +105,7 @@ def test_any_text_comes_back_or_is_counted_as_lost(texts: list[str]) -> None:
         build = others.LOSSY[normalizer] if normalizer else others.byte_level
         tokenizer = others.as_loaded(build(["a"]))
         ids = [tokenizer.backend_tokenizer.encode(t, add_special_tokens=False).ids for t in texts]
-        loss = LossMeter(tokenizer).measure(texts, ids)
+        loss = TextLossMeter(tokenizer).measure(texts, ids)
         decoded = [tokenizer.decode(story) for story in ids]
         assert loss.lost_stories == sum(a != b for a, b in zip(texts, decoded, strict=True))
         assert loses or not loss

@@ -5,16 +5,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from tinyohem.difficulty.ranking import lowest, write_later_copies, write_percentiles
+from tinyohem.difficulty.ranking import (
+    lowest,
+    percentiles_of,
+    write_later_copies,
+    write_percentiles,
+)
 
-run_rows = st.sampled_from([1, 3, 7, 1000])
+block_rows = st.sampled_from([1, 3, 7, 1000])
 
 
 @settings(deadline=None)
 @given(
-    st.lists(st.sampled_from([-1.5, 0.0, 2.0, 2.5, np.nan]) | st.floats(), max_size=30), run_rows
+    st.lists(st.sampled_from([-1.5, 0.0, 2.0, 2.5, np.nan]) | st.floats(), max_size=30), block_rows
 )
-def test_percentiles_are_middle_ranks_for_any_run(
+def test_percentiles_are_middle_ranks_for_any_block(
     tmp_path_factory, numbers: list[float], rows: int
 ) -> None:
     column = tmp_path_factory.mktemp("ranks") / "numbers.column"
@@ -28,10 +33,11 @@ def test_percentiles_are_middle_ranks_for_any_run(
     if defined.any():
         expected[defined] = 100 * (rankdata(values[defined]) - 0.5) / defined.sum()
     np.testing.assert_allclose(np.fromfile(out), expected, rtol=1e-12)
+    np.testing.assert_array_equal(percentiles_of(values), np.fromfile(out))
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 5) | st.just(2**64 - 1), max_size=30), run_rows)
+@given(st.lists(st.integers(0, 5) | st.just(2**64 - 1), max_size=30), block_rows)
 def test_later_copies_are_all_but_the_first(
     tmp_path_factory, numbers: list[int], rows: int
 ) -> None:

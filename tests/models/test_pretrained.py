@@ -18,10 +18,9 @@ from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokeni
 from tinyohem.errors import InputError
 from tinyohem.io.hashing import hash_file
 from tinyohem.io.json import read_json
-from tinyohem.models.causal_lm import load_causal_lm
+from tinyohem.models.causal_lm import Trunk, load_causal_lm
 from tinyohem.models.llama import parameter_count
 from tinyohem.models.pretrained import check_losses, load_pretrained
-from tinyohem.models.trunk_passes import Trunk
 from tinyohem.training.dry_run import dry_run
 from tinyohem.training.loop import train
 from tinyohem.training.optim import build_optimizers

@@ -14,14 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tinyohem.models.causal_lm import trunk
+from tinyohem.models.causal_lm import Trunk, trunk
 from tinyohem.models.kept_attention import KeptTokens, KVCache
-from tinyohem.models.trunk_passes import (
-    BackwardPlan,
-    Trunk,
-    run_all,
-    run_kept,
-)
+from tinyohem.models.trunk_passes import BackwardPlan, run_all, run_kept
 
 VOCAB, ROWS, LENGTH, LAYERS = 37, 4, 12, 3
 LAYOUTS = ("even", "ragged", "spread")  # every row keeps as many; not; on a GPU, not either
@@ -69,8 +64,8 @@ def random_weights(count: int, layout: str = "ragged", seed: int = 2) -> Tensor:
 
 def places(kept_BT: Tensor, layout: str) -> KeptTokens:
     width = int(kept_BT.sum()) // len(kept_BT) if layout == "even" else None
-    rows_K = kept_BT.flatten().nonzero()[:, 0]
-    return KeptTokens.at(rows_K, tuple(kept_BT.shape), width, spread=layout == "spread")
+    places_K = kept_BT.flatten().nonzero()[:, 0]
+    return KeptTokens.at(places_K, tuple(kept_BT.shape), width, spread=layout == "spread")
 
 
 def passes(
@@ -253,9 +248,9 @@ def test_places_and_mask_of_kept_tokens_by_hand() -> None:
     kept = KeptTokens.at(torch.tensor([1, 3, 10]), (3, 4))
     assert kept.position_ids.tolist() == [[1, 3, 2]]
     assert kept.slots_K is not None
-    assert kept.mask_B1MT is not None
+    assert kept.mask_B1QT is not None
     assert kept.slots_K.tolist() == [0, 1, 4]
-    sees = (kept.mask_B1MT[:, 0] == 0).int().tolist()
+    sees = (kept.mask_B1QT[:, 0] == 0).int().tolist()
     first = [1, 0, 0, 0]
     assert sees == [[[1, 1, 0, 0], [1, 1, 1, 1]], [first, first], [[1, 1, 1, 0], first]]
 

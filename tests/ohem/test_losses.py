@@ -21,7 +21,7 @@ from tiny_head import (
 from torch import Tensor
 
 from tinyohem.data.windows import IGNORE_INDEX
-from tinyohem.ohem.losses import kept_rows, token_losses
+from tinyohem.ohem.losses import kept_places, token_losses
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -112,7 +112,7 @@ def test_dropped_and_ignored_rows_get_no_gradient_at_all() -> None:
 
 def test_kept_rows_are_the_places_of_positive_weights() -> None:
     weight = torch.tensor([0.0, 2.0, 0.0, 1e-30, 0.0, 3.0])
-    assert kept_rows(weight).tolist() == kept_rows(weight, 3).tolist() == [1, 3, 5]
+    assert kept_places(weight).tolist() == kept_places(weight, 3).tolist() == [1, 3, 5]
 
 
 @pytest.mark.parametrize("count", [None, 0])

@@ -136,7 +136,7 @@ def test_scores_do_not_depend_on_chunks(
 ) -> None:
     whole = read(score)
     monkeypatch.setattr(losses, "_CPU_CHUNK_ELEMENTS", rows * VOCAB)
-    monkeypatch.setattr(losses, "_MIN_CHUNK_ROWS", 1)
+    monkeypatch.setattr(losses, "_MIN_CHUNK_TOKENS", 1)
     for mine, theirs in zip(read(score), whole, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.ohem import losses
 from tinyohem.ohem import softmax_cache as stores
-from tinyohem.ohem.losses import kept_rows, softmax_chunks
+from tinyohem.ohem.losses import kept_places, softmax_chunks
 from tinyohem.ohem.softmax_cache import SoftmaxCache, SpeculativeGradients, choose_cache
 
 
@@ -32,7 +32,7 @@ def stored_loss(
         for h, y in zip(hidden.chunk(parts), labels.chunk(parts), strict=True):
             for _ in softmax_chunks(h, head, y, store):
                 pass
-    rows = kept_rows(weight.flatten())
+    rows = kept_places(weight.flatten())
     hidden, labels, weight = (x.flatten(0, 1)[rows] for x in (hidden, labels, weight))
     return losses.kept_loss(hidden, head, labels, weight, cached=(store, rows))
 

@@ -19,7 +19,7 @@ def stats(
     return StepStats(
         loss=torch.tensor(loss),
         loss_selected=torch.tensor(selected),
-        loss_threshold=torch.tensor(threshold),
+        smallest_kept_loss=torch.tensor(threshold),
         kept_loss_share=torch.tensor(selected / 10),
         kept_by_bucket=torch.tensor([0.5, 0.25, 0.25, 0.0]),
         effective_sample_size=torch.tensor(threshold / 10),
@@ -81,7 +81,7 @@ def test_step_zero_can_be_the_bad_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["loss_selected", "loss_threshold", "kept_loss_share", "effective_sample_size"]
+    "name", ["loss_selected", "smallest_kept_loss", "kept_loss_share", "effective_sample_size"]
 )
 def test_any_figure_that_is_not_finite_makes_a_bad_step(name: str) -> None:
     meter, good = Meter(CPU, seconds=0.0), stats(1.0, 1.0, 1.0, num_kept=1)

@@ -117,4 +117,4 @@ def test_checkpoints_that_nobody_asked_for_are_left_out_where_they_take_too_long
     config = tiny.config(long_split, training__save_every=None, training__eval_every=None)
     train(config, tmp_path / "run")
     assert saved == [2, 20]  # the first tells what one costs; the end is always saved
-    assert between_steps.CHECKPOINTS == 10
+    assert between_steps.NUM_CHECKPOINTS == 10

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers.integrations import sdpa_attention
 
 from tinyohem.models.causal_lm import trunk
-from tinyohem.models.kept_attention import _exactly
+from tinyohem.models.kept_attention import _attend_exactly
 from tinyohem.system.device import product_precision
 from tinyohem.training import between_steps, loop
 from tinyohem.training.loop import train
@@ -40,9 +40,9 @@ def test_attention_is_exact_under_rounded_products(masked: bool, fixed: int | No
 
     expected = run(attend)
     with product_precision("medium"):
-        found = run(lambda *given: _exactly(attend, *given))
+        found = run(lambda *given: _attend_exactly(attend, *given))
         with torch.no_grad():
-            read = _exactly(attend, *inputs)
+            read = _attend_exactly(attend, *inputs)
     assert len(found) == len(expected) == (4 if fixed is None else 3)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert torch.equal(read, expected[0])

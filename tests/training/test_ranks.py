@@ -275,7 +275,7 @@ class TestOfOneRank:
     ) -> None:
         ranks = DistContext(rank, size)
         training = TrainingConfig(batch_size=batch, micro_batch_size=micro)
-        assert ranks.num_passes(training) == passes
+        assert ranks.num_micro_batches(training) == passes
         assert ranks.local_rows(np.arange(batch)).tolist() == list(rows)
 
     @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ class TestOfOneRank:
     ) -> None:
         training = TrainingConfig(batch_size=batch, micro_batch_size=micro)
         with pytest.raises(InputError, match=told) as caught:
-            DistContext(0, size).num_passes(training)
+            DistContext(0, size).num_micro_batches(training)
         assert caught.value.hint
 
     def test_an_incomplete_environment_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,8 @@ from torch import Tensor
 from tinyohem.config.model import Shape
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.windows import IGNORE_INDEX, Batch
-from tinyohem.models.causal_lm import trunk
+from tinyohem.models.causal_lm import CausalLM, Trunk, trunk
 from tinyohem.models.llama import build_model
-from tinyohem.models.trunk_passes import CausalLM, Trunk
 from tinyohem.ohem import softmax_cache as stores
 from tinyohem.ohem.miner import TokenMiner
 from tinyohem.ohem.selection import selection_weights
@@ -136,7 +135,7 @@ def test_topk_gradients_equal_the_masked_loss(
     assert stats.num_kept == num_kept
     assert stats.loss.item() == pytest.approx(losses.sum().item() / num_valid, abs=1e-6)
     assert stats.loss_selected.item() == pytest.approx(chosen.mean().item(), abs=1e-6)
-    assert stats.loss_threshold.item() == pytest.approx(chosen.min().item(), abs=1e-6)
+    assert stats.smallest_kept_loss.item() == pytest.approx(chosen.min().item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.9])
@@ -293,7 +292,7 @@ def test_micro_batches_equal_one_batch(scope: str, method: str, ignored: bool) -
         parts = step(model, micro_batches(*data, number), 0.4, **config)
         assert_same(gradients(model), expected)
         assert parts.num_kept == whole.num_kept
-        for name in ("loss", "loss_selected", "loss_threshold"):
+        for name in ("loss", "loss_selected", "smallest_kept_loss"):
             torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
 
 
@@ -342,7 +341,7 @@ def test_an_all_ignored_batch_gives_zero_not_nan(
         model, micro_batches(input_ids, labels, number), ratio, scope=scope, backward=backward
     )
     assert stats.num_kept == 0
-    assert stats.loss.item() == stats.loss_selected.item() == stats.loss_threshold.item() == 0.0
+    assert stats.loss.item() == stats.loss_selected.item() == stats.smallest_kept_loss.item() == 0.0
     for name, gradient in gradients(model).items():
         assert gradient is None or gradient.abs().max().item() == 0.0, name
 

@@ -86,7 +86,7 @@ def test_micro_batches_keep_the_same_tokens_and_give_the_same_gradient(
         assert 0 < whole.num_kept == parts.num_kept <= 24, way
         torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-7, msg=str(way))
         assert expected.abs().max() > 0.01, way
-        for name in ("loss", "loss_selected", "loss_threshold", "effective_sample_size"):
+        for name in ("loss", "loss_selected", "smallest_kept_loss", "effective_sample_size"):
             torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
 
 
@@ -255,7 +255,7 @@ def test_figures_of_a_step(built: Any, weighed: list[Tensor], select: str, numbe
     assert stats.num_kept == len(kept)
     assert stats.loss.item() == pytest.approx(sum(every) / len(every))
     assert stats.loss_selected.item() == pytest.approx(sum(kept) / len(kept))
-    assert stats.loss_threshold.item() == pytest.approx(min(kept))
+    assert stats.smallest_kept_loss.item() == pytest.approx(min(kept))
     assert stats.kept_loss_share.item() == pytest.approx(sum(kept) / sum(every))
     assert stats.kept_by_bucket.tolist() == pytest.approx(buckets)
     effective = sum(weights) ** 2 / sum(w * w for w in weights) / len(every)
@@ -334,7 +334,7 @@ def test_batches_with_few_valid_tokens_give_finite_gradients(
             assert stats.num_kept == 1
             assert stats.loss.item() > 0
             assert stats.loss_selected.item() == pytest.approx(stats.loss.item())
-            assert stats.loss_threshold.item() == pytest.approx(stats.loss.item())
+            assert stats.smallest_kept_loss.item() == pytest.approx(stats.loss.item())
             assert gradient.abs().max() > 0
         else:
             assert stats.num_kept > 0

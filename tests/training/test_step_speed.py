@@ -11,8 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from tinyohem.data.windows import Batch
-from tinyohem.models.causal_lm import head_weight, trunk
-from tinyohem.models.trunk_passes import CausalLM, Trunk
+from tinyohem.models.causal_lm import CausalLM, Trunk, head_weight, trunk
 from tinyohem.ohem.softmax_cache import SoftmaxCache
 from tinyohem.ohem.step_tokens import Draw
 from tinyohem.training.meter import Meter

@@ -151,7 +151,7 @@ def _require_whole_steps(config: RunConfig) -> None:
             "bench times new models: model.init_from has no place here",
             "leave it out and name a size with --model",
         )
-    if config.training.sequences_a_pass != config.training.batch_size:
+    if config.training.micro_batch_sequences != config.training.batch_size:
         raise InputError(
             "bench times steps of one pass: training.micro_batch_size has no place here",
             "leave it out, or set training.batch_size to the size of a micro-batch",

@@ -13,8 +13,8 @@ from tinyohem.config.model import model_shape
 from tinyohem.config.ohem import Backward, OhemConfig
 from tinyohem.config.run import RunConfig
 from tinyohem.data.windows import Batch
+from tinyohem.models.causal_lm import CausalLM
 from tinyohem.models.llama import build_model
-from tinyohem.models.trunk_passes import CausalLM
 from tinyohem.ohem.miner import TokenMiner
 from tinyohem.ohem.softmax_cache import SoftmaxCache
 from tinyohem.ohem.step_tokens import Draw

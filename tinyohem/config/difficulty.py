@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 SIGN = {"higher": 1, "lower": -1}  # times a raw value, by which values are harder
+_MIN_BYTES = 100  # of a story, for a difficulty by compression ratio
+MTLD_THRESHOLD = 0.72  # type-token ratio that completes a factor, see `MtldRule`
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Metric:
         label: name for readers.
         undefined: where it is undefined; follows the word "undefined".
         min_bytes: shorter stories have a raw value, but no difficulty.
-        measure: column that the difficulty starts from if length is controlled; empty: `raw`.
-            Score tables leave it out.
+        measure: column of a shard that the difficulty is made from instead of `raw`, if any; it is
+            not written to the score table.
         option: option of `score-difficulty` that adds it; empty: every pass computes it.
     """
 
@@ -38,11 +40,11 @@ METRICS = {
         "compressed_over_original",
         "higher",
         "compression ratio with length taken out",
-        "below 100 bytes, where the frame's own bytes outweigh what the text holds",
-        min_bytes=100,
+        f"below {_MIN_BYTES} bytes, where the frame's own bytes outweigh what the text holds",
+        min_bytes=_MIN_BYTES,
         measure="compression_measure",
     ),
-    "mtld": Metric("mtld", "higher", "MTLD", "without a word"),
+    "mtld": Metric("mtld", "higher", "lexical diversity (MTLD)", "without a word"),
     "flesch": Metric(
         "flesch_reading_ease",
         "lower",

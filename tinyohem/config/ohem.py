@@ -202,9 +202,9 @@ class OhemConfig(Section):
             raise ValueError("queue_steps stands in place of loss_threshold and prob_threshold")
         if self.prob_threshold and self.score != "loss":
             raise ValueError("prob_threshold needs score = loss")
-        if self.dedup != "none" and not self.method.ranks:
-            ranking = [name for name, method in SELECTIONS.items() if method.ranks]
-            raise ValueError(f"dedup needs select = {', '.join(ranking[:-1])} or {ranking[-1]}")
+        if self.dedup != "none" and not self.method.allows_dedup:
+            allowing = [name for name, method in SELECTIONS.items() if method.allows_dedup]
+            raise ValueError(f"dedup needs select = {', '.join(allowing[:-1])} or {allowing[-1]}")
         needs_pool = {
             "mix with the source pool": self.mixes_pool,
             "hard_window_share": self.hard_window_share,
@@ -251,7 +251,7 @@ class OhemConfig(Section):
 
     @property
     def keeps_at_least(self) -> bool:
-        """Whether the keep ratio is a lower bound, above which each step decides for itself."""
+        """Whether the keep ratio is a lower bound; each step decides how many tokens it keeps."""
         limit = self.select == "threshold" and not self.queue_steps and self.dedup == "none"
         return self.adaptive or limit
 
@@ -265,10 +265,10 @@ class OhemConfig(Section):
         return parse_mix(self.mix)
 
     @property
-    def refers(self) -> bool:
+    def needs_reference(self) -> bool:
         """Whether a step reads the losses of another model: the running mean or a pool's."""
-        ranks = self.keep_schedule().lowest < 1
-        return ranks and (self.score == "excess_loss" or self.mixes_pool)
+        selects = self.keep_schedule().lowest < 1
+        return selects and (self.score == "excess_loss" or self.mixes_pool)
 
     @property
     def mixes_pool(self) -> bool:
@@ -278,7 +278,7 @@ class OhemConfig(Section):
     @property
     def pool(self) -> Path | None:
         """The folder of the pool that training reads."""
-        if self.reference == "ema" or not (self.refers or self.hard_window_share):
+        if self.reference == "ema" or not (self.needs_reference or self.hard_window_share):
             return None
         return Path(self.reference)
 

@@ -54,34 +54,11 @@ class RunConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _the_sample_has_its_vocabulary(cls, tree: Any) -> Any:
-        """Set a vocabulary that the built-in stories support, unless the user chose one.
-
-        pydantic runs this after the next validator, which may name a tokenizer.
-        """
-        data = tree.get("data") if isinstance(tree, Mapping) else None
-        if not isinstance(data, Mapping) or data.get("dataset") != "sample":
+    def _defaults_follow(cls, tree: Any) -> Any:
+        """Fill in the defaults that depend on the model and on the data set."""
+        if not isinstance(tree, Mapping):
             return tree
-        tokenizer = tree.get("tokenizer", {})
-        if tokenizer.get("name") is not None:
-            return tree
-        return {**tree, "tokenizer": {"vocab_size": SAMPLE_VOCABULARY, **tokenizer}}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_trained_model_is_tuned(cls, tree: Any) -> Any:
-        """Set the tokenizer and the defaults of a run that starts from a trained model."""
-        model = tree.get("model") if isinstance(tree, Mapping) else None
-        init_from = model.get("init_from") if isinstance(model, Mapping) else None
-        if init_from is None:
-            return tree
-        tokenizer = tree.get("tokenizer", {})
-        if tokenizer.get("name") not in (None, init_from):
-            raise ValueError(
-                "model.init_from brings its own tokenizer: leave out tokenizer.name (--tokenizer)"
-            )
-        tuned = {section: {**own, **tree.get(section, {})} for section, own in FINE_TUNING.items()}
-        return {**tree, **tuned, "tokenizer": {**tokenizer, "name": init_from}}
+        return _with_sample_vocabulary(_with_fine_tuning(tree))  # the latter may name a tokenizer
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Self:
@@ -115,6 +92,32 @@ class RunConfig(Section):
         return round(self.ohem.hard_window_share * self.training.batch_size)
 
 
+def _with_fine_tuning(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Set the tokenizer and the defaults of a run that starts from a trained model."""
+    model = tree.get("model")
+    init_from = model.get("init_from") if isinstance(model, Mapping) else None
+    if init_from is None:
+        return tree
+    tokenizer = tree.get("tokenizer", {})
+    if tokenizer.get("name") not in (None, init_from):
+        raise ValueError(
+            "model.init_from brings its own tokenizer: leave out tokenizer.name (--tokenizer)"
+        )
+    tuned = {section: {**own, **tree.get(section, {})} for section, own in FINE_TUNING.items()}
+    return {**tree, **tuned, "tokenizer": {**tokenizer, "name": init_from}}
+
+
+def _with_sample_vocabulary(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Set a vocabulary that the built-in stories support, unless the user chose one."""
+    data = tree.get("data")
+    if not isinstance(data, Mapping) or data.get("dataset") != "sample":
+        return tree
+    tokenizer = tree.get("tokenizer", {})
+    if tokenizer.get("name") is not None:
+        return tree
+    return {**tree, "tokenizer": {"vocab_size": SAMPLE_VOCABULARY, **tokenizer}}
+
+
 # Keys that may change when a run resumes: they decide where it runs and what it leaves behind, not
 # what it computes, apart from rounding by another device or compiler. A user may choose
 # `on_nonfinite` anew after a step that was not finite.
@@ -135,7 +138,7 @@ RESUME_MAY_CHANGE = frozenset(
 
 
 def validate_config(tree: Any) -> RunConfig:
-    """Return the config that a nested mapping describes.
+    """Return the config that a nested mapping describes; fill in `optim.lr` by the model's width.
 
     Raises:
         InputError: an unknown key or a bad value; it names the key, the value and the rule.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 @dataclass(frozen=True)
 class Selection:
-    """A way to choose tokens; `ohem/selection.py` holds the function of the same name.
+    """Facts about one way to choose tokens; the `match` in `ohem/selection.py` runs it.
 
     Attributes:
         keeps: what it keeps, in a few words.
@@ -14,7 +14,7 @@ class Selection:
         surprising: whether it keeps tokens for a high score, all at the same weight.
         unbiased: whether its weights leave the gradient of all tokens unbiased; the loss is then
             divided by the number of all tokens.
-        ranks: whether near-identical tokens can be left out before it chooses.
+        allows_dedup: whether near-identical tokens can be left out before it chooses.
         score: the default score.
     """
 
@@ -22,14 +22,16 @@ class Selection:
     exact_count: bool = False
     surprising: bool = False
     unbiased: bool = False
-    ranks: bool = False
+    allows_dedup: bool = False
     score: str = "loss"
 
 
 SELECTIONS = {
-    "topk": Selection("the highest scores", exact_count=True, surprising=True, ranks=True),
-    "threshold": Selection("scores above a limit", surprising=True, ranks=True),
-    "band": Selection("the highest scores but the very highest", surprising=True, ranks=True),
+    "topk": Selection("the highest scores", exact_count=True, surprising=True, allows_dedup=True),
+    "threshold": Selection("scores above a limit", surprising=True, allows_dedup=True),
+    "band": Selection(
+        "the highest scores but the very highest", surprising=True, allows_dedup=True
+    ),
     "random": Selection("tokens at random, the control", exact_count=True),
     "importance": Selection(
         "a sample by score, weighted without bias", unbiased=True, score="gradnorm"

@@ -124,7 +124,7 @@ class TrainingConfig(Section):
         return self.batch_size * self.seq_len
 
     @property
-    def sequences_a_pass(self) -> int:
+    def micro_batch_sequences(self) -> int:
         """Sequences of a forward pass: a micro-batch or the whole batch."""
         return self.micro_batch_size or self.batch_size
 

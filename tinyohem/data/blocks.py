@@ -56,7 +56,7 @@ class TextBlock:
 
 @dataclass(frozen=True)
 class FileBlock:
-    """Whole rows of a `.txt` or `.jsonl` file, not parsed yet.
+    """Complete rows of a `.txt` or `.jsonl` file, not parsed yet.
 
     Attributes:
         path: the file, for messages.
@@ -123,23 +123,23 @@ def read_blocks(path: Path, text_field: str) -> Iterator[tuple[Block, int]]:
 
 def _cut(path: Path, text_field: str) -> Iterator[tuple[FileBlock, int]]:
     separator = b"\n" if file_format(path) == ".jsonl" else END_OF_TEXT.encode()
-    line, pending, whole = 1, b"", 0  # `whole` rows of `pending` have their separator
+    line, pending, complete = 1, b"", 0  # `complete` rows of `pending` have their separator
     with readable(path), open_rows(path) as (stream, position):
         while chunk := stream.read(_READ_BYTES):
             # A separator may lie across two reads.
             unseen = max(0, len(pending) - len(separator) + 1)
             pending += chunk
-            whole += pending.count(separator, unseen)
-            while whole >= BLOCK_ROWS or (whole and len(pending) >= BLOCK_BYTES):
-                taken = min(whole, BLOCK_ROWS)
+            complete += pending.count(separator, unseen)
+            while complete >= BLOCK_ROWS or (complete and len(pending) >= BLOCK_BYTES):
+                taken = min(complete, BLOCK_ROWS)
                 rows, end = _first_rows(pending, separator, taken)
                 yield FileBlock(path, line, pending[:end], rows, text_field), position()
                 line += pending.count(b"\n", 0, end)
-                pending, whole = pending[end:], whole - taken
-            if not whole and len(pending) > MAX_STORY_BYTES:
+                pending, complete = pending[end:], complete - taken
+            if not complete and len(pending) > MAX_STORY_BYTES:
                 raise too_long(f"{path}:{line}")
         if pending:
-            rows, end = _first_rows(pending, separator, whole)
+            rows, end = _first_rows(pending, separator, complete)
             rest = pending[end:]
             rows += bool(rest.strip()) and not (separator == b"\n" and _is_blank(rest))
             yield FileBlock(path, line, pending, rows, text_field), position()
@@ -148,7 +148,7 @@ def _cut(path: Path, text_field: str) -> Iterator[tuple[FileBlock, int]]:
 def _first_rows(data: bytes, separator: bytes, count: int) -> tuple[int, int]:
     """Return how many of the first `count` pieces are rows, and where the last piece ends.
 
-    A blank text is a row, a blank line is not.
+    A blank text is a row, a blank line is not: the rows that `readers.parse_rows` yields.
     """
     rows = end = 0
     for _ in range(count):

@@ -54,13 +54,13 @@ def _parquet(stream: BinaryIO, path: Path, text_field: str) -> Iterator["RecordB
 def _arrow(stream: BinaryIO, path: Path, text_field: str) -> Iterator["RecordBatch"]:
     from pyarrow import ipc
 
-    whole = stream.read(len(_ARROW_MAGIC)) == _ARROW_MAGIC
-    opener = ipc.open_file if whole else ipc.open_stream
+    is_file = stream.read(len(_ARROW_MAGIC)) == _ARROW_MAGIC
+    opener = ipc.open_file if is_file else ipc.open_stream
     stream.seek(0)
     column = _column(opener(stream).schema, text_field, path)
     stream.seek(0)
     reader = opener(stream, options=ipc.IpcReadOptions(included_fields=[column]))
-    yield from map(reader.get_batch, range(reader.num_record_batches)) if whole else reader
+    yield from map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
 
 
 def _column(schema: "Schema", text_field: str, path: Path) -> int:

@@ -151,8 +151,8 @@ def open_corpus(
     match = find_files(name) if is_url(name) else find_here(name)
     if match is None:
         return _open_hub(name, split, text_field, progress)
-    single, found = match
-    if single:
+    found = match.paths
+    if match.is_file:
         if file_format(found[0]) is None:
             raise unknown_format(found[0])
         if split != "train":

@@ -1,4 +1,4 @@
-"""Ask the Hugging Face Hub for a name once, before a library retries for long."""
+"""Check with one request that a model name exists on the Hub; libraries would retry for long."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""One spelling for text that looks alike: without invisible characters, with plain marks.
+"""Normalise spelling for counting words: no invisible characters, ASCII quotes and apostrophes.
 
 Every word count uses it: word perplexity, whose words stand between white space, and difficulty,
 whose words are letters and digits (`difficulty.text`).

@@ -1,4 +1,4 @@
-"""Split a corpus into training and validation stories that share no story."""
+"""Split a corpus into training and validation stories, without a story in both."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

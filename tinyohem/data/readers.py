@@ -1,7 +1,8 @@
 """Story files: plain text, JSON, Parquet or Arrow, each also as `.gz` or `.zst`.
 
 Every reader is a generator that holds at most one buffer and one story, and no story may exceed
-`MAX_STORY_BYTES`. What counts as a row:
+`MAX_STORY_BYTES`. What counts as a row (`blocks.py` counts
+the same without parsing):
 
     .txt       what stands between two `<|endoftext|>` markers
     .jsonl     a line that is not blank: one JSON object, or a string (.ndjson is the same)

@@ -11,6 +11,7 @@ from tinyohem.data.blocks import Block, read_blocks
 from tinyohem.data.readers import file_format, read_texts
 from tinyohem.data.tokenizer import END_OF_TEXT
 from tinyohem.errors import InputError
+from tinyohem.io.remote import FoundFiles
 
 _SPLIT_WORDS = {
     "train": "train",
@@ -32,8 +33,8 @@ _NO_STORIES = re.compile(
 _NAMED = 5  # files that a message names
 
 
-def find_here(name: str) -> tuple[bool, list[Path]] | None:
-    """Return whether a name is a single file, and the files it means; None for a Hub id."""
+def find_here(name: str) -> FoundFiles | None:
+    """Return the files that a name means, None for a Hub id."""
     try:
         path = Path(name).expanduser()
         if "\0" in name:
@@ -41,11 +42,12 @@ def find_here(name: str) -> tuple[bool, list[Path]] | None:
     except (RuntimeError, ValueError) as error:  # `~somebody`
         raise InputError(f"there is no file or folder {name}: {error}", "check the path") from None
     if path.is_file():
-        return True, [path]
+        return FoundFiles(True, [path])
     if path.is_dir():
-        return False, [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
+        files = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
+        return FoundFiles(False, files)
     if glob.has_magic(name):
-        return False, [Path(file) for file in glob.glob(_pattern(path), recursive=True)]
+        return FoundFiles(False, [*map(Path, glob.glob(_pattern(path), recursive=True))])
     if is_local(name):
         braces = "name the files by *, or leave braces to the shell, which takes them unquoted"
         raise InputError(
@@ -133,18 +135,18 @@ class StoryFiles:
 
     def texts(self) -> Iterator[str]:
         """Yield the text of every row."""
-        whole = []
+        single = []
         for path in self.paths:
             rows = 0
             for text in read_texts(path, self.text_field):
                 rows += 1
                 yield text
-            whole += [path] * _is_whole(path, rows)
-        self._tell_of(whole)
+            single += [path] * _is_one_story(path, rows)
+        self._tell_of(single)
 
     def blocks(self) -> Iterator[tuple[Block, float]]:
         """Yield blocks of rows; see `Corpus.blocks`."""
-        whole = []
+        single = []
         total, before = max(1, sum(path.stat().st_size for path in self.paths)), 0
         for path in self.paths:
             rows = 0
@@ -152,16 +154,16 @@ class StoryFiles:
                 rows += block.rows
                 yield block, min(1.0, (before + read) / total)  # a URL may not know its size
             before += path.stat().st_size
-            whole += [path] * _is_whole(path, rows)
-        self._tell_of(whole)
+            single += [path] * _is_one_story(path, rows)
+        self._tell_of(single)
 
-    def _tell_of(self, whole: Sequence[Path]) -> None:
+    def _tell_of(self, single: Sequence[Path]) -> None:
         """Report text files that came out as one story."""
-        if whole:
-            one, names = len(whole) == 1, list_names(whole, self.paths)
-            them = f"{whole[0]} is" if one else f"each of {names} is"
+        if single:
+            one, names = len(single) == 1, list_names(single, self.paths)
+            them = f"{single[0]} is" if one else f"each of {names} is"
             self.tell(f"{them} one story: a line {END_OF_TEXT} separates stories in a .txt file")
 
 
-def _is_whole(path: Path, rows: int) -> bool:
+def _is_one_story(path: Path, rows: int) -> bool:
     return rows == 1 and file_format(path) == ".txt"

@@ -1,4 +1,4 @@
-"""Check the rows of a corpus, and word the errors about bad ones."""
+"""Take the story out of a row and check it, with the errors for rows that hold none."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""Measure what a tokenizer loses: stories that do not come back from their ids, unknown ids.
+"""Measure the text that a tokenizer loses: stories that do not come back from their ids.
 
-A model never predicts the lost text, so figures per byte and per word are too low to compare.
+This is not a model's loss in nats. A model never predicts the lost text, so figures per byte and
+per word are too low to compare.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TextLoss(Record):
-    """What a tokenizer lost of some stories.
+    """The text that a tokenizer lost of some stories, in counts.
 
     Attributes:
         stories: number of stories measured.
@@ -33,7 +34,7 @@ class TextLoss(Record):
         return self.lost_stories > 0
 
     def __add__(self, other: Self) -> "TextLoss":
-        """Return the loss of both sets of stories."""
+        """Return the text loss of both sets of stories."""
         return TextLoss(
             stories=self.stories + other.stories,
             lost_stories=self.lost_stories + other.lost_stories,
@@ -58,7 +59,7 @@ class TextLoss(Record):
         )
 
 
-class LossMeter:
+class TextLossMeter:
     """Compare stories with what their ids decode to, in batches, on every core."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
@@ -67,7 +68,7 @@ class LossMeter:
         self._unknown = unknown_id(tokenizer)
 
     def measure(self, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> TextLoss:
-        """Return the loss of these stories.
+        """Return the text loss of these stories.
 
         A space before the first word is no loss, because some tokenizers add one.
 

@@ -24,7 +24,7 @@ from tinyohem.data.blocks import batched
 from tinyohem.data.corpus import Story
 from tinyohem.data.orthography import count_words
 from tinyohem.data.story_hash import story_hash
-from tinyohem.data.text_loss import LossMeter, TextLoss
+from tinyohem.data.text_loss import TextLoss, TextLossMeter
 from tinyohem.data.tokenizer import foreign_files, start_id, text_encoder
 from tinyohem.errors import InputError, plainly
 from tinyohem.io.atomic import atomic_folder
@@ -84,7 +84,7 @@ class TokenStore:
 
     @property
     def text_loss(self) -> TextLoss:
-        """What the tokenizer lost of the stories."""
+        """The text that the tokenizer lost of the stories."""
         return self.manifest.text_loss
 
     def story_of_token(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -134,8 +134,8 @@ def build_store(
     """
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
     offsets, rows, sizes, words = array("q", [0]), array("q"), array("L"), array("L")
-    hashes, loss = array("Q"), TextLoss()
-    meter = LossMeter(tokenizer) if measured else None
+    hashes, text_loss = array("Q"), TextLoss()
+    meter = TextLossMeter(tokenizer) if measured else None
     progress.start("tokenize", None, "stories")
     with atomic_folder(folder) as partial:
         with (partial / "ids.bin").open("wb") as stream:
@@ -149,7 +149,7 @@ def build_store(
                     hashes.append(story_hash(story.text))
                 if meter is not None:
                     texts = [story.text for story in batch]
-                    loss += meter.measure(texts, [story_ids[1:] for story_ids in ids])
+                    text_loss += meter.measure(texts, [story_ids[1:] for story_ids in ids])
                 progress.advance(len(rows))
         if not rows:
             raise InputError("the corpus holds no story", "check the file and --text-field")
@@ -165,7 +165,7 @@ def build_store(
             "words": sum(words),
             "repeated": len(rows) - len(np.unique(np.asarray(hashes))),
             "ids_sha256": hash_file(partial / "ids.bin"),
-            **({"text_loss": loss.model_dump()} if measured else {}),
+            **({"text_loss": text_loss.model_dump()} if measured else {}),
             **origin,
         }
         seal_folder(partial, facts)
@@ -250,7 +250,7 @@ def text_store(
         tokens=len(ids),
         stories=1,
         ids_sha256="",
-        text_loss=LossMeter(tokenizer).measure([text], [encoding.ids]),
+        text_loss=TextLossMeter(tokenizer).measure([text], [encoding.ids]),
     )
     offsets, rows = np.asarray([0, len(ids)]), np.zeros(1, np.int64)
     return TokenStore(ids, offsets, rows, size, words, manifest), encoding.offsets

@@ -12,7 +12,7 @@ from torch import Tensor
 from tinyohem.data.token_store import TokenStore
 from tinyohem.errors import InputError
 
-IGNORE_INDEX = -100
+IGNORE_INDEX = -100  # a label that does not count: of callers of `OhemLoss`, never of a window
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ def _epoch_order(num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def plan_windows(store: TokenStore, seq_len: int, seed: int) -> WindowPlan:
     """Cut the corpus into windows of `seq_len` tokens, each with a label for its last token.
 
+    A window runs across stories, and its tokens attend to the stories before theirs in it.
+
     Raises:
         InputError: the corpus is shorter than one window.
     """
@@ -117,10 +119,10 @@ def make_batch(store: TokenStore, windows: NDArray[np.int64], seq_len: int) -> B
 
 def labelled(ids: NDArray[np.unsignedinteger[Any]]) -> Batch:
     """Return a batch of sequences (B, T + 1): the first T tokens predict the last T."""
-    return _labelled(torch.from_numpy(ids.astype(np.int64)))
+    return _batch_of(torch.from_numpy(ids.astype(np.int64)))
 
 
-def _labelled(tokens: Tensor) -> Batch:
+def _batch_of(tokens: Tensor) -> Batch:
     labels = tokens[:, 1:].contiguous()
     return Batch(tokens[:, :-1].contiguous(), labels, num_valid=labels.numel())
 
@@ -161,7 +163,8 @@ class WindowSource:
         starts = _sent(torch.from_numpy(windows * self._seq_len), self._device)
         within = torch.arange(self._seq_len + 1, device=self._device)
         ids = self._ids[starts[:, None] + within].long()
-        return _labelled(ids & (1 << 8 * self._store.ids.itemsize) - 1)
+        # The mask undoes the sign of the int16 or int32 view.
+        return _batch_of(ids & (1 << 8 * self._store.ids.itemsize) - 1)
 
 
 def story_rows(store: TokenStore, windows: NDArray[np.int64], seq_len: int) -> list[int]:

@@ -1,1 +1,1 @@
-"""Text to an order: how hard a story is to read, and which training windows come first."""
+"""Score how hard each story is, and order the training windows by it (the curriculum)."""

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.stats import rankdata
 
 from tinyohem.config.difficulty import SIGN, Metric
 from tinyohem.difficulty.metrics import FloatArray
-from tinyohem.difficulty.ranking import lowest
+from tinyohem.difficulty.ranking import lowest, percentiles_of
 from tinyohem.difficulty.score_table import (
     EXAMPLES,
     EXAMPLES_FILE,
@@ -108,10 +107,7 @@ def _columns(
         )
     raw[table.positions(rows)] = values
     difficulty = SIGN[metric.harder] * raw
-    percentiles = np.full(table.stories, np.nan)
-    defined = ~np.isnan(raw)
-    percentiles[defined] = 100 * (rankdata(difficulty[defined]) - 0.5) / max(1, defined.sum())
-    return dict(zip(names, (raw, difficulty, percentiles), strict=True))
+    return dict(zip(names, (raw, difficulty, percentiles_of(difficulty)), strict=True))
 
 
 def _examples(

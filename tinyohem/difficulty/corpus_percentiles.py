@@ -1,7 +1,8 @@
-"""The second pass: rank scores within their corpus, and join the shards to one score table.
+"""Rank the scores within their corpus, and join the shards to one score table.
 
-A percentile and the length-corrected compression ratio need every story, so they follow the pass
-over the text: over columns on disk, with memory that does not grow with the corpus.
+This second pass follows the one over the text, because a percentile and the length-corrected
+compression ratio need every story. It works over columns on disk, with memory that does not grow
+with the corpus.
 """
 
 from collections.abc import Iterator, Sequence

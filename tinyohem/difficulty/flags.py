@@ -9,8 +9,8 @@ import numpy.typing as npt
 from ftfy.badness import is_bad
 
 from tinyohem.data.orthography import APOSTROPHES, QUOTES, is_mostly_latin, normalise
+from tinyohem.data.tokenizer import END_OF_TEXT
 
-END_OF_TEXT = "<|endoftext|>"
 SHORT_CHARACTERS = 100
 FEW_WORDS = 50  # MTLD is unstable below (McCarthy & Jarvis 2010 work with 100 and more)
 _CLOSERS = " \t\r\n\"'`)]}*_"
@@ -21,7 +21,7 @@ class Flag(IntFlag):
     """Properties of a story, by the names that the score table's `flags` column uses."""
 
     EMPTY = 1  # nothing but white space
-    NO_WORDS = 2  # text, but no word: every score but the compression ratio is undefined
+    NO_WORDS = 2  # text, but no word: only compression ratio and length are defined
     FEW_WORDS = 4  # 1 to 49 words
     SHORT = 8  # 1 to 99 characters
     UNFINISHED = 16  # no final punctuation

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from tinyohem.config.difficulty import MTLD_THRESHOLD
 from tinyohem.difficulty.text import IntArray, Words
 from tinyohem.errors import InputError
 
@@ -38,7 +39,7 @@ class MtldRule:
         min_segment: fewest words of a complete factor (LexicalRichness 1, lexical-diversity 10).
     """
 
-    threshold: float = 0.72
+    threshold: float = MTLD_THRESHOLD
     closing: Literal["at_or_below", "below"] = "at_or_below"
     min_segment: int = 1
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from tinyohem.data.blocks import read_blocks
 from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_table import library_versions
-from tinyohem.difficulty.shards import Shard, scores_of, shard_path, shards_of, store_shard
+from tinyohem.difficulty.shards import ScoreShard, scores_of, shard_path, shards_of, store_shard
 from tinyohem.errors import InputError, RunError
 from tinyohem.progress import Progress
 
@@ -162,7 +162,7 @@ def _cut(path: Path, text_field: str) -> Iterator[list[tuple[int, int]]]:
 
 
 def _runs(
-    shards: Sequence[Shard[_Cut]], missing: set[int], files: Sequence[Path]
+    shards: Sequence[ScoreShard[_Cut]], missing: set[int], files: Sequence[Path]
 ) -> Iterator[_Run]:
     """Group shards into runs, without those that miss no shard."""
     for _, group in groupby(shards, key=lambda shard: shard.blocks[0].file):
@@ -194,7 +194,7 @@ def _score(run: _Run, text_field: str, rules: ScoringRules) -> Iterator[tuple[in
 
 
 def _store(
-    shards: Sequence[Shard[_Cut]],
+    shards: Sequence[ScoreShard[_Cut]],
     missing: set[int],
     scored: Generator[tuple[int, bytes], None, None],
     folder: Path,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_corpus import DESCRIPTION_FILE, UNFINISHED, Engine, Scoring
 from tinyohem.difficulty.score_table import EXAMPLES_FILE, MANIFEST_FILE, SCORES_FILE
-from tinyohem.difficulty.shards import Shard, shard_path
+from tinyohem.difficulty.shards import ScoreShard, shard_path
 from tinyohem.io.hashing import hash_files
 from tinyohem.io.remote import RemoteFolder
 from tinyohem.progress import Progress
@@ -83,12 +83,12 @@ def _resume(remote: RemoteFolder, unfinished: Path) -> None:
 def _copy_each(scoring: Scoring, remote: RemoteFolder, unfinished: Path) -> Scoring:
     """Pass on each shard once the remote folder has it."""
 
-    def copy(shard: Shard[Any]) -> tuple[Shard[Any], bool]:
+    def copy(shard: ScoreShard[Any]) -> tuple[ScoreShard[Any], bool]:
         path = shard_path(unfinished, shard.index)
         remote.put(path, f"{UNFINISHED}/{path.name}")
         return shard, True
 
-    waiting: deque[Future[tuple[Shard[Any], bool]]] = deque()
+    waiting: deque[Future[tuple[ScoreShard[Any], bool]]] = deque()
     with ThreadPoolExecutor(_COPIES) as pool, closing(scoring):
         for shard, scored_now in scoring:
             if not scored_now:

@@ -1,4 +1,4 @@
-"""Scores of a batch of stories that need no other story, all from one tokenisation.
+"""Score a batch of stories by their text alone: all scores come from one split into words.
 
 A pure function of texts and rules. Whatever runs it, on however many cores, and however a corpus is
 cut into batches, the values of a story are the same to the last bit.

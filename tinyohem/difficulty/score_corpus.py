@@ -24,7 +24,7 @@ from tinyohem.difficulty.score_table import (
     library_versions,
     open_scores,
 )
-from tinyohem.difficulty.shards import Shard, score_missing_shards, shard_path, shards_of
+from tinyohem.difficulty.shards import ScoreShard, score_missing_shards, shard_path, shards_of
 from tinyohem.errors import InputError
 from tinyohem.io.atomic import drop_leftovers, is_leftover
 from tinyohem.io.data_dir import data_dir
@@ -37,7 +37,7 @@ UNFINISHED = "unfinished"
 DESCRIPTION_FILE = "description.json"
 # Scores the shards of a corpus that a folder lacks; yields every shard once it is there, and
 # whether it was scored now. It may look at the whole corpus before it returns the iterator.
-Scoring = Generator[tuple[Shard[Any], bool], None, None]
+Scoring = Generator[tuple[ScoreShard[Any], bool], None, None]
 Engine = Callable[[Corpus, Path, ScoringRules, int, Progress], Scoring]
 
 
@@ -75,13 +75,13 @@ def score_corpus(
     rules = rules or ScoringRules()
     wanted = _describe(corpus, rules)
     unfinished = out / UNFINISHED
-    with sole_writer(out, progress=progress):
+    with sole_writer(out, progress=progress):  # the caller may hold it already
         drop_leftovers(out)
         if (out / MANIFEST_FILE).exists():
             return _reuse(out, wanted, progress)
         _begin_or_resume(unfinished, wanted, progress)
         scoring = engine(corpus, unfinished, rules, workers, progress)
-        shards = _watch(corpus, unfinished, scoring, progress)
+        shards = _run_pass(corpus, unfinished, scoring, progress)
         write_scores(shards, out, wanted, workers, progress)
         shutil.rmtree(unfinished)
         return open_scores(out, corpus.fingerprint)
@@ -128,8 +128,12 @@ def _begin_or_resume(unfinished: Path, wanted: PassRecord, progress: Progress) -
     write_json(described, wanted.to_json())
 
 
-def _watch(corpus: Corpus, unfinished: Path, scoring: Scoring, progress: Progress) -> list[Path]:
-    """Report on the pass over the text; return the shards in the order of the corpus."""
+def _run_pass(corpus: Corpus, unfinished: Path, scoring: Scoring, progress: Progress) -> list[Path]:
+    """Drive the generator that scores the shards, and report progress.
+
+    Returns:
+        Their files, in the order of the corpus.
+    """
     # In percent: the number of stories is known only once all have been read.
     progress.start("scoring", 100, "%")
     shards, rows, scored, reached, began = 0, 0, 0, 0.0, time.perf_counter()
@@ -150,7 +154,9 @@ def _watch(corpus: Corpus, unfinished: Path, scoring: Scoring, progress: Progres
     return [shard_path(unfinished, index) for index in range(shards)]
 
 
-def score_table(config: CurriculumConfig, corpus: Corpus, progress: Progress) -> ScoreTable:
+def scores_for_curriculum(
+    config: CurriculumConfig, corpus: Corpus, progress: Progress
+) -> ScoreTable:
     """Return the scores of the training corpus: the folder named, or scored now and kept.
 
     Raises:
@@ -169,4 +175,4 @@ def score_table(config: CurriculumConfig, corpus: Corpus, progress: Progress) ->
     if not folder.exists():
         progress.note(f"no score table fits the corpus: scoring it into {folder}")
     with sole_writer(folder, patience=math.inf, progress=progress):  # runs share it
-        return score_corpus(corpus, folder, progress=progress)
+        return score_corpus(corpus, folder, progress=progress)  # which nests its own

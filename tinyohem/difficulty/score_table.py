@@ -1,4 +1,15 @@
-"""The score table: one Parquet row a story, and a manifest that ties it to corpus and rules."""
+"""The score table: one Parquet row a story, and a manifest that ties it to corpus and rules.
+
+Columns of `scores.parquet`; `add_metric` puts those of another metric ahead of `flags`:
+
+    row                      i64; the story's row in the corpus
+    text_sha                 SHA-256 of its text in UTF-8, in hex
+    bytes, words, sentences, syllables    i64; counts of its text
+    <Metric.raw>             f64; the metric's value, null where undefined
+    difficulty_<metric>      f64; rises with difficulty, null where undefined
+    percentile_<metric>      f64 in (0, 100); rank of the difficulty in the corpus
+    flags                    names of `Flag`, joined by commas
+"""
 
 import platform
 from collections.abc import Iterator
@@ -83,7 +94,7 @@ class ScoreManifest(PassRecord):
     """The manifest of a score table."""
 
     format: Literal[1]
-    stories: int = Field(ge=1)
+    stories: int = Field(ge=1)  # rows of the corpus, empty ones too
     metrics: dict[Word, MetricRecord]
     min_compressed_bytes: Count = 100
     ratio_on_log_bytes: JsonObject | None = None  # intercept and slope of its fit, if there is one
@@ -94,7 +105,7 @@ class ScoreManifest(PassRecord):
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A score folder that was checked when it was opened."""
+    """An opened and checked score folder."""
 
     folder: Path
     manifest: ScoreManifest
@@ -241,7 +252,7 @@ class ExampleRecord(Record):
     """One story in `examples.json`."""
 
     row: Count
-    value: Figure | None = None
+    value: Figure | None = None  # raw; a `ScoreSummary` shows the signed difficulty instead
     difficulty: Figure
     opening: str
 

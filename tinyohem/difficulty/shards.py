@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyohem.data.blocks import Block, Measured
+from tinyohem.data.blocks import BLOCK_BYTES, BLOCK_ROWS, Block, Measured
 from tinyohem.difficulty.score_batch import SCORE_SCHEMA, Column, ScoringRules, score_batch
 from tinyohem.difficulty.text import encode
 from tinyohem.errors import RunError
@@ -25,8 +25,7 @@ from tinyohem.io.atomic import atomic_file
 from tinyohem.io.names import utf8_path
 from tinyohem.system.processes import WorkerDied, Workers
 
-SHARD_ROWS = 4096
-SHARD_BYTES = 8 << 20
+SHARD_ROWS, SHARD_BYTES = BLOCK_ROWS, BLOCK_BYTES  # so that a full block fills a shard
 OPENING_CHARACTERS = 300
 _WHOLE_WORDS = re.compile(r"(.*\S)\s", re.DOTALL)
 
@@ -42,8 +41,8 @@ B = TypeVar("B", bound=Measured)
 
 
 @dataclass(frozen=True)
-class Shard(Generic[B]):
-    """Consecutive rows of a corpus."""
+class ScoreShard(Generic[B]):
+    """Consecutive rows of a corpus, scored by one process into one file."""
 
     index: int
     first_row: int  # of the corpus
@@ -56,19 +55,19 @@ class Shard(Generic[B]):
         return sum(block.rows for block in self.blocks)
 
 
-def shards_of(blocks: Iterable[tuple[B, float]]) -> Iterator[Shard[B]]:
-    """Group blocks into shards of at most 4,096 rows, fewer where they are long."""
+def shards_of(blocks: Iterable[tuple[B, float]]) -> Iterator[ScoreShard[B]]:
+    """Group blocks into shards of at most `SHARD_ROWS` rows, fewer where they are long."""
     index = first_row = rows = size = 0
     held: list[B] = []
     reached = 0.0
     for block, share in blocks:
         if held and (rows + block.rows > SHARD_ROWS or size + block.size > SHARD_BYTES):
-            yield Shard(index, first_row, held, reached)
+            yield ScoreShard(index, first_row, held, reached)
             index, first_row, held, rows, size = index + 1, first_row + rows, [], 0, 0
         held.append(block)
         rows, size, reached = rows + block.rows, size + block.size, share
     if held:
-        yield Shard(index, first_row, held, reached)
+        yield ScoreShard(index, first_row, held, reached)
 
 
 def opening_of(text: str) -> str:
@@ -84,7 +83,7 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard_{index:07d}.parquet"
 
 
-def scores_of(shard: Shard[Block], rules: ScoringRules) -> bytes:
+def scores_of(shard: ScoreShard[Block], rules: ScoringRules) -> bytes:
     """Parse and score one shard; return the bytes of its file."""
     texts = [text.strip() for block in shard.blocks for text in block.texts()]
     assert len(texts) == shard.rows, "all later rows would be those of other stories"
@@ -108,7 +107,7 @@ def store_shard(content: bytes, folder: Path, index: int) -> None:
         stream.write(content)
 
 
-def score_shard(shard: Shard[Block], folder: Path, rules: ScoringRules) -> None:
+def score_shard(shard: ScoreShard[Block], folder: Path, rules: ScoringRules) -> None:
     """Parse, score and store one shard."""
     store_shard(scores_of(shard, rules), folder, shard.index)
 
@@ -130,8 +129,8 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def score_missing_shards(
-    shards: Iterable[Shard[Block]], folder: Path, rules: ScoringRules, workers: int
-) -> Generator[tuple[Shard[Block], bool], None, None]:
+    shards: Iterable[ScoreShard[Block]], folder: Path, rules: ScoringRules, workers: int
+) -> Generator[tuple[ScoreShard[Block], bool], None, None]:
     """Score the shards that have no file yet; yield each once it has one, and whether it is new.
 
     Raises:
@@ -147,7 +146,7 @@ def score_missing_shards(
         return
 
     score = partial(score_shard, folder=folder, rules=rules)
-    with Workers[Shard[Block], None](workers, score) as pool:
+    with Workers[ScoreShard[Block], None](workers, score) as pool:
         for shard in shards:
             if shard_path(folder, shard.index).exists():
                 yield shard, False
@@ -159,7 +158,7 @@ def score_missing_shards(
             yield _next_scored(pool), True
 
 
-def _next_scored(pool: Workers[Shard[Block], None]) -> Shard[Block]:
+def _next_scored(pool: Workers[ScoreShard[Block], None]) -> ScoreShard[Block]:
     shard, error = pool.next_ended()
     if isinstance(error, WorkerDied):
         raise RunError(

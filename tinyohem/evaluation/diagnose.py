@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tinyohem.config.curriculum import CurriculumConfig, parse_weights
 from tinyohem.config.data import TokenizerConfig
 from tinyohem.data.prepare import prepare_data
-from tinyohem.difficulty.score_corpus import score_table
+from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.difficulty.score_table import combined_difficulty, open_scores
 from tinyohem.errors import InputError
 from tinyohem.evaluation.calibration import Calibration, calibrate
@@ -28,6 +28,7 @@ from tinyohem.evaluation.open import Evaluation, recorded_ids
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
 from tinyohem.io.json import JsonObject, write_json
 from tinyohem.progress import SILENT, Progress
+from tinyohem.runs.layout import EVALUATION_FILE
 from tinyohem.runs.record import run_config
 
 By = Literal["loss", "frequency", "difficulty"]
@@ -128,7 +129,7 @@ def diagnose(
 def keep_perplexity(evaluation: Evaluation, perplexity: Perplexity) -> None:
     """Write a run's `eval.json`, if the run was scored just as at the end of its training."""
     if evaluation.run_dir is not None:
-        write_json(evaluation.run_dir / "eval.json", perplexity.to_json())
+        write_json(evaluation.run_dir / EVALUATION_FILE, perplexity.to_json())
 
 
 def _difficulty(
@@ -137,7 +138,9 @@ def _difficulty(
     """Return the difficulty of each story that is scored, NaN where it is undefined."""
     weights = parse_weights(metric)
     if scores is None:
-        table = score_table(CurriculumConfig(), evaluation.part.as_corpus(progress), progress)
+        table = scores_for_curriculum(
+            CurriculumConfig(), evaluation.part.as_corpus(progress), progress
+        )
     else:
         table, corpus = open_scores(scores), evaluation.part.corpus
         scored = table.manifest.corpus

@@ -10,6 +10,7 @@ from tinyohem.data.token_store import TokenStore
 from tinyohem.errors import InputError
 from tinyohem.models.source import Source, load_source
 from tinyohem.progress import SILENT, Progress
+from tinyohem.runs.layout import CHECKPOINTS
 from tinyohem.runs.record import run_config, run_record, trained_seq_len
 
 
@@ -47,7 +48,7 @@ def open_evaluation(
     """
     source = load_source(name, device)
     as_trained = dataset is None and seq_len is None and stride is None
-    is_run = (Path(name) / "checkpoints").is_dir()
+    is_run = (Path(name) / CHECKPOINTS).is_dir()
     seq_len = seq_len or trained_seq_len(name) or source.max_seq_len
     if seq_len > source.max_seq_len:
         raise InputError(

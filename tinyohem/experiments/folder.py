@@ -14,6 +14,7 @@ from tinyohem.io.atomic import atomic_file
 from tinyohem.io.json import JsonObject
 from tinyohem.io.manifest import Count, Figure, Record, check_record, read_record
 from tinyohem.io.names import shown, utf8_path
+from tinyohem.runs.layout import RECORD_FILE
 
 PLAN_FILE = "comparison.json"  # arms and seeds of the last command
 RESULT_FILE = "result.json"  # in the folder of a finished run
@@ -82,7 +83,7 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder holds the record of a run."""
-    return any((folder / name).exists() for name in ("config.json", RESULT_FILE))
+    return any((folder / name).exists() for name in (RECORD_FILE, RESULT_FILE))
 
 
 def run_folders(folder: Path, arms: Iterable[str] = ()) -> dict[RunId, Path]:

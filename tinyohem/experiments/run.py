@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tinyohem.config.run import RunConfig, validate_config
 from tinyohem.data.prepare import prepare_data
-from tinyohem.difficulty.score_corpus import score_table
+from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.loss_summary import break_down, scored_labels
 from tinyohem.experiments.folder import PLAN_FILE, RESULT_FILE, FinishedRun, run_folder
@@ -26,6 +26,7 @@ from tinyohem.io.json import read_jsonl, write_json
 from tinyohem.io.locks import sole_writer
 from tinyohem.io.manifest import check_record, read_record
 from tinyohem.progress import SILENT, Progress
+from tinyohem.runs.layout import METRICS_FILE
 from tinyohem.system.device import pick_device
 from tinyohem.system.environment import environment
 from tinyohem.training.plan import budget_steps
@@ -121,7 +122,7 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
     first = budgets[0]
     for arm, config, tokens in zip(comparison.arms, configs, budgets, strict=True):
         if config.curriculum.enabled:
-            score_table(config.curriculum, data.corpus, progress)
+            scores_for_curriculum(config.curriculum, data.corpus, progress)
         # Whole steps only, so batches of different size may miss the budget by less than one.
         if not comparison.timed and abs(tokens - first) >= max(
             config.training.tokens_per_step, configs[0].training.tokens_per_step
@@ -269,7 +270,7 @@ def _with_milestones(results: list[FinishedRun], baseline: str, out: Path) -> li
 
 def _curve(out: Path, run: FinishedRun) -> list[ValidationRow]:
     """Return the validations of a finished run; the last one is at its last step."""
-    path = run_folder(out, run.arm, run.seed) / "metrics.jsonl"
+    path = run_folder(out, run.arm, run.seed) / METRICS_FILE
     hint = "bring that file back, or delete its folder: the run is then repeated"
     try:
         rows = [check_record(row, ValidationRow) for row in read_jsonl(path) if "val/loss" in row]

@@ -1,4 +1,4 @@
-"""The folder of prepared corpora."""
+"""Where prepared data is cached: tokenizers, token stores, scores."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""JSON files: written atomically, read without trusting who wrote them."""
+"""Write JSON files atomically; read them with limits on size, depth and numbers."""
 
 import json
 import math

@@ -1,6 +1,7 @@
 """Manifests and records: JSON objects with a hash of themselves and of the files beside them.
 
-Each reader derives its own `Record`, which checks keys and types.
+An object's seal is the SHA-256 of its other keys, stored in it. Each reader derives its own
+`Record`, which checks keys and types.
 """
 
 from collections.abc import Iterable

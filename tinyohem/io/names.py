@@ -1,4 +1,4 @@
-"""File names that are not UTF-8; Python spells each such byte as half of a surrogate pair."""
+"""Handle file names that are not UTF-8, whose bytes Python spells as halves of surrogate pairs."""
 
 import atexit
 import hashlib

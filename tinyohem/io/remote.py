@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 from tinyohem.errors import InputError
@@ -118,8 +118,15 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
-def find_files(url: str) -> tuple[bool, list[Path]]:
-    """Return whether a URL is a single file, and the files of that URL, folder or glob.
+class FoundFiles(NamedTuple):
+    """The files that a name means."""
+
+    is_file: bool  # the name is that of a single file, not of a folder and no glob
+    paths: list[Path]
+
+
+def find_files(url: str) -> FoundFiles:
+    """Return the file that a URL names, or the files of that folder or glob.
 
     Raises:
         InputError: its file system is unknown, not installed or does not answer.
@@ -129,7 +136,7 @@ def find_files(url: str) -> tuple[bool, list[Path]]:
     with _reaching(url):
         # Of a web address `info` tells what is wrong, `isfile` does not.
         if (url[-1] != "/" and "*" not in path) if on_the_web else system.isfile(path):
-            return True, _files(system, {path: system.info(path)})
+            return FoundFiles(True, _files(system, {path: system.info(path)}))
         if any(character in path for character in "*?["):
             found, base = system.glob(path, detail=True), ""
         else:
@@ -139,7 +146,7 @@ def find_files(url: str) -> tuple[bool, list[Path]]:
         for name, info in found.items()
         if not any(part.startswith(".") for part in name.removeprefix(base).split("/"))
     }
-    return False, _files(system, seen)
+    return FoundFiles(False, _files(system, seen))
 
 
 def _files(system: "AbstractFileSystem", found: Mapping[str, Mapping[str, Any]]) -> list[Path]:

@@ -1,15 +1,19 @@
-"""Load any causal LM of transformers; find its trunk and its head."""
+"""Load any causal LM of transformers, and take it apart into trunk and head."""
 
 import hashlib
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from tinyohem.data.hub_names import require_model
 from tinyohem.data.tokenizer import foreign_files
+from tinyohem.models.kept_attention import can_share_attention
+from tinyohem.ohem.softmax_cache import SoftmaxCache
 
 _MAX_LAYERS = 1_000
 _PARAMETERS_PER_BYTE = 4  # quantized to two bits
@@ -26,6 +30,51 @@ def trunk(model: Any) -> Any:
 def head_weight(model: Any) -> Tensor:
     """Return the (V, D) matrix that maps hidden states to logits."""
     return model.get_output_embeddings().weight
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A causal LM of transformers without its head."""
+
+    module: Any
+    shares_attention: bool  # whether it can run other plans than `full`
+    run: Callable[..., Any]  # the module, compiled or not
+    run_last: Callable[..., Tensor]  # its last layer and final norm, compiled or not
+
+    @classmethod
+    def of(cls, module: Any, *, compiled: bool = False) -> Self:
+        """Wrap a trunk, on request with torch.compile."""
+
+        def run_last(hidden: Tensor, **options: Any) -> Tensor:
+            return module.norm(module.layers[-1](hidden, **options))
+
+        shares = can_share_attention(module)
+        if compiled:
+            return cls(module, shares, torch.compile(module), torch.compile(run_last))
+        return cls(module, shares, module, run_last)
+
+
+@dataclass(frozen=True)
+class CausalLM:
+    """The parts of a causal language model that a training step uses."""
+
+    trunk: Trunk
+    head_VD: Tensor  # output embedding
+    autocast: AbstractContextManager[Any]  # of every forward pass; entered more than once
+    cache: SoftmaxCache | None = None  # may keep the softmax for the gradient
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        autocast: AbstractContextManager[Any] | None = None,
+        cache: SoftmaxCache | None = None,
+        *,
+        compiled: bool = False,
+    ) -> Self:
+        """Take a transformers causal LM apart; the weights stay shared."""
+        whole = Trunk.of(trunk(model), compiled=compiled)
+        return cls(whole, head_weight(model), autocast or nullcontext(), cache)
 
 
 def weights_hash(model: nn.Module) -> str:

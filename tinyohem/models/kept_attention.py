@@ -1,7 +1,7 @@
 """Attention of some tokens to the keys and values of all, through transformers' interface.
 
 Shape suffixes: B sequences, T tokens of one, N = B·T tokens, K kept tokens of all sequences in
-batch order, M places for queries in one sequence, H heads, E size of one.
+batch order, Q places for queries in one sequence, H heads, E size of one.
 """
 
 import math
@@ -24,63 +24,65 @@ _NAME = "tinyohem"
 class KeptTokens:
     """The tokens of a micro-batch that run again, packed into one row (1, K) without padding.
 
-    Only attention needs them by sequence, (B, M).
+    Only attention needs them by sequence, (B, Q).
     """
 
-    rows_K: Tensor  # int64, places among the N tokens, rising
+    places_K: Tensor  # int64, places among the N tokens, rising
     position_ids: Tensor  # int64 (1, K), places in their sequences
-    shape: tuple[int, int]  # (B, M)
-    slots_K: Tensor | None  # int64, places among B·M; None where nothing is padded
-    mask_B1MT: Tensor | None  # float32, 0 where a query may look, else -inf; None: causal, M = T
+    shape: tuple[int, int]  # (B, Q)
+    slots_K: Tensor | None  # int64, places among B·Q; None where nothing is padded
+    mask_B1QT: Tensor | None  # float32, 0 where a query may look, else -inf; None: causal, Q = T
 
     @classmethod
     def at(
         cls,
-        rows_K: Tensor,
+        places_K: Tensor,
         shape: tuple[int, int],
         width: int | None = None,
         *,
         spread: bool | None = None,
     ) -> Self:
-        """Take the tokens at the places `rows_K`, rising, of a micro-batch of `shape` (B, T).
+        """Take the tokens at the places `places_K`, rising, of a micro-batch of `shape` (B, T).
 
         Args:
             width: kept tokens of every sequence, where all keep as many.
-            spread: leave the queries at their places, M = T, which needs no mask and no wait for
+            spread: leave the queries at their places, Q = T, which needs no mask and no wait for
                 the device; default: on a GPU, whose causal kernels lose little on empty places.
                 Else the queries of a sequence are packed, which saves a CPU most of their work.
         """
-        num_rows, seq_len = shape
-        at_K, row_K = rows_K % seq_len, rows_K // seq_len
-        if rows_K.device.type != "cpu" if spread is None else spread:
-            return cls(rows_K, at_K[None], shape, rows_K, None)
+        num_sequences, seq_len = shape
+        position_K, sequence_K = places_K % seq_len, places_K // seq_len
+        if places_K.device.type != "cpu" if spread is None else spread:
+            return cls(places_K, position_K[None], shape, places_K, None)
         if width is not None:
-            slots_K, at_BM = None, at_K.view(num_rows, width)
+            slots_K, position_BQ = None, position_K.view(num_sequences, width)
         else:
-            counts_B = torch.bincount(row_K, minlength=num_rows)
+            counts_B = torch.bincount(sequence_K, minlength=num_sequences)
             width = int(counts_B.max())
             before_B = counts_B.cumsum(0) - counts_B
-            rank_K = torch.arange(len(rows_K), device=rows_K.device) - before_B[row_K]
-            slots_K = row_K * width + rank_K
+            rank_K = torch.arange(len(places_K), device=places_K.device) - before_B[sequence_K]
+            slots_K = sequence_K * width + rank_K
             # Padding attends to the first key alone: an empty softmax would be NaN.
-            at_BM = at_K.new_zeros(num_rows * width).index_copy(0, slots_K, at_K)
-            at_BM = at_BM.view(num_rows, width)
-        unseen_BMT = torch.arange(seq_len, device=rows_K.device) > at_BM[..., None]
-        mask_BMT = torch.zeros(unseen_BMT.shape, device=rows_K.device)
-        mask_BMT.masked_fill_(unseen_BMT, -torch.inf)
-        return cls(rows_K, at_K[None], (num_rows, width), slots_K, mask_BMT[:, None])
+            position_BQ = position_K.new_zeros(num_sequences * width).index_copy(
+                0, slots_K, position_K
+            )
+            position_BQ = position_BQ.view(num_sequences, width)
+        unseen_BQT = torch.arange(seq_len, device=places_K.device) > position_BQ[..., None]
+        mask_BQT = torch.zeros(unseen_BQT.shape, device=places_K.device)
+        mask_BQT.masked_fill_(unseen_BQT, -torch.inf)
+        return cls(places_K, position_K[None], (num_sequences, width), slots_K, mask_BQT[:, None])
 
     def by_sequence(self, packed: Tensor) -> Tensor:
-        """Turn (1, H, K, E) into (B, H, M, E)."""
+        """Turn (1, H, K, E) into (B, H, Q, E)."""
         packed_KHE = packed.transpose(1, 2).squeeze(0)
         if self.slots_K is not None:
             padded = packed_KHE.new_zeros(math.prod(self.shape), *packed_KHE.shape[1:])
             packed_KHE = padded.index_copy(0, self.slots_K, packed_KHE)
         return packed_KHE.unflatten(0, self.shape).transpose(1, 2)
 
-    def pack(self, out_BMHE: Tensor) -> Tensor:
-        """Turn (B, M, H, E) into (1, K, H, E)."""
-        out_KHE = out_BMHE.flatten(0, 1)
+    def pack(self, out_BQHE: Tensor) -> Tensor:
+        """Turn (B, Q, H, E) into (1, K, H, E)."""
+        out_KHE = out_BQHE.flatten(0, 1)
         if self.slots_K is not None:
             out_KHE = out_KHE.index_select(0, self.slots_K)
         return out_KHE[None]
@@ -89,7 +91,7 @@ class KeptTokens:
         """Lay (1, H, K, E) over the kept tokens' places in (B, H, T, E)."""
         stored_BTHE = stored.transpose(1, 2)
         spliced_NHE = stored_BTHE.flatten(0, 1).index_copy(
-            0, self.rows_K, fresh.transpose(1, 2).squeeze(0)
+            0, self.places_K, fresh.transpose(1, 2).squeeze(0)
         )
         return spliced_NHE.view(stored_BTHE.shape).transpose(1, 2)
 
@@ -108,6 +110,8 @@ class KVCache:
         if self.only_layer in (None, layer):
             self.layers[layer] = key, value
         if self.only_layer == layer:
+            # What follows needs no graph: this layer runs again for the kept tokens. The caller,
+            # `run_all`, restores the mode.
             torch.set_grad_enabled(False)
 
     def lookup(
@@ -179,18 +183,18 @@ def _attend(
         assert memory is not None
         key, value = memory.lookup(module.layer_idx, key, value, kept)
         query = kept.by_sequence(query)
-        mask = None if kept.mask_B1MT is None else kept.mask_B1MT.to(query.dtype)
+        mask = None if kept.mask_B1QT is None else kept.mask_B1QT.to(query.dtype)
     elif memory is not None:
         memory.record(module.layer_idx, key, value)
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
 
-    out_BMHE = _exactly(attend, query, key, value)
-    return out_BMHE if kept is None else kept.pack(out_BMHE), None
+    out_BQHE = _attend_exactly(attend, query, key, value)
+    return out_BQHE if kept is None else kept.pack(out_BQHE), None
 
 
-def _exactly(attend: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+def _attend_exactly(attend: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Attend with exact products, whatever the step's precision; see `device.product_precision`.
 
     torch's attention on CPUs multiplies tiles so small that rounding them takes longer than it
@@ -201,10 +205,10 @@ def _exactly(attend: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         with product_precision("float32"):
             return attend(*inputs)
-    return _Exactly.apply(attend, *inputs)
+    return _ExactAttention.apply(attend, *inputs)
 
 
-class _Exactly(Function):
+class _ExactAttention(Function):
     """Attention whose forward and backward pass both run with exact products."""
 
     @staticmethod

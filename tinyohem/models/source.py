@@ -9,7 +9,7 @@ import torch
 from tinyohem.data.tokenizer import load_tokenizer
 from tinyohem.errors import InputError
 from tinyohem.models.causal_lm import context_length, load_causal_lm
-from tinyohem.runs.checkpoints import require_sound
+from tinyohem.runs.checkpoints import STATE_FILE, require_sound
 from tinyohem.runs.layout import follow, model_folder
 from tinyohem.system.device import pick_device
 
@@ -42,7 +42,7 @@ def load_source(name: str, device: str = "auto", dtype: torch.dtype | None = Non
 
     if (path := Path(name)).exists():
         name = str(follow(path))  # resolved once, so that the checked folder is the loaded one
-    if (Path(name) / "state.json").exists():
+    if (Path(name) / STATE_FILE).exists():
         require_sound(Path(name))
     model = load_causal_lm(model_folder(name), dtype).to(pick_device(device)).eval()
     tokenizer = load_tokenizer(name)

@@ -16,78 +16,26 @@ ratio r instead of 3.
 Shape suffixes: B sequences, T tokens of one, K kept tokens, D hidden size.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tinyohem.data.windows import Batch
-from tinyohem.models.causal_lm import head_weight, trunk
-from tinyohem.models.kept_attention import (
-    KeptTokens,
-    KVCache,
-    can_share_attention,
-    shared_attention,
-)
-from tinyohem.ohem.softmax_cache import SoftmaxCache
+from tinyohem.models.causal_lm import CausalLM, Trunk
+from tinyohem.models.kept_attention import KeptTokens, KVCache, shared_attention
 
 BackwardPlan = Literal["full", "last_layer", "pruned"]
-
-
-@dataclass(frozen=True)
-class Trunk:
-    """A causal LM of transformers without its head."""
-
-    module: Any
-    shares_attention: bool  # whether it can run other plans than `full`
-    run: Callable[..., Any]  # the module, compiled or not
-    run_last: Callable[..., Tensor]  # its last layer and final norm, compiled or not
-
-    @classmethod
-    def of(cls, module: Any, *, compiled: bool = False) -> Self:
-        """Wrap a trunk, on request with torch.compile."""
-
-        def run_last(hidden: Tensor, **options: Any) -> Tensor:
-            return module.norm(module.layers[-1](hidden, **options))
-
-        shares = can_share_attention(module)
-        if compiled:
-            return cls(module, shares, torch.compile(module), torch.compile(run_last))
-        return cls(module, shares, module, run_last)
-
-
-@dataclass(frozen=True)
-class CausalLM:
-    """The parts of a causal language model that a training step uses."""
-
-    trunk: Trunk
-    head_VD: Tensor  # output embedding
-    autocast: AbstractContextManager[Any]  # of every forward pass; entered more than once
-    cache: SoftmaxCache | None = None  # may keep the softmax for the gradient
-
-    @classmethod
-    def of(
-        cls,
-        model: Any,
-        autocast: AbstractContextManager[Any] | None = None,
-        cache: SoftmaxCache | None = None,
-        *,
-        compiled: bool = False,
-    ) -> Self:
-        """Take a transformers causal LM apart; the weights stay shared."""
-        whole = Trunk.of(trunk(model), compiled=compiled)
-        return cls(whole, head_weight(model), autocast or nullcontext(), cache)
 
 
 class TrunkPasses:
     """The passes of one optimizer step.
 
-    A first pass that the gradient can build on runs once and is stored: that of a single
-    micro-batch, and every one of `pruned`, which stores only keys and values. Otherwise a
-    micro-batch is read without a graph and runs again for its gradient.
+    Under `pruned` every micro-batch runs once, and its keys and values are stored. Under the other
+    plans a single micro-batch runs once and is stored with its graph. Several are read without a
+    graph and run again for their gradients.
 
     Attributes:
         lm: the model.
@@ -96,8 +44,13 @@ class TrunkPasses:
 
     def __init__(self, plan: BackwardPlan, lm: CausalLM, batches: Sequence[Batch]) -> None:
         self._plan, self.lm, self.batches = plan, lm, batches
-        runs_again = plan != "pruned" and len(batches) > 1
-        self._first = {} if runs_again else {i: self._run(i, plan) for i in range(len(batches))}
+        self._first: dict[int, tuple[Tensor, KVCache | None]] = {}
+
+    def run_first(self) -> None:
+        """Run and store the first passes that the gradient can build on."""
+        reruns = self._plan != "pruned" and len(self.batches) > 1
+        if not reruns:
+            self._first = {i: self._run(i, self._plan) for i in range(len(self.batches))}
 
     def _run(self, index: int, plan: BackwardPlan) -> tuple[Tensor, KVCache | None]:
         with self.lm.autocast:
@@ -110,26 +63,26 @@ class TrunkPasses:
         with torch.no_grad():
             return self._run(index, "full")[0]
 
-    def kept(self, index: int, rows_K: Tensor | None, width: int | None = None) -> Tensor:
+    def kept(self, index: int, places_K: Tensor | None, width: int | None = None) -> Tensor:
         """Return the hidden states (K, D) of a micro-batch's kept tokens, with their graph.
 
         Call it once: it drops the first pass.
 
         Args:
-            rows_K: places of the kept tokens among the B·T, rising; None keeps all.
+            places_K: places of the kept tokens among the B·T, rising; None keeps all.
             width: kept tokens of every sequence, where the host knows that all keep as many.
         """
         first = self._first.pop(index) if index in self._first else self._run(index, self._plan)
         hidden_BTD, cache = first
         hidden_ND = hidden_BTD.flatten(0, 1)
-        if rows_K is not None and len(rows_K) == 0:
+        if places_K is not None and len(places_K) == 0:
             return hidden_ND[:0]
         if cache is None:
-            return hidden_ND if rows_K is None else hidden_ND.index_select(0, rows_K)
-        if rows_K is None:
-            rows_K = torch.arange(len(hidden_ND), device=hidden_ND.device)
+            return hidden_ND if places_K is None else hidden_ND.index_select(0, places_K)
+        if places_K is None:
+            places_K = torch.arange(len(hidden_ND), device=hidden_ND.device)
             width = hidden_BTD.shape[1]
-        kept = KeptTokens.at(rows_K, (hidden_BTD.shape[0], hidden_BTD.shape[1]), width)
+        kept = KeptTokens.at(places_K, (hidden_BTD.shape[0], hidden_BTD.shape[1]), width)
         with self.lm.autocast:
             return run_kept(self.lm.trunk, self.batches[index].input_ids, cache, kept)
 
@@ -145,7 +98,7 @@ def run_all(trunk: Trunk, input_ids: Tensor, plan: BackwardPlan) -> tuple[Tensor
         cache = KVCache(only_layer=len(trunk.module.layers) - 1 if plan == "last_layer" else None)
     options = {} if cache is None else {"memory": cache}
     attention = shared_attention(trunk.module) if trunk.shares_attention else nullcontext()
-    # Recording the last layer turns the graph off; leaving this block turns it on again.
+    # `KVCache.record` turns the graph off at the last layer; leaving this block restores it.
     with attention, torch.set_grad_enabled(torch.is_grad_enabled() and plan != "pruned"):
         output = trunk.run(input_ids=input_ids, use_cache=False, **options)
     return output.last_hidden_state, cache
@@ -155,13 +108,13 @@ def run_kept(trunk: Trunk, input_ids: Tensor, cache: KVCache, kept: KeptTokens) 
     """Return the kept tokens' hidden states (K, D) with their graph, given a pass of `run_all`."""
     with shared_attention(trunk.module):
         if cache.last_input is not None:
-            hidden_1KD = cache.last_input.flatten(0, 1).index_select(0, kept.rows_K)[None]
+            hidden_1KD = cache.last_input.flatten(0, 1).index_select(0, kept.places_K)[None]
             positions = trunk.module.rotary_emb(hidden_1KD, kept.position_ids)
             return trunk.run_last(
                 hidden_1KD, position_embeddings=positions, memory=cache, kept=kept
             )[0]
         output = trunk.run(
-            input_ids=input_ids.flatten().index_select(0, kept.rows_K)[None],
+            input_ids=input_ids.flatten().index_select(0, kept.places_K)[None],
             position_ids=kept.position_ids,
             use_cache=False,
             memory=cache,

@@ -1,6 +1,6 @@
 """Per-token losses from hidden states: a read-only pass over all, a gradient pass over the kept.
 
-Shape suffixes: B sequences, T tokens of one, N rows (tokens), C rows of a chunk, D hidden size,
+Shape suffixes: B sequences, T tokens of one, N tokens, C tokens of a chunk, D hidden size,
 V vocabulary.
 """
 
@@ -19,7 +19,7 @@ from tinyohem.data.windows import IGNORE_INDEX
 # with vocabulary × tokens. On a CPU 2 MB stays in cache; a GPU wants few, large kernels.
 _CPU_CHUNK_ELEMENTS = 1 << 19
 _GPU_CHUNK_ELEMENTS = 1 << 28
-_MIN_CHUNK_ROWS = 128  # each chunk adds to the whole (V, D) gradient: few rows would drown in that
+_MIN_CHUNK_TOKENS = 128  # adding to the whole (V, D) gradient would dominate a smaller chunk
 
 # Losses (C,) in nats, numerators (C, V), denominators (C, 1).
 Softmax = tuple[Tensor, Tensor, Tensor]
@@ -29,14 +29,20 @@ Gradients = tuple[Tensor, Tensor, Tensor | None]
 
 
 class GradientCache(Protocol):
-    """A store that the read-only pass fills for the gradient pass."""
+    """What the gradient pass reuses of the read-only pass, which hands over each chunk once.
+
+    An implementation may keep the softmax, or already the gradient.
+    """
 
     def write(self, hidden_CD: Tensor, head_VD: Tensor | None, labels_C: Tensor) -> Softmax:
-        """Return the softmax of the next tokens, which the caller must not change."""
+        """Return the softmax of the next tokens, which the caller must not change.
+
+        Store what `gradients` needs of it.
+        """
 
     def gradients(
         self,
-        rows_K: Tensor,
+        places_K: Tensor,
         hidden_KD: Tensor,
         head_VD: Tensor | None,
         labels_K: Tensor,
@@ -69,9 +75,9 @@ def softmax_chunks(
     without one the next chunk reuses its memory.
     """
     hidden_ND, labels_N = hidden_BTD.flatten(0, 1), labels_BT.flatten().clamp(min=0)
-    rows = _chunk_rows(hidden_ND, head_VD)
+    size = _chunk_size(hidden_ND, head_VD)
     softmax_of = cache.write if cache else ChunkMemory().softmax
-    for hidden_CD, labels_C in zip(hidden_ND.split(rows), labels_N.split(rows), strict=True):
+    for hidden_CD, labels_C in zip(hidden_ND.split(size), labels_N.split(size), strict=True):
         states_CD = None if head_VD is None else hidden_CD
         yield SoftmaxChunk(states_CD, labels_C, *softmax_of(hidden_CD, head_VD, labels_C))
 
@@ -92,7 +98,7 @@ def token_losses(hidden_BTD: Tensor, head_VD: Tensor | None, labels_BT: Tensor) 
     return loss_N.view(labels_BT.shape).masked_fill(labels_BT == IGNORE_INDEX, 0)
 
 
-def kept_rows(weight_N: Tensor, count: int | None = None) -> Tensor:
+def kept_places(weight_N: Tensor, count: int | None = None) -> Tensor:
     """Return the places of the positive weights, rising; int64 (K,).
 
     Args:
@@ -149,8 +155,8 @@ class _LinearCrossEntropy(Function):
     ) -> tuple[Tensor, Tensor]:
         given = (hidden_ND, head_VD, labels_N, weight_N, gamma)
         if cached:
-            cache, rows_N = cached
-            loss_N, grad_hidden_ND, grad_head_VD = cache.gradients(rows_N, *given)
+            cache, places_N = cached
+            loss_N, grad_hidden_ND, grad_head_VD = cache.gradients(places_N, *given)
         else:
             loss_N, grad_hidden_ND, grad_head_VD = head_gradients(*given)
         # The head's is cast by autograd.
@@ -179,11 +185,11 @@ def head_gradients(
     Args:
         softmax_of: returns the softmax of a range of the tokens; default: it is computed.
     """
-    rows, memory = _chunk_rows(hidden_ND, head_VD), ChunkMemory()
+    size, memory = _chunk_size(hidden_ND, head_VD), ChunkMemory()
     grad_head_VD = None if head_VD is None else torch.zeros_like(head_VD, dtype=sum_dtype(head_VD))
     grads_hidden, losses = [], []
-    for first in range(0, max(1, len(hidden_ND)), rows):  # no tokens: one empty chunk
-        at = slice(first, first + rows)
+    for first in range(0, max(1, len(hidden_ND)), size):  # no tokens: one empty chunk
+        at = slice(first, first + size)
         hidden_CD, labels_C = hidden_ND[at], labels_N[at]
         found = softmax_of(at) if softmax_of else memory.softmax(hidden_CD, head_VD, labels_C)
         losses.append(found[0])
@@ -307,10 +313,10 @@ def _softmax_(logits_CV: Tensor, labels_C: Tensor) -> Softmax:
     return (sum_C1.log() + (max_C1 - label_logit_C1)).squeeze(1), exp_CV, sum_C1
 
 
-def _chunk_rows(hidden_ND: Tensor, head_VD: Tensor | None) -> int:
+def _chunk_size(hidden_ND: Tensor, head_VD: Tensor | None) -> int:
     elements = _CPU_CHUNK_ELEMENTS if hidden_ND.device.type == "cpu" else _GPU_CHUNK_ELEMENTS
     vocab_size = hidden_ND.shape[1] if head_VD is None else head_VD.shape[0]
-    return max(_MIN_CHUNK_ROWS, elements // vocab_size)
+    return max(_MIN_CHUNK_TOKENS, elements // vocab_size)
 
 
 LOSS_BUCKETS = (1.0, 3.0, 5.0)  # nats: the edges between which kept tokens are counted

@@ -1,4 +1,8 @@
-"""Compute the weight of every token from losses and scores, with state between steps."""
+"""Compute the weight of every token from losses and scores, with state between steps.
+
+Shape suffixes: B sequences, T tokens of one, N tokens of a step, Q steps of the queue, V
+vocabulary.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -16,7 +16,7 @@ from tinyohem.config.ohem import OhemConfig
 from tinyohem.config.sections import build
 from tinyohem.data.windows import IGNORE_INDEX
 from tinyohem.ohem.inputs import check_tensors, foreign_labels, refuse_labels
-from tinyohem.ohem.losses import kept_loss, kept_rows, token_losses
+from tinyohem.ohem.losses import kept_loss, kept_places, token_losses
 from tinyohem.ohem.miner import TokenMiner
 from tinyohem.ohem.scores import read_tokens
 from tinyohem.ohem.step_tokens import Draw, StepTokens
@@ -159,12 +159,12 @@ class OhemLoss(nn.Module):
         num_kept: int,
     ) -> tuple[Tensor, Tensor]:
         normalised_BT = self.miner.normalise(weight_BT, labels_BT != IGNORE_INDEX)
-        rows_K = kept_rows(weight_BT.flatten(), num_kept)
+        places_K = kept_places(weight_BT.flatten(), num_kept)
         return kept_loss(
-            states_BTD.flatten(0, 1).index_select(0, rows_K),
+            states_BTD.flatten(0, 1).index_select(0, places_K),
             head_VD,
-            labels_BT.flatten()[rows_K],
-            normalised_BT.flatten()[rows_K],
+            labels_BT.flatten()[places_K],
+            normalised_BT.flatten()[places_K],
             self.config.loss_gamma,
         )
 
@@ -228,7 +228,7 @@ def trainer_loss(ohem: OhemLoss, trainer: Callable[[], Any]) -> Callable[..., Te
             an unsuitable Trainer, model or batch, and for whatever `OhemLoss` refuses.
     """
     config = ohem.config
-    if config.refers or config.dedup == "bigram":
+    if config.needs_reference or config.dedup == "bigram":
         raise ValueError("the Trainer hands over logits and labels: no reference, no input ids")
     schedule, mix = config.keep_schedule(), config.mix_schedule()
 

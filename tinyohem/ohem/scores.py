@@ -1,6 +1,6 @@
 """Scores of how hard each token is, from the same read-only pass as the losses.
 
-Shape suffixes: B sequences, T tokens of one, C rows of a chunk, D hidden size, V vocabulary.
+Shape suffixes: B sequences, T tokens of one, C tokens of a chunk, D hidden size, V vocabulary.
 """
 
 import torch
@@ -40,7 +40,7 @@ def read_tokens(
         labels_BT: int64 (B, T); `IGNORE_INDEX` marks tokens that do not count.
         reference_BT: (B, T) losses in nats, for `excess_loss`.
         gamma: γ of `focal`.
-        cache: stores the softmax for the gradient pass.
+        cache: gets each chunk for the gradient pass.
 
     Returns:
         Losses and scores, float32 (B, T) (float64 from float64 input); losses are 0, scores

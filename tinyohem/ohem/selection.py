@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.windows import IGNORE_INDEX
-from tinyohem.ohem.nms import first_of_bigram, first_of_neighbours
+from tinyohem.ohem.dedup import first_of_bigram, first_of_neighbours
 from tinyohem.ohem.sampling import adaptive_counts, importance, stratified
 from tinyohem.ohem.topk import keep_counts, rank_by_score, top_k, uniform
 

@@ -1,6 +1,7 @@
 """Caches that the read-only pass fills for the gradient pass, to compute the logits only once.
 
-Shape suffixes: N tokens of a step, C of a chunk, K the kept ones, D hidden size, V vocabulary.
+Shape suffixes: N tokens of a step, C of a chunk, K the kept ones, W those predicted
+wrongly, D hidden size, V vocabulary.
 """
 
 from functools import partial
@@ -40,7 +41,7 @@ def choose_cache(
     """Return the cheapest cache for a step, empty; None: computing the logits twice is cheaper.
 
     Args:
-        softmax_cache: that of earlier steps.
+        softmax_cache: the buffer of earlier steps, to be reused.
         whole: whether a single pass reads all tokens of the step, and none is ignored.
     """
     on_cpu = head_VD.device.type == "cpu"
@@ -70,7 +71,7 @@ class SoftmaxCache:
 
     def __init__(self) -> None:
         self._loss_N, self._exp_NV, self._sum_N1 = (torch.empty(0) for _ in range(3))
-        self._used = 0  # rows
+        self._used = 0  # tokens
 
     def opened(self, num_tokens: int, head_VD: Tensor) -> "SoftmaxCache":
         """Empty the cache, fit it to a step and return it."""
@@ -91,7 +92,7 @@ class SoftmaxCache:
 
     def gradients(
         self,
-        rows_K: Tensor,
+        places_K: Tensor,
         hidden_KD: Tensor,
         head_VD: Tensor | None,
         labels_K: Tensor,
@@ -101,9 +102,9 @@ class SoftmaxCache:
         """Form the gradient from copies of the kept tokens' stored softmax."""
 
         def softmax_of(at: slice) -> Softmax:
-            rows_C = rows_K[at]
-            exp_CV = self._exp_NV.index_select(0, rows_C)
-            return self._loss_N[rows_C], exp_CV, self._sum_N1[rows_C]
+            places_C = places_K[at]
+            exp_CV = self._exp_NV.index_select(0, places_C)
+            return self._loss_N[places_C], exp_CV, self._sum_N1[places_C]
 
         return head_gradients(hidden_KD, head_VD, labels_K, weight_K, gamma, softmax_of)
 
@@ -134,17 +135,17 @@ class SpeculativeGradients:
         self._losses.append(loss_C)
         predicted_C = loss_C >= self._limit()
         with phase("gradient"):
-            rows_K = predicted_C.nonzero().squeeze(1)
+            places_K = predicted_C.nonzero().squeeze(1)
             grad_KD = add_gradient_(
                 self._grad_head_VD,
-                (loss_C[rows_K], exp_CV.index_select(0, rows_K), sum_C1[rows_K]),
-                hidden_CD[rows_K],
+                (loss_C[places_K], exp_CV.index_select(0, places_K), sum_C1[places_K]),
+                hidden_CD[places_K],
                 head_VD,
-                labels_C[rows_K],
-                torch.ones_like(loss_C[rows_K]),
+                labels_C[places_K],
+                torch.ones_like(loss_C[places_K]),
             )
             grad_CD = torch.zeros_like(hidden_CD, dtype=grad_KD.dtype)
-            grad_CD[rows_K] = grad_KD
+            grad_CD[places_K] = grad_KD
         self._chunks.append((hidden_CD, labels_C, predicted_C, grad_CD))
         return loss_C, exp_CV, sum_C1
 
@@ -156,24 +157,27 @@ class SpeculativeGradients:
 
     def gradients(
         self,
-        rows_K: Tensor,
+        places_K: Tensor,
         hidden_KD: Tensor,
         head_VD: Tensor | None,
         labels_K: Tensor,
         weight_K: Tensor,
         gamma: float,
     ) -> Gradients:
-        """Correct the prediction and weigh the gradient."""
+        """Correct the prediction and weigh the gradient.
+
+        States and labels are those of `write`; the ones given here only carry the graph.
+        """
         assert self._grad_head_VD is not None
         hidden_ND, labels_N, predicted_N, grad_ND = map(torch.cat, zip(*self._chunks, strict=True))
-        kept_N = torch.zeros_like(predicted_N).index_fill_(0, rows_K, True)
-        wrong_M = (kept_N ^ predicted_N).nonzero().squeeze(1)
-        sign_M = kept_N[wrong_M] * 2.0 - 1.0
-        _, grad_MD, correction_VD = head_gradients(
-            hidden_ND[wrong_M], head_VD, labels_N[wrong_M], sign_M, gamma
+        kept_N = torch.zeros_like(predicted_N).index_fill_(0, places_K, True)
+        wrong_W = (kept_N ^ predicted_N).nonzero().squeeze(1)
+        sign_W = kept_N[wrong_W] * 2.0 - 1.0
+        _, grad_WD, correction_VD = head_gradients(
+            hidden_ND[wrong_W], head_VD, labels_N[wrong_W], sign_W, gamma
         )
-        grad_ND.index_add_(0, wrong_M, grad_MD)
+        grad_ND.index_add_(0, wrong_W, grad_WD)
         weight = weight_K[:1].sum()  # 0 where nothing is kept
         assert correction_VD is not None
         grad_head_VD = (self._grad_head_VD + correction_VD) * weight
-        return torch.cat(self._losses)[rows_K], grad_ND[rows_K] * weight, grad_head_VD
+        return torch.cat(self._losses)[places_K], grad_ND[places_K] * weight, grad_head_VD

@@ -1,4 +1,4 @@
-"""The tokens of a step and the draw that selects some of them.
+"""The tokens of a step, and the settings by which some of them are selected.
 
 Shape suffixes: B sequences, T tokens of one.
 """
@@ -14,11 +14,11 @@ from tinyohem.data.windows import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Draw:
-    """How many tokens a step keeps, and its source of random numbers."""
+    """What schedule and seed set for the selection of one step."""
 
     keep_ratio: float  # share of the tokens, in (0, 1]; at 1.0 the step is plain cross entropy
-    generator: torch.Generator | None = None  # on the device of the tokens
-    shares: Mapping[str, float] | None = None  # of k, by source of `mixed`
+    generator: torch.Generator | None = None  # for random selection; on the tokens' device
+    shares: Mapping[str, float] | None = None  # of the kept tokens, by source of `mixed`
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Soft weights: every token counts, some more than others.
 
 The factor of focal weighting carries a gradient, so it is part of the loss (`losses`).
+
+Shape suffixes: B sequences, T tokens of one, J bins, V vocabulary.
 """
 
 import torch
@@ -23,28 +25,28 @@ def class_weights(counts_V: Tensor, power: float) -> Tensor:
 
 
 def ghm_weights(
-    loss_BT: Tensor, valid_BT: Tensor, smoothed_M: Tensor | None, momentum: float, bins: int
+    loss_BT: Tensor, valid_BT: Tensor, smoothed_J: Tensor | None, momentum: float, bins: int
 ) -> tuple[Tensor, Tensor]:
     """Weigh tokens by the inverse density of their gradients: GHM-C (Li et al., AAAI 2019).
 
-    With g = 1 − p(label) in M bins and R_j tokens in bin j, S_j ← α·S_j + (1 − α)·R_j and
-    β_i = N / (S_{bin(i)} · M).
+    With g = 1 − p(label) in J bins and R_j tokens in bin j, S_j ← α·S_j + (1 − α)·R_j and
+    β_i = N / (S_{bin(i)} · J).
 
     Args:
         loss_BT: (B, T) nats.
-        smoothed_M: S after the step before; None before the first, where S = R.
+        smoothed_J: S after the step before; None before the first, where S = R.
         momentum: α.
-        bins: M.
+        bins: J.
 
     Returns:
-        β (B, T), 0 where a token is not valid, and the new S (M,), both float32.
+        β (B, T), 0 where a token is not valid, and the new S (J,), both float32.
     """
     gradient_BT = -torch.expm1(-loss_BT)
     bin_BT = (gradient_BT * bins).long().clamp(0, bins - 1)  # also where a loss is NaN
-    counts_M = torch.zeros(bins, device=loss_BT.device)
-    counts_M.scatter_add_(0, bin_BT.flatten(), valid_BT.flatten().float())
-    if smoothed_M is not None:
-        counts_M = momentum * smoothed_M + (1 - momentum) * counts_M
+    counts_J = torch.zeros(bins, device=loss_BT.device)
+    counts_J.scatter_add_(0, bin_BT.flatten(), valid_BT.flatten().float())
+    if smoothed_J is not None:
+        counts_J = momentum * smoothed_J + (1 - momentum) * counts_J
     # A bin with a valid token has S ≥ (1 − α)·R > 0.
-    beta_BT = valid_BT.sum() / (counts_M[bin_BT] * bins)
-    return torch.where(valid_BT, beta_BT, 0), counts_M
+    beta_BT = valid_BT.sum() / (counts_J[bin_BT] * bins)
+    return torch.where(valid_BT, beta_BT, 0), counts_J

@@ -15,7 +15,7 @@ def keep_counts(num_valid: Tensor, keep_ratio: float, min_kept: int) -> Tensor:
 
 
 def rank_by_score(scores_SM: Tensor, candidates_SM: Tensor) -> Tensor:
-    """Return every token's place by falling score, int64 (S, M); candidates come first.
+    """Return every token's rank by falling score, int64 (S, M); candidates come first.
 
     Ties are broken by position, so runs are repeatable. NaN ranks highest.
     """

@@ -17,6 +17,7 @@ from tinyohem.experiments.folder import (
 from tinyohem.experiments.milestones import ValidationRow, time_to_milestones
 from tinyohem.io.manifest import check_record
 from tinyohem.report.records import MetricsRow, read_or_refuse
+from tinyohem.runs.layout import EVALUATION_FILE
 
 _RUNS_NAMED = 12  # in a sentence
 
@@ -68,7 +69,7 @@ def _missing_runs(
 
 def is_finished(folder: Path) -> bool:
     """Whether a folder holds the final figures of a run."""
-    return any((folder / name).exists() for name in ("eval.json", RESULT_FILE))
+    return any((folder / name).exists() for name in (EVALUATION_FILE, RESULT_FILE))
 
 
 @dataclass(frozen=True)

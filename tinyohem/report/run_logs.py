@@ -30,6 +30,7 @@ from tinyohem.report.records import (
     RunFolderRecord,
     read_or_refuse,
 )
+from tinyohem.runs.layout import EVALUATION_FILE, METRICS_FILE, MODEL, RECORD_FILE
 
 FloatArray = NDArray[np.float64]
 
@@ -61,7 +62,7 @@ class RunLog:
     @property
     def model_folder(self) -> Path | None:
         """Return the finished model, if the run has ended and its stories are known."""
-        folder = self.folder / "model"
+        folder = self.folder / MODEL
         return folder if folder.is_dir() and self.record.valid else None
 
     def last(self, name: str) -> float | None:
@@ -200,7 +201,7 @@ def _read_comparison(
     runs = {
         run: _read_run(path, prefix + path.name)
         for run, path in folders.items()
-        if (path / "metrics.jsonl").exists() or is_finished(path)
+        if (path / METRICS_FILE).exists() or is_finished(path)
     }
     warnings = [] if runs else [f"The folders of the runs of {label} are gone: there is no chart."]
     logs = {run: log.rows for run, log in runs.items()}
@@ -230,7 +231,7 @@ def _read_comparison(
 
 def _read_run(folder: Path, label: str) -> RunLog:
     """Read a run by its own files, or what `compare` recorded of it in their place."""
-    path, evaluation = folder / "config.json", None
+    path, evaluation = folder / RECORD_FILE, None
     if path.exists():
         known = read_or_refuse(path, Record)
         try:
@@ -243,10 +244,10 @@ def _read_run(folder: Path, label: str) -> RunLog:
     else:
         record = read_or_refuse(folder / RESULT_FILE, RunFacts)
         evaluation = read_or_refuse(folder / RESULT_FILE, EvaluationRecord)
-    if (path := folder / "eval.json").exists():
+    if (path := folder / EVALUATION_FILE).exists():
         figures = read_or_refuse(path, EvaluationRecord).to_json()
         evaluation = (evaluation or EvaluationRecord()).model_copy(update=figures)
-    rows = _read_log(folder / "metrics.jsonl")
+    rows = _read_log(folder / METRICS_FILE)
     if not rows and evaluation is None:
         raise InputError(f"{folder} has no metrics yet", "wait for the run's first line of them")
     return RunLog(folder, label, record, rows, evaluation)

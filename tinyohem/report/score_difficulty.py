@@ -1,4 +1,8 @@
-"""Score a corpus and report on it: the pass, what a tokenizer and a model add, and the page."""
+"""Run `score-difficulty` from end to end: score, add metrics, summarise, write the page.
+
+The pass over the corpus is `difficulty.score_corpus`; the metrics that a tokenizer and a model add
+are in `evaluation.story_metrics`. All happens under one lock, so the order of steps is here.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -71,14 +75,16 @@ def score_difficulty(
         InputError: see `open_corpus`, `score_corpus`, `add_fertility` and `add_model_loss`.
         RunError: a worker process died, or the model's loss is not finite.
     """
-    with _engine(engine, workers) as (score, each):
-        corpus = open_corpus(data.dataset, text_field=data.text_field, progress=progress, each=each)
+    with _open_engine(engine, workers) as (score, each_file):
+        corpus = open_corpus(
+            data.dataset, text_field=data.text_field, progress=progress, each=each_file
+        )
         additions = _additions(tokenizer, model, device, progress)
-        there = scores_at(out, score, progress) if is_url(out) else nullcontext((Path(out), score))
-        with there as (folder, score), sole_writer(folder, progress=progress):
+        place = scores_at(out, score, progress) if is_url(out) else nullcontext((Path(out), score))
+        with place as (folder, score_into), sole_writer(folder, progress=progress):
             began, anew = time.perf_counter(), not is_started(folder)
             table = score_corpus(
-                corpus, folder, rules=rules, engine=score, workers=workers, progress=progress
+                corpus, folder, rules=rules, engine=score_into, workers=workers, progress=progress
             )
             seconds = time.perf_counter() - began
             for add in additions:
@@ -109,7 +115,7 @@ def report_on(
 
 
 @contextmanager
-def _engine(name: str, workers: int | None) -> Iterator[tuple[Engine, EachFile]]:
+def _open_engine(name: str, workers: int | None) -> Iterator[tuple[Engine, EachFile]]:
     """Yield the function that scores a corpus, and the one that hashes its files."""
     if name == "local":
         yield score_here, map

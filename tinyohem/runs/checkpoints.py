@@ -6,10 +6,18 @@ from typing import Self
 from tinyohem.errors import InputError
 from tinyohem.io.manifest import Count, DamagedFileError, Figure, Record, open_folder, read_record
 from tinyohem.progress import Progress
-from tinyohem.runs.layout import STEP_NAME, follow, pointed_at, resolve_model_folder
+from tinyohem.runs.layout import (
+    CHECKPOINTS,
+    LATEST,
+    MODEL,
+    STEP_NAME,
+    follow,
+    pointed_at,
+    resolve_model_folder,
+)
 
 STATE_FILE = "state.json"
-_TENSORS = ("model/model.safetensors", "optimizer.safetensors")
+_TENSORS = (f"{MODEL}/model.safetensors", "optimizer.safetensors")
 
 
 class RunState(Record, frozen=False, extra="ignore"):
@@ -48,7 +56,7 @@ def newest_sound_checkpoint(run_dir: Path, progress: Progress) -> Path | None:
         progress.warn(f"checkpoint {path} is damaged ({fault}); using the one before it")
     if folders:
         raise InputError(
-            f"every checkpoint in {run_dir / 'checkpoints'} is damaged",
+            f"every checkpoint in {run_dir / CHECKPOINTS} is damaged",
             "start again with another --out",
         )
     return None
@@ -66,7 +74,7 @@ def read_state(path: Path) -> RunState:
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """Return the checkpoint that `latest` names, or the newest one if that is lost."""
     newest = step_folders(run_dir)[-1:]
-    return pointed_at(run_dir / "checkpoints" / "latest") or (newest[0] if newest else None)
+    return pointed_at(run_dir / CHECKPOINTS / LATEST) or (newest[0] if newest else None)
 
 
 def checkpoint_of(path: Path, progress: Progress) -> Path | None:
@@ -78,7 +86,7 @@ def checkpoint_of(path: Path, progress: Progress) -> Path | None:
         InputError: the checkpoint is damaged, or the run has none yet.
     """
     path = follow(path)
-    if (path / "checkpoints").is_dir():
+    if (path / CHECKPOINTS).is_dir():
         newest = newest_sound_checkpoint(path, progress)
         if newest is None:
             raise InputError(f"the run {path} has no checkpoint yet", "wait for the first")
@@ -107,7 +115,7 @@ def tokens_seen(path: Path) -> int | None:
         InputError: the state is damaged.
     """
     folder = resolve_model_folder(path)
-    if folder.name != "model":
+    if folder.name != MODEL:
         return None
     owner = folder.parent
     owner = owner if (owner / STATE_FILE).exists() else latest_checkpoint(owner) or owner
@@ -116,13 +124,13 @@ def tokens_seen(path: Path) -> int | None:
     try:
         return read_state(owner).tokens_seen
     except ValueError as error:
-        what = f"{owner / 'state.json'} is damaged: {error}"
+        what = f"{owner / STATE_FILE} is damaged: {error}"
         raise InputError(what, "choose another one") from None
 
 
 def step_folders(run_dir: Path) -> list[Path]:
     """Return a run's checkpoint folders by rising step, including damaged ones."""
-    found = (run_dir / "checkpoints").glob("step_*")
+    found = (run_dir / CHECKPOINTS).glob("step_*")
     own = (path for path in found if STEP_NAME.fullmatch(path.name) and not path.is_symlink())
     return sorted(own, key=step_of)
 

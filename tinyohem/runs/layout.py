@@ -1,4 +1,4 @@
-"""The layout of a run folder: find the model or checkpoint that a name means."""
+"""The files of a run folder, and the model or checkpoint that a name means."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,13 @@ from tinyohem.errors import InputError
 from tinyohem.io.names import utf8_path
 from tinyohem.io.streams import refuse_pointers
 
+RECORD_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+EVALUATION_FILE = "eval.json"
+CHECKPOINTS = "checkpoints"
+MODEL = "model"  # of a finished run, and in each checkpoint
+LATEST, BEST = "latest", "best"  # files among the checkpoints that each name one
+POOLS = "pools"
 STEP_NAME = re.compile(r"step_[0-9]{6,12}")  # of a checkpoint's folder
 
 
@@ -21,13 +28,13 @@ def model_folder(name: str) -> str:
         InputError: `name` is an unfinished run, a folder of runs, or holds git-lfs pointers.
     """
     path = Path(name)
-    if (path / "checkpoints").is_dir() and not (path / "model").is_dir():
+    if (path / CHECKPOINTS).is_dir() and not (path / MODEL).is_dir():
         raise InputError(
             f"the run {name} has not finished",
-            f"resume it, or name a checkpoint: {path / 'checkpoints' / 'latest'}",
+            f"resume it, or name a checkpoint: {path / CHECKPOINTS / LATEST}",
         )
-    if path.is_dir() and not (path / "config.json").exists():
-        runs = sorted(log.parent for log in path.glob("*/metrics.jsonl"))
+    if path.is_dir() and not (path / RECORD_FILE).exists():
+        runs = sorted(log.parent for log in path.glob(f"*/{METRICS_FILE}"))
         if runs:
             raise InputError(
                 f"{name} is a folder of {len(runs)} run(s)",
@@ -44,13 +51,13 @@ def model_folder(name: str) -> str:
 def resolve_model_folder(path: Path) -> Path:
     """Return the model folder of a run or a checkpoint, else the path itself."""
     path = follow(path)
-    return path / "model" if (path / "model" / "config.json").exists() else path
+    return path / MODEL if (path / MODEL / "config.json").exists() else path
 
 
 def run_of(path: Path) -> Path:
     """Return the run folder of a checkpoint or its pointer, else the path itself."""
     path = follow(path).absolute()
-    of_a_run = path.parent.name == "checkpoints" and STEP_NAME.fullmatch(path.name)
+    of_a_run = path.parent.name == CHECKPOINTS and STEP_NAME.fullmatch(path.name)
     return path.parents[1] if of_a_run else path
 
 
@@ -74,7 +81,7 @@ def follow(path: Path) -> Path:
     Raises:
         InputError: the pointer names no checkpoint.
     """
-    if path.name not in ("latest", "best") or not path.is_file():
+    if path.name not in (LATEST, BEST) or not path.is_file():
         return path
     folder = pointed_at(path)
     if folder is None:

@@ -1,4 +1,4 @@
-"""A run's record of itself, its `config.json`."""
+"""Read a run's `config.json`: its config, data, size and environment."""
 
 from pathlib import Path
 
@@ -6,9 +6,7 @@ from tinyohem.config.run import RunConfig, validate_config
 from tinyohem.errors import InputError
 from tinyohem.io.json import JsonObject
 from tinyohem.io.manifest import Count, Record, read_record
-from tinyohem.runs.layout import run_of
-
-RECORD_FILE = "config.json"
+from tinyohem.runs.layout import CHECKPOINTS, RECORD_FILE, run_of
 
 
 class StoreOfRun(Record):
@@ -46,7 +44,7 @@ def run_record(name: str) -> RunRecord | None:
     try:
         return read_record(path, RunRecord) if path.exists() else None
     except ValueError as error:
-        if not (path.parent / "checkpoints").exists():
+        if not (path.parent / CHECKPOINTS).exists():
             return None  # the config.json of a model
         raise InputError(f"{path} is damaged: {error}", "bring the run's own file back") from None
 

@@ -12,7 +12,8 @@ from tinyohem.io.hashing import hash_json
 from tinyohem.io.manifest import read_record
 from tinyohem.progress import Progress
 from tinyohem.runs.checkpoints import newest_sound_checkpoint
-from tinyohem.runs.record import RECORD_FILE, RunRecord
+from tinyohem.runs.layout import CHECKPOINTS, POOLS, RECORD_FILE
+from tinyohem.runs.record import RunRecord
 
 Resume = Literal["never", "auto", "must"]
 
@@ -60,7 +61,7 @@ def find_checkpoint(
         raise InputError(f"there is no run in {run_dir} to resume", "check --out")
     if not started:
         return None
-    for name in ("checkpoints", "pools"):  # folders in them will be deleted
+    for name in (CHECKPOINTS, POOLS):  # folders in them will be deleted
         if (run_dir / name).is_symlink():
             raise InputError(f"{run_dir / name} is a link", "link the whole run folder instead")
     _check_same_config(run_dir, config)

@@ -1,4 +1,4 @@
-"""Worker processes that a signal ends at any point and that never outlive their parent."""
+"""Run jobs in worker processes, which end on a signal and never outlive their parent."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first ends the work, later ones do not interrupt the saving."""
+"""Handle SIGINT and SIGTERM: the first ends the work, later ones do not interrupt saving."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""Clocks that wait for a device to finish."""
+"""Measure time on a device: clocks that wait until its queued work is done."""
 
 import time
 from collections.abc import Iterator, Mapping

@@ -17,7 +17,7 @@ from tinyohem.training.run import FinalScores, Run
 from tinyohem.training.tracking import Tracker
 
 MOST_SKIPPED = 10  # steps in a row
-CHECKPOINTS = 10  # in a run, unless the recipe says otherwise
+NUM_CHECKPOINTS = 10  # in a run, unless the recipe says otherwise
 _SAVING_SHARE = 0.01  # of a run's time, at most
 
 

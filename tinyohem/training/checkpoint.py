@@ -25,7 +25,7 @@ from tinyohem.io.manifest import seal_folder
 from tinyohem.io.names import utf8_path
 from tinyohem.models.causal_lm import load_causal_lm
 from tinyohem.runs.checkpoints import STATE_FILE, RunState, read_state, step_folders, step_of
-from tinyohem.runs.layout import pointed_at
+from tinyohem.runs.layout import BEST, CHECKPOINTS, LATEST, MODEL, pointed_at
 
 _MINING = "mining:"  # prefix of the names of the tensors that mining carries
 
@@ -50,20 +50,20 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
-    folder = run_dir / "checkpoints"
+    folder = run_dir / CHECKPOINTS
     path = folder / f"step_{state.step:06d}"
     with atomic_folder(path) as partial:
-        export_model(partial / "model", model, tokenizer)
+        export_model(partial / MODEL, model, tokenizer)
         tensors = _optimizer_tensors(model, optimizers)
         tensors |= {f"{_MINING}{name}": tensor.cpu() for name, tensor in remembered.items()}
         save_file(tensors, partial / "optimizer.safetensors")
         seal_folder(partial, state.model_dump(), STATE_FILE)
-    for pointer in ("latest", "best") if is_best else ("latest",):
+    for pointer in (LATEST, BEST) if is_best else (LATEST,):
         with atomic_file(folder / pointer) as stream:
             stream.write(f"{path.name}\n".encode())
     # Checkpoints of later steps are damaged: the run resumed from an earlier one.
     whole = [p for p in step_folders(run_dir) if step_of(p) <= state.step]
-    keep = {pointed_at(folder / "best"), *whole[-keep_last:]}
+    keep = {pointed_at(folder / BEST), *whole[-keep_last:]}
     for old in step_folders(run_dir):
         if old not in keep:
             shutil.rmtree(old)
@@ -112,7 +112,7 @@ def _load(
     from safetensors.torch import load_file
 
     # Through transformers, which saves some architectures under other names than it trains them.
-    weights = load_causal_lm(str(utf8_path(path / "model")), torch.float32).state_dict()
+    weights = load_causal_lm(str(utf8_path(path / MODEL)), torch.float32).state_dict()
     loaded = model.load_state_dict(weights, strict=False)
     if loaded.unexpected_keys or loaded.missing_keys:
         raise ValueError("it holds another model's weights")

@@ -14,17 +14,17 @@ from tinyohem.evaluation.perplexity import Perplexity
 from tinyohem.io.atomic import atomic_folder, drop_leftovers
 from tinyohem.io.json import write_json
 from tinyohem.io.locks import sole_writer
-from tinyohem.models.trunk_passes import CausalLM
+from tinyohem.models.causal_lm import CausalLM
 from tinyohem.ohem.softmax_cache import SoftmaxCache
 from tinyohem.ohem.step_tokens import Draw
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runs.record import RECORD_FILE
+from tinyohem.runs.layout import CHECKPOINTS, EVALUATION_FILE, MODEL, RECORD_FILE
 from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
 from tinyohem.system.device import autocast, product_precision, step_generator
 from tinyohem.system.signals import StopRequest, graceful_stop
 from tinyohem.system.timing import PhaseTimer, Stopwatch, phase
 from tinyohem.training.between_steps import (
-    CHECKPOINTS,
+    NUM_CHECKPOINTS,
     can_afford_to_save,
     due,
     log,
@@ -37,7 +37,7 @@ from tinyohem.training.between_steps import (
 from tinyohem.training.checkpoint import export_model
 from tinyohem.training.meter import Meter, is_sound
 from tinyohem.training.optim import learning_rate, update
-from tinyohem.training.plan import keep_plan
+from tinyohem.training.plan import save_or_check_plan
 from tinyohem.training.pool_refresh import pool_is_due, refresh_pool
 from tinyohem.training.prepare import begin_run, describe, go_on_from, prepare_run
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
@@ -83,11 +83,11 @@ def _train(
     scores_all: bool,
 ) -> tuple[Run, Perplexity | None]:
     device = ranks.pick_device(config.training.device)
-    num_passes = ranks.num_passes(config.training)
+    num_micro_batches = ranks.num_micro_batches(config.training)
     checkpoint = find_checkpoint(run_dir, config, resume, progress)
     with ranks.main_process_first():
         if ranks.is_main:
-            drop_leftovers(run_dir, run_dir / "checkpoints")
+            drop_leftovers(run_dir, run_dir / CHECKPOINTS)
         run = begin_run(prepare_run(config, progress), run_dir, device, ranks)
         run.scores_all = scores_all
     record = describe(run)
@@ -102,15 +102,15 @@ def _train(
             wandb_id = tracking_id(run_dir, resumed=checkpoint is not None)
             record = record.model_copy(update={"wandb_id": wandb_id})
             write_json(run_dir / RECORD_FILE, record.to_json())
-        keep_plan(run.plan, run_dir)
+        save_or_check_plan(run.plan, run_dir)
     with graceful_stop() as stop:
-        _train_steps(run, num_passes, stop, progress)
+        _train_steps(run, num_micro_batches, stop, progress)
     ranks.destroy()
     if stop.requested or not (run.finished and ranks.is_main):
         return run, None
     perplexity = score_at_the_end(run, None, progress).perplexity
-    write_json(run_dir / "eval.json", perplexity.to_json())
-    with atomic_folder(run_dir / "model") as partial:
+    write_json(run_dir / EVALUATION_FILE, perplexity.to_json())
+    with atomic_folder(run_dir / MODEL) as partial:
         export_model(partial, run.model, run.data.tokenizer)
     return run, perplexity
 
@@ -143,7 +143,7 @@ class _LoopContext:
         )
 
 
-def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progress) -> None:
+def _train_steps(run: Run, num_micro_batches: int, stop: StopRequest, progress: Progress) -> None:
     """Take optimizer steps until the budget is spent or a stop is requested."""
     config, state, ranks = run.config.training, run.state, run.ranks
     tracker = Tracker(run.run_dir, run.config, state.step) if ranks.is_main else None
@@ -159,8 +159,8 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
             with context.phases.listening(), phase("pool"):
                 refresh_pool(run, stop, progress)
             if ranks.any(stop.requested):
-                break  # a checkpoint was written before the mining pass
-        _take_step(run, context, num_passes, progress)
+                break  # the step before this one wrote a checkpoint: see `saves`
+        _take_step(run, context, num_micro_batches, progress)
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
@@ -171,7 +171,7 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
         ending = ranks.any(run.finished or run.paused or stop.requested)
         logs = ending or state.step % run.log_every == 0
         evaluates = run.finished or due(run, config.eval_every, run.pauses.count, before)
-        saves = ending or due(run, config.save_every, CHECKPOINTS, before) or pool_is_due(run)
+        saves = ending or due(run, config.save_every, NUM_CHECKPOINTS, before) or pool_is_due(run)
         if not (logs or evaluates or saves):
             continue
         with context.clock.paused() as seconds:
@@ -196,15 +196,15 @@ def _train_steps(run: Run, num_passes: int, stop: StopRequest, progress: Progres
         progress.note(f"wandb has this run in parts; all at once: {command}")
 
 
-def _take_step(run: Run, context: _LoopContext, num_passes: int, progress: Progress) -> None:
+def _take_step(run: Run, context: _LoopContext, num_micro_batches: int, progress: Progress) -> None:
     """Compute the gradients of the next step and, if they are finite, update the weights."""
     config, state = run.config, run.state
     remembered = dict(run.miner.state)
-    stats = _gradients(run, context, num_passes)
+    stats = _gradients(run, context, num_micro_batches)
     grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.max_grad_norm)
     # Only skipping needs the answer now, and so waits for the device at every step.
     if config.training.on_nonfinite == "stop" or is_sound(stats, grad_norm):
-        update(run.optimizers, learning_rate(run.midway, config.optim))
+        update(run.optimizers, learning_rate(run.fraction_mid_step, config.optim))
         if run.reference is not None:
             run.reference.update(run.model)
         context.meter.add(state.step, stats, grad_norm)
@@ -216,16 +216,16 @@ def _take_step(run: Run, context: _LoopContext, num_passes: int, progress: Progr
     state.tokens_seen += config.training.tokens_per_step
 
 
-def _gradients(run: Run, context: _LoopContext, num_passes: int) -> StepStats:
-    """Add the gradient of the next step, summed over all ranks, to the parameters'."""
+def _gradients(run: Run, context: _LoopContext, num_micro_batches: int) -> StepStats:
+    """Accumulate the gradient of the next step, summed over all ranks, into each `.grad`."""
     training, state = run.config.training, run.state
     draw = Draw(
         run.keep_ratio,
         step_generator(training.seed, state.step, run.device),
-        run.config.ohem.mix_schedule().shares(run.midway),
+        run.config.ohem.mix_schedule().shares(run.fraction_mid_step),
     )
     own_windows = run.ranks.local_rows(batch_windows(run.plan, state.step, training.batch_size))
-    windows = np.split(own_windows, num_passes)
+    windows = np.split(own_windows, num_micro_batches)
     batches = [context.source.batch(w) for w in windows]
     references = None
     with context.phases.listening():

@@ -5,18 +5,7 @@ from torch import Tensor
 
 from tinyohem.training.step import StepStats
 
-_MEANS = (
-    "train/loss",
-    "train/loss_selected",
-    "train/loss_threshold",
-    "train/grad_norm",
-    "train/kept_loss_share",
-    "train/effective_sample_size",
-    "train/kept_below_1",  # shares of the kept tokens by their loss in nats
-    "train/kept_1_to_3",
-    "train/kept_3_to_5",
-    "train/kept_above_5",
-)
+_BUCKETS = ("kept_below_1", "kept_1_to_3", "kept_3_to_5", "kept_above_5")  # by loss in nats
 
 
 class Meter:
@@ -29,14 +18,16 @@ class Meter:
 
     def _reset(self, seconds: float) -> None:
         self._flushed_at = seconds
-        self._sums = torch.zeros(len(_MEANS), device=self._device)
+        self._sums = torch.zeros((), device=self._device)  # of `_figures`, once there are some
         self._steps = self._skipped = self._kept = 0
 
     def add(self, step: int, stats: StepStats, grad_norm: Tensor) -> None:
         """Add the figures of a step without waiting for the device."""
         bad = ~is_sound(stats, grad_norm) & (self._first_bad < 0)
         self._first_bad = torch.where(bad, step, self._first_bad)
-        self._sums += _figures(stats, grad_norm)
+        figures = _figures(stats, grad_norm)
+        self._names = list(figures)
+        self._sums = self._sums + torch.stack(list(figures.values()))
         self._steps += 1
         self._kept += stats.num_kept
 
@@ -60,7 +51,7 @@ class Meter:
         tokens = (self._steps + self._skipped) * tokens_per_step
         figures = {"train/tokens_per_second": tokens / (seconds - self._flushed_at)}
         if self._steps:
-            figures |= dict(zip(_MEANS, (self._sums / self._steps).tolist(), strict=True))
+            figures |= dict(zip(self._names, (self._sums / self._steps).tolist(), strict=True))
             figures["train/keep_ratio"] = self._kept / (self._steps * tokens_per_step)
         self._reset(seconds)
         return figures
@@ -68,18 +59,19 @@ class Meter:
 
 def is_sound(stats: StepStats, grad_norm: Tensor) -> Tensor:
     """Whether all figures and scores of a step are finite; bool scalar on the device."""
-    return _figures(stats, grad_norm).isfinite().all() & stats.finite
+    figures = torch.stack(list(_figures(stats, grad_norm).values()))
+    return figures.isfinite().all() & stats.finite
 
 
-def _figures(stats: StepStats, grad_norm: Tensor) -> Tensor:
-    return torch.stack(
-        [
-            stats.loss,
-            stats.loss_selected,
-            stats.loss_threshold,
-            grad_norm,
-            stats.kept_loss_share,
-            stats.effective_sample_size,
-            *stats.kept_by_bucket,
-        ]
-    )
+def _figures(stats: StepStats, grad_norm: Tensor) -> dict[str, Tensor]:
+    """Return the figures of a step by their names in the log."""
+    shares = zip(_BUCKETS, stats.kept_by_bucket, strict=True)
+    return {
+        "train/loss": stats.loss,
+        "train/loss_selected": stats.loss_selected,
+        "train/loss_threshold": stats.smallest_kept_loss,
+        "train/grad_norm": grad_norm,
+        "train/kept_loss_share": stats.kept_loss_share,
+        "train/effective_sample_size": stats.effective_sample_size,
+        **{f"train/{name}": share for name, share in shares},
+    }

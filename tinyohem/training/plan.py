@@ -7,7 +7,7 @@ from tinyohem.config.sections import parse_tokens
 from tinyohem.data.prepare import Prepared
 from tinyohem.data.windows import HardWindowPlan, WindowPlan, plan_windows
 from tinyohem.difficulty.curriculum import CurriculumPlan, build_plan, load_plan, save_plan
-from tinyohem.difficulty.score_corpus import score_table
+from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.errors import InputError
 from tinyohem.models.llama import parameter_count
 from tinyohem.ohem.loss_pool import Pool
@@ -47,7 +47,7 @@ def make_plan(
         return HardWindowPlan(shuffled, hardest, training.batch_size, config.hard_per_batch)
     if not config.curriculum.enabled:
         return shuffled
-    table = score_table(config.curriculum, data.corpus, progress)
+    table = scores_for_curriculum(config.curriculum, data.corpus, progress)
     plan = build_plan(
         table,
         rows=data.train.rows,
@@ -64,8 +64,8 @@ def make_plan(
     return plan
 
 
-def keep_plan(plan: Plan, run_dir: Path) -> None:
-    """Save a curriculum with a new run; compare it with the saved one when a run resumes.
+def save_or_check_plan(plan: Plan, run_dir: Path) -> None:
+    """Save the plan of a curriculum; where the folder has one, check that both agree.
 
     Raises:
         InputError: the saved plan was changed, or is not the one that this config gives.

@@ -14,6 +14,7 @@ from tinyohem.data.windows import HardWindowPlan
 from tinyohem.errors import InputError
 from tinyohem.ohem.loss_pool import Pool, open_pool
 from tinyohem.progress import Progress
+from tinyohem.runs.layout import POOLS
 from tinyohem.system.signals import StopRequest
 from tinyohem.training.checkpoint import saved_states
 from tinyohem.training.mine_pool import mine_pool
@@ -137,11 +138,11 @@ def _use_own_pool(run: Run) -> None:
 
 
 def _folder(run: Run, step: int) -> Path:
-    return run.run_dir / "pools" / f"step_{step:06d}"
+    return run.run_dir / POOLS / f"step_{step:06d}"
 
 
 def _own_pools(run: Run) -> dict[int, Path]:
-    folders = (run.run_dir / "pools").glob("step_*")
+    folders = (run.run_dir / POOLS).glob("step_*")
     found = [(folder.name.removeprefix("step_"), folder) for folder in folders]
     return {
         int(step): folder

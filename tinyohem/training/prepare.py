@@ -27,13 +27,13 @@ from tinyohem.training.optim import build_optimizers
 from tinyohem.training.plan import Plan, budget_steps, make_plan
 from tinyohem.training.pool_refresh import open_run_pool, reopen_pool
 from tinyohem.training.ranks import DistContext
-from tinyohem.training.reference import build_reference
+from tinyohem.training.reference import EMA, build_reference
 from tinyohem.training.run import Budget, Run
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """The parts of a run that follow from its config alone."""
+    """Everything of a run that is fixed before step 0; making it may tokenize and score stories."""
 
     config: RunConfig
     pretrained: Any | None  # the model of `model.init_from`
@@ -92,7 +92,7 @@ def go_on_from(checkpoint: Path, run: Run) -> None:
         InputError: the checkpoint or the pool does not fit this run, or the pool is damaged.
     """
     run.state, remembered = load_checkpoint(checkpoint, run.model, run.optimizers)
-    mining = {name: t for name, t in remembered.items() if not name.startswith("ema")}
+    mining = {name: t for name, t in remembered.items() if not name.startswith(EMA)}
     try:
         if run.reference is not None:
             run.reference.load(remembered)

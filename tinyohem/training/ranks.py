@@ -78,7 +78,7 @@ class DistContext:
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
 
-    def num_passes(self, training: TrainingConfig) -> int:
+    def num_micro_batches(self, training: TrainingConfig) -> int:
         """Return the number of micro-batches in this rank's rows of a batch.
 
         Raises:
@@ -90,14 +90,14 @@ class DistContext:
                 f"training.batch_size = {training.batch_size} does not divide by {self.size} ranks",
                 "it counts the sequences of all ranks together: choose a multiple of that",
             )
-        in_pass = min(training.sequences_a_pass, own)
-        if own % in_pass:
+        sequences = min(training.micro_batch_sequences, own)
+        if own % sequences:
             raise InputError(
-                f"training.micro_batch_size = {in_pass} does not divide the {own} of "
+                f"training.micro_batch_size = {sequences} does not divide the {own} of "
                 f"{training.batch_size} sequences that each of {self.size} ranks takes",
                 f"choose a divisor of {own}",
             )
-        return own // in_pass
+        return own // sequences
 
     def local_rows(self, whole: Rows) -> Rows:
         """Return this rank's rows of an array that every rank holds whole."""

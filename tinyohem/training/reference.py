@@ -15,6 +15,8 @@ from tinyohem.models.causal_lm import head_weight, trunk
 from tinyohem.ohem.loss_pool import Pool
 from tinyohem.ohem.losses import token_losses
 
+EMA = "ema"  # begins the names of a reference's tensors in a checkpoint, and no others there
+
 
 class Reference:
     """Another model's losses, for `excess_loss` and the source `pool`. It keeps no state."""
@@ -33,7 +35,7 @@ class Reference:
         """Follow the weights after a step."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the state for a checkpoint; every name begins with `ema`."""
+        """Return the state for a checkpoint; every name begins with `EMA`."""
         return {}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -44,7 +46,7 @@ def build_reference(
     config: OhemConfig, model: Any, pool: Pool | None, device: torch.device
 ) -> Reference | None:
     """Build the reference that the config asks for, if any."""
-    if not config.refers:
+    if not config.needs_reference:
         return None
     return EmaReference(model, config.ema_decay) if pool is None else PoolReference(pool, device)
 
@@ -93,13 +95,13 @@ class EmaReference(Reference):
     def tensors(self) -> dict[str, Tensor]:
         """Return the average, each shared tensor once, and the number of updates."""
         named = dict(self._average.module.named_parameters())
-        return {f"ema.{name}": tensor.detach() for name, tensor in named.items()} | {
-            "ema_steps": self._average.n_averaged
+        return {f"{EMA}.{name}": tensor.detach() for name, tensor in named.items()} | {
+            f"{EMA}_steps": self._average.n_averaged
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore the average from a checkpoint."""
         with torch.no_grad():
             for name, parameter in self._average.module.named_parameters():
-                parameter.copy_(tensors[f"ema.{name}"])
-            self._average.n_averaged.copy_(tensors["ema_steps"])
+                parameter.copy_(tensors[f"{EMA}.{name}"])
+            self._average.n_averaged.copy_(tensors[f"{EMA}_steps"])

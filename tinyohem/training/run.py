@@ -89,14 +89,14 @@ class Run:
         return self.state.train_seconds - free
 
     @property
-    def midway(self) -> float:
+    def fraction_mid_step(self) -> float:
         """The share of the budget that is spent in the middle of the coming step."""
         return self.budget.spent(self.state.step + 0.5, self.budget_seconds)
 
     @property
     def keep_ratio(self) -> float:
         """The share of tokens that the coming step keeps."""
-        return self.config.ohem.keep_schedule().keep_ratio(self.midway, self.state.step)
+        return self.config.ohem.keep_schedule().keep_ratio(self.fraction_mid_step, self.state.step)
 
     @property
     def log_every(self) -> int:

@@ -1,6 +1,10 @@
 """The gradients of one optimizer step: read every token, select, learn from the kept ones.
 
-Shape suffixes: B sequences, T tokens of one, K kept tokens, D hidden size, V vocabulary.
+Under plain top-k on a CPU, reading already forms the head's gradient of the tokens that will
+probably be kept; learning corrects it (`SpeculativeGradients`).
+
+Shape suffixes: B sequences, T tokens of one, N tokens of a micro-batch, K kept tokens, D hidden
+size, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -11,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tinyohem.data.windows import Batch
-from tinyohem.models.trunk_passes import CausalLM, TrunkPasses
-from tinyohem.ohem.losses import LOSS_BUCKETS, kept_loss, kept_rows
+from tinyohem.models.causal_lm import CausalLM
+from tinyohem.models.trunk_passes import TrunkPasses
+from tinyohem.ohem.losses import LOSS_BUCKETS, kept_loss, kept_places
 from tinyohem.ohem.miner import TokenMiner
 from tinyohem.ohem.scores import read_tokens
 from tinyohem.ohem.step_tokens import Draw, StepTokens
@@ -20,8 +25,8 @@ from tinyohem.system.timing import phase
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
 from tinyohem.training.strategy import StepStrategy
 
-# The phases of a step: the first pass through the trunk, which a plain step needs too; reading
-# losses and scores; selection; everything that the gradient of the kept tokens takes.
+# trunk: the first pass through the trunk, which a plain step needs too; read: losses and scores,
+# and the read-only passes of several micro-batches; select; gradient: all that it takes.
 PHASES = ("trunk", "read", "select", "gradient")
 
 
@@ -31,7 +36,7 @@ class StepStats:
 
     loss: Tensor  # nats, mean over all valid tokens, unweighted
     loss_selected: Tensor  # nats, mean over the kept
-    loss_threshold: Tensor  # nats, the smallest loss that was kept
+    smallest_kept_loss: Tensor  # nats
     kept_loss_share: Tensor  # of the sum of all valid tokens' losses
     kept_by_bucket: Tensor  # (4,) shares of the kept tokens, between `LOSS_BUCKETS`
     effective_sample_size: Tensor  # (Σw)² / Σw², as a share of the valid tokens
@@ -47,7 +52,7 @@ def training_step(
     references: Sequence[Tensor] | None = None,
     ranks: DistContext = SINGLE_PROCESS,
 ) -> StepStats:
-    """Add the gradient of Σ w·ℓ / Z over all micro-batches to the parameters'.
+    """Accumulate the gradient of Σ w·ℓ / Z into each parameter's `.grad`; update no weights.
 
     Selection spans the whole step: all micro-batches are read before the first gradient. With
     several ranks, the weights, Z and the statistics are those of all ranks together; the gradient
@@ -59,8 +64,9 @@ def training_step(
         references: another model's losses (B, T) of each micro-batch, where the config asks for it.
     """
     strategy = StepStrategy.of(miner.config, draw.keep_ratio, lm, batches, ranks.size)
+    passes = TrunkPasses(strategy.backward_plan, lm, batches)
     with phase("trunk"):
-        passes = TrunkPasses(strategy.backward, lm, batches)
+        passes.run_first()
 
     tokens = StepTokens(torch.cat([batch.labels for batch in batches]))
     if strategy.reads_first:
@@ -113,7 +119,7 @@ def _read(
 
 
 def _learn(passes: TrunkPasses, weight_BT: Tensor, strategy: StepStrategy, gamma: float) -> Tensor:
-    """Add the gradient of Σ w·ℓ over the micro-batches to the parameters'.
+    """Accumulate the gradient of Σ w·ℓ over the micro-batches into each parameter's `.grad`.
 
     Returns:
         The losses (K,) of the kept tokens, nats.
@@ -124,14 +130,14 @@ def _learn(passes: TrunkPasses, weight_BT: Tensor, strategy: StepStrategy, gamma
     if None in counts:  # wait for the device once, not in every micro-batch
         counts = torch.stack([weight_N.count_nonzero() for weight_N in weights]).tolist()
     losses = []
-    for i, (batch, weight_K, count) in enumerate(zip(batches, weights, counts, strict=True)):
-        labels_K, size = batch.labels.flatten(), batch.labels.numel()
-        rows_K, cached = None, None
+    for i, (batch, weight_N, count) in enumerate(zip(batches, weights, counts, strict=True)):
+        labels_N, size = batch.labels.flatten(), batch.labels.numel()
+        places_K, labels_K, weight_K, cached = None, labels_N, weight_N, None  # all are kept
         if count != size:
-            rows_K = kept_rows(weight_K, count)
-            labels_K, weight_K = labels_K[rows_K], weight_K[rows_K]
-            cached = (strategy.cache, rows_K + i * size) if strategy.cache else None
-        hidden_KD = passes.kept(i, rows_K, strategy.widths[i])
+            places_K = kept_places(weight_N, count)
+            labels_K, weight_K = labels_N[places_K], weight_N[places_K]
+            cached = (strategy.cache, places_K + i * size) if strategy.cache else None
+        hidden_KD = passes.kept(i, places_K, strategy.widths[i])
         with lm.autocast:
             loss, loss_K = kept_loss(hidden_KD, lm.head_VD, labels_K, weight_K, gamma, cached)
         loss.backward()
@@ -151,7 +157,7 @@ def _stats(tokens: StepTokens, weight_BT: Tensor, loss_K: Tensor) -> StepStats:
     return StepStats(
         loss=total / num_valid,
         loss_selected=selected / num_kept,
-        loss_threshold=loss_K.min() if len(loss_K) else selected,
+        smallest_kept_loss=loss_K.min() if len(loss_K) else selected,
         kept_loss_share=selected / torch.where(total > 0, total, 1),
         kept_by_bucket=in_bucket / num_kept,
         effective_sample_size=weight_BT.sum() ** 2

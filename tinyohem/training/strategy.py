@@ -8,12 +8,14 @@ import torch
 
 from tinyohem.config.ohem import OhemConfig, Score
 from tinyohem.data.windows import Batch
-from tinyohem.models.trunk_passes import BackwardPlan, CausalLM, Trunk
+from tinyohem.models.causal_lm import CausalLM, Trunk
+from tinyohem.models.trunk_passes import BackwardPlan
 from tinyohem.ohem.losses import GradientCache
 from tinyohem.ohem.softmax_cache import choose_cache
 from tinyohem.ohem.topk import keep_counts
 
-# Above this keep ratio a second pass costs more than it saves.
+# Above this keep ratio a second pass costs more than it saves. The help of `ohem.backward` calls it
+# about two thirds.
 _SECOND_PASS_PAYS_UNTIL = 0.65
 
 
@@ -33,7 +35,7 @@ class StepStrategy:
     Attributes:
         reads_first: whether all losses must be known before a token is weighed.
         score: what tokens are ranked by.
-        backward: the part of the trunk that the kept tokens run through again.
+        backward_plan: the part of the trunk that the kept tokens run through again.
         cache: what reading keeps for the gradient; None: computing it twice is cheaper.
         counts: kept tokens of each micro-batch; None where only the device knows.
         widths: kept tokens of each of its sequences; None where they differ or are unknown.
@@ -41,7 +43,7 @@ class StepStrategy:
 
     reads_first: bool
     score: Score
-    backward: BackwardPlan
+    backward_plan: BackwardPlan
     cache: GradientCache | None
     counts: tuple[int | None, ...]
     widths: tuple[int | None, ...]
@@ -63,7 +65,7 @@ class StepStrategy:
         return cls(
             reads_first=reads_first,
             score=config.score_at(keep_ratio),
-            backward=choose_backward(config, keep_ratio, lm.trunk),
+            backward_plan=choose_backward(config, keep_ratio, lm.trunk),
             cache=_cache(config, keep_ratio, lm, batches) if reads_first else None,
             counts=counts,
             widths=tuple(

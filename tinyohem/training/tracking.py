@@ -12,7 +12,8 @@ from tinyohem.errors import InputError
 from tinyohem.io.atomic import atomic_file
 from tinyohem.io.json import JsonObject, append_line, read_jsonl
 from tinyohem.io.manifest import Record, check_record, read_record
-from tinyohem.runs.record import RECORD_FILE, RunRecord
+from tinyohem.runs.layout import METRICS_FILE, RECORD_FILE
+from tinyohem.runs.record import RunRecord
 
 
 class LoggedRow(Record):
@@ -59,7 +60,7 @@ class Tracker:
         Args:
             first_step: optimizer steps already done; rows of later steps are dropped.
         """
-        path = run_dir / "metrics.jsonl"
+        path = run_dir / METRICS_FILE
         try:
             rows = [check_record(row, LoggedRow) for row in read_jsonl(path)]
         except ValueError as error:

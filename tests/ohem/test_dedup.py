@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tinyohem.data.windows import IGNORE_INDEX
-from tinyohem.ohem.nms import first_of_bigram, first_of_neighbours
+from tinyohem.ohem.dedup import first_of_bigram, first_of_neighbours
 
 
 @st.composite
