@@ -1,7 +1,8 @@
 """`tinyohem train`: train a model, or outline the run with --dry-run."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +10,9 @@ from tinyohem.errors import InputError
 from tinyohem.runs.resume import Resume as ResumeName
 from tinyohem.runs.resume import default_run_dir
 from tinyohem_cli import options
+
+if TYPE_CHECKING:
+    from tinyohem.config.training import TrainingConfig
 
 Out = Annotated[
     Path | None,
@@ -29,7 +33,7 @@ DryRun = Annotated[
 
 @options.with_keys(
     *("recipe", "data.dataset", "data.valid", "data.text_field", "data.clean", "tokenizer.name"),
-    *("model.preset", "model.init_from", "training.tokens", "training.steps"),
+    *("model.preset", "model.init_from", "training.tokens", "training.steps", "training.minutes"),
     *("training.batch_size", "training.seq_len", "optim.lr", "training.eval_every"),
     *("training.seed", "training.device", "training.compile"),
     *("ohem.ratio", "ohem.select", "ohem.score", "ohem.reference", "ohem.pool_max_age"),
@@ -62,10 +66,7 @@ def train(
     from tinyohem_cli.train_output import print_outline, print_result, warn_of
 
     config = load_config(recipe, overrides, assignments or ())
-    # --set wins over flags, so it may set the steps beside --tokens.
-    wins = any(assignment.startswith("training.steps=") for assignment in assignments or ())
-    if "training.tokens" in overrides and config.training.steps is not None and not wins:
-        raise InputError("--tokens and training.steps are two budgets", "give one of them")
+    _require_one_budget(config.training, overrides, assignments or ())
     run_dir = out or default_run_dir(config, recipe)
     ranks = init_ranks()
     progress = ConsoleProgress() if ranks.is_main else SILENT
@@ -77,3 +78,13 @@ def train(
     run, perplexity = train_model(config, run_dir, resume=resume, progress=progress, ranks=ranks)
     if ranks.is_main:
         print_result(run, perplexity, recipe, as_json)
+
+
+def _require_one_budget(
+    training: "TrainingConfig", overrides: options.Overrides, assignments: Sequence[str]
+) -> None:
+    """Refuse --tokens beside another budget, unless --set gives that one: it wins over flags."""
+    for key in ("steps", "minutes"):
+        wins = any(assignment.startswith(f"training.{key}=") for assignment in assignments)
+        if "training.tokens" in overrides and getattr(training, key) is not None and not wins:
+            raise InputError(f"--tokens and training.{key} are two budgets", "give one of them")

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tinyohem_cli import options
@@ -84,7 +85,8 @@ def print_outline(outline: "DryRun", as_json: bool) -> None:
         return
     out.print(
         f"{outline.num_parameters:,} parameters, {outline.num_steps:,} steps, "
-        f"{outline.num_tokens:,} tokens, {outline.epochs:.2f} epochs"
+        f"{outline.num_tokens:,} tokens, {outline.epochs:.2f} epochs, about "
+        f"{timedelta(seconds=round(outline.seconds))} of training on this machine"
     )
     if min(outline.keep_ratios) < 1:
         kept = "tokens kept, at least" if outline.keep_at_least else "tokens kept"

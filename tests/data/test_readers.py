@@ -323,7 +323,10 @@ class _Attack:
         ("a.JSON", b'"One." "" "Two."'),
         ("a.jsonl", b'{"text": "One."}\nnull\n"Two."'),
         ("a.ndjson", b'{"text": "One."}\n{"text": NaN}\n{"text": "Two."}\n'),
-        ("a.JSONL.GZ", gzip.compress(b'{"text": "One."}\n{"text": null}\n{"text": "Two."}')),
+        (
+            "a.JSONL.GZ",
+            gzip.compress(b'{"text": "One."}\n{"text": null}\n{"text": "Two."}', mtime=0),
+        ),
         ("A.TXT", b"One.<|endoftext|><|endoftext|>Two."),
     ],
 )

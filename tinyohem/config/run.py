@@ -127,6 +127,7 @@ RESUME_MAY_CHANGE = frozenset(
         "training.compile",
         "training.log_every",
         "training.eval_every",
+        "training.eval_tokens",
         "training.save_every",
         "training.keep_last",
         "training.stop_at_step",

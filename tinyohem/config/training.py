@@ -31,6 +31,13 @@ class TrainingConfig(Section):
         default_is="none",
         gt=0,
     )
+    minutes: float | None = setting(
+        None,
+        "Budget in minutes of training: a few timed steps fix the number of steps",
+        flag="--minutes",
+        default_is="none",
+        gt=0,
+    )
     free_selection: bool = setting(False, "Leave what selection costs out of `seconds`")
     batch_size: int = setting(
         8, "Sequences of an optimizer step, of all GPUs", flag="--batch-size", ge=1, le=2**20
@@ -116,6 +123,12 @@ class TrainingConfig(Section):
                 f"micro_batch_size = {self.micro_batch_size} must divide batch_size = "
                 f"{self.batch_size}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _minutes_are_the_only_budget(self) -> Self:
+        if self.minutes is not None and (self.steps is not None or self.seconds is not None):
+            raise ValueError("minutes, seconds and steps are budgets: give one of them")
         return self
 
     @property

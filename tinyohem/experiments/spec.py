@@ -194,6 +194,11 @@ def check(comparison: Comparison) -> list[str]:
                 f"training.seconds ends the arm {name!r}, whatever its tokens",
                 "leave it out, or compare with --budget equal-seconds",
             )
+        if config.training.minutes is not None:
+            raise InputError(
+                f"training.minutes gives the arm {name!r} its own number of steps",
+                "give all arms one budget with --tokens 4M",
+            )
         if config.training.stop_at_step is not None:
             raise InputError(
                 f"training.stop_at_step ends the arm {name!r} ahead of its result", "leave it out"

@@ -74,8 +74,7 @@ def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) 
     waits.
     """
     run.state.validation_due = True
-    run.state.eval_tokens = run.state.eval_tokens or run.pauses.tokens
-    head = run.data.valid.head(run.state.eval_tokens)
+    head = run.data.valid.head(_eval_tokens(run))
     try:
         if run.finished:
             losses = score_at_the_end(run, stop, progress).losses[: head.num_tokens]
@@ -103,6 +102,15 @@ def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) 
         f"{exp_or_inf(result.loss):.4g}{', the best so far' if improved else ''}"
     )
     return improved
+
+
+def _eval_tokens(run: Run) -> int:
+    """Return the tokens that a validation scores: the same from the first to the last."""
+    state = run.state
+    chosen = run.config.training.eval_tokens or state.eval_tokens or run.pauses.tokens
+    if chosen != state.eval_tokens:  # at the first validation, or a resumed run scores other text
+        state.eval_tokens, state.best_loss = chosen, None
+    return chosen
 
 
 def score_at_the_end(run: Run, stop: StopRequest | None, progress: Progress) -> FinalScores:

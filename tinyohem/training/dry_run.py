@@ -9,8 +9,10 @@ from tinyohem.data.prepare import Prepared
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.models.llama import parameter_count
 from tinyohem.progress import SILENT, Progress
+from tinyohem.system.device import pick_device
 from tinyohem.training.plan import Plan
 from tinyohem.training.prepare import prepare_run
+from tinyohem.training.step_time import seconds_per_step, steps_in
 
 _SHOWN_WINDOWS = 3
 
@@ -22,6 +24,7 @@ class DryRun:
     num_parameters: int
     num_steps: int
     num_tokens: int
+    seconds: float  # of training, as a few timed steps say
     epochs: float
     keep_ratios: list[float]  # at 0, 1/10, ... 1 of training
     keep_at_least: bool  # whether each step may keep more than its ratio
@@ -37,9 +40,12 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
     Raises:
         InputError: the config, the data or a model forbids the run.
     """
-    prepared = prepare_run(config, progress)
-    data, num_steps, plan = prepared.data, prepared.num_steps, prepared.plan
     training = config.training
+    seconds = seconds_per_step(config, pick_device(training.device), progress=progress)
+    budget = training.seconds or 60 * (training.minutes or 0)
+    num_steps = steps_in(budget, seconds) if budget else None
+    prepared = prepare_run(config, progress, num_steps)
+    data, num_steps, plan = prepared.data, prepared.num_steps, prepared.plan
     schedule = config.ohem.keep_schedule()
     curriculum = plan if isinstance(plan, CurriculumPlan) else None
     num_draws = num_steps * training.batch_size
@@ -48,6 +54,7 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
         num_parameters=parameter_count(config.model, len(data.tokenizer)),
         num_steps=num_steps,
         num_tokens=num_steps * training.tokens_per_step,
+        seconds=num_steps * seconds,
         epochs=num_steps * training.tokens_per_step / data.train.num_tokens,
         keep_ratios=[schedule.keep_ratio(tenth / 10) for tenth in range(11)],
         keep_at_least=config.ohem.keeps_at_least,

@@ -1,28 +1,18 @@
 """Prepare, train, evaluate and export a run."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
-
-import numpy as np
-from torch import nn
 
 from tinyohem.config.run import RunConfig
-from tinyohem.data.windows import WindowSource, batch_windows
 from tinyohem.evaluation.perplexity import Perplexity
 from tinyohem.io.atomic import atomic_folder, drop_leftovers
 from tinyohem.io.json import write_json
 from tinyohem.io.locks import sole_writer
-from tinyohem.models.causal_lm import CausalLM
-from tinyohem.ohem.softmax_cache import SoftmaxCache
-from tinyohem.ohem.step_tokens import Draw
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.layout import CHECKPOINTS, EVALUATION_FILE, MODEL, RECORD_FILE
 from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
-from tinyohem.system.device import autocast, product_precision, step_generator
 from tinyohem.system.signals import StopRequest, graceful_stop
-from tinyohem.system.timing import PhaseTimer, Stopwatch, phase
+from tinyohem.system.timing import phase
 from tinyohem.training.between_steps import (
     NUM_CHECKPOINTS,
     can_afford_to_save,
@@ -31,18 +21,16 @@ from tinyohem.training.between_steps import (
     require_finite,
     save,
     score_at_the_end,
-    skip,
     validate,
 )
 from tinyohem.training.checkpoint import export_model
-from tinyohem.training.meter import Meter, is_sound
-from tinyohem.training.optim import learning_rate, update
 from tinyohem.training.plan import save_or_check_plan
 from tinyohem.training.pool_refresh import pool_is_due, refresh_pool
 from tinyohem.training.prepare import begin_run, describe, go_on_from, prepare_run
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
 from tinyohem.training.run import Run
-from tinyohem.training.step import StepStats, training_step
+from tinyohem.training.step_time import planned_steps
+from tinyohem.training.take_step import SELECTING, StepContext, take_step
 from tinyohem.training.tracking import Tracker, require_login, sync_command, tracking_id
 
 
@@ -88,7 +76,9 @@ def _train(
     with ranks.main_process_first():
         if ranks.is_main:
             drop_leftovers(run_dir, run_dir / CHECKPOINTS)
-        run = begin_run(prepare_run(config, progress), run_dir, device, ranks)
+    num_steps = planned_steps(config, checkpoint, device, ranks, progress)
+    with ranks.main_process_first():
+        run = begin_run(prepare_run(config, progress, num_steps), run_dir, device, ranks)
         run.scores_all = scores_all
     record = describe(run)
     if checkpoint is not None:
@@ -115,34 +105,6 @@ def _train(
     return run, perplexity
 
 
-# The phases that a plain step does not have.
-_SELECTING = ("read", "select", "reference", "pool")
-
-
-@dataclass(frozen=True)
-class _LoopContext:
-    """The objects that the steps of a run share, beside the run itself."""
-
-    source: WindowSource
-    lm: CausalLM
-    meter: Meter
-    clock: Stopwatch
-    phases: PhaseTimer
-
-    @classmethod
-    def of(cls, run: Run) -> Self:
-        """Set up the loop of a run, new or resumed."""
-        training, state = run.config.training, run.state
-        precision = autocast(run.device, training.precision)
-        return cls(
-            source=WindowSource(run.data.train, training.seq_len, run.device),
-            lm=CausalLM.of(run.model, precision, SoftmaxCache(), compiled=training.compile),
-            meter=Meter(run.device, state.train_seconds),
-            clock=Stopwatch(run.device, state.train_seconds, state.pause_seconds),
-            phases=PhaseTimer(run.device, {"select": state.select_seconds}),
-        )
-
-
 def _train_steps(run: Run, num_micro_batches: int, stop: StopRequest, progress: Progress) -> None:
     """Take optimizer steps until the budget is spent or a stop is requested."""
     config, state, ranks = run.config.training, run.state, run.ranks
@@ -150,7 +112,7 @@ def _train_steps(run: Run, num_micro_batches: int, stop: StopRequest, progress: 
     progress.start("train", run.budget.known_steps, "steps", done=state.step)
     if tracker is not None and state.validation_due:
         save(run, is_best=validate(run, stop, tracker, progress))
-    context = _LoopContext.of(run)
+    context = StepContext.of(run)
 
     ending = ranks.any(run.finished or run.paused or stop.requested)
     while not ending:
@@ -160,12 +122,12 @@ def _train_steps(run: Run, num_micro_batches: int, stop: StopRequest, progress: 
                 refresh_pool(run, stop, progress)
             if ranks.any(stop.requested):
                 break  # the step before this one wrote a checkpoint: see `saves`
-        _take_step(run, context, num_micro_batches, progress)
+        take_step(run, context, num_micro_batches, progress)
         progress.advance(state.step)
 
         if run.budget.seconds is not None:
             state.train_seconds, state.select_seconds = ranks.broadcast(
-                context.clock.pace(), context.phases.pace(*_SELECTING)
+                context.clock.pace(), context.phases.pace(*SELECTING)
             )
         # Read once a step: after a later signal one more step is taken, then saved.
         ending = ranks.any(run.finished or run.paused or stop.requested)
@@ -176,7 +138,7 @@ def _train_steps(run: Run, num_micro_batches: int, stop: StopRequest, progress: 
             continue
         with context.clock.paused() as seconds:
             state.train_seconds, state.select_seconds = ranks.broadcast(
-                seconds, context.phases.seconds(*_SELECTING)
+                seconds, context.phases.seconds(*SELECTING)
             )
             require_finite(run, context.meter)
             if tracker is not None:  # the main rank writes, the others wait
@@ -194,45 +156,3 @@ def _train_steps(run: Run, num_micro_batches: int, stop: StopRequest, progress: 
     progress.finish()
     if tracker is not None and (command := sync_command(run.run_dir, run.config)):
         progress.note(f"wandb has this run in parts; all at once: {command}")
-
-
-def _take_step(run: Run, context: _LoopContext, num_micro_batches: int, progress: Progress) -> None:
-    """Compute the gradients of the next step and, if they are finite, update the weights."""
-    config, state = run.config, run.state
-    remembered = dict(run.miner.state)
-    stats = _gradients(run, context, num_micro_batches)
-    grad_norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.max_grad_norm)
-    # Only skipping needs the answer now, and so waits for the device at every step.
-    if config.training.on_nonfinite == "stop" or is_sound(stats, grad_norm):
-        update(run.optimizers, learning_rate(run.fraction_mid_step, config.optim))
-        if run.reference is not None:
-            run.reference.update(run.model)
-        context.meter.add(state.step, stats, grad_norm)
-        state.tokens_selected += stats.num_kept
-        state.skipped_in_a_row = 0
-    else:
-        skip(run, remembered, context.meter, progress)
-    state.step += 1
-    state.tokens_seen += config.training.tokens_per_step
-
-
-def _gradients(run: Run, context: _LoopContext, num_micro_batches: int) -> StepStats:
-    """Accumulate the gradient of the next step, summed over all ranks, into each `.grad`."""
-    training, state = run.config.training, run.state
-    draw = Draw(
-        run.keep_ratio,
-        step_generator(training.seed, state.step, run.device),
-        run.config.ohem.mix_schedule().shares(run.fraction_mid_step),
-    )
-    own_windows = run.ranks.local_rows(batch_windows(run.plan, state.step, training.batch_size))
-    windows = np.split(own_windows, num_micro_batches)
-    batches = [context.source.batch(w) for w in windows]
-    references = None
-    with context.phases.listening():
-        if run.reference is not None and draw.keep_ratio < 1:
-            with phase("reference"), context.lm.autocast:
-                references = run.reference.losses(windows, batches)
-        with product_precision(training.precision):
-            stats = training_step(context.lm, batches, draw, run.miner, references, run.ranks)
-    run.ranks.sum_gradients(run.model.parameters())
-    return stats

@@ -43,7 +43,9 @@ class PreparedRun:
     plan: Plan
 
 
-def prepare_run(config: RunConfig, progress: Progress = SILENT) -> PreparedRun:
+def prepare_run(
+    config: RunConfig, progress: Progress = SILENT, num_steps: int | None = None
+) -> PreparedRun:
     """Prepare the data of a run, its budget and the order of its windows.
 
     Raises:
@@ -51,7 +53,7 @@ def prepare_run(config: RunConfig, progress: Progress = SILENT) -> PreparedRun:
     """
     pretrained = load_pretrained(config, progress) if config.model.init_from else None
     data = prepare_data(config.data, config.tokenizer, progress)
-    num_steps = budget_steps(config, data)
+    num_steps = num_steps or budget_steps(config, data)
     pool = open_run_pool(config, data.train, num_steps)
     plan = make_plan(config, data, num_steps, pool, progress)
     return PreparedRun(config, pretrained, data, num_steps, pool, plan)

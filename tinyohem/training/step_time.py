@@ -1,0 +1,81 @@
+"""How long the steps of a run take: a few real ones, timed before it begins."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from tinyohem.config.run import RunConfig
+from tinyohem.data.prepare import prepare_data
+from tinyohem.progress import SILENT, Progress
+from tinyohem.runs.record import run_record
+from tinyohem.system.device import synchronize
+from tinyohem.training.prepare import begin_run, prepare_run
+from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
+from tinyohem.training.take_step import StepContext, take_step
+
+_WARM_UP = 2  # steps, which fill caches and compile
+_TIMED = 10
+_ENOUGH_SECONDS = 20.0
+
+
+def planned_steps(
+    config: RunConfig,
+    checkpoint: Path | None,
+    device: torch.device,
+    ranks: DistContext,
+    progress: Progress,
+) -> int | None:
+    """Return the steps that `training.minutes` buys, None without it.
+
+    A run that goes on keeps the number that it began with.
+    """
+    minutes = config.training.minutes
+    if minutes is None:
+        return None
+    record = run_record(str(checkpoint)) if checkpoint is not None else None
+    if record is not None and record.num_steps is not None:
+        return record.num_steps
+    with ranks.main_process_first():
+        prepare_data(config.data, config.tokenizer, progress)
+    seconds = seconds_per_step(config, device, ranks, progress)
+    steps = steps_in(60 * minutes, seconds)
+    progress.note(f"a step takes {seconds:.3g} s: {steps:,} steps in {minutes:g} minutes")
+    return steps
+
+
+def steps_in(budget: float, seconds: float) -> int:
+    """Return the steps of so many seconds that fit into a budget of seconds, at least one."""
+    return max(1, round(budget / seconds))
+
+
+def seconds_per_step(
+    config: RunConfig,
+    device: torch.device,
+    ranks: DistContext = SINGLE_PROCESS,
+    progress: Progress = SILENT,
+) -> float:
+    """Return the mean seconds of a step, measured on a model that is thrown away.
+
+    The few steps run through the whole schedule of the keep ratio, so that their mean is the run's.
+
+    Raises:
+        InputError: whatever forbids the run.
+    """
+    training = config.training.model_copy(
+        update={"steps": _WARM_UP + _TIMED, "minutes": None, "seconds": None}
+    )
+    curriculum = config.curriculum.model_copy(update={"enabled": False})
+    trial = config.model_copy(update={"training": training, "curriculum": curriculum})
+    run = begin_run(prepare_run(trial, progress), Path(), device, ranks)
+    num_micro_batches = ranks.num_micro_batches(training)
+    context = StepContext.of(run)
+    seconds: list[float] = []
+    while not run.finished and sum(seconds) < _ENOUGH_SECONDS:
+        began = time.perf_counter()
+        take_step(run, context, num_micro_batches, progress)
+        synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    timed = seconds[_WARM_UP:] or seconds[-1:]
+    (mean,) = ranks.broadcast(sum(timed) / len(timed))
+    return mean
