@@ -35,8 +35,9 @@ quickstart: $(VENV)/.installed
 	$(BIN)/tinyohem train --recipe quickstart --out runs/quickstart --resume auto
 	$(BIN)/tinyohem generate runs/quickstart --prompt 'Once upon a time'
 
+# On several cores; a thread of torch's for each, since the tests' tensors are small.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
