@@ -108,9 +108,7 @@ class OhemLoss(nn.Module):
         """
         beside_BT = {"reference_BT": reference_BT, "input_ids_BT": input_ids_BT}
         vocab_size = check_tensors(states_BTD, labels_BT, head_VD, beside_BT)
-        self._check_classes(vocab_size)
-        if not 0 < keep_ratio <= 1:
-            raise ValueError(f"keep_ratio = {keep_ratio} is outside (0, 1]")
+        self._check(vocab_size, keep_ratio)
         # Looking for foreign labels makes the host wait for the device, but on a GPU an unseen one
         # ends the process. So they are ignored at first, and reported where the step waits anyway.
         foreign_BT, given_BT = foreign_labels(labels_BT, vocab_size), labels_BT
@@ -168,13 +166,15 @@ class OhemLoss(nn.Module):
             self.config.loss_gamma,
         )
 
-    def _check_classes(self, vocab_size: int) -> None:
+    def _check(self, vocab_size: int, keep_ratio: float) -> None:
         weight_V = self.miner.class_weight_V
         if weight_V is not None and len(weight_V) != vocab_size:
             raise ValueError(
                 f"class_counts had {len(weight_V):,} tokens, but {vocab_size:,} have a logit: "
                 f"count with torch.bincount(ids, minlength={vocab_size})"
             )
+        if not 0 < keep_ratio <= 1:
+            raise ValueError(f"keep_ratio = {keep_ratio} is outside (0, 1]")
 
     def _move_to(self, device: torch.device) -> None:
         miner = self.miner
