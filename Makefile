@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # uv is some ten times as fast, and finds the build of torch that fits the machine.
-UV := $(shell command -v uv)
+UV := $(shell command -v uv 2>/dev/null)
 ifdef UV
 INSTALL := $(UV) pip install --python $(BIN)/python --constraint constraints.txt
 TORCH := $(INSTALL) --torch-backend auto torch || $(INSTALL) torch
@@ -17,7 +17,7 @@ endif
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed\nhint: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	@echo 'installing torch, some 200 MB (on Linux without uv the CUDA build, some GB)'
+	@echo 'installing torch, 200 MB for a CPU, some GB for a GPU (which pip on Linux takes in any case)'
 	$(TORCH)
 	@echo 'installing tinyohem and the libraries it builds on'
 	$(INSTALL) --editable .

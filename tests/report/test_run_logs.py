@@ -288,3 +288,28 @@ def test_figures_that_do_not_compare_give_a_warning(
     said = read_input(folders).incomparable
     assert (said is not None) == bool(warning)
     assert warning in (said or "")
+
+
+def test_models_scored_on_different_numbers_of_stories_are_not_ranked(
+    make_run, tmp_path: Path
+) -> None:
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b")]
+    for folder, stories in zip(folders, (50, 60), strict=True):
+        path = folder / "eval.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "stories": stories}))
+    data = read_input(folders)
+    assert "different numbers of stories" in (data.incomparable or "")
+    assert not data.bits_compare
+
+
+def test_curves_on_heads_that_the_runs_chose_themselves_are_told_apart(
+    make_run, tmp_path: Path
+) -> None:
+    """Their configs say nothing of the heads."""
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b")]
+    for folder, tokens in zip(folders, (10_000, 20_000), strict=True):
+        with (folder / "metrics.jsonl").open("a") as log:
+            log.write(json.dumps({"step": 10**6, "val/loss": 2.0, "val/tokens": tokens}) + "\n")
+    data = read_input(folders)
+    assert "heads of different length" in (data.incomparable or "")
+    assert data.bits_compare

@@ -44,6 +44,8 @@ class TestGlibc:
     def test_a_tensor_as_large_as_one_before_causes_no_page_faults(self) -> None:
         kept, faults = run()
         assert kept
+        if tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 35):
+            pytest.skip("it takes tensors above 32 MiB from the kernel all the same")
         assert faults < 30_000
 
     @pytest.mark.parametrize(

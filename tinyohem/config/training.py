@@ -90,7 +90,7 @@ class TrainingConfig(Section):
     save_every: int | None = setting(
         None,
         "Optimizer steps between two checkpoints",
-        default_is="ten of them in a run, fewer where they took over 1 % of it",
+        default_is="ten of them in a run, fewer where they took over 1 % of it, and each best",
         ge=1,
         le=MAX_COUNT,
     )

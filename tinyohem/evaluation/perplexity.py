@@ -254,6 +254,17 @@ def _story_windows(start: int, end: int, seq_len: int, stride: int) -> Iterator[
         scored = stop
 
 
+def overlap_of(store: TokenStore, seq_len: int) -> float:
+    """Return how many tokens are read for each one that is scored, by the default stride.
+
+    1 where no story is longer than the context; about 2 where all are much longer.
+    """
+    inputs = np.diff(store.offsets) - 1
+    more = np.maximum(0, inputs - seq_len)  # scored by windows past a story's first
+    read = np.minimum(inputs, seq_len) + seq_len * -(-more // (seq_len // 2))
+    return float(read.sum() / max(1, inputs.sum()))
+
+
 def _tokens(store: TokenStore, windows: list[_Window], longest: int) -> Tensor:
     """Return int64 (B, T + 1): the inputs of each window and, one token on, its labels."""
     ids = np.zeros((len(windows), longest + 1), dtype=np.int64)

@@ -15,6 +15,7 @@ from tinyohem.data.prepare import prepare_data
 from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.loss_summary import break_down, scored_labels
+from tinyohem.evaluation.perplexity import overlap_of
 from tinyohem.experiments.folder import PLAN_FILE, RESULT_FILE, FinishedRun, run_folder
 from tinyohem.experiments.milestones import ValidationRow, time_to_milestones
 from tinyohem.experiments.spec import Arm, Comparison
@@ -29,11 +30,20 @@ from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.layout import METRICS_FILE
 from tinyohem.system.device import pick_device
 from tinyohem.system.environment import environment
+from tinyohem.training.pauses import Pauses, pauses_of_a_comparison
 from tinyohem.training.plan import budget_steps
 from tinyohem.training.tracking import require_login
 
 _RESULT_FORMAT = 2
 _SECONDS_TO_END = 20.0
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """The part of every run of a comparison that follows from its baseline and the data."""
+
+    tokens_sha256: str  # of the ids that the runs train on and are scored on
+    pauses: Pauses  # on the same stories, or the time to a loss would not compare
 
 
 def run_comparison(
@@ -54,13 +64,13 @@ def run_comparison(
         progress.warn("runs side by side compete for the machine; for fair seconds: --workers 1")
     with sole_writer(out, progress=progress):
         drop_leftovers(out)
-        tokens = _prepare(comparison, progress)
-        _write_plan(comparison, out, tokens)
+        shared = _prepare(comparison, progress)
+        _write_plan(comparison, out, shared)
         progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
         if comparison.timed:
-            results = _run_timed(comparison, out, tokens, workers, progress)
+            results = _run_timed(comparison, out, shared, workers, progress)
         else:
-            jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, tokens)
+            jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, shared)
             results = _run_all(jobs, workers, progress)
         progress.finish()
         results = _with_milestones(results, comparison.arms[0].name, out)
@@ -68,18 +78,18 @@ def run_comparison(
         return results
 
 
-def _write_plan(comparison: Comparison, out: Path, tokens: str) -> None:
+def _write_plan(comparison: Comparison, out: Path, shared: _Shared) -> None:
     """Write the plan, unless `out` holds another comparison's runs."""
     # Under a budget in seconds the configs of the other arms are not known yet.
     arms = comparison.arms[:1] if comparison.timed else comparison.arms
-    for job in _jobs(comparison, arms, comparison.seeds, out, tokens):
+    for job in _jobs(comparison, arms, comparison.seeds, out, shared):
         _finished(job)
     names = [arm.name for arm in comparison.arms]
     write_json(out / PLAN_FILE, {"arms": names, "seeds": list(comparison.seeds)})
 
 
 def _run_timed(
-    comparison: Comparison, out: Path, tokens: str, workers: int, progress: Progress
+    comparison: Comparison, out: Path, shared: _Shared, workers: int, progress: Progress
 ) -> list[FinishedRun]:
     """Run the baseline, then the others for its seconds: some seeds at a time.
 
@@ -90,18 +100,18 @@ def _run_timed(
     results: list[FinishedRun] = []
     for first in range(0, len(comparison.seeds), workers):
         seeds = comparison.seeds[first : first + workers]
-        jobs = _jobs(comparison, baseline, seeds, out, tokens)
+        jobs = _jobs(comparison, baseline, seeds, out, shared)
         own = _run_all(jobs, workers, progress, done=len(results))
         results += own
         seconds = {r.seed: r.train_seconds - (r.select_seconds if free else 0) for r in own}
-        jobs = _jobs(comparison, others, seeds, out, tokens, seconds)
+        jobs = _jobs(comparison, others, seeds, out, shared, seconds)
         results += _run_all(jobs, workers, progress, done=len(results))
     names = [arm.name for arm in comparison.arms]
     return sorted(results, key=lambda result: names.index(result.arm))  # seeds stay in order
 
 
-def _prepare(comparison: Comparison, progress: Progress) -> str:
-    """Prepare once what all runs share, check their budgets, and return a hash of the tokens.
+def _prepare(comparison: Comparison, progress: Progress) -> _Shared:
+    """Prepare once what all runs share, and check their budgets.
 
     Raises:
         InputError: under `equal-tokens`, an arm would see more or fewer tokens than the baseline;
@@ -131,7 +141,12 @@ def _prepare(comparison: Comparison, progress: Progress) -> str:
                 f"the arm {arm.name!r} trains on {tokens:,} tokens, the baseline on {first:,}",
                 "give all arms one budget with --tokens 4M",
             )
-    return hash_json([data.train.manifest.ids_sha256, data.valid.manifest.ids_sha256])
+    training, valid = configs[0].training, data.valid
+    overlap = overlap_of(valid, training.seq_len)
+    return _Shared(
+        hash_json([data.train.manifest.ids_sha256, valid.manifest.ids_sha256]),
+        pauses_of_a_comparison(training, first, valid.num_tokens, overlap),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +154,7 @@ class _Job:
     arm: str
     seed: int
     config: RunConfig
-    tokens: str  # hash of the tokens it trains on and is scored on
+    shared: _Shared
     run_dir: Path
 
 
@@ -148,7 +163,7 @@ def _jobs(
     arms: Sequence[Arm],
     seeds: Sequence[int],
     out: Path,
-    tokens: str,
+    shared: _Shared,
     seconds: Mapping[int, float] | None = None,
 ) -> list[_Job]:
     return [
@@ -156,7 +171,7 @@ def _jobs(
             arm.name,
             seed,
             comparison.config(arm, seed, seconds[seed] if seconds else None),
-            tokens,
+            shared,
             run_folder(out, arm.name, seed),
         )
         for arm in arms
@@ -196,14 +211,14 @@ def _train_and_measure(job: _Job) -> FinishedRun:
     if config.training.device == "auto":
         training = config.training.model_copy(update={"device": own_device()})
         config = config.model_copy(update={"training": training})
-    run, perplexity = train(config, job.run_dir, resume="auto", scores_all=True)
+    run, perplexity = train(config, job.run_dir, resume="auto", pauses=job.shared.pauses)
     if perplexity is None or run.final is None:
         raise RunError(f"{job.run_dir} was interrupted", "repeat the command to go on")
     valid, losses = run.data.valid, run.final.losses
     scored = scored_labels(valid)
     result = {
         "format": _RESULT_FORMAT,
-        "tokens_sha256": job.tokens,
+        "tokens_sha256": job.shared.tokens_sha256,
         "config": job.config.model_dump(),
         "arm": job.arm,
         "seed": job.seed,
@@ -246,7 +261,7 @@ def _same(result: FinishedRun, job: _Job) -> bool:
     Config keys that it lacks have their defaults; the settings of a curriculum that is off do not
     matter.
     """
-    if (result.format, result.tokens_sha256) != (_RESULT_FORMAT, job.tokens):
+    if (result.format, result.tokens_sha256) != (_RESULT_FORMAT, job.shared.tokens_sha256):
         return False
     try:
         config = validate_config(result.config)

@@ -91,6 +91,7 @@ class EvaluationRecord(Record):
     loss: Figure | None = None
     perplexity: Figure | None = None
     bits_per_byte: Figure | None = None
+    stories: Count | None = None  # that were scored
     tokens_seen: Count | None = None
     tokens_selected: Count | None = None
     train_seconds: Figure | None = None

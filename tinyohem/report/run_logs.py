@@ -285,7 +285,13 @@ def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
             "The records of these runs do not say that they have stories and tokenizer in common: "
             "their losses and perplexities may not compare."
         ), False
-    heads = [run.settings.get("training.eval_tokens") for run in runs]
+    scored = {run.evaluation.stories for run in runs if run.evaluation is not None}
+    if len(scored) > 1:
+        return (
+            "The finished models were scored on different numbers of stories, so their figures do "
+            "not compare: tinyohem eval-perplexity RUN scores all of them."
+        ), False
+    heads = [run.last("val/tokens") or run.settings.get("training.eval_tokens") for run in runs]
     if any(head != heads[0] for head in heads):
         return (
             "During training these runs were validated on heads of different length: their "

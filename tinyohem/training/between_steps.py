@@ -77,6 +77,7 @@ def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) 
     head = run.data.valid.head(_eval_tokens(run))
     try:
         if run.finished:
+            save(run, is_best=False)  # it may take long, and a kill must not cost any step
             losses = score_at_the_end(run, stop, progress).losses[: head.num_tokens]
             result = Perplexity.of(head, float(losses.sum(dtype=np.float64)))
         else:
@@ -91,6 +92,7 @@ def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) 
         "val/loss": result.loss,
         "val/ppl": result.to_json()["perplexity"],
         "val/bpb": result.bits_per_byte,
+        "val/tokens": result.tokens,
         "train/seconds": run.state.train_seconds,
     }
     tracker.log(run.state.step, figures)
@@ -123,7 +125,7 @@ def score_at_the_end(run: Run, stop: StopRequest | None, progress: Progress) -> 
     if run.final is None:
         valid = run.data.valid
         most = max(run.pauses.tokens_at_the_end, run.state.eval_tokens)
-        scored = valid if run.scores_all or most >= valid.num_tokens else valid.head(most)
+        scored = valid if most >= valid.num_tokens else valid.head(most)
         losses = np.zeros(scored.num_tokens, np.float32)
         perplexity = evaluate_perplexity(
             run.model,

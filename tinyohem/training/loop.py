@@ -11,6 +11,7 @@ from tinyohem.io.locks import sole_writer
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.layout import CHECKPOINTS, EVALUATION_FILE, MODEL, RECORD_FILE
 from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
+from tinyohem.system.device import multiplies_bfloat16
 from tinyohem.system.signals import StopRequest, graceful_stop
 from tinyohem.system.timing import phase
 from tinyohem.training.between_steps import (
@@ -24,6 +25,7 @@ from tinyohem.training.between_steps import (
     validate,
 )
 from tinyohem.training.checkpoint import export_model
+from tinyohem.training.pauses import Pauses
 from tinyohem.training.plan import save_or_check_plan
 from tinyohem.training.pool_refresh import pool_is_due, refresh_pool
 from tinyohem.training.prepare import begin_run, describe, go_on_from, prepare_run
@@ -41,7 +43,7 @@ def train(
     resume: Resume = "never",
     progress: Progress = SILENT,
     ranks: DistContext = SINGLE_PROCESS,
-    scores_all: bool = False,
+    pauses: Pauses | None = None,
 ) -> tuple[Run, Perplexity | None]:
     """Train a model and return the run with its held-out perplexity (None: stopped early).
 
@@ -49,8 +51,7 @@ def train(
     exports and returns a perplexity.
 
     Args:
-        scores_all: whether the whole validation split is scored at the end, not just as much of it
-            as 5 % of the run pays for.
+        pauses: the validations of the run; default: what 5 % of its time pays for.
 
     Raises:
         InputError: the config, the data or the run folder forbids the run; nothing was changed.
@@ -59,7 +60,7 @@ def train(
     if ranks.is_main:
         require_login(config)
     with sole_writer(run_dir, progress=progress) if ranks.is_main else nullcontext():
-        return _train(config, run_dir, resume, progress, ranks, scores_all)
+        return _train(config, run_dir, resume, progress, ranks, pauses)
 
 
 def _train(
@@ -68,7 +69,7 @@ def _train(
     resume: Resume,
     progress: Progress,
     ranks: DistContext,
-    scores_all: bool,
+    pauses: Pauses | None,
 ) -> tuple[Run, Perplexity | None]:
     device = ranks.pick_device(config.training.device)
     num_micro_batches = ranks.num_micro_batches(config.training)
@@ -79,13 +80,14 @@ def _train(
     num_steps = planned_steps(config, checkpoint, device, ranks, progress)
     with ranks.main_process_first():
         run = begin_run(prepare_run(config, progress, num_steps), run_dir, device, ranks)
-        run.scores_all = scores_all
+        run.planned_pauses = pauses
     record = describe(run)
     if checkpoint is not None:
         check_same_start(run_dir, record)
         go_on_from(checkpoint, run)
         progress.note(f"resuming from {checkpoint}")
     facts = record.to_json() | {"environment": None, "step": run.state.step}
+    facts["bfloat16"] = multiplies_bfloat16(device)  # by which Muon chooses its arithmetic
     ranks.require_same(facts, run.model)
     with ranks.main_process_first():
         if ranks.is_main:

@@ -16,7 +16,7 @@ class StackedMuon(torch.optim.Muon):
     Matrices of one shape, or of its transpose, are orthogonalised together: a trunk takes a few
     batched products instead of 15 small ones a matrix. They run in bfloat16, as torch's do, where
     the device multiplies it, and in float32 elsewhere, where emulated bfloat16 is many times as
-    slow. States and arguments are those of torch's class.
+    slow. States are those of torch's class.
     """
 
     def __init__(self, params: Any, *, lr: float, weight_decay: float) -> None:

@@ -1,6 +1,6 @@
 """How often a run is validated, and on how many tokens: what a twentieth of its time pays for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinyohem.config.training import TrainingConfig
 
@@ -22,14 +22,17 @@ class Pauses:
     tokens_at_the_end: int  # at least as many
 
 
-def plan_pauses(training: TrainingConfig, num_tokens: int, valid_tokens: int) -> Pauses:
+def plan_pauses(
+    training: TrainingConfig, num_tokens: int, valid_tokens: int, overlap: float = 1.0
+) -> Pauses:
     """Return the validations that a run can afford, or those that its config asks for.
 
     Args:
         num_tokens: the budget, in tokens.
         valid_tokens: of the validation split.
+        overlap: tokens that the model reads for each that is scored, see `overlap_of`.
     """
-    affordable = round(_SHARE / _SCORING_COST * num_tokens)
+    affordable = round(_SHARE / (_SCORING_COST * overlap) * num_tokens)
     final = min(valid_tokens, max(_FEWEST, round(_AT_THE_END * affordable)))
     rest = max(0, affordable - final)
     size = training.eval_tokens
@@ -37,8 +40,20 @@ def plan_pauses(training: TrainingConfig, num_tokens: int, valid_tokens: int) ->
         count = 1 + min(_MOST_VALIDATIONS - 1, rest // (size or min(_FEWEST, valid_tokens)))
     else:
         steps = -(-num_tokens // training.tokens_per_step)
-        count = max(1, steps // training.eval_every)
+        count = -(-steps // training.eval_every)
     if size is None:
         size = min(_MOST, max(_FEWEST, rest // max(1, count - 1)))
     size = min(size, valid_tokens)
     return Pauses(count, size, max(size, final))
+
+
+def pauses_of_a_comparison(
+    training: TrainingConfig, num_tokens: int, valid_tokens: int, overlap: float = 1.0
+) -> Pauses:
+    """Return the validations of every arm, from the baseline's config and budget.
+
+    Ten at least, so that the time to a loss can be read off the curve, and all of the split at the
+    end, whatever it takes.
+    """
+    alone = plan_pauses(training, num_tokens, valid_tokens, overlap)
+    return replace(alone, count=max(_MOST_VALIDATIONS, alone.count), tokens_at_the_end=valid_tokens)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import Prepared
-from tinyohem.evaluation.perplexity import Perplexity
+from tinyohem.evaluation.perplexity import Perplexity, overlap_of
 from tinyohem.ohem.loss_pool import Pool
 from tinyohem.ohem.miner import TokenMiner
 from tinyohem.runs.checkpoints import RunState
@@ -65,7 +66,7 @@ class Run:
     budget: Budget
     state: RunState
     ranks: DistContext
-    scores_all: bool = False  # of the validation split at the end, whatever it costs
+    planned_pauses: Pauses | None = None  # None: those that the run can afford
     final: FinalScores | None = None
     save_seconds: float = 0.0  # that the last checkpoint took
     saved_at: float = 0.0  # seconds of training before it
@@ -73,9 +74,20 @@ class Run:
     @property
     def pauses(self) -> Pauses:
         """The validations of the run; under a budget in seconds an estimate from its pace."""
-        training = self.config.training
+        if self.planned_pauses is not None:
+            return self.planned_pauses
+        training, valid = self.config.training, self.data.valid
         steps = self.budget.known_steps or math.ceil(self.state.step / self.fraction_done)
-        return plan_pauses(training, steps * training.tokens_per_step, self.data.valid.num_tokens)
+        return plan_pauses(
+            training,
+            steps * training.tokens_per_step,
+            valid.num_tokens,
+            self._overlap,
+        )
+
+    @cached_property
+    def _overlap(self) -> float:
+        return overlap_of(self.data.valid, self.config.training.seq_len)
 
     @property
     def fraction_done(self) -> float:
