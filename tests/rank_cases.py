@@ -27,7 +27,7 @@ from tinyohem.models.causal_lm import weights_hash
 from tinyohem.ohem.miner import TokenMiner
 from tinyohem.ohem.step_tokens import Draw, StepTokens
 from tinyohem.system.timing import Stopwatch
-from tinyohem.training import loop
+from tinyohem.training import loop, take_step
 from tinyohem.training.ranks import DistContext, init_ranks
 from tinyohem_cli import main as cli
 
@@ -89,7 +89,7 @@ def run(
     fault: str | None = None,
 ) -> dict[str, Any]:
     """Train, with a fault on rank 1; return what became of it and which tokens were kept."""
-    token_weights, training_step, kept = TokenMiner.token_weights, loop.training_step, []
+    token_weights, training_step, kept = TokenMiner.token_weights, take_step.training_step, []
 
     def remembered(self: TokenMiner, tokens: StepTokens, draw: Draw) -> Tensor:
         weight_BT = token_weights(self, tokens, draw)
@@ -115,7 +115,7 @@ def run(
     seconds = Stopwatch.seconds
     with (
         patch.object(TokenMiner, "token_weights", remembered),
-        patch.object(loop, "training_step", faulty),
+        patch.object(take_step, "training_step", faulty),
         patch.object(Stopwatch, "seconds", lambda self: seconds(self) + skew),
     ):
         try:

@@ -210,6 +210,7 @@ class TestHelp:
             "--tokenizer": "tokenizer.name",
             "--init-from": "model.init_from",
             "--steps": "training.steps",
+            "--minutes": "training.minutes",
             "--lr": "optim.lr",
             "--eval-every": "training.eval_every",
             "--ohem-score": "ohem.score",
@@ -231,6 +232,7 @@ class TestHelp:
             "--init-from": "folder",
             "--tokens": "4M",
             "--steps": 7,
+            "--minutes": 2.5,
             "--batch-size": 16,
             "--seq-len": 64,
             "--lr": 1e-3,
@@ -349,6 +351,7 @@ class TestPipeline:
             "tokens_selected",
             "skipped_steps",
             "pause_seconds",
+            "validation_stories",
             "train_seconds",
         }
         assert (summary["run"], summary["finished"], summary["steps"]) == (str(run_dir), True, 20)

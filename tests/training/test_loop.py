@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from tinyohem.errors import InputError, RunError
 from tinyohem.io.json import read_json
-from tinyohem.training import loop
+from tinyohem.training import loop, take_step
 from tinyohem.training import prepare as setup
 from tinyohem.training.loop import train
 
@@ -229,7 +229,7 @@ class TestNumbersThatBreak:
     def test_the_step_its_stories_and_the_last_good_checkpoint_are_named(
         self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        original, windows = loop.training_step, []
+        original, windows = take_step.training_step, []
 
         def broken(*args: Any, **kwargs: Any) -> Any:
             windows.append(args[1][0].input_ids)
@@ -238,7 +238,7 @@ class TestNumbersThatBreak:
                 next(args[0].trunk.module.parameters()).grad.fill_(math.nan)
             return stats
 
-        monkeypatch.setattr(loop, "training_step", broken)
+        monkeypatch.setattr(take_step, "training_step", broken)
         run_dir = tmp_path / "run"
         error = self.diverge(corpus, run_dir, training__log_every=7)
         assert error.exit_code == 1

@@ -10,7 +10,7 @@ import tiny
 import torch
 
 from tinyohem.errors import RunError
-from tinyohem.training import loop
+from tinyohem.training import take_step
 from tinyohem.training.between_steps import MOST_SKIPPED
 from tinyohem.training.loop import train
 
@@ -20,7 +20,7 @@ Poison = Callable[[Iterable[int]], None]
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> Poison:
     """Break one gradient in each of some steps."""
-    training_step, step_generator = loop.training_step, loop.step_generator
+    training_step, step_generator = take_step.training_step, take_step.step_generator
     current, bad = [0], set[int]()
 
     def generator(seed: int, step: int, device: torch.device) -> torch.Generator:
@@ -37,8 +37,8 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Poison:
         bad.clear()
         bad.update(steps)
 
-    monkeypatch.setattr(loop, "step_generator", generator)
-    monkeypatch.setattr(loop, "training_step", broken)
+    monkeypatch.setattr(take_step, "step_generator", generator)
+    monkeypatch.setattr(take_step, "training_step", broken)
     return break_at
 
 
@@ -89,7 +89,7 @@ class TestSkip:
         poison([8])
         train(tiny.config(corpus, training__on_nonfinite="skip"), tmp_path / "skipped")
         poison([])
-        update, calls = loop.update, []
+        update, calls = take_step.update, []
 
         def all_but_the_ninth(optimizers: Any, lr: float) -> None:
             calls.append(lr)
@@ -98,7 +98,7 @@ class TestSkip:
             for optimizer in optimizers:
                 optimizer.zero_grad()
 
-        monkeypatch.setattr(loop, "update", all_but_the_ninth)
+        monkeypatch.setattr(take_step, "update", all_but_the_ninth)
         train(tiny.config(corpus), tmp_path / "left out")
         assert tiny.saved_hashes(tmp_path / "skipped") == tiny.saved_hashes(tmp_path / "left out")
 

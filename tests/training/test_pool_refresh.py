@@ -24,10 +24,10 @@ from tinyohem.models.causal_lm import weights_hash
 from tinyohem.ohem.loss_pool import open_pool
 from tinyohem.ohem.miner import TokenMiner
 from tinyohem.ohem.step_tokens import Draw, StepTokens
-from tinyohem.training import loop
 from tinyohem.training import mine_pool as mine
 from tinyohem.training import pool_refresh as run_pool
 from tinyohem.training import prepare as setup
+from tinyohem.training import take_step
 from tinyohem.training.dry_run import dry_run
 from tinyohem.training.loop import train
 from tinyohem.training.mine_pool import mine_run
@@ -141,13 +141,13 @@ class TestReference:
         self, run_to: Train, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shares: list[dict[str, float]] = []
-        original = loop.training_step
+        original = take_step.training_step
 
         def recording(lm: Any, batches: Any, draw: Draw, *rest: Any) -> Any:
             shares.append(draw.shares)
             return original(lm, batches, draw, *rest)
 
-        monkeypatch.setattr(loop, "training_step", recording)
+        monkeypatch.setattr(take_step, "training_step", recording)
         mix = "0:random=1; 0.5:topk=0.5,random=0.5; 1:topk=0.6,pool=0.4"
         run_to("run", ohem__score="loss", ohem__select="mixed", ohem__mix=mix, training__steps=4)
         # At the middle of the steps: 1/8, 3/8, 5/8, 7/8.
@@ -169,13 +169,13 @@ class TestHardWindows:
         self, run_to: Train, pool: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[list[int]] = []
-        original = loop.WindowSource.batch
+        original = take_step.WindowSource.batch
 
         def recording(self: Any, windows: Any) -> Any:
             seen.append(windows.tolist())
             return original(self, windows)
 
-        monkeypatch.setattr(loop.WindowSource, "batch", recording)
+        monkeypatch.setattr(take_step.WindowSource, "batch", recording)
         run = run_to(
             "run",
             ohem__hard_window_share=0.25,
@@ -280,13 +280,13 @@ class TestRefresh:
         self, run_to: Train, pool: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[int] = []
-        original = loop.WindowSource.batch
+        original = take_step.WindowSource.batch
 
         def recording(self: Any, windows: Any) -> Any:
             seen.append(int(windows[3]))
             return original(self, windows)
 
-        monkeypatch.setattr(loop.WindowSource, "batch", recording)
+        monkeypatch.setattr(take_step.WindowSource, "batch", recording)
         run = run_to("run", **REFRESHED)
         for step in (6, 12, 18):
             own = open_pool(run / "pools" / f"step_{step:06d}", store, 32).hardest_windows()

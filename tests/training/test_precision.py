@@ -16,7 +16,7 @@ from transformers.integrations import sdpa_attention
 from tinyohem.models.causal_lm import trunk
 from tinyohem.models.kept_attention import _attend_exactly
 from tinyohem.system.device import product_precision
-from tinyohem.training import between_steps, loop
+from tinyohem.training import between_steps, take_step
 from tinyohem.training.loop import train
 
 
@@ -117,11 +117,10 @@ def test_a_run_rounds_in_its_steps_alone(
 
         return noted
 
-    for module, name in ((loop, "training_step"), (loop, "update")):
+    for module, name in ((take_step, "training_step"), (take_step, "update")):
         monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
-    for module in (loop, between_steps):
-        patched = noting("evaluate", module.evaluate_perplexity)
-        monkeypatch.setattr(module, "evaluate_perplexity", patched)
+    patched = noting("evaluate", between_steps.evaluate_perplexity)
+    monkeypatch.setattr(between_steps, "evaluate_perplexity", patched)
     train(tiny.config(corpus, training__precision="medium"), tmp_path / "run")
     assert seen == {"training_step": {"medium"}, "update": {"highest"}, "evaluate": {"highest"}}
     assert torch.get_float32_matmul_precision() == "highest"
