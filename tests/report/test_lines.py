@@ -104,6 +104,8 @@ LENGTHS = st.floats(0, 5).map(lambda power: round(10**power))
     st.lists(st.booleans(), min_size=1, max_size=4),
 )
 @example([(10, 2.0), (10, 2.0), (100, 2.0)], [False])  # markers so dense that they hide others
+@example([(100, 2.0), (133, 2.0), (2371, 2.0)], [False])  # one is just too short for dashes
+@example([(56, 2.0), (10_000, 2.0), (32, 2.0)], [False, True])  # two dots, on other zigzags
 def test_every_run_is_seen_in_every_chart(runs: list[tuple[int, float]], mined: list[bool]) -> None:
     """From one step to 100,000 beside each other, the same curve or not."""
     logs = [run(f"r{i}", steps, floor, mined) for i, (steps, floor) in enumerate(runs)]

@@ -19,6 +19,7 @@ _MOST_POINTS = 400  # of a line; more cannot be told apart and weigh the page do
 _MARKER = 4.2  # points
 _RING = 4.0  # points more for each dot above
 STUB = 0.05  # of an axis: a line that is no wider needs a dot to be seen
+_DOTTED = 2 * STUB  # and one that is no wider gets it, since another may hide all the rest
 _THICKNESS = 0.012  # of a line, as a share of an axis
 _NONE = slice(0, 0)  # of a line's points bears a marker
 
@@ -119,7 +120,8 @@ def reveal(axis: "Axes", means: Sequence["Line2D"]) -> bool:
         line.set_zorder(3 + rank / len(drawn))
         below, above = sum(close[rank][:rank]), sum(close[rank][rank + 1 :])
         if line.get_markevery() != _NONE:
-            line.set_markersize(_MARKER + _RING * above)
+            dots = [_dots_meet(place, other) for _, other in drawn[rank + 1 :]]
+            line.set_markersize(_MARKER + _RING * max(above, sum(dots)))
         if below and _width(place) >= STUB:
             together = below + 1 + above
             # Points over the line's thickness; the pattern repeats twice at least.
@@ -136,7 +138,7 @@ def _unseen_points(axis: "Axes", line: "Line2D") -> list[int]:
     joined[1:] |= known[:-1]
     joined[:-1] |= known[1:]
     unseen = known & ~joined
-    if _width(_places(axis, line)) < STUB:
+    if _width(_places(axis, line)) < _DOTTED:
         unseen[np.flatnonzero(known)[-1:]] = True
     numbers: list[int] = np.flatnonzero(unseen).tolist()
     return numbers
@@ -151,6 +153,13 @@ def _places(axis: "Axes", line: "Line2D") -> FloatArray:
 
 def _width(places: FloatArray) -> float:
     return float(np.ptp(places[:, 0])) if len(places) else 0.0
+
+
+def _dots_meet(a: FloatArray, b: FloatArray) -> bool:
+    """Whether both lines end in a dot, and one may hide the other."""
+    if not len(a) or not len(b) or max(_width(a), _width(b)) >= _DOTTED:
+        return False
+    return bool(np.abs(a[-1] - b[-1]).max() <= STUB)
 
 
 def _coincide(a: FloatArray, b: FloatArray) -> bool:
