@@ -216,7 +216,7 @@ class TestTenSecondsNotice:
 
         print_error = console.print_error
         monkeypatch.setattr(console, "print_error", told_again)
-        monkeypatch.setattr("tinyohem.data.token_store._encode", told_to_end)
+        monkeypatch.setattr("tinyohem.data.token_store._tokenized", told_to_end)
         arguments = ["--dataset", str(corpus), "--set", "tokenizer.vocab_size=320"]
         monkeypatch.setattr("sys.argv", ["tinyohem", "prepare-data", *arguments])
         try:
