@@ -19,7 +19,7 @@ from tinyohem.training import loop
 from tinyohem.training.loop import train
 from tinyohem.training.pauses import Pauses, pauses_of_a_comparison, plan_pauses
 
-COST = 0.33  # of scoring a token, against training on it
+COST = 0.5  # of scoring a token, against training on it
 
 
 def scored(pauses: Pauses) -> int:
@@ -52,9 +52,9 @@ def test_a_longer_run_scores_no_less(budget: int, valid_tokens: int) -> None:
     ("budget", "expected"),
     [
         (100_000, Pauses(1, 10_000, 10_000)),
-        # 48,485 tokens can be scored: three quarters at the end, the others before
-        (400_000, Pauses(2, 12_121, 36_364)),
-        (12_000_000, Pauses(10, 100_000, 220_000)),
+        # 40,000 tokens can be scored: three quarters at the end, the others before
+        (500_000, Pauses(2, 10_000, 30_000)),
+        (12_000_000, Pauses(10, 82_222, 220_000)),
     ],
 )
 def test_the_validations_of_some_budgets(budget: int, expected: Pauses) -> None:

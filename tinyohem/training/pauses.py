@@ -6,8 +6,8 @@ from tinyohem.config.training import TrainingConfig
 
 _SHARE = 0.04  # of a run's time for scoring; checkpoints and the log take up to 0.01 more
 # Time to score a token as a share of the time to train on one, the padding of short stories
-# included. 0.24 to 0.33 was measured, LOG.md.
-_SCORING_COST = 0.33
+# included: 0.45 was measured for `0.5m`, and less for larger models (LOG.md).
+_SCORING_COST = 0.5
 _AT_THE_END = 0.75  # of the tokens that are scored
 _FEWEST, _MOST = 10_000, 100_000  # tokens of a validation
 _MOST_VALIDATIONS = 10  # in a run, and checkpoints
