@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# uv is some ten times as fast, and finds the build of torch that fits the machine.
+# uv is faster, and finds the build of torch that fits the machine.
 UV := $(shell command -v uv 2>/dev/null)
 ifdef UV
 INSTALL := $(UV) pip install --python $(BIN)/python --constraint constraints.txt

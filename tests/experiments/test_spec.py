@@ -79,6 +79,7 @@ def test_seeds_are_a_count_or_a_list(tmp_path: Path) -> None:
         (["baseline", "other:data.dataset=a.txt"], "3", "other data"),
         (["baseline", "quickstart"], "3", "other data"),
         (["baseline", "x:training.seconds=9"], "3", "ends the arm 'x', whatever its tokens"),
+        (["baseline", "x:training.minutes=9"], "3", "gives the arm 'x' its own number of steps"),
         (["baseline:training.stop_at_step=5", "ohem"], "3", "'baseline' ahead of its result"),
     ],
 )

@@ -12,6 +12,7 @@ from tinyohem.config.run import validate_config
 from tinyohem.errors import InputError
 from tinyohem.training import loop, step_time
 from tinyohem.training.loop import train
+from tinyohem.training.ranks import DistContext
 from tinyohem.training.step_time import seconds_per_step, steps_in
 
 CPU = torch.device("cpu")
@@ -100,6 +101,36 @@ def test_a_resumed_run_keeps_its_number_of_steps(
     assert whole.read_bytes() == resumed.read_bytes()
 
 
+def test_a_run_that_died_before_its_first_checkpoint_keeps_its_number_of_steps(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its curriculum is saved by then, and fits no other number."""
+
+    def killed(*_: object) -> None:
+        raise MemoryError
+
+    config = tiny.config(corpus, curriculum__enabled=True, **MINUTES)
+    with monkeypatch.context() as patch:
+        patch.setattr(step_time, "seconds_per_step", lambda *_: 0.1)
+        patch.setattr(loop, "take_step", killed)
+        with pytest.raises(MemoryError):
+            train(config, tmp_path / "run")
+    monkeypatch.setattr(step_time, "seconds_per_step", lambda *_: 0.2)
+    run, _ = train(config, tmp_path / "run", resume="auto")
+    assert run.state.step == 60
+
+
+def test_the_main_ranks_clock_decides_how_many_steps_are_timed(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks that stopped by their own clocks would wait for each other for ever."""
+    taken = []
+    monkeypatch.setattr(step_time, "take_step", lambda run, *_: taken.append(run))
+    monkeypatch.setattr(DistContext, "broadcast", lambda *_: (9.0,))
+    assert seconds_per_step(tiny.config(corpus), CPU) == 9.0
+    assert len(taken) == 3  # 27 s by that clock; next to nothing by this one
+
+
 @pytest.mark.parametrize("other", ["steps", "seconds"])
 def test_two_budgets_are_refused(other: str) -> None:
     with pytest.raises(InputError, match="give one of them"):
@@ -122,4 +153,3 @@ def test_the_command_takes_minutes_and_no_tokens_beside_them(
     figures = json.loads(outline.out)
     assert figures["seconds"] == pytest.approx(0.6, rel=0.5)
     assert figures["num_steps"] >= 1
-    assert loop.planned_steps is step_time.planned_steps

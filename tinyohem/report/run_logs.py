@@ -285,7 +285,7 @@ def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
             "The records of these runs do not say that they have stories and tokenizer in common: "
             "their losses and perplexities may not compare."
         ), False
-    scored = {run.evaluation.stories for run in runs if run.evaluation is not None}
+    scored = {run.evaluation.stories for run in runs if run.evaluation is not None} - {None}
     if len(scored) > 1:
         return (
             "The finished models were scored on different numbers of stories, so their figures do "

@@ -77,7 +77,7 @@ def _train(
     with ranks.main_process_first():
         if ranks.is_main:
             drop_leftovers(run_dir, run_dir / CHECKPOINTS)
-    num_steps = planned_steps(config, checkpoint, device, ranks, progress)
+    num_steps = planned_steps(config, run_dir, device, ranks, progress)
     with ranks.main_process_first():
         run = begin_run(prepare_run(config, progress, num_steps), run_dir, device, ranks)
         run.planned_pauses = pauses
@@ -87,7 +87,8 @@ def _train(
         go_on_from(checkpoint, run)
         progress.note(f"resuming from {checkpoint}")
     facts = record.to_json() | {"environment": None, "step": run.state.step}
-    facts["bfloat16"] = multiplies_bfloat16(device)  # by which Muon chooses its arithmetic
+    if config.optim.optimizer == "muon":  # which chooses its arithmetic by that
+        facts["products of bfloat16"] = multiplies_bfloat16(device)
     ranks.require_same(facts, run.model)
     with ranks.main_process_first():
         if ranks.is_main:

@@ -6,11 +6,11 @@ from tinyohem.config.training import TrainingConfig
 
 _SHARE = 0.04  # of a run's time for scoring; checkpoints and the log take up to 0.01 more
 # Time to score a token as a share of the time to train on one, the padding of short stories
-# included: 0.45 was measured for `0.5m`, and less for larger models (LOG.md).
+# included: 0.41 to 0.50 was measured for `0.5m`, with the checkpoints (LOG.md).
 _SCORING_COST = 0.5
 _AT_THE_END = 0.75  # of the tokens that are scored
 _FEWEST, _MOST = 10_000, 100_000  # tokens of a validation
-_MOST_VALIDATIONS = 10  # in a run, and checkpoints
+_MOST_VALIDATIONS = 10  # in a run
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,7 @@ _ENOUGH_SECONDS = 20.0
 
 
 def planned_steps(
-    config: RunConfig,
-    checkpoint: Path | None,
-    device: torch.device,
-    ranks: DistContext,
-    progress: Progress,
+    config: RunConfig, run_dir: Path, device: torch.device, ranks: DistContext, progress: Progress
 ) -> int | None:
     """Return the steps that `training.minutes` buys, None without it.
 
@@ -33,11 +29,9 @@ def planned_steps(
     minutes = config.training.minutes
     if minutes is None:
         return None
-    record = run_record(str(checkpoint)) if checkpoint is not None else None
+    record = run_record(str(run_dir)) if run_dir.exists() else None
     if record is not None and record.num_steps is not None:
         return record.num_steps
-    with ranks.main_process_first():
-        prepare_data(config.data, config.tokenizer, progress)
     seconds = seconds_per_step(config, device, ranks, progress)
     steps = steps_in(60 * minutes, seconds)
     progress.note(f"a step takes {seconds:.3g} s: {steps:,} steps in {minutes:g} minutes")
@@ -62,20 +56,26 @@ def seconds_per_step(
     Raises:
         InputError: whatever forbids the run.
     """
+    with ranks.main_process_first():
+        prepare_data(config.data, config.tokenizer, progress)
+    num_steps = _WARM_UP + _TIMED
     training = config.training.model_copy(
-        update={"steps": _WARM_UP + _TIMED, "minutes": None, "seconds": None}
+        update={"steps": num_steps, "minutes": None, "seconds": None}
     )
     curriculum = config.curriculum.model_copy(update={"enabled": False})
     trial = config.model_copy(update={"training": training, "curriculum": curriculum})
-    run = begin_run(prepare_run(trial, progress), Path(), device, ranks)
+    run = begin_run(prepare_run(trial), Path(), device, ranks)
     num_micro_batches = ranks.num_micro_batches(training)
     context = StepContext.of(run)
     seconds: list[float] = []
+    progress.start("time", num_steps, "steps", transient=True)
     while not run.finished and sum(seconds) < _ENOUGH_SECONDS:
         began = time.perf_counter()
-        take_step(run, context, num_micro_batches, progress)
+        take_step(run, context, num_micro_batches, SILENT)
         synchronize(device)
-        seconds.append(time.perf_counter() - began)
+        # The main rank's clock, since all ranks must end after the same step.
+        seconds += ranks.broadcast(time.perf_counter() - began)
+        progress.advance(len(seconds))
+    progress.finish()
     timed = seconds[_WARM_UP:] or seconds[-1:]
-    (mean,) = ranks.broadcast(sum(timed) / len(timed))
-    return mean
+    return sum(timed) / len(timed)
