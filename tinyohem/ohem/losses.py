@@ -16,10 +16,11 @@ from torch.autograd.function import once_differentiable
 from tinyohem.data.windows import IGNORE_INDEX
 
 # Logits are made and consumed in chunks of about this many elements, so that memory does not grow
-# with vocabulary × tokens. On a CPU 2 MB stays in cache; a GPU wants few, large kernels.
-_CPU_CHUNK_ELEMENTS = 1 << 19
+# with vocabulary × tokens. On a CPU 8 MB still lie in the last cache, and their products have
+# enough rows for two threads (LOG.md, 2026-11-28); a GPU wants few, large kernels.
+_CPU_CHUNK_ELEMENTS = 1 << 21
 _GPU_CHUNK_ELEMENTS = 1 << 28
-_MIN_CHUNK_TOKENS = 128  # adding to the whole (V, D) gradient would dominate a smaller chunk
+_MIN_CHUNK_TOKENS = 256  # adding to the whole (V, D) gradient would dominate a smaller chunk
 
 # Losses (C,) in nats, numerators (C, V), denominators (C, 1).
 Softmax = tuple[Tensor, Tensor, Tensor]
