@@ -19,9 +19,7 @@ Rounds = Annotated[
 ]
 Compile = Annotated[
     bool | None,
-    typer.Option(
-        "--compile", help="Time our steps and the bare loop through torch.compile as well"
-    ),
+    typer.Option("--compile", help="Time all but the mask through torch.compile as well"),
 ]
 Memory = Annotated[
     bool,

@@ -25,6 +25,8 @@ from tinyohem.experiments.run import run_comparison
 from tinyohem.experiments.spec import Arm, Budget, Comparison
 from tinyohem.experiments.table import summarise, to_json
 from tinyohem.io.json import read_json, write_json
+from tinyohem.progress import SILENT
+from tinyohem.training import arithmetic
 
 ARMS = (
     Arm("full", {"ohem": {"ratio": 1.0}}),
@@ -51,6 +53,16 @@ def figures(results: list[FinishedRun]) -> list[Any]:
 def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     out = tmp_path_factory.mktemp("compare")
     return out, run_comparison(comparison(corpus), out, workers=1)
+
+
+def test_no_arm_tries_which_arithmetic_is_faster(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial could end differently for two arms."""
+    plan = comparison(corpus)
+    job = compare._jobs(plan, plan.arms, [0], tmp_path, compare._prepare(plan, SILENT))[0]
+    monkeypatch.setattr(arithmetic, "_try_rivals", lambda *_: pytest.fail("tried"))
+    assert compare._train_and_measure(job).config["training"]["compile"] is False
 
 
 def test_arms_in_order_seeds_within(finished: tuple[Path, list[Any]]) -> None:

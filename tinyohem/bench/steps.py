@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,10 +45,10 @@ def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
     """Return the steps by name; they share one model.
 
     `full`, `topk-<ratio>` (exact) and `pruned-<ratio>` (exact where that is cheaper) are ours,
-    top-k by loss. `bare` is `model(...).logits` with `F.cross_entropy`. With `training.compile` all
-    these are timed with torch.compile too. `mask-0.5` is the usual way to mine: a mask on the loss
-    of the bare step. `trainer` is a step of transformers' `Trainer` with its own optimizer, where
-    accelerate is installed. Of the config's `ohem` only the scope counts.
+    top-k by loss. `bare` is `model(...).logits` with `F.cross_entropy`. `mask-0.5` is the usual way
+    to mine: a mask on the loss of the bare step. `trainer` is a step of transformers' `Trainer`
+    with its own optimizer, where accelerate is installed. With `training.compile` all but the mask
+    are timed with torch.compile too. Of the config's `ohem` only the scope counts.
     """
     from transformers.utils import is_accelerate_available
 
@@ -72,7 +73,10 @@ def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
     steps["bare"] = _bare(model, precision, finish)
     steps["mask-0.5"] = _mask(model, precision, half, finish)
     if is_accelerate_available():  # in a version that the Trainer accepts
-        steps[TRAINER] = _trainer(config, device, model)
+        trainer = _trainer(config, device, model)
+        steps[TRAINER] = partial(trainer, model)
+        if config.training.compile:
+            steps[f"{TRAINER}-compiled"] = partial(trainer, torch.compile(model))
     return steps
 
 
@@ -120,7 +124,8 @@ def _mask(
     return step
 
 
-def _trainer(config: RunConfig, device: torch.device, model: Any) -> Step:
+def _trainer(config: RunConfig, device: torch.device, model: Any) -> Callable[[Any, Batch], None]:
+    """Return a step of the Trainer, given the model as it is or compiled."""
     from transformers import Trainer, TrainingArguments
 
     with tempfile.TemporaryDirectory() as folder:
@@ -139,9 +144,9 @@ def _trainer(config: RunConfig, device: torch.device, model: Any) -> Step:
     batch_size, seq_len = config.training.batch_size, config.training.seq_len
     count = torch.tensor(batch_size * (seq_len - 1), device=device)
 
-    def step(batch: Batch) -> None:
+    def step(called: Any, batch: Batch) -> None:
         inputs = {"input_ids": batch.input_ids, "labels": batch.input_ids}
-        trainer.training_step(model, inputs, count)
+        trainer.training_step(called, inputs, count)
         trainer.accelerator.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
         optimizer.step()
         model.zero_grad()

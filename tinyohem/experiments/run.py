@@ -211,7 +211,10 @@ def _train_and_measure(job: _Job) -> FinishedRun:
     if config.training.device == "auto":
         training = config.training.model_copy(update={"device": own_device()})
         config = config.model_copy(update={"training": training})
-    run, perplexity = train(config, job.run_dir, resume="auto", pauses=job.shared.pauses)
+    # Trials could end differently for two arms.
+    run, perplexity = train(
+        config, job.run_dir, resume="auto", pauses=job.shared.pauses, tries=False
+    )
     if perplexity is None or run.final is None:
         raise RunError(f"{job.run_dir} was interrupted", "repeat the command to go on")
     valid, losses = run.data.valid, run.final.losses

@@ -47,7 +47,7 @@ class Comparison:
 
     def config(self, arm: Arm, seed: int, seconds: float | None = None) -> RunConfig:
         """Return the config of one run."""
-        tree = overlay(self.common, arm.tree)
+        tree = overlay(overlay({"training": {"compile": False}}, self.common), arm.tree)
         assign(tree, "training.seed", seed)
         if seconds is not None:
             assign(tree, "training.seconds", seconds)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tinyohem.config.run import RunConfig, validate_config
+from tinyohem.config.training import Precision
 from tinyohem.errors import InputError
 from tinyohem.io.json import JsonObject
 from tinyohem.io.manifest import Count, Record, read_record
@@ -19,12 +20,20 @@ class StoreOfRun(Record):
     ids_sha256: str
 
 
+class Arithmetic(Record):
+    """What the steps of a run compute in; it changes rounding and speed."""
+
+    precision: Precision  # never `auto`
+    compiled: bool  # whether the trunk runs through torch.compile
+
+
 class RunRecord(Record):
     """A run's `config.json`: what is needed to repeat it, from any working directory."""
 
     config: JsonObject  # of any version
     num_parameters: Count = 0
     num_steps: Count | None = None  # None under a budget of seconds
+    arithmetic: Arithmetic | None = None  # None before it was recorded
     train: StoreOfRun
     valid: StoreOfRun
     plan: str | None = None  # hash of the curriculum's plan

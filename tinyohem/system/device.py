@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tinyohem.config.training import Precision
-from tinyohem.errors import InputError
+from tinyohem.errors import InputError, plainly
 
 
 def pick_device(name: str) -> torch.device:
@@ -52,6 +52,19 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in _BFLOAT16_PRODUCTS)
+
+
+def compiler_fault(device: torch.device) -> str | None:
+    """Return why torch.compile does not work here, in a line; None where it does.
+
+    Compiles a sum, which takes seconds where that is not cached.
+    """
+    try:
+        torch.compile(lambda a: a + a)(torch.ones(2, device=device))
+    except Exception as error:  # whatever tools are missing, each fails in its own way
+        first_line, *_ = f"{plainly(error)}\n".splitlines()
+        return f"torch.compile does not work here: {first_line}"
+    return None
 
 
 @contextmanager

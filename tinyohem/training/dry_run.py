@@ -10,6 +10,7 @@ from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.models.llama import parameter_count
 from tinyohem.progress import SILENT, Progress
 from tinyohem.system.device import pick_device
+from tinyohem.training.arithmetic import plain_arithmetic
 from tinyohem.training.plan import Plan
 from tinyohem.training.prepare import prepare_run
 from tinyohem.training.step_time import seconds_per_step, steps_in
@@ -41,7 +42,9 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
         InputError: the config, the data or a model forbids the run.
     """
     training = config.training
-    seconds = seconds_per_step(config, pick_device(training.device), progress=progress)
+    device = pick_device(training.device)
+    arithmetic = plain_arithmetic(config, device)
+    seconds = seconds_per_step(config, device, arithmetic, progress=progress)
     budget = training.seconds or 60 * (training.minutes or 0)
     num_steps = steps_in(budget, seconds) if budget else None
     prepared = prepare_run(config, progress, num_steps)

@@ -14,6 +14,7 @@ from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
 from tinyohem.system.device import multiplies_bfloat16
 from tinyohem.system.signals import StopRequest, graceful_stop
 from tinyohem.system.timing import phase
+from tinyohem.training.arithmetic import choose_arithmetic
 from tinyohem.training.between_steps import (
     NUM_CHECKPOINTS,
     can_afford_to_save,
@@ -44,6 +45,7 @@ def train(
     progress: Progress = SILENT,
     ranks: DistContext = SINGLE_PROCESS,
     pauses: Pauses | None = None,
+    tries: bool = True,
 ) -> tuple[Run, Perplexity | None]:
     """Train a model and return the run with its held-out perplexity (None: stopped early).
 
@@ -52,6 +54,7 @@ def train(
 
     Args:
         pauses: the validations of the run; default: what 5 % of its time pays for.
+        tries: whether a long run may try which arithmetic is faster.
 
     Raises:
         InputError: the config, the data or the run folder forbids the run; nothing was changed.
@@ -60,7 +63,7 @@ def train(
     if ranks.is_main:
         require_login(config)
     with sole_writer(run_dir, progress=progress) if ranks.is_main else nullcontext():
-        return _train(config, run_dir, resume, progress, ranks, pauses)
+        return _train(config, run_dir, resume, progress, ranks, pauses, tries)
 
 
 def _train(
@@ -70,6 +73,7 @@ def _train(
     progress: Progress,
     ranks: DistContext,
     pauses: Pauses | None,
+    tries: bool,
 ) -> tuple[Run, Perplexity | None]:
     device = ranks.pick_device(config.training.device)
     num_micro_batches = ranks.num_micro_batches(config.training)
@@ -77,9 +81,11 @@ def _train(
     with ranks.main_process_first():
         if ranks.is_main:
             drop_leftovers(run_dir, run_dir / CHECKPOINTS)
-    num_steps = planned_steps(config, run_dir, device, ranks, progress)
+    arithmetic = choose_arithmetic(config, run_dir, device, ranks, progress, tries=tries)
+    num_steps = planned_steps(config, run_dir, device, arithmetic, ranks, progress)
     with ranks.main_process_first():
-        run = begin_run(prepare_run(config, progress, num_steps), run_dir, device, ranks)
+        prepared = prepare_run(config, progress, num_steps)
+        run = begin_run(prepared, run_dir, device, ranks, arithmetic)
         run.planned_pauses = pauses
     record = describe(run)
     if checkpoint is not None:

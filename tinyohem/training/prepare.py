@@ -20,7 +20,7 @@ from tinyohem.ohem.loss_pool import Pool
 from tinyohem.ohem.miner import build_miner
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.checkpoints import RunState
-from tinyohem.runs.record import RunRecord, StoreOfRun
+from tinyohem.runs.record import Arithmetic, RunRecord, StoreOfRun
 from tinyohem.system.environment import environment
 from tinyohem.training.checkpoint import load_checkpoint
 from tinyohem.training.optim import build_optimizers
@@ -60,7 +60,11 @@ def prepare_run(
 
 
 def begin_run(
-    prepared: PreparedRun, run_dir: Path, device: torch.device, ranks: DistContext
+    prepared: PreparedRun,
+    run_dir: Path,
+    device: torch.device,
+    ranks: DistContext,
+    arithmetic: Arithmetic,
 ) -> Run:
     """Return a run before its first step, with the pretrained model or a new one."""
     config, data = prepared.config, prepared.data
@@ -84,6 +88,7 @@ def begin_run(
         budget=Budget(prepared.num_steps, config.training.seconds),
         state=RunState.at_start(),
         ranks=ranks,
+        arithmetic=arithmetic,
     )
 
 
@@ -116,6 +121,7 @@ def describe(run: Run) -> RunRecord:
         config=config,
         num_parameters=run.model.num_parameters(),
         num_steps=run.budget.known_steps,
+        arithmetic=run.arithmetic,
         train=StoreOfRun(**run.data.train.manifest.to_json()),
         valid=StoreOfRun(**run.data.valid.manifest.to_json()),
         plan=run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,

@@ -16,6 +16,7 @@ from tinyohem.evaluation.perplexity import Perplexity, overlap_of
 from tinyohem.ohem.loss_pool import Pool
 from tinyohem.ohem.miner import TokenMiner
 from tinyohem.runs.checkpoints import RunState
+from tinyohem.runs.record import Arithmetic
 from tinyohem.training.pauses import Pauses, plan_pauses
 from tinyohem.training.plan import Plan
 from tinyohem.training.ranks import DistContext
@@ -66,6 +67,7 @@ class Run:
     budget: Budget
     state: RunState
     ranks: DistContext
+    arithmetic: Arithmetic
     planned_pauses: Pauses | None = None  # None: those that the run can afford
     final: FinalScores | None = None
     save_seconds: float = 0.0  # that the last checkpoint took

@@ -2,13 +2,14 @@
 
 import time
 from pathlib import Path
+from statistics import mean, median
 
 import torch
 
 from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import prepare_data
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runs.record import run_record
+from tinyohem.runs.record import Arithmetic, run_record
 from tinyohem.system.device import synchronize
 from tinyohem.training.prepare import begin_run, prepare_run
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
@@ -16,11 +17,17 @@ from tinyohem.training.take_step import StepContext, take_step
 
 _WARM_UP = 2  # steps, which fill caches and compile
 _TIMED = 10
-_ENOUGH_SECONDS = 20.0
+_ENOUGH_SECONDS = 20.0  # of timed steps
+_COMPILES_FROM = 3.0  # times the median: a step that takes longer compiled a pass first
 
 
 def planned_steps(
-    config: RunConfig, run_dir: Path, device: torch.device, ranks: DistContext, progress: Progress
+    config: RunConfig,
+    run_dir: Path,
+    device: torch.device,
+    arithmetic: Arithmetic,
+    ranks: DistContext,
+    progress: Progress,
 ) -> int | None:
     """Return the steps that `training.minutes` buys, None without it.
 
@@ -32,7 +39,7 @@ def planned_steps(
     record = run_record(str(run_dir)) if run_dir.exists() else None
     if record is not None and record.num_steps is not None:
         return record.num_steps
-    seconds = seconds_per_step(config, device, ranks, progress)
+    seconds = seconds_per_step(config, device, arithmetic, ranks, progress)
     steps = steps_in(60 * minutes, seconds)
     progress.note(f"a step takes {seconds:.3g} s: {steps:,} steps in {minutes:g} minutes")
     return steps
@@ -46,12 +53,14 @@ def steps_in(budget: float, seconds: float) -> int:
 def seconds_per_step(
     config: RunConfig,
     device: torch.device,
+    arithmetic: Arithmetic,
     ranks: DistContext = SINGLE_PROCESS,
     progress: Progress = SILENT,
 ) -> float:
     """Return the mean seconds of a step, measured on a model that is thrown away.
 
     The few steps run through the whole schedule of the keep ratio, so that their mean is the run's.
+    Steps that compile a pass are not counted.
 
     Raises:
         InputError: whatever forbids the run.
@@ -64,12 +73,12 @@ def seconds_per_step(
     )
     curriculum = config.curriculum.model_copy(update={"enabled": False})
     trial = config.model_copy(update={"training": training, "curriculum": curriculum})
-    run = begin_run(prepare_run(trial), Path(), device, ranks)
+    run = begin_run(prepare_run(trial), Path(), device, ranks, arithmetic)
     num_micro_batches = ranks.num_micro_batches(training)
     context = StepContext.of(run)
     seconds: list[float] = []
     progress.start("time", num_steps, "steps", transient=True)
-    while not run.finished and sum(seconds) < _ENOUGH_SECONDS:
+    while not run.finished and sum(seconds[_WARM_UP:]) < _ENOUGH_SECONDS:
         began = time.perf_counter()
         take_step(run, context, num_micro_batches, SILENT)
         synchronize(device)
@@ -77,5 +86,5 @@ def seconds_per_step(
         seconds += ranks.broadcast(time.perf_counter() - began)
         progress.advance(len(seconds))
     progress.finish()
-    timed = seconds[_WARM_UP:] or seconds[-1:]
-    return sum(timed) / len(timed)
+    timed = seconds[_WARM_UP:]
+    return mean(s for s in timed if s <= _COMPILES_FROM * median(timed))

@@ -37,10 +37,10 @@ class StepContext:
     def of(cls, run: Run) -> Self:
         """Set up the loop of a run, new or resumed."""
         training, state = run.config.training, run.state
-        precision = autocast(run.device, training.precision)
+        precision = autocast(run.device, run.arithmetic.precision)
         return cls(
             source=WindowSource(run.data.train, training.seq_len, run.device),
-            lm=CausalLM.of(run.model, precision, SoftmaxCache(), compiled=training.compile),
+            lm=CausalLM.of(run.model, precision, SoftmaxCache(), compiled=run.arithmetic.compiled),
             meter=Meter(run.device, state.train_seconds),
             clock=Stopwatch(run.device, state.train_seconds, state.pause_seconds),
             phases=PhaseTimer(run.device, {"select": state.select_seconds}),
@@ -83,7 +83,7 @@ def _gradients(run: Run, context: StepContext, num_micro_batches: int) -> StepSt
         if run.reference is not None and draw.keep_ratio < 1:
             with phase("reference"), context.lm.autocast:
                 references = run.reference.losses(windows, batches)
-        with product_precision(training.precision):
+        with product_precision(run.arithmetic.precision):
             stats = training_step(context.lm, batches, draw, run.miner, references, run.ranks)
     run.ranks.sum_gradients(run.model.parameters())
     return stats
