@@ -19,7 +19,7 @@ PACKAGES = {"tinyohem": ROOT / "tinyohem", "tinyohem_cli": ROOT / "cli"}
 # From the ground up: a folder imports from those before it, never from those behind.
 FLOORS = (
     *("config", "io", "system", "runs", "data", "difficulty", "ohem", "models", "evaluation"),
-    *("training", "experiments", "bench", "report"),
+    *("training", "experiments", "bench", "report", "api"),
 )
 LOOSE = {"errors", "progress"}  # modules without a folder
 
