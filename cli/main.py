@@ -30,6 +30,7 @@ COMMANDS = {
     "each.",
     "bench": "Time the training step: full, top-k at fixed ratios (exact and pruned), and what "
     "others do.",
+    "runs": "The runs of a folder: state, model, tokens, bits per byte.",
     "recipes": "The built-in recipes.",
 }
 _SETTINGS: dict[str, Any] = {

@@ -59,6 +59,24 @@ def sole_writer(
         _remove_empty(made)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether another process is writing into a folder now."""
+    from filelock import FileLock, Timeout
+
+    path = folder.resolve() / LOCK_FILE
+    if not path.exists():
+        return False
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a folder that may only be read, or one that knows no locks
+        return False
+    lock.release()
+    return False
+
+
 def _acquire(lock: Any, path: Path, folder: Path, patience: float, progress: Progress) -> None:
     from filelock import Timeout
 

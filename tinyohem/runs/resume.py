@@ -25,11 +25,11 @@ def default_run_dir(config: RunConfig, name: str | None) -> Path:
     """Return `runs/<recipe or model>-<hash>`, the same for the same command."""
     deciding = {k: v for k, v in _flat(config).items() if k not in RESUME_MAY_CHANGE}
     model = config.model.preset or Path(config.model.init_from or "").name
-    label = Path(name).stem if name else f"{model}{_way(config.ohem)}"
+    label = Path(name).stem if name else f"{model}{way_of(config.ohem)}"
     return Path("runs") / f"{label}-{hash_json(deciding)[:8]}"
 
 
-def _way(ohem: OhemConfig) -> str:
+def way_of(ohem: OhemConfig) -> str:
     """Return the part of a folder's name that tells how a run mines; empty for plain training."""
     way = ""
     if ohem.keep_schedule().lowest < 1 or ohem.hard_window_share:

@@ -1,0 +1,66 @@
+"""`runs list` tells of every run what its small files say."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+
+from tinyohem.io.locks import sole_writer
+from tinyohem.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def folder(finished_run: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, one that stopped and mines, one whose record is damaged, and a comparison's
+    run in a folder below."""
+    folder = tmp_path_factory.mktemp("listed")
+    shutil.copytree(finished_run, folder / "finished")
+    shutil.copytree(finished_run, folder / "comparison" / "full-seed0")
+    shutil.copytree(finished_run, folder / "damaged")
+    (folder / "damaged" / "config.json").write_text("{")
+    mined = tiny.config(corpus, ohem__ratio=0.5, training__stop_at_step=7)
+    train(mined, folder / "stopped")
+    return folder
+
+
+def listed(tinyohem: tiny.Command, folder: Path) -> dict[str, dict[str, object]]:
+    done = tinyohem("runs", "list", folder, "--json")
+    assert done.code == 0
+    runs = json.loads(done.out)["runs"]
+    return {str(Path(run["folder"]).relative_to(folder)): run for run in runs}
+
+
+def test_every_run_is_listed_with_its_state(tinyohem: tiny.Command, folder: Path) -> None:
+    runs = listed(tinyohem, folder)
+    assert {name: run["state"] for name, run in runs.items()} == {
+        "comparison/full-seed0": "finished",
+        "damaged": "damaged",
+        "finished": "finished",
+        "stopped": "stopped",
+    }
+    evaluation = json.loads((folder / "finished" / "eval.json").read_text())
+    assert runs["finished"]["bits_per_byte"] == evaluation["bits_per_byte"]
+    assert (runs["finished"]["steps"], runs["finished"]["tokens"]) == (20, 20 * 4 * 32)
+    stopped = runs["stopped"]
+    assert (stopped["steps"], stopped["num_steps"], stopped["mining"]) == (7, 20, "ohem0.5")
+    assert stopped["bits_per_byte"] is None
+
+
+def test_a_run_that_another_process_writes_is_running(tinyohem: tiny.Command, folder: Path) -> None:
+    with sole_writer(folder / "stopped"):
+        assert listed(tinyohem, folder)["stopped"]["state"] == "running"
+    assert listed(tinyohem, folder)["stopped"]["state"] == "stopped"
+
+
+def test_the_table_names_every_run(tinyohem: tiny.Command, folder: Path) -> None:
+    shown = tinyohem("runs", "list", folder).out
+    assert all(name in shown for name in ("finished", "damaged", "stopped", "7 of 20"))
+
+
+def test_an_empty_folder_and_none(tinyohem: tiny.Command, tmp_path: Path) -> None:
+    assert tinyohem("runs", "list", tmp_path).code == 0
+    done = tinyohem("runs", "list", tmp_path / "none")
+    assert done.code == 2
+    assert "there is no folder" in done.err
