@@ -25,8 +25,8 @@ _BIAS_WARNING = (
 )
 _IDLE_WARNING = "every step keeps all tokens, so nothing comes of {}"
 _UNREAD_WARNING = (
-    "nothing reads the pool of ohem.reference: below ratio 1 --ohem-score excess_loss does, and "
-    "--ohem-select mixed with a share of it; ohem.hard_window_share always"
+    "nothing reads the pool of ohem.reference: below ratio 1 --ohem-score excess_loss and lag do, "
+    "and --ohem-select mixed with a share of it; ohem.hard_window_share always"
 )
 
 

@@ -30,7 +30,7 @@ SELECTS: dict[str, dict[str, Any]] = {
     "stratified": {},
     "mixed": {"mix": "topk=0.3,random=0.3,pool=0.4", "reference": "pool"},
 }
-SCORES = ("loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "entropy", "focal")
+SCORES = ("loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "lag", "entropy", "focal")
 WEIGHTS = ("none", "focal", "ghm", "class_balanced")
 SCOPES = ("batch", "sequence")
 

@@ -22,7 +22,7 @@ WAYS: dict[str, tuple[str, float | None]] = {
         1.0,
     ),
     "fallback": ("--ohem-select threshold --set ohem.prob_threshold=1e-9", 0.5),
-    "band": ("--ohem-select band --ohem-score excess_loss", 0.5),
+    "band": ("--ohem-select band --ohem-score loss", 0.5),
     "random": ("--ohem-select random --ohem-score gradnorm --ohem-weight ghm", 0.5),
     "importance": ("--ohem-select importance --ohem-score entropy", None),
     "stratified": ("--ohem-select stratified --ohem-score focal --ohem-weight none", 0.5),
@@ -111,7 +111,7 @@ def test_a_score_that_breaks_ends_the_run_at_its_step(
     mining = ("--ohem-score", "excess_loss", "--ohem-select", select)
     result = tinyohem("train", *flags, *mining, "--out", tmp_path / "run")
     assert result.code == 1
-    assert "not finite at step 3;" in result.err.splitlines()[-2]
+    assert "not finite at step 5;" in result.err.splitlines()[-2]
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -128,8 +128,20 @@ def test_the_reference_is_asked_only_where_tokens_are_ranked(
     ohem = {"ohem__ratio": 0.5, "ohem__schedule": "constant", "ohem__full_step_every": 2}
     flags = ("--ohem-score", "excess_loss", "--ohem-weight", "ghm")
     rows = mine(tinyohem, corpus, tmp_path / "run", *flags, **ohem)
-    assert [row["train/keep_ratio"] for row in rows] == [0.5, 1.0, 0.5, 1.0]
-    assert len(calls) == 2
+    assert [row["train/keep_ratio"] for row in rows] == [1.0, 1.0, 0.5, 1.0]
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("score", ["excess_loss", "lag"])
+def test_a_running_mean_ranks_tokens_once_it_has_seen_its_horizon(
+    corpus: Path, tmp_path: Path, tinyohem: tiny.Command, score: str
+) -> None:
+    ohem = {"ohem__ratio": 0.5, "ohem__schedule": "constant", "ohem__ema_horizon": 0.75}
+    rows = mine(tinyohem, corpus, tmp_path / "run", "--ohem-score", score, **ohem)
+    assert [row["train/keep_ratio"] for row in rows] == [1.0, 1.0, 1.0, 0.5]
+    flags = tiny.flags(corpus, training__steps=STEPS, **ohem)
+    outlined = tinyohem("train", *flags, "--ohem-score", score, "--dry-run", "--json")
+    assert json.loads(outlined.out)["keep_ratios"] == [1.0] * 8 + [0.5] * 3
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """[ohem]: defaults that follow from the method, and combinations that are refused."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.config.recipes import load_config
+from tinyohem.config.run import has_biased_mean, validate_config
 from tinyohem.errors import InputError
 
 
@@ -127,7 +129,8 @@ def test_options_that_conflict_are_refused(given: dict[str, Any], message: str) 
         ({"class_power": 1.1}, "ohem.class_power = 1.1: "),
         ({"dedup_window": 0}, "ohem.dedup_window = 0: "),
         ({"dedup_max": 0}, "ohem.dedup_max = 0: "),
-        ({"ema_decay": 1}, "ohem.ema_decay = 1: "),
+        ({"ema_horizon": 0}, "ohem.ema_horizon = 0: "),
+        ({"ema_horizon": 1}, "ohem.ema_horizon = 1: "),
         ({"score": "surprise"}, "ohem.score = 'surprise': Input should be 'loss', "),
         ({"weight": "soft"}, "ohem.weight = 'soft': Input should be 'none', "),
     ],
@@ -143,6 +146,7 @@ def test_a_value_out_of_range_is_named(given: dict[str, Any], message: str) -> N
     [
         ({"score": "excess_loss", "ratio": 0.5}, True),
         ({"score": "excess_loss", "schedule": "anneal-quarter"}, True),
+        ({"score": "lag", "ratio": 0.5}, True),
         ({"score": "excess_loss"}, False),  # at ratio 1 nothing is ranked
         ({"score": "loss", "ratio": 0.5}, False),
     ],
@@ -151,6 +155,60 @@ def test_needs_reference_is_true_only_if_a_step_reads_a_reference(
     given: dict[str, Any], needs_reference: bool
 ) -> None:
     assert ohem(**given).needs_reference is needs_reference
+    assert ohem(**given).averages_model is needs_reference
+    assert not ohem(**given, reference="pool").averages_model
+
+
+@pytest.mark.parametrize(
+    ("share", "num_steps", "steps"), [(0.05, 1000, 50), (0.5, 7, 4), (0.05, 20, 2), (0.05, 1, 2)]
+)
+def test_the_horizon_is_a_share_of_the_steps_and_at_least_two(
+    share: float, num_steps: int, steps: int
+) -> None:
+    assert ohem(ema_horizon=share).horizon_steps(num_steps) == steps
+
+
+def test_a_running_mean_needs_a_known_number_of_steps() -> None:
+    given = {"ohem.score": "lag", "ohem.ratio": 0.5}
+    with pytest.raises(InputError, match="spans a share of the steps: it needs a budget in tokens"):
+        load_config(overrides={**given, "training.seconds": 60})
+    for fine in ({"training.minutes": 1}, {"training.seconds": 60, "ohem.reference": "pool"}):
+        load_config(overrides={**given, **fine})
+
+
+class TestFormerDecay:
+    """`ema_decay` made a mean that leant on its first step; older records still have it."""
+
+    def test_a_user_is_told_the_new_key(self, tmp_path: Path) -> None:
+        (recipe := tmp_path / "old.toml").write_text("[ohem]\nema_decay = 0.999\n")
+        for given in (
+            {"recipe": str(recipe)},
+            {"assignments": ["ohem.ema_decay=0.999"]},
+            {"overrides": {"ohem.ema_decay": 0.999}},
+        ):
+            with pytest.raises(InputError) as caught:
+                load_config(**given)
+            assert caught.value.message == (
+                "unknown key ohem.ema_decay; did you mean ohem.ema_horizon (a share of all steps)?"
+            )
+
+    @pytest.mark.parametrize(
+        ("given", "biased"),
+        [
+            ({"ratio": 0.5, "score": "excess_loss"}, True),
+            ({"ratio": 0.5, "score": "excess_loss", "reference": "pool"}, False),
+            ({"ratio": 0.5}, False),
+            ({"score": "excess_loss"}, False),
+        ],
+    )
+    def test_records_with_it_are_read_and_a_biased_mean_is_known(
+        self, given: dict[str, Any], biased: bool
+    ) -> None:
+        record = {"ohem": {**given, "ema_decay": 0.999}}
+        config = validate_config(record)
+        assert config == validate_config({"ohem": given})
+        assert has_biased_mean(record, config) is biased
+        assert not has_biased_mean(config.model_dump(), config)
 
 
 @pytest.mark.parametrize(

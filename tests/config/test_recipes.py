@@ -143,6 +143,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "band": ("ohem", {"select": "band"}),
     "entropy": ("ohem", {"score": "entropy"}),
     "excess-loss": ("ohem", {"score": "excess_loss"}),
+    "lag": ("ohem", {"score": "lag"}),
     "adaptive": (
         "baseline",
         {

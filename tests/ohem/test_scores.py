@@ -14,7 +14,7 @@ from tinyohem.ohem.losses import token_losses
 from tinyohem.ohem.scores import read_tokens
 
 VOCAB, SIZE, SHAPE = 11, 5, (3, 7)
-SCORES = ("loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "entropy", "focal")
+SCORES = ("loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "lag", "entropy", "focal")
 
 
 def example(scale: float = 1.0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
@@ -91,13 +91,19 @@ def test_a_zero_head_has_the_highest_entropy() -> None:
     torch.testing.assert_close(found, torch.full((1, 4), math.log(VOCAB)))
 
 
-def test_excess_loss_is_the_loss_beyond_the_references() -> None:
-    *_, reference = example()
-    _, loss, found = read("excess_loss")
-    assert torch.equal(found, loss - reference)
-    hidden, head, labels, _ = example()
-    with pytest.raises(ValueError, match="needs reference losses"):
-        read_tokens("excess_loss", hidden, head, labels)
+@pytest.mark.parametrize(("score", "sign"), [("excess_loss", 1), ("lag", -1)])
+def test_excess_loss_and_lag_are_the_two_signs_of_the_distance_to_the_reference(
+    score: str, sign: int
+) -> None:
+    hidden, head, labels, reference = example()
+    _, _, found = read(score)
+    for at in (labels != IGNORE_INDEX).nonzero().tolist():
+        place = tuple(at)
+        loss = F.cross_entropy(head @ hidden[place], labels[place])
+        expected = sign * (loss - reference[place])
+        assert found[place].item() == pytest.approx(expected.item(), rel=1e-10, abs=1e-12)
+    with pytest.raises(ValueError, match=f"{score} needs reference losses"):
+        read_tokens(score, hidden, head, labels)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])

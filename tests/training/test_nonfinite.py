@@ -48,7 +48,7 @@ class TestSkip:
         [
             {"optim__optimizer": "muon"},
             {"ohem__ratio": 0.5, "ohem__select": "threshold", "ohem__queue_steps": 3},
-            {"ohem__ratio": 0.5, "ohem__score": "excess_loss", "ohem__ema_decay": 0.8},
+            {"ohem__ratio": 0.5, "ohem__score": "excess_loss", "ohem__ema_horizon": 0.3},
             {"ohem__weight": "ghm"},
         ],
         ids=["muon", "queue", "self-reference", "ghm"],

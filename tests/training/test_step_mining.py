@@ -62,7 +62,7 @@ def test_micro_batches_keep_the_same_tokens_and_give_the_same_gradient(
     """
     reference, cache = tiny_step.references(), SoftmaxCache()
     ways = [way for way in tiny_step.every_way() if way["select"] == select]
-    assert len(ways) == 6 * 4 * 2
+    assert len(ways) == 7 * 4 * 2
     for way in ways:
         ignored = way["weight"] in ("none", "ghm")  # else the host knows some of the counts
         found = []

@@ -20,6 +20,8 @@ RENAMED = {
     "ohem.nms_max": "dedup_max",
     "ohem.hard_windows": "hard_window_share",
 }
+# Keys that only the records of older runs may have.
+WITHDRAWN = frozenset({"ohem.ema_decay"})
 
 _KEYS = {
     "data.dataset": "data data_dir data_path dataset_name dataset_path path train_data train_file",
@@ -76,6 +78,7 @@ _KEYS = {
     "gradient_clip gradient_clip_val gradient_clipping max_norm",
     "ohem.ratio": "hard_ratio keep keep_fraction keep_rate keep_ratio topk_ratio",
     "ohem.select": "method selection strategy",
+    "ohem.ema_horizon": "ema ema_beta ema_decay",
     "tracking.wandb": "logger report_to use_wandb",
     "tracking.project": "wandb_project",
 }
@@ -88,6 +91,7 @@ _REMARKS = {
     "optim.min_lr_ratio": "a share of optim.lr",
     "optim.warmup_fraction": "a share of all steps",
     "optim.decay_fraction": "a share of all steps",
+    "ohem.ema_horizon": "a share of all steps",
 }
 ALIASES = {alias: key for key, names in _KEYS.items() for alias in names.split()}
 

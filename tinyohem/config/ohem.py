@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from tinyohem.config.aliases import current_name
+from tinyohem.config.aliases import WITHDRAWN, current_name
 from tinyohem.config.schedule import KeepSchedule, MixSchedule, parse_mix, parse_schedule
 from tinyohem.config.sections import MAX_COUNT, Section, parse_tokens, setting
 from tinyohem.config.selections import SELECTIONS, Select, Selection
 
-Score = Literal["loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "entropy", "focal"]
+Score = Literal["loss", "loss_x_gradnorm", "gradnorm", "excess_loss", "lag", "entropy", "focal"]
 Backward = Literal["exact", "pruned"]
 
 
@@ -43,7 +43,8 @@ class OhemConfig(Section):
     score: Score = setting(
         "loss",
         "How hard a token is: loss, loss_x_gradnorm, gradnorm, excess_loss (over "
-        "--ohem-reference), entropy, focal",
+        "--ohem-reference), lag (of the reference behind the model: what was learned since), "
+        "entropy, focal",
         flag="--ohem-score",
         default_is="loss, gradnorm with importance",
     )
@@ -137,11 +138,17 @@ class OhemConfig(Section):
     )
     reference: str = setting(
         "ema",
-        "What excess_loss compares with: ema (a running mean of the model) or the folder of a "
-        "pool that `tinyohem mine` made on the same tokens",
+        "What excess_loss and lag compare with: ema (a running mean of the model) or the folder of "
+        "a pool that `tinyohem mine` made on the same tokens",
         flag="--ohem-reference",
     )
-    ema_decay: float = setting(0.999, "Decay of the running mean of the model, a step", gt=0, lt=1)
+    ema_horizon: float = setting(
+        0.05,
+        "Share of all steps that the running mean of the model spans; before it has seen so many, "
+        "every step keeps all tokens",
+        gt=0,
+        lt=1,
+    )
     hard_window_share: float = setting(
         0.0, "Share of a batch's windows that come from the pool's hardest tenth", ge=0, lt=1
     )
@@ -171,7 +178,11 @@ class OhemConfig(Section):
         """Fill in the method's own defaults for keys that the user did not set."""
         if not isinstance(tree, Mapping):
             return tree
-        tree = {current_name("ohem", key, quiet=True): value for key, value in tree.items()}
+        tree = {
+            current_name("ohem", key, quiet=True): value
+            for key, value in tree.items()
+            if f"ohem.{key}" not in WITHDRAWN
+        }
         adaptive = tree.get("schedule") == "adaptive"
         select = tree.get("select", "importance" if adaptive else "topk")
         method = SELECTIONS.get(str(select), SELECTIONS["topk"])  # an unknown one is refused below
@@ -268,7 +279,19 @@ class OhemConfig(Section):
     def needs_reference(self) -> bool:
         """Whether a step reads the losses of another model: the running mean or a pool's."""
         selects = self.keep_schedule().lowest < 1
-        return selects and (self.score == "excess_loss" or self.mixes_pool)
+        return selects and (self.score in ("excess_loss", "lag") or self.mixes_pool)
+
+    @property
+    def averages_model(self) -> bool:
+        """Whether a step reads the losses of the running mean."""
+        return self.needs_reference and self.reference == "ema"
+
+    def horizon_steps(self, num_steps: int) -> int:
+        """Return the steps that the running mean spans in a run of `num_steps`, at least two.
+
+        Over one step it would be the model itself.
+        """
+        return max(2, round(self.ema_horizon * num_steps))
 
     @property
     def mixes_pool(self) -> bool:

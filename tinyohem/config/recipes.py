@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tinyohem.config.aliases import current_name, nearest, suggest_key
+from tinyohem.config.aliases import WITHDRAWN, current_name, nearest, suggest_key
 from tinyohem.config.run import RunConfig, known_keys, reject_unknown_keys, validate_config
 from tinyohem.config.sections import ConfigTree
 from tinyohem.errors import InputError, plainly
@@ -129,4 +129,6 @@ def assign(tree: ConfigTree, dotted: str, value: Any) -> None:
     if not key:
         guess = suggest_key(dotted, known_keys())
         raise InputError(f"{dotted!r} names no key{guess}", "write --set section.key=value")
+    if dotted in WITHDRAWN:
+        reject_unknown_keys({section: {key: value}})
     tree.setdefault(section, {})[current_name(section, key)] = value

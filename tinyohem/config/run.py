@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, cast
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from tinyohem.config.aliases import current_name, nearest, suggest_key
+from tinyohem.config.aliases import WITHDRAWN, current_name, nearest, suggest_key
 from tinyohem.config.curriculum import CurriculumConfig
 from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.config.model import ModelConfig, model_shape, suitable_lr
@@ -69,6 +69,11 @@ class RunConfig(Section):
             raise ValueError(
                 "ohem.pool_max_age needs pool_refresh_every, or a budget in tokens or steps"
             )
+        if ohem.averages_model and training.seconds is not None:
+            raise ValueError(
+                "a running mean of the model (ohem.reference = ema) spans a share of the steps: it "
+                "needs a budget in tokens, steps or minutes, not in seconds"
+            )
         if ohem.hard_window_share and self.curriculum.enabled:
             raise ValueError(
                 "ohem.hard_window_share and a curriculum both choose windows: take one"
@@ -90,6 +95,16 @@ class RunConfig(Section):
     def hard_per_batch(self) -> int:
         """Sequences of a batch that come from the pool's hardest windows."""
         return round(self.ohem.hard_window_share * self.training.batch_size)
+
+
+def has_biased_mean(record: Mapping[str, Any], config: RunConfig) -> bool:
+    """Whether an older run ranked tokens over a running mean that leant on its first step.
+
+    Args:
+        record: the config as the run wrote it.
+        config: the same, validated.
+    """
+    return config.ohem.averages_model and "ema_decay" in record["ohem"]
 
 
 def _with_fine_tuning(tree: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -176,7 +191,8 @@ def reject_unknown_keys(tree: Mapping[str, Any], *, quiet: bool = False) -> None
     """Refuse a section or key that no config has, suggesting the nearest name.
 
     Args:
-        quiet: do not warn of renamed keys.
+        quiet: the tree may be the record of an older run: do not warn of renamed keys, and accept
+            the withdrawn ones.
     """
     known = known_keys()
     for section, values in tree.items():
@@ -185,8 +201,10 @@ def reject_unknown_keys(tree: Mapping[str, Any], *, quiet: bool = False) -> None
         if not isinstance(values, Mapping):
             raise InputError(f"[{section}] is {repr(values)[:200]}, not a table of keys", _SHOW)
         for key in values:
+            name = f"{section}.{key}"
+            if quiet and name in WITHDRAWN:
+                continue
             if current_name(section, key, quiet=quiet) not in known[section]:
-                name = f"{section}.{key}"
                 raise InputError(f"unknown key {name}{suggest_key(name, known)}", _SHOW)
 
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinyohem.config.run import RunConfig, validate_config
+from tinyohem.config.run import RunConfig, has_biased_mean, validate_config
 from tinyohem.data.prepare import prepare_data
 from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.errors import InputError, RunError
@@ -262,13 +262,15 @@ def _same(result: FinishedRun, job: _Job) -> bool:
     """Whether a result is of this job's config and tokens.
 
     Config keys that it lacks have their defaults; the settings of a curriculum that is off do not
-    matter.
+    matter. A result of a biased running mean is no longer that of any config.
     """
     if (result.format, result.tokens_sha256) != (_RESULT_FORMAT, job.shared.tokens_sha256):
         return False
     try:
         config = validate_config(result.config)
     except InputError:
+        return False
+    if has_biased_mean(result.config, config):
         return False
     if not config.curriculum.enabled and not job.config.curriculum.enabled:
         config = config.model_copy(update={"curriculum": job.config.curriculum})

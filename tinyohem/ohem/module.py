@@ -96,7 +96,8 @@ class OhemLoss(nn.Module):
             head_VD: (V, D) output embedding.
             keep_ratio: share of the tokens to keep, in (0, 1]; at 1.0 plain cross entropy.
             shares: the share of each source of `mixed`, where `mix` changes them over training.
-            reference_BT: another model's losses, nats; for `excess_loss` and the source `pool`.
+            reference_BT: another model's losses, nats; for `excess_loss`, `lag` and the source
+                `pool`.
             input_ids_BT: (B, T); for `dedup = "bigram"`.
             num_items: valid tokens of the whole optimizer step, where this is one of several
                 micro-batches: each is then weighted by its share of them.

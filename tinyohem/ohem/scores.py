@@ -31,6 +31,7 @@ def read_tokens(
       the logits, which is their own bound.
     - `loss_x_gradnorm`: their product.
     - `excess_loss`: ℓ − reference loss (Rho-1, arXiv 2404.07965).
+    - `lag`: reference loss − ℓ, over a running mean what the model has learned of late.
     - `entropy`: −Σ p log p, which does not depend on the label (ESLM, arXiv 2505.19893).
     - `focal`: (1 − p_y)^γ · ℓ (Lin et al., ICCV 2017).
 
@@ -38,7 +39,7 @@ def read_tokens(
         hidden_BTD: (B, T, D) states that the head turns into logits.
         head_VD: (V, D) output embedding; None: the states are the logits, D = V.
         labels_BT: int64 (B, T); `IGNORE_INDEX` marks tokens that do not count.
-        reference_BT: (B, T) losses in nats, for `excess_loss`.
+        reference_BT: (B, T) losses in nats, for `excess_loss` and `lag`.
         gamma: γ of `focal`.
         cache: gets each chunk for the gradient pass.
 
@@ -59,10 +60,11 @@ def read_tokens(
             return loss_BT, score_BT
         case "loss_x_gradnorm":
             return loss_BT, loss_BT * score_BT
-        case "excess_loss":
+        case "excess_loss" | "lag":
             if reference_BT is None:
-                raise ValueError("excess_loss needs reference losses")
-            return loss_BT, loss_BT - reference_BT
+                raise ValueError(f"{score} needs reference losses")
+            excess_BT = loss_BT - reference_BT
+            return loss_BT, excess_BT if score == "excess_loss" else -excess_BT
         case "focal":
             return loss_BT, focal(loss_BT, gamma)
         case _:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tinyohem.config.ohem import OhemConfig
-from tinyohem.config.run import RESUME_MAY_CHANGE, RunConfig
+from tinyohem.config.run import RESUME_MAY_CHANGE, RunConfig, has_biased_mean
 from tinyohem.errors import InputError
 from tinyohem.io.atomic import is_leftover
 from tinyohem.io.hashing import hash_json
@@ -74,12 +74,19 @@ def find_checkpoint(
 def _check_same_config(run_dir: Path, config: RunConfig) -> None:
     path = run_dir / RECORD_FILE
     try:
-        old = _flat(RunConfig.model_validate(read_record(path, RunRecord).config))
+        record = read_record(path, RunRecord).config
+        before = RunConfig.model_validate(record)
     except ValueError:
         raise InputError(
             f"{path} is no run's, or another version's", "choose another --out"
         ) from None
-    new = _flat(config)
+    if has_biased_mean(record, before):
+        raise InputError(
+            f"{run_dir} ranks its tokens over a running mean of the model that leans on its first "
+            "step, which this version no longer makes",
+            "begin the run anew with another --out",
+        )
+    old, new = _flat(before), _flat(config)
     ignored = RESUME_MAY_CHANGE | _NAMES_OF_STORIES
     changed = [key for key in new if key not in ignored and new[key] != old.get(key)]
     if changed:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyohem.config.ohem import OhemConfig
 from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import Prepared
 from tinyohem.difficulty.curriculum import CurriculumPlan
@@ -49,7 +50,6 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
     num_steps = steps_in(budget, seconds) if budget else None
     prepared = prepare_run(config, progress, num_steps)
     data, num_steps, plan = prepared.data, prepared.num_steps, prepared.plan
-    schedule = config.ohem.keep_schedule()
     curriculum = plan if isinstance(plan, CurriculumPlan) else None
     num_draws = num_steps * training.batch_size
     shown = min(_SHOWN_WINDOWS, num_draws)
@@ -59,13 +59,21 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
         num_tokens=num_steps * training.tokens_per_step,
         seconds=num_steps * seconds,
         epochs=num_steps * training.tokens_per_step / data.train.num_tokens,
-        keep_ratios=[schedule.keep_ratio(tenth / 10) for tenth in range(11)],
+        keep_ratios=_keep_ratios(config.ohem, num_steps),
         keep_at_least=config.ohem.keeps_at_least,
         curriculum=curriculum.describe(config.curriculum, num_steps) if curriculum else None,
         plan_hash=curriculum.hash if curriculum else None,
         first_windows=_texts(data, plan, 0, shown, training.seq_len),
         last_windows=_texts(data, plan, num_draws - shown, shown, training.seq_len),
     )
+
+
+def _keep_ratios(ohem: OhemConfig, num_steps: int) -> list[float]:
+    """Return the keep ratios at 0, 1/10, ... 1 of training; 1 until a running mean is ready."""
+    schedule = ohem.keep_schedule()
+    full = ohem.horizon_steps(num_steps) / num_steps if ohem.averages_model else 0.0
+    tenths = [tenth / 10 for tenth in range(11)]
+    return [1.0 if done < full else schedule.keep_ratio(done) for done in tenths]
 
 
 def _texts(data: Prepared, plan: Plan, first: int, count: int, seq_len: int) -> list[str]:

@@ -132,7 +132,8 @@ def _use_own_pool(run: Run) -> None:
         run.pool = open_pool(folder, run.data.train, run.config.training.seq_len)
     except InputError as error:
         raise InputError(error.message, "begin a new run with another --out") from None
-    run.reference = build_reference(run.config.ohem, run.model, run.pool, run.device)
+    ohem, steps = run.config.ohem, run.budget.steps
+    run.reference = build_reference(ohem, run.model, run.pool, run.device, steps)
     if isinstance(run.plan, HardWindowPlan):
         run.plan = replace(run.plan, hardest=run.pool.hardest_windows())
 

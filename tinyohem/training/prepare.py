@@ -84,7 +84,7 @@ def begin_run(
         optimizers=build_optimizers(model, config.optim),
         miner=build_miner(config.ohem, data.train, vocab_size, device),
         pool=prepared.pool,
-        reference=build_reference(config.ohem, model, prepared.pool, device),
+        reference=build_reference(config.ohem, model, prepared.pool, device, prepared.num_steps),
         budget=Budget(prepared.num_steps, config.training.seconds),
         state=RunState.at_start(),
         ranks=ranks,

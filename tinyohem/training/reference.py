@@ -1,5 +1,6 @@
 """What a model's losses are compared with: a running mean of the model, or a pool of losses."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.windows import Batch
@@ -19,7 +19,12 @@ EMA = "ema"  # begins the names of a reference's tensors in a checkpoint, and no
 
 
 class Reference:
-    """Another model's losses, for `excess_loss` and the source `pool`. It keeps no state."""
+    """Another model's losses: `excess_loss`, `lag`, the source `pool`. It keeps no state."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether its losses can rank tokens; until then every step keeps all of them."""
+        return True
 
     def losses(
         self, windows: Sequence[NDArray[np.int64]], batches: Sequence[Batch]
@@ -43,12 +48,14 @@ class Reference:
 
 
 def build_reference(
-    config: OhemConfig, model: Any, pool: Pool | None, device: torch.device
+    config: OhemConfig, model: Any, pool: Pool | None, device: torch.device, num_steps: int
 ) -> Reference | None:
-    """Build the reference that the config asks for, if any."""
+    """Build the reference that the config asks for in a run of `num_steps`, if any."""
     if not config.needs_reference:
         return None
-    return EmaReference(model, config.ema_decay) if pool is None else PoolReference(pool, device)
+    if pool is not None:
+        return PoolReference(pool, device)
+    return EmaReference(model, config.horizon_steps(num_steps))
 
 
 @torch.no_grad()
@@ -72,36 +79,56 @@ class PoolReference(Reference):
 
 
 class EmaReference(Reference):
-    """An exponential moving average of the weights, updated after every optimizer step.
+    """The exponential moving average of the weights after each optimizer step, without bias.
+
+    After t steps it is Σ dᵗ⁻ⁱ·wᵢ / Σ dᵗ⁻ⁱ over the steps i = 1 … t with decay d = 1 − 1/horizon:
+    the bias correction of Adam (Kingma and Ba, ICLR 2015). Without it the first weights would keep
+    the share dᵗ⁻¹, nearly half of a short run's average.
+
+    It is ready once it has averaged `horizon` steps; before that its weights, like the model's,
+    are mostly those of a start.
 
     Args:
-        model: the causal LM to follow; its weights after the first step begin the average.
-        decay: share of the average that a step keeps, in (0, 1).
+        model: the causal LM to follow.
+        horizon: steps, at least two; those further back share about 1/e of the weight.
     """
 
-    def __init__(self, model: Any, decay: float) -> None:
-        self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    def __init__(self, model: Any, horizon: int) -> None:
+        self._average = copy.deepcopy(model)
+        self._horizon = horizon
+        self._num_averaged = 0  # steps
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has averaged as many steps as it spans."""
+        return self._num_averaged >= self._horizon
 
     def losses(
         self, windows: Sequence[NDArray[np.int64]], batches: Sequence[Batch]
     ) -> list[Tensor]:
         """Return the losses of the batches under the averaged weights."""
-        return [model_losses(self._average.module, batch) for batch in batches]
+        return [model_losses(self._average, batch) for batch in batches]
 
+    @torch.no_grad()
     def update(self, model: Any) -> None:
         """Add the weights after a step to the average."""
-        self._average.update_parameters(model)
+        self._num_averaged += 1
+        decay = 1 - 1 / self._horizon
+        share = (1 - decay) / (1 - decay**self._num_averaged)  # 1 at the first step
+        pairs = zip(self._average.parameters(), model.parameters(), strict=True)
+        for average, parameter in pairs:
+            average.lerp_(parameter, share)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the average, each shared tensor once, and the number of updates."""
-        named = dict(self._average.module.named_parameters())
-        return {f"{EMA}.{name}": tensor.detach() for name, tensor in named.items()} | {
-            f"{EMA}_steps": self._average.n_averaged
+        """Return the average, each shared tensor once, and the number of steps in it."""
+        named = self._average.named_parameters()
+        return {f"{EMA}.{name}": tensor.detach() for name, tensor in named} | {
+            f"{EMA}_steps": torch.tensor(self._num_averaged)
         }
 
+    @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore the average from a checkpoint."""
-        with torch.no_grad():
-            for name, parameter in self._average.module.named_parameters():
-                parameter.copy_(tensors[f"{EMA}.{name}"])
-            self._average.n_averaged.copy_(tensors[f"{EMA}_steps"])
+        for name, parameter in self._average.named_parameters():
+            parameter.copy_(tensors[f"{EMA}.{name}"])
+        self._num_averaged = int(tensors[f"{EMA}_steps"])
