@@ -45,7 +45,7 @@ def make_plan(
         assert pool is not None
         hardest = pool.hardest_windows()
         return HardWindowPlan(shuffled, hardest, training.batch_size, config.hard_per_batch)
-    if not config.curriculum.enabled:
+    if not config.curriculum.orders:
         return shuffled
     table = scores_for_curriculum(config.curriculum, data.corpus, progress)
     plan = build_plan(
