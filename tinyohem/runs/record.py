@@ -27,7 +27,8 @@ class RunRecord(Record):
     num_steps: Count | None = None  # None under a budget of seconds
     train: StoreOfRun
     valid: StoreOfRun
-    plan: str | None = None  # hash of the curriculum's plan
+    plan: str | None = None  # hash of the plan of a curriculum or of two phases
+    choice: str | None = None  # hash of the stories that were chosen of the pool
     pool: str | None = None  # hash of the pool at the beginning
     init_sha256: str | None = None  # of the weights in model.init_from
     environment: JsonObject | None = None
