@@ -65,13 +65,14 @@ Best price guaranteed: we refund the difference within {number} days.
 The following {topic} are available in {colour}: small, medium, large, extra large.
 """
 _SENTENCE_LIST = _SENTENCES.strip().splitlines()
-_FILLERS = {
-    "site": "example.com shop24 dailynews bestdeals homeworld mytravel techpoint".split(),
-    "name": "A.Miller admin editor J.Smith staff K.Jones webmaster".split(),
-    "month": "January March April June August October December".split(),
-    "topic": "shoes travel cooking laptops gardening insurance toys hotels music cars".split(),
-    "colour": "red blue black white green silver".split(),
-}
+_WORDS = """
+site example.com shop24 dailynews bestdeals homeworld mytravel techpoint
+name A.Miller admin editor J.Smith staff K.Jones webmaster
+month January March April June August October December
+topic shoes travel cooking laptops gardening insurance toys hotels music cars
+colour red blue black white green silver
+"""
+_FILLERS = {name: words for name, *words in map(str.split, _WORDS.strip().splitlines())}
 
 
 def main() -> None:
