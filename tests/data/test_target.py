@@ -61,6 +61,6 @@ def test_copies_with_other_case_and_spaces_are_one_story(tmp_path: Path) -> None
 
 def test_fewer_than_fifty_stories_are_too_few(tmp_path: Path) -> None:
     path = tiny.write_stories(tmp_path / "few.jsonl", STORIES[:49] * 3)
-    with pytest.raises(InputError, match="few.jsonl holds 49 distinct stories, too few") as error:
+    with pytest.raises(InputError, match=r"few\.jsonl holds 49 distinct stories, too few") as error:
         open_target(str(path), holds_out=False)
     assert "at least 50" in (error.value.hint or "")
