@@ -171,7 +171,7 @@ class _Sorted:
             lines=list(passing.lines) if passing else [],
             kept_examples=self._examples(passing, rows, passes=True),
             dropped_examples=self._examples(passing, rows, passes=False),
-            seconds=seconds,
+            seconds=seconds if passing else 0.0,  # barring what validates is no choice
         )
         return Choice(rows, barred, record)
 

@@ -95,7 +95,7 @@ def _train(
             wandb_id = tracking_id(run_dir, resumed=checkpoint is not None)
             record = record.model_copy(update={"wandb_id": wandb_id})
             write_json(run_dir / RECORD_FILE, record.to_json())
-            if run.data.choice is not None:
+            if run.data.choice is not None and not (run_dir / CHOICE_FILE).exists():
                 write_json(run_dir / CHOICE_FILE, run.data.choice.record.to_json())
         save_or_check_plan(run.plan, record.plan, run_dir)
     with graceful_stop() as stop:
