@@ -79,6 +79,7 @@ def test_every_cell_says_its_own_figure() -> None:
         "s to baseline": "4,000",
         "train s": "85 ± 5",
         "of it selection": "9 ± 1",
+        "choosing s": "",
     }
 
 

@@ -42,6 +42,7 @@ _EXAMPLES = 10  # on either side of the line
 _CANDIDATES = 4 * _EXAMPLES  # some of them may be barred, or repeat another
 _OPENING = 300  # characters
 _SCRIPT_SAMPLE = 200  # stories
+_TOLD_EVERY = 1000  # stories
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 _ASCII_NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 
@@ -96,7 +97,7 @@ def choose_stories(config: RunConfig, sources: Sources, *, progress: Progress) -
     with absent(folder, progress) as is_absent:
         if is_absent:
             progress.start("choose", None, "stories")
-            found = _sort_out(sources, passing)
+            found = _sort_out(sources, passing, progress)
             progress.finish()
             choice = found.choice(sources, passing, time.perf_counter() - began)
             choice.save(folder)
@@ -191,7 +192,7 @@ class _Sorted:
         ]
 
 
-def _sort_out(sources: Sources, passing: Passing | None) -> _Sorted:
+def _sort_out(sources: Sources, passing: Passing | None, progress: Progress = SILENT) -> _Sorted:
     """Read the pool once and sort its stories; memory grows by 16 bytes a kept story."""
     found, target, pool = _Sorted(), sources.target, sources.train.corpus
     # Without a target no story is barred: validation stories stay where `Part` puts them.
@@ -199,6 +200,8 @@ def _sort_out(sources: Sources, passing: Passing | None) -> _Sorted:
     shown = _near_the_line(passing)
     for story in pool.stories():
         found.stories += 1
+        if found.stories % _TOLD_EVERY == 0:
+            progress.advance(found.stories)
         reason = _why_dropped(story, passing, target, validates)
         if reason is not None:
             found.dropped[reason] += 1
@@ -214,6 +217,7 @@ def _sort_out(sources: Sources, passing: Passing | None) -> _Sorted:
             found.openings[story.row] = " ".join(story.text[:_OPENING].split())
         if len(found.first_texts) < _SCRIPT_SAMPLE:
             found.first_texts.append(story.text)
+    progress.advance(found.stories)
     if found.keys:
         found.drop_repeats()
     if not found.kept:
