@@ -283,7 +283,7 @@ def test_choosing_counts_as_seconds_of_the_budget(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path / "data"))
-    plan = comparison(pool, "equal-seconds", score="target_ngram")
+    plan = comparison(pool, "equal-seconds", quantile=0.1)
     plan.common["training"] |= {"steps": 400, "eval_every": 100, "log_every": 50}
     results = run_comparison(plan, tmp_path / "out", workers=1)
     for seed in (0, 1):

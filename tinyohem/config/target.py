@@ -7,7 +7,6 @@ from pydantic import field_validator, model_validator
 
 from tinyohem.config.sections import Section, setting
 
-TargetScore = Literal["target_ngram", "target_ratio"]
 When = Literal["always", "finish", "start"]
 
 _KEEP_HINT = "write auto, or a share of the stories above 0 and up to 1, such as 0.5"
@@ -22,11 +21,6 @@ class TargetConfig(Section):
         "--dataset that are like them, and unless --valid is given, validates on a fifth of them",
         flag="--target",
         default_is="none, every story is trained on",
-    )
-    score: TargetScore = setting(
-        "target_ngram",
-        "target_ngram, nats per token under an n-gram model of the target, or target_ratio, the "
-        "same less those under a model of the pool",
     )
     keep: str = setting(
         "auto",

@@ -6,7 +6,6 @@ whose words are letters and digits (`difficulty.text`).
 
 import re
 import unicodedata
-from collections import Counter
 from functools import lru_cache
 
 # Invisible code points (Unicode's Default_Ignorable_Code_Point): soft hyphen, zero-width space and
@@ -19,7 +18,6 @@ UNSEEN = re.compile(
 # Typographic, modifier letters, full width, prime, acute and grave accent, Hebrew and Armenian.
 APOSTROPHES = "‘’‚‛ʹʻʼʽʾʿˈˊˋ´′‵＇｀❛❜׳״՚᾽᾿῾ꞌ"
 QUOTES = "“”„‟«»‹›＂″‶〝〞〟「」『』❝❞"
-_SCRIPT_CHARACTERS = 500
 _C1_APOSTROPHES, _C1_QUOTES = "\x91\x92", "\x93\x94"  # what Windows wrote, read as Latin-1
 _TERMINATORS = {
     **dict.fromkeys("．․", "."),
@@ -102,13 +100,3 @@ def _form(char: str) -> tuple[bool, str]:
 @lru_cache(1 << 14)
 def _is_latin(char: str) -> bool:
     return char.isascii() or "LATIN" in unicodedata.name(char, "")
-
-
-def main_script(text: str) -> str:
-    """Return the script of most letters at a text's beginning, as Unicode names it: LATIN, CJK.
-
-    It is empty where there is no letter.
-    """
-    letters = filter(str.isalpha, text[:_SCRIPT_CHARACTERS])
-    scripts = Counter(unicodedata.name(letter, "unknown").partition(" ")[0] for letter in letters)
-    return scripts.most_common(1)[0][0] if scripts else ""

@@ -9,8 +9,8 @@ import re
 import time
 from array import array
 from collections import Counter
-from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,18 +20,19 @@ from numpy.typing import NDArray
 from tinyohem.config.data import TokenizerConfig
 from tinyohem.config.run import RunConfig
 from tinyohem.data.choice import Choice, ChoiceRecord, ExampleOfChoice, read_choice
-from tinyohem.data.corpus import Corpus, Story
-from tinyohem.data.orthography import main_script
+from tinyohem.data.corpus import Story
 from tinyohem.data.prepare import Prepared, absent, prepare_data
 from tinyohem.data.sources import Sources
 from tinyohem.data.story_hash import story_hash
 from tinyohem.data.target import TargetStories
 from tinyohem.difficulty.passing import Passing, pass_by_difficulty, pass_by_target
 from tinyohem.difficulty.score_corpus import scores_for_curriculum
+from tinyohem.difficulty.score_table import MANIFEST_FILE, ScoreTable
 from tinyohem.difficulty.target_scores import target_scores
 from tinyohem.errors import InputError
 from tinyohem.io.data_dir import data_dir
 from tinyohem.io.hashing import hash_json
+from tinyohem.io.json import read_json, write_json
 from tinyohem.progress import SILENT, Progress
 
 # Raise it when a change chooses other stories by the same scores.
@@ -41,7 +42,6 @@ REPEATS, UNSCORED = "repeats a kept one", "without a score"
 _EXAMPLES = 10  # on either side of the line
 _CANDIDATES = 4 * _EXAMPLES  # some of them may be barred, or repeat another
 _OPENING = 300  # characters
-_SCRIPT_SAMPLE = 200  # stories
 _TOLD_EVERY = 1000  # stories
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 _ASCII_NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
@@ -83,47 +83,67 @@ def choose_stories(config: RunConfig, sources: Sources, *, progress: Progress) -
     """
     if sources.target is None and not config.curriculum.filters:
         return None
-    began, pool = time.perf_counter(), sources.train.corpus
-    passing = _score(config, sources, progress)
+    pool, target = sources.train.corpus, sources.target
+    passing, seconds = _score(config, sources, progress)
     settings = [
         _FORMAT,
         pool.fingerprint,
-        sources.target and sources.target.fingerprint,
+        target and target.fingerprint,
         sources.valid.identity,
-        config.target.model_dump(include={"keep", "quantile", "score"}),
+        config.target.model_dump(include={"keep", "quantile"}),
         passing and hashlib.sha256(passing.values.tobytes() + passing.passes.tobytes()).hexdigest(),
     ]
     folder = data_dir() / "choices" / hash_json(settings)[:16]
     with absent(folder, progress) as is_absent:
         if is_absent:
+            began = time.perf_counter()
             progress.start("choose", None, "stories")
             found = _sort_out(sources, passing, progress)
             progress.finish()
-            choice = found.choice(sources, passing, time.perf_counter() - began)
-            choice.save(folder)
+            seconds = seconds and seconds + time.perf_counter() - began
+            found.choice(sources, passing, seconds).save(folder)
         choice = read_choice(folder)
+    names = {"pool": pool.name, "target": target and target.name}  # files may have moved since
+    choice = replace(choice, record=choice.record.model_copy(update=names))
     progress.note(choice.record.describe())
     if passing is not None and passing.passes[~np.isnan(passing.values)].all():
         progress.note(f"every story of {pool.name} passes: {passing.sketch()}")
     return choice
 
 
-def _score(config: RunConfig, sources: Sources, progress: Progress) -> Passing | None:
-    """Return which rows of the pool pass; None where all are kept unscored."""
-    pool = sources.train.corpus
+def _score(
+    config: RunConfig, sources: Sources, progress: Progress
+) -> tuple[Passing | None, float | None]:
+    """Return which rows of the pool pass, and the seconds that fitting and scoring took.
+
+    The first is None where all are kept unscored, the second where the scores come from elsewhere.
+    """
+    pool, began, since = sources.train.corpus, time.perf_counter(), time.time()
     if sources.target is None:
         table = scores_for_curriculum(config.curriculum, pool, progress)
-        return pass_by_difficulty(table, config.curriculum)
-    if config.target.share == 1:
+        passing = pass_by_difficulty(table, config.curriculum)
+    elif config.target.share == 1:
+        return None, 0.0
+    else:
+        folder = Path(config.target.scores) if config.target.scores else None
+        scores = target_scores(pool, sources.target, folder, progress=progress)
+        table, passing = scores.table, pass_by_target(scores, config.target)
+    return passing, _scoring_seconds(table, time.perf_counter() - began, since)
+
+
+def _scoring_seconds(table: ScoreTable, took: float, since: float) -> float | None:
+    """Return the seconds that making a table took, remembered where it was made for a choice.
+
+    Args:
+        took: seconds from the time `since` to now: the table's own if it was made in them.
+    """
+    path = data_dir() / "choices" / f"scores-{table.manifest.scores_sha256[:16]}.json"
+    if (table.folder / MANIFEST_FILE).stat().st_mtime >= since:
+        write_json(path, took)
+    try:
+        return float(read_json(path))
+    except (OSError, ValueError, TypeError):
         return None
-    scores = target_scores(
-        pool,
-        sources.target,
-        Path(config.target.scores) if config.target.scores else None,
-        score=config.target.score,
-        progress=progress,
-    )
-    return pass_by_target(scores, config.target)
 
 
 @dataclass
@@ -135,8 +155,6 @@ class _Sorted:
     barred: "array[int]" = field(default_factory=lambda: array("q"))  # rows
     dropped: Counter[str] = field(default_factory=Counter)  # by reason
     openings: dict[int, str] = field(default_factory=dict)  # of rows near a line
-    first_texts: list[str] = field(default_factory=list)
-    first_kept: list[str] = field(default_factory=list)
     stories: int = 0
 
     def drop_repeats(self) -> None:
@@ -146,11 +164,11 @@ class _Sorted:
         self.dropped[REPEATS] = len(self.kept) - len(rows)
         self.kept = array("q", rows.tobytes())
 
-    def choice(self, sources: Sources, passing: Passing | None, seconds: float) -> Choice:
+    def choice(self, sources: Sources, passing: Passing | None, seconds: float | None) -> Choice:
         """Return the choice.
 
         Args:
-            seconds: that fitting, scoring and choosing took.
+            seconds: that fitting, scoring and choosing took, if they are known.
         """
         rows, barred = (np.array(a, dtype=np.int64) for a in (self.kept, self.barred))
         counts, edges = passing.histogram() if passing else ([], [])
@@ -172,7 +190,7 @@ class _Sorted:
             lines=list(passing.lines) if passing else [],
             kept_examples=self._examples(passing, rows, passes=True),
             dropped_examples=self._examples(passing, rows, passes=False),
-            seconds=seconds if passing else 0.0,  # barring what validates is no choice
+            seconds=seconds,
         )
         return Choice(rows, barred, record)
 
@@ -211,19 +229,13 @@ def _sort_out(sources: Sources, passing: Passing | None, progress: Progress = SI
             found.kept.append(story.row)
             if target is not None and passing is not None:
                 found.keys.append(near_hash(story.text))
-            if len(found.first_kept) < _SCRIPT_SAMPLE:
-                found.first_kept.append(story.text)
         if story.row in shown:
             found.openings[story.row] = " ".join(story.text[:_OPENING].split())
-        if len(found.first_texts) < _SCRIPT_SAMPLE:
-            found.first_texts.append(story.text)
     progress.advance(found.stories)
     if found.keys:
         found.drop_repeats()
     if not found.kept:
         raise _nothing_passes(sources, passing, found)
-    if target is not None:
-        _require_script(target, pool, found.first_kept)
     return found
 
 
@@ -276,24 +288,9 @@ def _nothing_passes(sources: Sources, passing: Passing | None, found: _Sorted) -
             "name other stories with --target, or another --dataset",
         )
     assert passing is not None
-    if target is not None:
-        _require_script(target, pool, found.first_texts)
     hint = (
         "choose a wider range of percentiles"
         if target is None
         else "a share, --set target.keep=0.2, keeps the best of them whatever their scores"
     )
     return InputError(f"no story of {pool.name} passes: {passing.sketch()}", hint)
-
-
-def _require_script(target: TargetStories, pool: Corpus, texts: Iterable[str]) -> None:
-    """Refuse a target in another script than all of these stories of the pool."""
-    wanted = Counter(map(main_script, target.fit)).most_common(1)[0][0]
-    found = Counter(filter(None, map(main_script, texts)))
-    if found and wanted not in found:
-        theirs = found.most_common(1)[0][0]
-        raise InputError(
-            f"the target {target.name} is in {wanted} script, the stories of {pool.name} in "
-            f"{theirs}",
-            "name stories of the wanted kind as the pool writes them",
-        )

@@ -53,7 +53,7 @@ class RunResult(Record):
     tokens_selected: Count = 0
     train_seconds: Figure = math.nan
     select_seconds: Figure = math.nan
-    choose_seconds: Figure = 0.0  # of choosing stories, once for all seeds
+    choose_seconds: Figure | None = 0.0  # of choosing stories, once for all seeds; None: unknown
     # How soon it reached its baseline's losses; None: never.
     steps_to_baseline: Figure | None = None
     seconds_to_baseline: Figure | None = None

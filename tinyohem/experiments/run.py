@@ -46,12 +46,13 @@ class _Shared:
 
     Attributes:
         tokens_sha256: by arm, of the ids that it trains on and is scored on.
-        choose_seconds: by arm, that choosing its stories took, 0 where it chooses none.
+        choose_seconds: by arm, that choosing its stories took, 0 where it chooses none, None
+            where nobody knows.
         pauses: on the same stories, or the time to a loss would not compare.
     """
 
     tokens_sha256: Mapping[str, str]
-    choose_seconds: Mapping[str, float]
+    choose_seconds: Mapping[str, float | None]
     pauses: Pauses
 
 
@@ -127,7 +128,7 @@ def _budget(baseline: FinishedRun, free: bool) -> float:
     """
     if free:
         return baseline.train_seconds - baseline.select_seconds
-    return baseline.train_seconds + baseline.choose_seconds
+    return baseline.train_seconds + (baseline.choose_seconds or 0.0)
 
 
 def _prepare(comparison: Comparison, progress: Progress) -> _Shared:
@@ -194,8 +195,9 @@ def _prepare_each(configs: Sequence[RunConfig], progress: Progress) -> list[Prep
     return prepared
 
 
-def _seconds_of_choosing(data: Prepared) -> float:
-    return (data.choice.record.seconds or 0.0) if data.choice else 0.0
+def _seconds_of_choosing(data: Prepared) -> float | None:
+    """Return what choosing the stories took; None where their scores come from elsewhere."""
+    return data.choice.record.seconds if data.choice else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,11 +234,16 @@ def _left(arm: str, seconds: float, shared: _Shared, run_dir: Path) -> float:
     A run that has begun keeps to the seconds that it recorded.
 
     Raises:
-        InputError: nothing is left.
+        InputError: nothing is left, or nobody knows what scoring took.
     """
     spent = shared.choose_seconds[arm]
     if (run_dir / CHOICE_FILE).exists():
-        spent = read_record(run_dir / CHOICE_FILE, ChoiceRecord).seconds or 0.0
+        spent = read_record(run_dir / CHOICE_FILE, ChoiceRecord).seconds
+    if spent is None:
+        raise InputError(
+            f"nothing says how long scoring took for the arm {arm!r}, and it counts",
+            "leave out target.scores and curriculum.scores: the pool is then scored and timed",
+        )
     if spent >= seconds:
         raise InputError(
             f"choosing the stories of the arm {arm!r} took {spent:,.1f} s, the baseline's whole "

@@ -68,7 +68,7 @@ def _row(arm: str, runs: list[RunResult], baseline: list[RunResult]) -> Row:
         kept=sum(run.tokens_selected for run in runs) / sum(run.tokens_seen for run in runs),
         train_seconds=spread("train_seconds"),
         select_seconds=spread("select_seconds"),
-        choose_seconds=max(run.choose_seconds for run in runs),
+        choose_seconds=max(run.choose_seconds or 0.0 for run in runs),
         halfway=_reached(runs, "halfway"),
         baseline=_reached(runs, "baseline"),
         difference=None
