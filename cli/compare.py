@@ -44,8 +44,9 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the runs and of the 
 
 
 @options.with_keys(
-    *("file", "arms", "seeds", "budget", "recipe", "data.dataset", "data.valid", "model.preset"),
-    *("training.tokens", "training.batch_size", "training.seq_len", "optim.lr"),
+    *("file", "arms", "seeds", "budget", "recipe", "data.dataset", "data.valid"),
+    *("target.stories", "model.preset", "training.tokens", "training.batch_size"),
+    *("training.seq_len", "optim.lr"),
     *("training.eval_every", "training.device", "assignments", "workers", "out", "as_json"),
 )
 def compare(
@@ -86,10 +87,10 @@ def compare(
 
 def _tables(rows: "list[Row]") -> "list[Table]":
     """Lay out a comparison: the verdicts, where the loss sits, how long it took."""
-    from tinyohem.experiments.table import NUM_LOSS_CELLS, NUM_VERDICT_CELLS, cells, footnote
+    from tinyohem.experiments.table import NUM_LOSS_CELLS, NUM_VERDICT_CELLS, footnote, lay_out
     from tinyohem_cli.console import Table
 
-    lines = [cells(row) for row in rows]
+    lines = lay_out(rows)
     arm, *names = lines[0]
     losses_from = NUM_VERDICT_CELLS - 1
     times_from = losses_from + NUM_LOSS_CELLS

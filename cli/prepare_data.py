@@ -4,8 +4,8 @@ from tinyohem_cli import options
 
 
 @options.with_keys(
-    *("recipe", "data.dataset", "data.valid", "data.text_field", "data.clean", "tokenizer.name"),
-    *("assignments", "as_json"),
+    *("recipe", "data.dataset", "data.valid", "data.text_field", "data.clean", "target.stories"),
+    *("tokenizer.name", "assignments", "as_json"),
 )
 def prepare_data(
     overrides: options.Overrides,
@@ -20,14 +20,16 @@ def prepare_data(
     length alone where a file is larger than 2 GiB.
     """
     from tinyohem.config.recipes import load_config
-    from tinyohem.data.prepare import prepare_data as prepare
+    from tinyohem.difficulty.choose import prepare_chosen
     from tinyohem_cli.console import ConsoleProgress, Table, out, print_json
 
     config = load_config(recipe, overrides, assignments or ())
-    prepared = prepare(config.data, config.tokenizer, ConsoleProgress(), every_byte=True)
+    prepared = prepare_chosen(config, ConsoleProgress(), every_byte=True)
+    chosen = prepared.choice and prepared.choice.record
     manifests = {"train": prepared.train.manifest, "valid": prepared.valid.manifest}
     if as_json:
-        print_json({split: manifest.to_json() for split, manifest in manifests.items()})
+        facts = {split: manifest.to_json() for split, manifest in manifests.items()}
+        print_json(facts | ({"choice": chosen.summary()} if chosen else {}))
         return
     table = Table("split", "stories", "tokens", "bytes", "bytes per token")
     for split, manifest in manifests.items():

@@ -32,8 +32,15 @@ DryRun = Annotated[
 
 
 @options.with_keys(
-    *("recipe", "data.dataset", "data.valid", "data.text_field", "data.clean", "tokenizer.name"),
-    *("model.preset", "model.init_from", "training.tokens", "training.steps", "training.minutes"),
+    *("recipe", "data.dataset", "data.valid", "data.text_field", "data.clean", "target.stories"),
+    *(
+        "tokenizer.name",
+        "model.preset",
+        "model.init_from",
+        "training.tokens",
+        "training.steps",
+        "training.minutes",
+    ),
     *("training.batch_size", "training.seq_len", "optim.lr", "training.eval_every"),
     *("training.seed", "training.device", "training.compile"),
     *("ohem.ratio", "ohem.select", "ohem.score", "ohem.reference", "ohem.pool_max_age"),

@@ -45,6 +45,7 @@ def print_result(
     run: "Run", perplexity: "Perplexity | None", recipe: str | None, as_json: bool
 ) -> None:
     """Print the evaluation of a run, or how to go on with one that was stopped."""
+    chosen = run.data.choice and run.data.choice.record
     summary = {
         "run": str(run.run_dir),
         "finished": run.finished,
@@ -55,6 +56,7 @@ def print_result(
         "train_seconds": run.state.train_seconds,
         "pause_seconds": run.state.pause_seconds,
         "validation_stories": run.data.valid.num_stories,
+        **({"choice": chosen.summary()} if chosen else {}),
     }
     if as_json:
         print_json(summary | (perplexity.to_json() if perplexity else {}))
@@ -65,6 +67,8 @@ def print_result(
         out.print(f"go on with: {_resume_command(recipe)}", markup=False)
     else:
         out.print(options.perplexity_table(perplexity, str(run.run_dir)))
+        if chosen:
+            err.print(chosen.describe(), markup=False)
         seconds, pauses = run.state.train_seconds, run.state.pause_seconds
         err.print(
             f"trained for {seconds:,.0f} s; {pauses / (seconds + pauses):.1%} of the whole went to "
@@ -94,9 +98,14 @@ def print_outline(outline: "DryRun", as_json: bool) -> None:
         for tenth, ratio in enumerate(outline.keep_ratios):
             keep.add_row(f"{tenth * 10} %", f"{ratio:.0%}", "█" * round(40 * ratio))
         out.print(keep)
+    if outline.choice:
+        out.print(f"chosen: {outline.choice}", markup=False)
     if outline.curriculum:
         out.print(f"curriculum: {outline.curriculum}", markup=False)
         out.print(f"curriculum plan {outline.plan_hash}")
+    if outline.phases:
+        out.print(f"phases: {outline.phases}")
+        out.print(f"plan {outline.plan_hash}")
     for title, windows in (("first", outline.first_windows), ("last", outline.last_windows)):
         for text in windows:
             shown = harmless(" ".join(text.split()))[:_SHOWN_CHARACTERS]

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import tiny
 import torch
 import zstandard
+
+from tinyohem.data.sample.stories import sample_stories
 
 Reject = Callable[..., str]
 
@@ -441,3 +444,93 @@ class TestModels:
     def test_a_prompt_beyond_the_context(self, reject: Reject, finished_run: Path) -> None:
         error = reject("generate", finished_run, "--prompt", "word " * 40, hint="shorten it")
         assert error.startswith("prompt 1 has ")
+
+
+class TestTarget:
+    @pytest.fixture
+    def target(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A file of 60 stories, none of which is in the corpus."""
+        stories = islice(sample_stories("train"), 200, 260)
+        return tiny.write_stories(tmp_path_factory.mktemp("target") / "good.jsonl", stories)
+
+    def test_too_few_stories(self, reject: Reject, corpus: Path, tmp_path: Path) -> None:
+        stories = list(islice(sample_stories("train"), 49))
+        tiny.write_stories(tmp_path / "few.jsonl", stories + stories[:20])
+        error = reject(*train(corpus, "--target", "few.jsonl"), hint="at least 50")
+        assert error.startswith("the target few.jsonl holds 49 distinct stories, too few")
+
+    @pytest.mark.parametrize("how", [{}, {"target__keep": "1"}])
+    def test_the_target_is_the_pool(
+        self, reject: Reject, corpus: Path, how: dict[str, str]
+    ) -> None:
+        pool = corpus / "train.jsonl"
+        more = (
+            "--target",
+            str(pool),
+            *(f"--set={k.replace('__', '.')}={v}" for k, v in how.items()),
+        )
+        error = reject(*train(pool), *more, hint="other stories")
+        assert error == f"every story of {pool} that passes is one of the target's own"
+
+    def test_another_script(self, reject: Reject, tmp_path: Path, target: Path) -> None:
+        stories = [f"Жил-был кот номер {n}. Он любил молоко и спал весь день." for n in range(80)]
+        tiny.write_stories(tmp_path / "pool.jsonl", stories)
+        told = "is in LATIN script, the stories of pool.jsonl in CYRILLIC"
+        for keep in ("auto", "0.5"):
+            pool = Path("pool.jsonl")
+            more = ("--target", target, f"--set=target.keep={keep}")
+            assert told in reject(*train(pool), *more, hint="as the pool writes them")
+
+    def test_nothing_passes(self, reject: Reject, tmp_path: Path, target: Path) -> None:
+        stories = [f"return value_{n} import class yield lambda assert {n}" for n in range(80)]
+        tiny.write_stories(tmp_path / "pool.jsonl", stories)
+        error = reject(*train(Path("pool.jsonl")), "--target", target, hint="target.keep=0.2")
+        assert error.startswith("no story of pool.jsonl passes: ")
+        assert "█" in error
+        assert "nats per word, line at " in error
+
+    def test_scores_of_another_target(
+        self, reject: Reject, corpus: Path, target: Path, tmp_path: Path, tinyohem: tiny.Command
+    ) -> None:
+        other = tiny.write_stories(tmp_path / "b.jsonl", islice(sample_stories("train"), 300, 360))
+        data = ("--dataset", corpus, "--target", other)
+        assert tinyohem("score-difficulty", *data, "--out", "scores").code == 0
+        more = ("--target", target, "--set=target.scores=scores")
+        assert "target" in reject(*train(corpus), *more, hint="score")
+
+    @pytest.mark.parametrize(
+        ("settings", "told", "hint"),
+        [
+            (["target.keep=1.5"], "target.keep = 1.5: neither auto nor a share", "such as 0.5"),
+            (["target.keep=0"], "target.keep = 0: neither auto nor a share", "such as 0.5"),
+            (["target.keep=nan"], "target.keep = nan: neither auto nor a share", "such as 0.5"),
+            (["target.quantile=1"], "target.quantile = 1: ", "recipes show"),
+            (["target.keep=0.5", "target.quantile=0.1"], "the line of keep = auto only", "--set"),
+            (["target.keep=1", "target.when=finish"], "nothing to finish with", "--set"),
+            (["target.stories=null", "target.keep=0.5"], "keep needs stories of the", "--set"),
+            (["target.when=finish", "training.seconds=9"], "nothing fixes the step", "--set"),
+            (["target.when=start", "curriculum.enabled=true"], "both choose windows", "--set"),
+            (
+                ["curriculum.enabled=true", "curriculum.pacing=filter", "curriculum.keep=0-80"],
+                "curriculum.pacing = filter and a target both choose stories",
+                "--set",
+            ),
+        ],
+    )  # fmt: skip
+    def test_keys_that_contradict(
+        self, reject: Reject, corpus: Path, target: Path, settings: list[str], told: str, hint: str
+    ) -> None:
+        steps = ["--set=training.steps=null"] if "training.seconds=9" in settings else []
+        flags = [f"--set={setting}" for setting in settings]
+        error = reject(*train(corpus), "--target", target, *steps, *flags, hint=hint)
+        assert told in error
+
+    @pytest.mark.parametrize("keep", ["90-10", "0-101", "0-", "80", "a-b", "5-5"])
+    def test_a_range_of_percentiles(self, reject: Reject, corpus: Path, keep: str) -> None:
+        more = ("--curriculum", "--pacing", "filter", f"--set=curriculum.keep={keep}")
+        error = reject(*train(corpus), *more, hint="such as 0-80")
+        assert error == f"curriculum.keep = {keep!r}: no range of percentiles" or keep == "80"
+
+    def test_a_filter_without_a_range(self, reject: Reject, corpus: Path) -> None:
+        error = reject(*train(corpus), "--curriculum", "--pacing", "filter", hint="--set")
+        assert error == "[curriculum]: pacing = filter needs a range of percentiles: keep = 0-80"

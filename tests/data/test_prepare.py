@@ -10,8 +10,9 @@ import pytest
 
 from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.data.parts import HOLDOUT_EVERY
-from tinyohem.data.prepare import Prepared, evaluation_part, part_store, prepare_data
+from tinyohem.data.prepare import Prepared, part_store, prepare_data
 from tinyohem.data.sample.stories import tell
+from tinyohem.data.sources import evaluation_part
 from tinyohem.data.story_hash import story_hash
 from tinyohem.data.token_store import TokenStore
 from tinyohem.data.tokenizer import tokenizer_hash

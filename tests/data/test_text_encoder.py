@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from tokenizers import Tokenizer
 
-from tinyohem.data.prepare import evaluation_part, part_store
+from tinyohem.data.prepare import part_store
 from tinyohem.data.sample.stories import sample_stories
+from tinyohem.data.sources import evaluation_part
 from tinyohem.data.token_store import text_store
 from tinyohem.data.tokenizer import (
     END_OF_TEXT,

@@ -12,10 +12,12 @@ from tinyohem.data.token_store import TokenStore
 from tinyohem.data.windows import (
     Batch,
     HardWindowPlan,
+    TwoPhasePlan,
     WindowPlan,
     WindowSource,
     batch_windows,
     make_batch,
+    plan_two_phases,
     plan_windows,
     story_rows,
 )
@@ -204,3 +206,39 @@ def test_story_rows_name_every_story_that_a_window_touches(
 ) -> None:
     store = store_of([7, 2, 11, 5], rows=[10, 13, 17, 40])
     assert story_rows(store, np.array(windows), seq_len=5) == rows
+
+
+@settings(max_examples=60)
+@given(
+    whole=st.integers(1, 40),
+    share=st.floats(0.01, 1),
+    switch=st.integers(0, 60),
+    draws=st.integers(1, 120),
+    kept_first=st.booleans(),
+    seed=st.integers(0, 5),
+)
+def test_each_phase_draws_its_windows_equally_often(
+    whole: int, share: float, switch: int, draws: int, kept_first: bool, seed: int
+) -> None:
+    kept = max(1, round(share * whole))
+    plan = TwoPhasePlan(WindowPlan(whole, seed), WindowPlan(kept, seed + 1), switch, kept_first)
+    order = plan.windows(0, draws)
+    first, then = (kept, whole) if kept_first else (whole, kept)
+    for phase, size in ((order[:switch], first), (order[switch:], then)):
+        counts = np.bincount(phase, minlength=size)
+        assert len(counts) == size  # in the phase of kept stories no other window
+        assert counts.max() - counts.min() <= 1
+    # A pure function of the position: in any pieces the same.
+    for start in range(0, draws, 7):
+        piece = plan.windows(start, min(7, draws - start))
+        assert piece.tolist() == order[start : start + 7].tolist()
+
+
+def test_kept_windows_hold_tokens_of_kept_stories_alone() -> None:
+    store = store_of([37, 63])  # the first 37 tokens are those of kept stories
+    plan = plan_two_phases(store, 37, 6, 0, switch=0, kept_first=False)
+    windows = plan.windows(0, plan.kept.num_windows)
+    batch = make_batch(store, np.sort(windows), 6)
+    assert batch.labels.flatten().tolist() == list(range(1, 37))
+    with pytest.raises(InputError, match="the kept stories have 6 tokens, fewer than one window"):
+        plan_two_phases(store, 6, 6, 0, switch=0, kept_first=False)

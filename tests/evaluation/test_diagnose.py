@@ -10,7 +10,7 @@ import tiny
 
 from tinyohem.data.corpus import open_corpus
 from tinyohem.data.parts import HOLDOUT_EVERY
-from tinyohem.data.prepare import validation_part
+from tinyohem.data.sources import validation_part
 from tinyohem.data.story_hash import story_hash
 from tinyohem.difficulty.score_corpus import score_corpus
 from tinyohem.difficulty.score_table import SCORES_FILE

@@ -17,8 +17,9 @@ from tokenizers.processors import TemplateProcessing
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tinyohem.data.prepare import evaluation_part, part_store
+from tinyohem.data.prepare import part_store
 from tinyohem.data.sample.stories import sample_stories
+from tinyohem.data.sources import evaluation_part
 from tinyohem.data.token_store import TokenStore
 from tinyohem.evaluation import perplexity
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity, story_token_losses

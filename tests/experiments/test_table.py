@@ -13,6 +13,7 @@ from tinyohem.experiments.folder import RunResult
 from tinyohem.experiments.table import (
     Reached,
     cells,
+    lay_out,
     summarise,
     to_json,
     to_markdown,
@@ -79,6 +80,7 @@ def test_every_cell_says_its_own_figure() -> None:
         "s to baseline": "4,000",
         "train s": "85 ± 5",
         "of it selection": "9 ± 1",
+        "choosing s": "",
     }
 
 
@@ -154,7 +156,7 @@ def test_a_baseline_that_is_never_reached_is_shown_as_never() -> None:
 def test_markdown_json_and_parquet_hold_the_same_runs(tmp_path: Path) -> None:
     rows = summarise([FULL[0], result("topk", 0, 1.5)])
     lines = to_markdown(rows).splitlines()
-    assert [len(line.split("|")) - 2 for line in lines[:4]] == [len(cells(rows[0]))] * 4
+    assert [len(line.split("|")) - 2 for line in lines[:4]] == [len(lay_out(rows)[0])] * 4
     assert (
         json.loads(json.dumps(to_json(rows), allow_nan=False))[1]["difference"]["p_value"] is None
     )
@@ -182,3 +184,10 @@ def test_a_milestone_that_is_not_known_is_not_called_never() -> None:
     assert (row.halfway, row.baseline) == (None, None)
     assert "never" not in cells(row).values()
     assert to_json([row])[0]["baseline"] is None
+
+
+def test_the_seconds_of_choosing_are_a_column_where_an_arm_chooses() -> None:
+    rows = summarise([FULL[0], result("chosen", 0, 1.5, choose_seconds=2.5)])
+    assert [line["choosing s"] for line in lay_out(rows)] == ["", "2.5"]
+    assert "choosing s" in to_markdown(rows)
+    assert "choosing s" not in lay_out(summarise([FULL[0], result("topk", 0, 1.5)]))[0]

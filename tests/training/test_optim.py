@@ -11,7 +11,7 @@ from torch import nn
 from tinyohem.config.model import Shape
 from tinyohem.config.training import OptimConfig
 from tinyohem.models.llama import build_model
-from tinyohem.training.optim import build_optimizers, learning_rate, update
+from tinyohem.training.optim import build_optimizers, decay_starts, learning_rate, update
 
 COSINE = OptimConfig(lr=2.0, schedule="cosine", warmup_fraction=0.1, min_lr_ratio=0.1)
 WSD = OptimConfig(
@@ -57,6 +57,16 @@ def test_without_warmup_the_peak_comes_first(schedule: str) -> None:
     config = OptimConfig.model_validate({"lr": 0.5, "warmup_fraction": 0, "schedule": schedule})
     assert learning_rate(0.0, config) == 0.5
     assert learning_rate(1.0, config) == 0.0
+
+
+@given(st.integers(1, 400), st.sampled_from([0.05, 0.1, 0.2, 0.25, 0.3, 0.5, 0.7]))
+def test_the_decay_starts_where_the_rate_first_falls(steps: int, decay: float) -> None:
+    config = OptimConfig(lr=2.0, schedule="wsd", warmup_fraction=0, decay_fraction=decay)
+    rates = [learning_rate((step + 0.5) / steps, config) for step in range(steps)]
+    falls = [step for step, rate in enumerate(rates) if rate < 2.0]
+    assert decay_starts(steps, config) == (falls[0] if falls else steps)
+    cosine = config.model_copy(update={"schedule": "cosine"})
+    assert decay_starts(steps, cosine) == decay_starts(steps, config)
 
 
 @given(st.sampled_from([COSINE, WSD]), st.floats(0.1, 1), st.floats(0.1, 1))

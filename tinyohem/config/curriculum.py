@@ -1,9 +1,9 @@
-"""The section `[curriculum]`: the order of the training windows."""
+"""The section `[curriculum]`: the order of the training windows, or which stories to leave out."""
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from tinyohem.config.difficulty import ADDED_METRICS, METRICS
 from tinyohem.config.sections import Section, setting
@@ -21,6 +21,7 @@ Pacing = Literal[
     "shuffled",
     "reverse",
     "by_length",
+    "filter",
 ]
 
 
@@ -61,7 +62,7 @@ class CurriculumConfig(Section):
     pacing: Pacing = setting(
         "warmup",
         "warmup, sorted, linear, quadratic, inverse_quadratic, root, interleaved, zigzag, or a "
-        "control: shuffled, reverse, by_length",
+        "control: shuffled, reverse, by_length; filter leaves out stories, see keep",
         flag="--pacing",
     )
     fraction: float | None = setting(
@@ -83,6 +84,12 @@ class CurriculumConfig(Section):
     jitter_window: int = setting(
         0, "Shuffle the sorted order inside stretches of so many windows", ge=0, le=2**31
     )
+    keep: str = setting(
+        "0-100",
+        "Percentiles of difficulty that filter keeps, easiest first: 0-80 leaves out the hardest "
+        "fifth, 5-95 both ends; the other stories are not trained on",
+        hint="write two percentiles, the lower first, such as 0-80",
+    )
     scores: str | None = setting(
         None, "Score folder", default_is="scored once, kept with the prepared data"
     )
@@ -92,3 +99,44 @@ class CurriculumConfig(Section):
     def _metric_parses(cls, text: str) -> str:
         parse_weights(text)
         return text
+
+    @field_validator("keep")
+    @classmethod
+    def _keep_parses(cls, text: str) -> str:
+        _parse_range(text)
+        return text
+
+    @model_validator(mode="after")
+    def _filter_has_a_range(self) -> Self:
+        everything = self.keep_range == (0, 100)
+        if self.filters and everything:
+            raise ValueError("pacing = filter needs a range of percentiles: keep = 0-80")
+        if self.pacing != "filter" and not everything:
+            raise ValueError("keep is the range of pacing = filter: set both or neither")
+        return self
+
+    @property
+    def keep_range(self) -> tuple[float, float]:
+        """The percentiles of difficulty that `filter` keeps: from, up to but not including."""
+        return _parse_range(self.keep)
+
+    @property
+    def filters(self) -> bool:
+        """Whether stories are left out by their difficulty; the others are not ordered."""
+        return self.enabled and self.pacing == "filter"
+
+    @property
+    def orders(self) -> bool:
+        """Whether windows are ordered by their difficulty."""
+        return self.enabled and self.pacing != "filter"
+
+
+def _parse_range(text: str) -> tuple[float, float]:
+    low, dash, high = text.partition("-")
+    try:
+        first, last = float(low), float(high)
+    except ValueError:
+        dash = ""
+    if not dash or not 0 <= first < last <= 100:
+        raise ValueError("no range of percentiles")
+    return first, last

@@ -12,6 +12,7 @@ from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.config.model import ModelConfig, model_shape, suitable_lr
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.config.sections import Section, setting, words
+from tinyohem.config.target import TargetConfig
 from tinyohem.config.training import OptimConfig, TrainingConfig
 from tinyohem.errors import InputError
 
@@ -50,6 +51,7 @@ class RunConfig(Section):
     optim: OptimConfig = Field(default_factory=OptimConfig)
     ohem: OhemConfig = Field(default_factory=OhemConfig, title="Hard-token mining")
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig, title="Curriculum")
+    target: TargetConfig = Field(default_factory=TargetConfig, title="Choosing stories")
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
     @model_validator(mode="before")
@@ -63,8 +65,13 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Self:
         ohem, training = self.ohem, self.training
-        if self.curriculum.enabled and training.seconds is not None:
+        if self.curriculum.orders and training.seconds is not None:
             raise ValueError("a curriculum needs a budget in tokens or steps, not in seconds")
+        self._check_phases()
+        if self.curriculum.filters and self.target.stories is not None:
+            raise ValueError(
+                "curriculum.pacing = filter and a target both choose stories: take one"
+            )
         if ohem.pool_max_age and not ohem.pool_refresh_every and training.seconds is not None:
             raise ValueError(
                 "ohem.pool_max_age needs pool_refresh_every, or a budget in tokens or steps"
@@ -74,7 +81,7 @@ class RunConfig(Section):
                 "a running mean of the model (ohem.reference = ema) spans a share of the steps: it "
                 "needs a budget in tokens, steps or minutes, not in seconds"
             )
-        if ohem.hard_window_share and self.curriculum.enabled:
+        if ohem.hard_window_share and self.curriculum.orders:
             raise ValueError(
                 "ohem.hard_window_share and a curriculum both choose windows: take one"
             )
@@ -90,6 +97,23 @@ class RunConfig(Section):
                 f"{training.tokens_per_step:,} tokens whose quantile torch finds"
             )
         return self
+
+    def _check_phases(self) -> None:
+        """Refuse what a plan of two phases, `target.when`, cannot be combined with."""
+        when = self.target.when
+        if when == "always":
+            return
+        if self.training.seconds is not None:
+            raise ValueError(
+                f"target.when = {when} needs a budget in tokens, steps or minutes, not in seconds: "
+                "nothing fixes the step at which it changes"
+            )
+        for rival, on in (
+            ("a curriculum", self.curriculum.enabled),
+            ("ohem.hard_window_share", bool(self.ohem.hard_window_share)),
+        ):
+            if on:
+                raise ValueError(f"target.when = {when} and {rival} both choose windows: take one")
 
     @property
     def hard_per_batch(self) -> int:

@@ -1,13 +1,14 @@
 """Split a corpus into training and validation stories, without a story in both."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import repeat
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyohem.data.choice import Choice
 from tinyohem.data.clean import CLEAN_FORMAT, VALIDATION, Cleaning, clean_stories
 from tinyohem.data.corpus import Corpus, Story
 from tinyohem.data.story_hash import story_hash
@@ -33,12 +34,16 @@ class Part:
         clean: whether to repair and drop stories (see `clean.py`).
         which: all stories, those held out by their hash, or the others.
         without: validation stories, which cleaning drops too.
+        choice: the rows that were chosen, if any were; made before cleaning.
+        and_dropped: whether the rows that were not chosen follow those that were.
     """
 
     corpus: Corpus
     clean: bool
     which: Literal["all", "held out", "not held out"] = "all"
     without: "Part | None" = None
+    choice: Choice | None = None
+    and_dropped: bool = False
 
     @property
     def identity(self) -> JsonObject:
@@ -48,6 +53,8 @@ class Part:
             "part": self.which if self.which == "all" else f"{self.which}, {SPLIT_FORMAT}",
             "clean": self.clean and CLEAN_FORMAT,
             **({"without": self.without.identity} if self.without else {}),
+            **({"choice": self.choice.identity} if self.choice else {}),
+            **({"and_dropped": True} if self.and_dropped else {}),
         }
 
     def stories(self, progress: Progress) -> Iterator[Story]:
@@ -71,16 +78,24 @@ class Part:
         if self.which == "all":
             return self._candidates(cleaning)
         choose = held_out if self.which == "held out" else not_held_out
-        limit = holdout_limit(self._candidates(Cleaning()))
+        limit = holdout_limit(replace(self, choice=None)._candidates(Cleaning()))
         return choose(self._candidates(cleaning), limit)
 
     def _candidates(self, cleaning: Cleaning) -> Iterator[Story]:
         """Stream the corpus, cleaned before stories are held out, so that copies look alike."""
-        stories = self.corpus.stories()
+        stories = self._read()
         if not self.clean:
             return stories
         left_out = self.without.hashes() if self.without else ()
         return clean_stories(stories, cleaning, left_out)
+
+    def _read(self) -> Iterator[Story]:
+        if self.choice is None:
+            return self.corpus.stories()
+        kept = self.choice.stories(self.corpus, "kept")
+        if not self.and_dropped:
+            return kept
+        return chain(kept, self.choice.stories(self.corpus, "dropped"))
 
     def hashes(self) -> set[int]:
         """Return the hash of every story, which takes about 100 bytes each."""
@@ -97,7 +112,7 @@ class Part:
         )
 
     def as_corpus(self, progress: Progress) -> Corpus:
-        """Return a corpus of these stories alone, each at its row."""
+        """Return a corpus of these stories alone, each at its row; they must be in that order."""
 
         def texts() -> Iterator[str]:
             next_row = 0

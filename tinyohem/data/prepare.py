@@ -2,16 +2,21 @@
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tinyohem.config.data import DataConfig, TokenizerConfig
-from tinyohem.data.corpus import Corpus, MissingSplitError, open_corpus
-from tinyohem.data.parts import HOLDOUT_EVERY, Part, count_shared, same_stories
+from tinyohem.config.target import TargetConfig
+from tinyohem.data.choice import Choice
+from tinyohem.data.corpus import Corpus
+from tinyohem.data.parts import Part, count_shared, same_stories
+from tinyohem.data.sources import Sources, open_sources
 from tinyohem.data.token_store import STORE_FORMAT, TokenStore, build_store, open_store
 from tinyohem.data.tokenizer import load_tokenizer, tokenizer_hash, train_tokenizer
 from tinyohem.errors import InputError, plainly
@@ -38,6 +43,18 @@ class Prepared:
     corpus: Corpus  # source of `train`
     train: TokenStore
     valid: TokenStore
+    choice: Choice | None = None  # the stories of the corpus that `train` holds; None: all
+
+    @property
+    def num_kept_tokens(self) -> int:
+        """Tokens of the chosen stories, with which `train` begins."""
+        if self.choice is None:
+            return self.train.num_tokens
+        kept = np.isin(self.train.rows, self.choice.rows)
+        return int(self.train.offsets[np.count_nonzero(kept)])
+
+
+Choose = Callable[[Sources], Choice | None]
 
 
 def prepare_data(
@@ -45,29 +62,41 @@ def prepare_data(
     tokenizer_config: TokenizerConfig,
     progress: Progress = SILENT,
     *,
+    target: TargetConfig | None = None,
+    choose: Choose | None = None,
     every_byte: bool = False,
 ) -> Prepared:
     """Return the tokenizer and the token stores of both splits, and build what is not cached.
 
     Warns of validation stories that are training stories too; cleaning drops them from training.
+    A run's own data come from `difficulty.choose.prepare_chosen`, which knows how to choose.
 
     Args:
+        target: the section of that name; a part of its stories validates unless `data` names
+            validation stories, and another is read when a vocabulary is trained.
+        choose: chooses among the training stories, before a vocabulary is trained; default: all.
         every_byte: see `open_store`.
 
     Raises:
         InputError: the data cannot be read, no story is left to train on, or every validation
             story is a training story.
     """
-    valid = validation_part(data, progress)
-    train = _training_part(data, valid, progress)
+    target = target or TargetConfig()
+    sources = open_sources(data, target, progress)
+    train, valid = sources.train, sources.valid
     if train.corpus.fingerprint == valid.corpus.fingerprint and valid.which == "all":
         raise same_stories(valid.corpus.name)
-    tokenizer = _tokenizer(train, tokenizer_config, progress)
+    choice = choose(sources) if choose else None
+    chosen = replace(train, choice=choice)
+    own = sources.target.fit if sources.target else ()
+    tokenizer = _tokenizer(chosen, own, tokenizer_config, progress)
+    train = replace(chosen, and_dropped=target.when != "always")
     prepared = Prepared(
         tokenizer,
         train.corpus,
         part_store(train, tokenizer, progress, every_byte=every_byte, scored=False),
         part_store(valid, tokenizer, progress, every_byte=every_byte),
+        choice,
     )
     _tell_copies(prepared, valid.corpus.name, progress)
     return prepared
@@ -94,54 +123,24 @@ def _tell_copies(prepared: Prepared, name: str, progress: Progress) -> None:
         progress.warn(f"{both}; --clean takes them out of training")
 
 
-def evaluation_part(dataset: str, text_field: str, progress: Progress) -> Part:
-    """Return the validation split of a data set, or all of it if it has no splits."""
-    return Part(_validation_corpus(dataset, text_field, progress), clean=False)
-
-
-def validation_part(data: DataConfig, progress: Progress) -> Part:
-    """Return a run's validation stories; open training files only to hold some out."""
-    if data.valid is not None:
-        return Part(_validation_corpus(data.valid, data.text_field, progress), data.clean)
-    try:
-        corpus = open_corpus(
-            data.dataset, "validation", text_field=data.text_field, progress=progress
-        )
-    except MissingSplitError:
-        progress.note(
-            f"no validation split: 1 story in {HOLDOUT_EVERY} is held out, by a hash of its text"
-        )
-        corpus = open_corpus(data.dataset, "train", text_field=data.text_field, progress=progress)
-        return Part(corpus, data.clean, "held out")
-    return Part(corpus, data.clean)
-
-
-def _training_part(data: DataConfig, valid: Part, progress: Progress) -> Part:
-    if valid.which == "held out":
-        return Part(valid.corpus, data.clean, "not held out")
-    train = open_corpus(data.dataset, "train", text_field=data.text_field, progress=progress)
-    return Part(train, data.clean, without=valid if data.clean else None)
-
-
-def _validation_corpus(name: str, text_field: str, progress: Progress) -> Corpus:
-    try:
-        return open_corpus(name, "validation", text_field=text_field, progress=progress)
-    except MissingSplitError:
-        return open_corpus(name, "train", text_field=text_field, progress=progress)
-
-
 def _tokenizer(
-    part: Part, config: TokenizerConfig, progress: Progress
+    part: Part, more: Iterable[str], config: TokenizerConfig, progress: Progress
 ) -> "PreTrainedTokenizerFast":
+    """Load the tokenizer that the config names, or train one on `more` texts and the part's.
+
+    Args:
+        more: texts that follow from the part's identity.
+    """
     if config.name is not None:
         return load_tokenizer(config.name)
     identity = {**part.identity, "vocab_size": config.vocab_size, "format": _TOKENIZER_FORMAT}
     folder = data_dir() / "tokenizers" / hash_json(identity)[:16]
-    with _missing(folder, progress) as missing:
-        if missing:
+    with absent(folder, progress) as is_absent:
+        if is_absent:
             progress.start(f"train a vocabulary of {config.vocab_size:,}", None, "stories")
             # Silent: tokenizing the stories reports what cleaning does.
-            texts = islice((story.text for story in part.stories(SILENT)), _TOKENIZER_STORIES)
+            own = (story.text for story in part.stories(SILENT))
+            texts = islice(chain(more, own), _TOKENIZER_STORIES)
             tokenizer = train_tokenizer(_counted(texts, progress), config.vocab_size)
             with atomic_folder(folder) as partial:
                 tokenizer.save_pretrained(partial)
@@ -158,7 +157,7 @@ def _tokenizer(
 
 
 @contextmanager
-def _missing(folder: Path, progress: Progress) -> Iterator[bool]:
+def absent(folder: Path, progress: Progress) -> Iterator[bool]:
     """Tell whether a cached folder has to be made; tell only one process at a time.
 
     A finished folder is not locked, so it may be on a read-only disk.
@@ -205,8 +204,8 @@ def part_store(
         "scored": scored,
     }
     folder = data_dir() / "tokens" / hash_json(identity)[:16]
-    with _missing(folder, progress) as missing:
-        if missing:
+    with absent(folder, progress) as is_absent:
+        if is_absent:
             origin = {"name": part.corpus.name, "split": part.corpus.split, **identity}
             stories = part.stories(progress)
             store = build_store(stories, tokenizer, folder, origin, progress, measured=scored)

@@ -29,7 +29,7 @@ class Batch:
 
 
 class WindowOrder(Protocol):
-    """An order of windows: shuffled, with hard windows mixed in, or a curriculum's."""
+    """An order of windows: shuffled, hard ones mixed in, in two phases, or a curriculum's."""
 
     def windows(self, first: int, count: int) -> NDArray[np.int64]:
         """Return the windows at positions first .. first + count - 1."""
@@ -84,6 +84,37 @@ class HardWindowPlan:
         return order
 
 
+@dataclass(frozen=True)
+class TwoPhasePlan:
+    """Windows of the whole store in one phase of a run, those of its kept stories in the other.
+
+    Each phase is a shuffled order of its own; every epoch of one visits each of its windows once.
+    The kept stories come first in the store, so that their windows are those of a store of them
+    alone; the window that runs from them into the others belongs to the whole only.
+
+    Attributes:
+        whole: order of all windows.
+        kept: order of the windows of kept stories.
+        switch: position at which the second phase begins.
+        kept_first: whether the first phase is that of the kept stories.
+    """
+
+    whole: WindowPlan
+    kept: WindowPlan
+    switch: int
+    kept_first: bool
+
+    def windows(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the windows at positions first .. first + count - 1 of the endless order."""
+        position = np.arange(first, first + count)
+        later = position >= self.switch
+        before, after = (self.kept, self.whole) if self.kept_first else (self.whole, self.kept)
+        order = np.empty(count, dtype=np.int64)
+        order[~later] = before.at(position[~later])
+        order[later] = after.at(position[later] - self.switch)
+        return order
+
+
 @lru_cache(maxsize=4)  # a batch touches at most two epochs of an order unless the corpus is tiny
 def _epoch_order(num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(num_windows)
@@ -97,11 +128,40 @@ def plan_windows(store: TokenStore, seq_len: int, seed: int) -> WindowPlan:
     Raises:
         InputError: the corpus is shorter than one window.
     """
-    num_windows = (store.num_tokens - 1) // seq_len
+    return _windows_of(store.num_tokens, seq_len, seed, "the corpus has")
+
+
+def plan_two_phases(
+    store: TokenStore,
+    num_kept_tokens: int,
+    seq_len: int,
+    seed: int,
+    *,
+    switch: int,
+    kept_first: bool,
+) -> TwoPhasePlan:
+    """Cut the store into windows and order them in two phases.
+
+    Args:
+        num_kept_tokens: tokens of the kept stories, with which the store begins.
+        switch: windows of the first phase.
+        kept_first: see `TwoPhasePlan`.
+
+    Raises:
+        InputError: the kept stories are shorter than one window.
+    """
+    whole = plan_windows(store, seq_len, seed)
+    # Another seed, so that the orders differ even if nearly all stories are kept.
+    kept = _windows_of(num_kept_tokens, seq_len, seed + 1, "the kept stories have")
+    return TwoPhasePlan(whole, kept, switch, kept_first)
+
+
+def _windows_of(num_tokens: int, seq_len: int, seed: int, whose: str) -> WindowPlan:
+    num_windows = (num_tokens - 1) // seq_len
     if num_windows < 1:
         raise InputError(
-            f"the corpus has {store.num_tokens:,} tokens, fewer than one window of {seq_len:,}",
-            f"use more text, or --set training.seq_len={max(2, store.num_tokens - 1)}",
+            f"{whose} {num_tokens:,} tokens, fewer than one window of {seq_len:,}",
+            f"use more text, or --set training.seq_len={max(2, num_tokens - 1)}",
         )
     return WindowPlan(num_windows, seed)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinyohem.config.curriculum import CurriculumConfig, parse_weights
 from tinyohem.config.data import TokenizerConfig
-from tinyohem.data.prepare import prepare_data
+from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.difficulty.score_table import combined_difficulty, open_scores
 from tinyohem.errors import InputError
@@ -162,7 +162,7 @@ def _train_counts(evaluation: Evaluation, progress: Progress) -> NDArray[np.int6
             "name the folder of a run, or leave out --by frequency",
         )
     own_tokenizer = TokenizerConfig(name=evaluation.name)
-    train = prepare_data(config.data, own_tokenizer, progress).train
+    train = prepare_chosen(config, progress, tokenizer=own_tokenizer).train
     if train.manifest.ids_sha256 != recorded_ids(evaluation.name, "train"):
         raise InputError(
             f"the training stories of {evaluation.name} have changed since",

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from tinyohem.data.parts import Part
-from tinyohem.data.prepare import evaluation_part, part_store, validation_part
+from tinyohem.data.prepare import part_store
+from tinyohem.data.sources import evaluation_part, validation_part
 from tinyohem.data.token_store import TokenStore
 from tinyohem.errors import InputError
 from tinyohem.models.source import Source, load_source
@@ -85,7 +86,7 @@ def stories_of(
         raise InputError("no data set to score on", "add --dataset, for example --dataset sample")
     hint = "bring the old files back, or name the stories to score with --dataset"
     try:
-        part = validation_part(config.data, progress)
+        part = validation_part(config.data, progress, config.target)
     except InputError as error:
         what = f"the validation stories of {name} cannot be had: {error.message}"
         raise InputError(what, hint) from error

@@ -53,6 +53,7 @@ class RunResult(Record):
     tokens_selected: Count = 0
     train_seconds: Figure = math.nan
     select_seconds: Figure = math.nan
+    choose_seconds: Figure | None = 0.0  # of choosing stories, once for all seeds; None: unknown
     # How soon it reached its baseline's losses; None: never.
     steps_to_baseline: Figure | None = None
     seconds_to_baseline: Figure | None = None
@@ -62,7 +63,8 @@ class RunResult(Record):
     @property
     def missing(self) -> list[str]:
         """Return the names of the figures that every run has and this one lacks."""
-        own = [name for name in RunResult.model_fields if "_to_" not in name]
+        later = {"choose_seconds"}  # not in every version
+        own = [name for name in RunResult.model_fields if "_to_" not in name and name not in later]
         return [name for name in own if name not in self.model_fields_set]
 
 

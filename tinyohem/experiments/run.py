@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tinyohem.config.run import RunConfig, has_biased_mean, validate_config
-from tinyohem.data.prepare import prepare_data
+from tinyohem.data.choice import ChoiceRecord
+from tinyohem.data.prepare import Prepared
+from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.loss_summary import break_down, scored_labels
@@ -27,7 +29,7 @@ from tinyohem.io.json import read_jsonl, write_json
 from tinyohem.io.locks import sole_writer
 from tinyohem.io.manifest import check_record, read_record
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runs.layout import METRICS_FILE
+from tinyohem.runs.layout import CHOICE_FILE, METRICS_FILE
 from tinyohem.system.device import pick_device
 from tinyohem.system.environment import environment
 from tinyohem.training.pauses import Pauses, pauses_of_a_comparison
@@ -40,10 +42,18 @@ _SECONDS_TO_END = 20.0
 
 @dataclass(frozen=True)
 class _Shared:
-    """The part of every run of a comparison that follows from its baseline and the data."""
+    """The part of the runs of a comparison that follows from its baseline and the data.
 
-    tokens_sha256: str  # of the ids that the runs train on and are scored on
-    pauses: Pauses  # on the same stories, or the time to a loss would not compare
+    Attributes:
+        tokens_sha256: by arm, of the ids that it trains on and is scored on.
+        choose_seconds: by arm, that choosing its stories took, 0 where it chooses none, None
+            where nobody knows.
+        pauses: on the same stories, or the time to a loss would not compare.
+    """
+
+    tokens_sha256: Mapping[str, str]
+    choose_seconds: Mapping[str, float | None]
+    pauses: Pauses
 
 
 def run_comparison(
@@ -103,11 +113,22 @@ def _run_timed(
         jobs = _jobs(comparison, baseline, seeds, out, shared)
         own = _run_all(jobs, workers, progress, done=len(results))
         results += own
-        seconds = {r.seed: r.train_seconds - (r.select_seconds if free else 0) for r in own}
+        seconds = {r.seed: _budget(r, free) for r in own}
         jobs = _jobs(comparison, others, seeds, out, shared, seconds)
         results += _run_all(jobs, workers, progress, done=len(results))
     names = [arm.name for arm in comparison.arms]
     return sorted(results, key=lambda result: names.index(result.arm))  # seeds stay in order
+
+
+def _budget(baseline: FinishedRun, free: bool) -> float:
+    """Return the seconds of a run that the other arms get, those of its choosing included.
+
+    Args:
+        free: leave out what selecting tokens and choosing stories cost.
+    """
+    if free:
+        return baseline.train_seconds - baseline.select_seconds
+    return baseline.train_seconds + (baseline.choose_seconds or 0.0)
 
 
 def _prepare(comparison: Comparison, progress: Progress) -> _Shared:
@@ -121,17 +142,14 @@ def _prepare(comparison: Comparison, progress: Progress) -> _Shared:
     for config in configs:
         pick_device(config.training.device)
         require_login(config)
-    data = prepare_data(configs[0].data, configs[0].tokenizer, progress)
-    if loss := data.valid.text_loss:
-        raise InputError(
-            f"arms are compared by bits per byte, but {loss}",
-            "use a tokenizer that gives the text back, such as the one that is trained where none "
-            "is named",
-        )
-    budgets = [budget_steps(config, data) * config.training.tokens_per_step for config in configs]
+    prepared = _prepare_each(configs, progress)
+    budgets = [
+        budget_steps(config, data) * config.training.tokens_per_step
+        for config, data in zip(configs, prepared, strict=True)
+    ]
     first = budgets[0]
-    for arm, config, tokens in zip(comparison.arms, configs, budgets, strict=True):
-        if config.curriculum.enabled:
+    for arm, config, data, tokens in zip(comparison.arms, configs, prepared, budgets, strict=True):
+        if config.curriculum.orders:
             scores_for_curriculum(config.curriculum, data.corpus, progress)
         # Whole steps only, so batches of different size may miss the budget by less than one.
         if not comparison.timed and abs(tokens - first) >= max(
@@ -141,12 +159,45 @@ def _prepare(comparison: Comparison, progress: Progress) -> _Shared:
                 f"the arm {arm.name!r} trains on {tokens:,} tokens, the baseline on {first:,}",
                 "give all arms one budget with --tokens 4M",
             )
-    training, valid = configs[0].training, data.valid
+    training, valid = configs[0].training, prepared[0].valid
     overlap = overlap_of(valid, training.seq_len)
+    by_arm = {arm.name: data for arm, data in zip(comparison.arms, prepared, strict=True)}
     return _Shared(
-        hash_json([data.train.manifest.ids_sha256, valid.manifest.ids_sha256]),
+        {
+            name: hash_json([data.train.manifest.ids_sha256, data.valid.manifest.ids_sha256])
+            for name, data in by_arm.items()
+        },
+        {name: _seconds_of_choosing(data) for name, data in by_arm.items()},
         pauses_of_a_comparison(training, first, valid.num_tokens, overlap),
     )
+
+
+def _prepare_each(configs: Sequence[RunConfig], progress: Progress) -> list[Prepared]:
+    """Prepare the data of every arm, once where arms agree on which stories they train on.
+
+    Raises:
+        InputError: the tokenizer loses text.
+    """
+    known: dict[str, Prepared] = {}
+    prepared = []
+    for config in configs:
+        curriculum = config.curriculum.model_dump() if config.curriculum.filters else None
+        key = hash_json([config.target.model_dump(), curriculum])  # the rest is the same for all
+        if key not in known:
+            known[key] = prepare_chosen(config, progress)
+        prepared.append(known[key])
+        if loss := known[key].valid.text_loss:
+            raise InputError(
+                f"arms are compared by bits per byte, but {loss}",
+                "use a tokenizer that gives the text back, such as the one that is trained where "
+                "none is named",
+            )
+    return prepared
+
+
+def _seconds_of_choosing(data: Prepared) -> float | None:
+    """Return what choosing the stories took; None where their scores come from elsewhere."""
+    return data.choice.record.seconds if data.choice else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,17 +217,40 @@ def _jobs(
     shared: _Shared,
     seconds: Mapping[int, float] | None = None,
 ) -> list[_Job]:
-    return [
-        _Job(
-            arm.name,
-            seed,
-            comparison.config(arm, seed, seconds[seed] if seconds else None),
-            shared,
-            run_folder(out, arm.name, seed),
+    jobs = []
+    for arm in arms:
+        for seed in seeds:
+            folder = run_folder(out, arm.name, seed)
+            left = seconds[seed] if seconds else None
+            if left is not None and comparison.budget == "equal-seconds":
+                left = _left(arm.name, left, shared, folder)
+            jobs.append(_Job(arm.name, seed, comparison.config(arm, seed, left), shared, folder))
+    return jobs
+
+
+def _left(arm: str, seconds: float, shared: _Shared, run_dir: Path) -> float:
+    """Return what choosing leaves an arm of its budget, in seconds.
+
+    A run that has begun keeps to the seconds that it recorded.
+
+    Raises:
+        InputError: nothing is left, or nobody knows what scoring took.
+    """
+    spent = shared.choose_seconds[arm]
+    if (run_dir / CHOICE_FILE).exists():
+        spent = read_record(run_dir / CHOICE_FILE, ChoiceRecord).seconds
+    if spent is None:
+        raise InputError(
+            f"nothing says how long scoring took for the arm {arm!r}, and it counts",
+            "leave out target.scores and curriculum.scores: the pool is then scored and timed",
         )
-        for arm in arms
-        for seed in seeds
-    ]
+    if spent >= seconds:
+        raise InputError(
+            f"choosing the stories of the arm {arm!r} took {spent:,.1f} s, the baseline's whole "
+            f"training {seconds:,.1f} s",
+            "give the baseline more tokens, or compare with --budget equal-tokens",
+        )
+    return seconds - spent
 
 
 def _run_all(
@@ -221,7 +295,7 @@ def _train_and_measure(job: _Job) -> FinishedRun:
     scored = scored_labels(valid)
     result = {
         "format": _RESULT_FORMAT,
-        "tokens_sha256": job.shared.tokens_sha256,
+        "tokens_sha256": job.shared.tokens_sha256[job.arm],
         "config": job.config.model_dump(),
         "arm": job.arm,
         "seed": job.seed,
@@ -232,6 +306,7 @@ def _train_and_measure(job: _Job) -> FinishedRun:
         "tokens_selected": run.state.tokens_selected,
         "train_seconds": run.state.train_seconds,
         "select_seconds": run.state.select_seconds,
+        "choose_seconds": job.shared.choose_seconds[job.arm],
         "environment": environment(run.device),
     }
     write_json(job.run_dir / RESULT_FILE, result)
@@ -264,7 +339,7 @@ def _same(result: FinishedRun, job: _Job) -> bool:
     Config keys that it lacks have their defaults; the settings of a curriculum that is off do not
     matter. A result of a biased running mean is no longer that of any config.
     """
-    if (result.format, result.tokens_sha256) != (_RESULT_FORMAT, job.shared.tokens_sha256):
+    if (result.format, result.tokens_sha256) != (_RESULT_FORMAT, job.shared.tokens_sha256[job.arm]):
         return False
     try:
         config = validate_config(result.config)
@@ -279,10 +354,15 @@ def _same(result: FinishedRun, job: _Job) -> bool:
 
 def _with_milestones(results: list[FinishedRun], baseline: str, out: Path) -> list[FinishedRun]:
     """Add how soon each run reached its baseline's losses."""
+    tokens = {run.arm: run.tokens_sha256 for run in results}
     curves = {(run.arm, run.seed): _curve(out, run) for run in results}
     return [
         run.model_copy(
-            update=time_to_milestones(curves[run.arm, run.seed], curves[baseline, run.seed])
+            update=time_to_milestones(
+                curves[run.arm, run.seed],
+                curves[baseline, run.seed],
+                per_byte=run.tokens_sha256 != tokens[baseline],  # perhaps another vocabulary
+            )
         )
         for run in results
     ]

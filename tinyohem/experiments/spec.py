@@ -175,7 +175,7 @@ def check(comparison: Comparison) -> list[str]:
 
     Raises:
         InputError: a bad config, fewer than two arms, a repeated name, or an arm whose data,
-            tokenizer or budget is not the others'.
+            validation stories, tokenizer or budget is not the others'.
     """
     names = [arm.name for arm in comparison.arms]
     _check_names(names)
@@ -188,6 +188,13 @@ def check(comparison: Comparison) -> list[str]:
             raise InputError(
                 f"the arm {name!r} has other data or another tokenizer than {names[0]!r}",
                 "name them once for all arms: --dataset, --set, or [common] in the file",
+            )
+        if config.data.valid is None and config.target.stories != configs[0].target.stories:
+            raise InputError(
+                f"the arm {name!r} has another target than {names[0]!r}, and so would be validated "
+                "on other stories",
+                "name --valid, or one --target for all: the arm that trains on every story has "
+                "target.keep=1",
             )
         if not comparison.timed and config.training.seconds is not None:
             raise InputError(
@@ -226,12 +233,27 @@ def _warnings(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
         warnings.append(
             "arms differ in eval_tokens: the time to the baseline's loss is read from other stories"
         )
+    if configs[0].tokenizer.name is None and any(
+        config.target != configs[0].target or _filter(config) != _filter(configs[0])
+        for config in configs
+    ):
+        warnings.append(
+            "arms that choose other stories train their own vocabularies: only bits per byte "
+            "compare, and the time to the baseline's loss is read from heads of the validation "
+            "stories that are not quite the same; one vocabulary for all: --set tokenizer.name=…"
+        )
     if len(comparison.seeds) < MIN_SEEDS:
         warnings.append(
             f"{len(comparison.seeds)} seed(s) cannot tell a difference from luck, so the table has "
             f"no verdict; use --seeds {MIN_SEEDS}"
         )
     return warnings + _missing_controls(comparison, configs)
+
+
+def _filter(config: RunConfig) -> tuple[str, str] | None:
+    """Return what decides which stories a range of difficulty keeps, None without one."""
+    curriculum = config.curriculum
+    return (curriculum.metric, curriculum.keep) if curriculum.filters else None
 
 
 def _missing_controls(comparison: Comparison, configs: list[RunConfig]) -> list[str]:

@@ -35,6 +35,7 @@ class Row:
     kept: float  # share of the tokens seen that got a gradient
     train_seconds: tuple[float, float]
     select_seconds: tuple[float, float]
+    choose_seconds: float  # of choosing the stories, which each seed shares
     halfway: Reached | None  # the baseline's loss at half of its steps; None: not known
     baseline: Reached | None  # its final loss
     difference: Difference | None  # of bits per byte, to the baseline; None for itself
@@ -67,6 +68,7 @@ def _row(arm: str, runs: list[RunResult], baseline: list[RunResult]) -> Row:
         kept=sum(run.tokens_selected for run in runs) / sum(run.tokens_seen for run in runs),
         train_seconds=spread("train_seconds"),
         select_seconds=spread("select_seconds"),
+        choose_seconds=max(run.choose_seconds or 0.0 for run in runs),
         halfway=_reached(runs, "halfway"),
         baseline=_reached(runs, "baseline"),
         difference=None
@@ -100,7 +102,16 @@ def verdict(row: Row) -> str:
 
 
 NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail:
+CHOOSING = "choosing s"
 NUM_LOSS_CELLS = 5  # where the loss sits; and then how long it took
+
+
+def lay_out(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Lay out rows as text, by column; that of choosing stands where an arm chose stories."""
+    lines = [cells(row) for row in rows]
+    if any(row.choose_seconds for row in rows):
+        return lines
+    return [{name: cell for name, cell in line.items() if name != CHOOSING} for line in lines]
 
 
 def cells(row: Row) -> dict[str, str]:
@@ -124,12 +135,13 @@ def cells(row: Row) -> dict[str, str]:
         "s to baseline": _when(row.baseline, "seconds", row.seeds),
         "train s": _spread(row.train_seconds, 0),
         "of it selection": _spread(row.select_seconds, 0),
+        CHOOSING: f"{row.choose_seconds:.1f}" if row.choose_seconds else "",
     }
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """Return the table for a README; the number of seeds stands below it."""
-    head, *_ = laid_out = [cells(row) for row in rows]
+    head, *_ = laid_out = lay_out(rows)
     lines = [head, ["---"] * len(head), *(line.values() for line in laid_out)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n{footnote(rows)}.\n"

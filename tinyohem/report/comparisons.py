@@ -127,8 +127,15 @@ def _results_of_runs(
     if apart := sorted({arm for arm, _ in records} - comparable):
         notes.append(f"Without a seed in common with {baseline}: {', '.join(apart)}.")
     curves = {run: _whole_curve(logs.get(run, ()), record) for run, record in records.items()}
+    theirs = {record.tokens_sha256 for (arm, _), record in records.items() if arm == baseline}
     results = [
-        record.model_copy(update=_milestones(curves[arm, seed], curves.get((baseline, seed))))
+        record.model_copy(
+            update=_milestones(
+                curves[arm, seed],
+                curves.get((baseline, seed)),
+                per_byte=record.tokens_sha256 not in theirs,  # perhaps another vocabulary
+            )
+        )
         for (arm, seed), record in records.items()
         if arm in comparable
     ]
@@ -158,10 +165,10 @@ def _is_plain(result: FinishedRun) -> bool:
         config = validate_config(result.config)
     except InputError:  # another version's
         return False
-    ohem = config.ohem
-    return (
-        ohem.keep_schedule().lowest == 1 and ohem.weight == "none" and not config.curriculum.enabled
-    )
+    ohem, target = config.ohem, config.target
+    every_story = target.stories is None or target.share == 1
+    every_token = ohem.keep_schedule().lowest == 1 and ohem.weight == "none"
+    return every_story and every_token and not config.curriculum.enabled
 
 
 def _whole_curve(log: Sequence[MetricsRow], record: FinishedRun) -> list[ValidationRow] | None:
@@ -176,6 +183,10 @@ def _whole_curve(log: Sequence[MetricsRow], record: FinishedRun) -> list[Validat
 
 
 def _milestones(
-    curve: list[ValidationRow] | None, baseline: list[ValidationRow] | None
+    curve: list[ValidationRow] | None, baseline: list[ValidationRow] | None, *, per_byte: bool
 ) -> dict[str, float | None]:
-    return time_to_milestones(curve, baseline) if curve and baseline else {}
+    if not curve or not baseline:
+        return {}
+    if per_byte and any(row.bits_per_byte is None for row in [*curve, *baseline]):
+        return {}
+    return time_to_milestones(curve, baseline, per_byte=per_byte)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tinyohem.config.aliases import current_name
 from tinyohem.config.sections import ConfigTree
+from tinyohem.data.choice import ChoiceRecord
 from tinyohem.errors import InputError
 from tinyohem.experiments.folder import (
     RESULT_FILE,
@@ -30,7 +31,7 @@ from tinyohem.report.records import (
     RunFolderRecord,
     read_or_refuse,
 )
-from tinyohem.runs.layout import EVALUATION_FILE, METRICS_FILE, MODEL, RECORD_FILE
+from tinyohem.runs.layout import CHOICE_FILE, EVALUATION_FILE, METRICS_FILE, MODEL, RECORD_FILE
 
 FloatArray = NDArray[np.float64]
 
@@ -44,6 +45,7 @@ class RunLog:
     record: RunFacts  # config.json; without it what result.json knows of that
     rows: list[MetricsRow]  # metrics.jsonl; none where it is gone
     evaluation: EvaluationRecord | None  # eval.json, or result.json; None: not evaluated yet
+    choice: ChoiceRecord | None = None  # chosen.json, of a run that chose its stories
 
     @property
     def settings(self) -> ConfigTree:
@@ -250,7 +252,9 @@ def _read_run(folder: Path, label: str) -> RunLog:
     rows = _read_log(folder / METRICS_FILE)
     if not rows and evaluation is None:
         raise InputError(f"{folder} has no metrics yet", "wait for the run's first line of them")
-    return RunLog(folder, label, record, rows, evaluation)
+    path = folder / CHOICE_FILE
+    choice = read_or_refuse(path, ChoiceRecord) if path.exists() else None
+    return RunLog(folder, label, record, rows, evaluation, choice)
 
 
 def _read_log(path: Path) -> list[MetricsRow]:

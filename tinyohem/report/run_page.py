@@ -13,6 +13,7 @@ from tinyohem.evaluation.inspect_story import InspectedStory
 from tinyohem.experiments.table import footnote
 from tinyohem.io.atomic import atomic_file
 from tinyohem.progress import SILENT, Progress
+from tinyohem.report.chosen import choice_plots, choices_of, choices_table, examples_table
 from tinyohem.report.curves import CURVES, FULL, CurveSpec, Plot, curve_plot
 from tinyohem.report.figures import (
     LEAST_TOKENS,
@@ -140,6 +141,7 @@ def _sections(data: ReportInput, scores: Scores) -> list[Section]:
     return [
         *_comparisons(data),
         Section("runs", "Runs", _RUNS_INTRO, [runs_table(groups)]),
+        *_chosen(groups),
         _curves("loss", "Loss", groups, losses),
         _selection(groups),
         _where_the_loss_sits(groups, scores),
@@ -154,6 +156,22 @@ _RUNS_INTRO = (
     "Perplexity and bits per byte are of every validation token, unweighted; “so far” marks those "
     "of a run that goes on, on the head of the validation stories."
 )
+
+
+def _chosen(groups: Sequence[RunGroup]) -> list[Section]:
+    choices = choices_of(groups)
+    if not choices:
+        return []
+    intro = (
+        "Runs that train on a part of their pool only; the columns say why the rest was dropped."
+    )
+    table = choices_table(choices)
+    sections = [Section("chosen", "Chosen stories", intro, [table], choice_plots(choices))]
+    examples = examples_table(choices)
+    if examples.rows:
+        intro = "The beginnings of the stories whose scores come nearest to the line."
+        sections.append(Section("near-the-line", "Either side of the line", intro, [examples]))
+    return sections
 
 
 def _comparisons(data: ReportInput) -> list[Section]:

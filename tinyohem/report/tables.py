@@ -11,7 +11,7 @@ from tinyohem.config.run import validate_config
 from tinyohem.data.readers import name_with_split
 from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import exp_or_inf
-from tinyohem.experiments.table import NUM_VERDICT_CELLS, cells
+from tinyohem.experiments.table import NUM_VERDICT_CELLS, lay_out
 from tinyohem.io.json import JsonObject
 from tinyohem.report.records import RunFacts
 from tinyohem.report.run_logs import ComparisonResult, RunGroup, RunLog
@@ -82,7 +82,7 @@ def comparison_tables(result: ComparisonResult) -> list[Table]:
 
     The verdict stands beside the arm, because a phone shows only the first columns.
     """
-    lines = [cells(row) for row in result.rows]
+    lines = lay_out(result.rows)
     columns = list(lines[0])
     shown = [*dict.fromkeys(["arm", "verdict", *columns[:NUM_VERDICT_CELLS]])]
     details = columns[NUM_VERDICT_CELLS:]

@@ -10,6 +10,7 @@ from tinyohem.io.streams import refuse_pointers
 RECORD_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "eval.json"
+CHOICE_FILE = "chosen.json"  # what was kept of the pool and dropped, where stories were chosen
 CHECKPOINTS = "checkpoints"
 MODEL = "model"  # of a finished run, and in each checkpoint
 LATEST, BEST = "latest", "best"  # files among the checkpoints that each name one

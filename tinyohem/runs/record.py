@@ -36,7 +36,8 @@ class RunRecord(Record):
     arithmetic: Arithmetic | None = None  # None before it was recorded
     train: StoreOfRun
     valid: StoreOfRun
-    plan: str | None = None  # hash of the curriculum's plan
+    plan: str | None = None  # hash of the plan of a curriculum or of two phases
+    choice: str | None = None  # hash of the stories that were chosen of the pool
     pool: str | None = None  # hash of the pool at the beginning
     init_sha256: str | None = None  # of the weights in model.init_from
     environment: JsonObject | None = None

@@ -18,7 +18,7 @@ from tinyohem.runs.record import RunRecord
 Resume = Literal["never", "auto", "must"]
 
 # Files may be moved or renamed: `check_same_start` compares the stories themselves.
-_NAMES_OF_STORIES = frozenset({"data.dataset", "data.valid"})
+_NAMES_OF_STORIES = frozenset({"data.dataset", "data.valid", "target.stories"})
 
 
 def default_run_dir(config: RunConfig, name: str | None) -> Path:

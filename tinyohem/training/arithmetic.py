@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tinyohem.config.run import RunConfig
-from tinyohem.data.prepare import prepare_data
+from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.progress import Progress
 from tinyohem.runs.record import Arithmetic, run_record
 from tinyohem.system.device import compiler_fault, multiplies_bfloat16
@@ -81,7 +81,7 @@ def _try_rivals(
     num_steps = 0
     if not length:
         with ranks.main_process_first():
-            num_steps = budget_steps(config, prepare_data(config.data, config.tokenizer, progress))
+            num_steps = budget_steps(config, prepare_chosen(config, progress))
         if num_steps < _FEWEST_STEPS:
             return chosen
     seconds = {chosen: seconds_per_step(config, device, chosen, ranks, progress)}

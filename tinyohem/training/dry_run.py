@@ -7,12 +7,13 @@ import numpy as np
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import Prepared
+from tinyohem.data.windows import TwoPhasePlan
 from tinyohem.difficulty.curriculum import CurriculumPlan
 from tinyohem.models.llama import parameter_count
 from tinyohem.progress import SILENT, Progress
 from tinyohem.system.device import pick_device
 from tinyohem.training.arithmetic import plain_arithmetic
-from tinyohem.training.plan import Plan
+from tinyohem.training.plan import Plan, describe_phases, plan_hash
 from tinyohem.training.prepare import prepare_run
 from tinyohem.training.step_time import seconds_per_step, steps_in
 
@@ -31,7 +32,9 @@ class DryRun:
     keep_ratios: list[float]  # at 0, 1/10, ... 1 of training
     keep_at_least: bool  # whether each step may keep more than its ratio
     curriculum: str | None  # its plan in one line
-    plan_hash: str | None  # None without a curriculum
+    choice: str | None  # what is kept of the pool, and why, in one line
+    phases: str | None  # the plan of `target.when` in one line
+    plan_hash: str | None  # None without a curriculum and without phases
     first_windows: list[str]  # text
     last_windows: list[str]
 
@@ -62,7 +65,11 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
         keep_ratios=_keep_ratios(config.ohem, num_steps),
         keep_at_least=config.ohem.keeps_at_least,
         curriculum=curriculum.describe(config.curriculum, num_steps) if curriculum else None,
-        plan_hash=curriculum.hash if curriculum else None,
+        choice=data.choice.record.describe() if data.choice else None,
+        phases=describe_phases(plan, training.batch_size)
+        if isinstance(plan, TwoPhasePlan)
+        else None,
+        plan_hash=plan_hash(plan, num_draws),
         first_windows=_texts(data, plan, 0, shown, training.seq_len),
         last_windows=_texts(data, plan, num_draws - shown, shown, training.seq_len),
     )

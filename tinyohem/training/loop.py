@@ -9,7 +9,7 @@ from tinyohem.io.atomic import atomic_folder, drop_leftovers
 from tinyohem.io.json import write_json
 from tinyohem.io.locks import sole_writer
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runs.layout import CHECKPOINTS, EVALUATION_FILE, MODEL, RECORD_FILE
+from tinyohem.runs.layout import CHECKPOINTS, CHOICE_FILE, EVALUATION_FILE, MODEL, RECORD_FILE
 from tinyohem.runs.resume import Resume, check_same_start, find_checkpoint
 from tinyohem.system.device import multiplies_bfloat16
 from tinyohem.system.signals import StopRequest, graceful_stop
@@ -101,7 +101,9 @@ def _train(
             wandb_id = tracking_id(run_dir, resumed=checkpoint is not None)
             record = record.model_copy(update={"wandb_id": wandb_id})
             write_json(run_dir / RECORD_FILE, record.to_json())
-        save_or_check_plan(run.plan, run_dir)
+            if run.data.choice is not None and not (run_dir / CHOICE_FILE).exists():
+                write_json(run_dir / CHOICE_FILE, run.data.choice.record.to_json())
+        save_or_check_plan(run.plan, record.plan, run_dir)
     with graceful_stop() as stop:
         _train_steps(run, num_micro_batches, stop, progress)
     ranks.destroy()

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from tinyohem.config.data import DataConfig, TokenizerConfig
+from tinyohem.config.data import TokenizerConfig
+from tinyohem.config.run import RunConfig
 from tinyohem.data.corpus import absolute_name
-from tinyohem.data.prepare import prepare_data
 from tinyohem.data.token_store import TokenStore
 from tinyohem.data.windows import Batch, labelled, make_batch, plan_windows
+from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.open import recorded_ids
 from tinyohem.io.atomic import drop_leftovers, is_leftover
@@ -86,7 +87,7 @@ def mine_run(
             f"use --seq-len {source.max_seq_len} or less, at least 2",
         )
     tokenizer = TokenizerConfig(name=folder)
-    store = prepare_data(_data_config(folder, data), tokenizer, progress).train
+    store = prepare_chosen(_config(folder, data), progress, tokenizer=tokenizer).train
     if not data and store.manifest.ids_sha256 != recorded_ids(folder, "train"):
         raise InputError(
             f"the training stories of {name} have changed since it was trained",
@@ -104,15 +105,19 @@ def mine_run(
         )
 
 
-def _data_config(folder: str, given: Mapping[str, Any]) -> DataConfig:
-    """Overlay the user's keys on the data section of the run that trained the model."""
+def _config(folder: str, given: Mapping[str, Any]) -> RunConfig:
+    """Return the config of the run that trained the model, with the user's keys over its data.
+
+    Of a run on another data set than the user's, nothing is taken over.
+    """
     config = run_config(folder)
     if config is None and "dataset" not in given:
         raise InputError("no data set to mine", "add --dataset, for example --dataset sample")
-    own = config.data if config else DataConfig()
-    dataset = given.get("dataset", own.dataset)
-    is_own = absolute_name(dataset) == absolute_name(own.dataset)
-    return (own if is_own else DataConfig()).model_copy(update=given)
+    own = config or RunConfig()
+    dataset = given.get("dataset", own.data.dataset)
+    if absolute_name(dataset) != absolute_name(own.data.dataset):
+        own = RunConfig()
+    return own.model_copy(update={"data": own.data.model_copy(update=given)})
 
 
 def mine_pool(

@@ -52,6 +52,23 @@ def update(optimizers: Sequence[torch.optim.Optimizer], lr: float) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
+def decay_starts(num_steps: int, config: OptimConfig) -> int:
+    """Return the first step of the last `decay_fraction` of a run, in which `wsd` decays.
+
+    Under `cosine`, which decays from the end of its warm-up, it is the same step.
+    """
+
+    def decays(step: int) -> bool:  # in the arithmetic of `learning_rate`, to the last bit
+        return (1 - (step + 0.5) / num_steps) / config.decay_fraction < 1
+
+    first = round((1 - config.decay_fraction) * num_steps)
+    while first > 0 and decays(first - 1):
+        first -= 1
+    while first < num_steps and not decays(first):
+        first += 1
+    return first
+
+
 def learning_rate(progress: float, config: OptimConfig) -> float:
     """Return the learning rate at `progress` in [0, 1].
 

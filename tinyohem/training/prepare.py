@@ -9,9 +9,9 @@ import torch
 from tinyohem.config.model import model_shape
 from tinyohem.config.run import RunConfig
 from tinyohem.data.corpus import absolute_name
-from tinyohem.data.prepare import Prepared, prepare_data
+from tinyohem.data.prepare import Prepared
 from tinyohem.data.tokenizer import start_id
-from tinyohem.difficulty.curriculum import CurriculumPlan
+from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.errors import InputError
 from tinyohem.models.causal_lm import weights_hash
 from tinyohem.models.llama import build_model
@@ -24,7 +24,7 @@ from tinyohem.runs.record import Arithmetic, RunRecord, StoreOfRun
 from tinyohem.system.environment import environment
 from tinyohem.training.checkpoint import load_checkpoint
 from tinyohem.training.optim import build_optimizers
-from tinyohem.training.plan import Plan, budget_steps, make_plan
+from tinyohem.training.plan import Plan, budget_steps, make_plan, plan_hash
 from tinyohem.training.pool_refresh import open_run_pool, reopen_pool
 from tinyohem.training.ranks import DistContext
 from tinyohem.training.reference import EMA, build_reference
@@ -52,7 +52,7 @@ def prepare_run(
         InputError: the config, the data or a model forbids the run.
     """
     pretrained = load_pretrained(config, progress) if config.model.init_from else None
-    data = prepare_data(config.data, config.tokenizer, progress)
+    data = prepare_chosen(config, progress)
     num_steps = num_steps or budget_steps(config, data)
     pool = open_run_pool(config, data.train, num_steps)
     plan = make_plan(config, data, num_steps, pool, progress)
@@ -113,10 +113,12 @@ def go_on_from(checkpoint: Path, run: Run) -> None:
 
 def describe(run: Run) -> RunRecord:
     """Return what is needed to repeat the run from any working directory."""
-    names = run.config.data.dataset, run.config.data.valid
-    dataset, valid = (name and absolute_name(name) for name in names)
+    data, target = run.config.data, run.config.target
+    names = data.dataset, data.valid, target.stories
+    dataset, valid, stories = (name and absolute_name(name) for name in names)
     config = run.config.model_dump()
     config["data"] |= {"dataset": dataset, "valid": valid}
+    config["target"] |= {"stories": stories}
     return RunRecord(
         config=config,
         num_parameters=run.model.num_parameters(),
@@ -124,8 +126,9 @@ def describe(run: Run) -> RunRecord:
         arithmetic=run.arithmetic,
         train=StoreOfRun(**run.data.train.manifest.to_json()),
         valid=StoreOfRun(**run.data.valid.manifest.to_json()),
-        plan=run.plan.hash if isinstance(run.plan, CurriculumPlan) else None,
+        plan=plan_hash(run.plan, run.budget.steps * run.config.training.batch_size),
         pool=run.pool.hash if run.pool else None,
+        choice=run.data.choice.identity if run.data.choice else None,
         init_sha256=weights_hash(run.model) if run.config.model.init_from else None,
         environment=environment(run.device) | {"ranks": run.ranks.size},
     )

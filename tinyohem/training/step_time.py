@@ -7,7 +7,7 @@ from statistics import mean, median
 import torch
 
 from tinyohem.config.run import RunConfig
-from tinyohem.data.prepare import prepare_data
+from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.record import Arithmetic, run_record
 from tinyohem.system.device import synchronize
@@ -66,13 +66,15 @@ def seconds_per_step(
         InputError: whatever forbids the run.
     """
     with ranks.main_process_first():
-        prepare_data(config.data, config.tokenizer, progress)
+        prepare_chosen(config, progress)
     num_steps = _WARM_UP + _TIMED
     training = config.training.model_copy(
         update={"steps": num_steps, "minutes": None, "seconds": None}
     )
-    curriculum = config.curriculum.model_copy(update={"enabled": False})
-    trial = config.model_copy(update={"training": training, "curriculum": curriculum})
+    trial = config.model_copy(update={"training": training})
+    if config.curriculum.orders:
+        curriculum = config.curriculum.model_copy(update={"enabled": False})
+        trial = trial.model_copy(update={"curriculum": curriculum})
     run = begin_run(prepare_run(trial), Path(), device, ranks, arithmetic)
     num_micro_batches = ranks.num_micro_batches(training)
     context = StepContext.of(run)
