@@ -211,6 +211,7 @@ class TestHelp:
             "--steps": "training.steps",
             "--minutes": "training.minutes",
             "--compile": "training.compile",
+            "--target": "target.stories",
             "--lr": "optim.lr",
             "--eval-every": "training.eval_every",
             "--ohem-score": "ohem.score",
@@ -225,6 +226,7 @@ class TestHelp:
         for name, value in {
             "--dataset": "a.jsonl",
             "--valid": "b.jsonl",
+            "--target": "good.jsonl",
             "--text-field": "story",
             "--clean": True,
             "--tokenizer": "folder",
