@@ -36,6 +36,15 @@ Budget = Annotated[
         "excluded), or its seconds not counting what selection costs; default: equal-tokens",
     ),
 ]
+Equivalence = Annotated[
+    float | None,
+    typer.Option(
+        "--equivalence",
+        help="Test also whether each arm is within so many bits per byte of the baseline (two "
+        "one-sided paired t-tests); default: no such test",
+        metavar="BITS",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", help="Runs side by side; default: one a GPU, else one a core", min=1),
@@ -44,7 +53,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the runs and of the 
 
 
 @options.with_keys(
-    *("file", "arms", "seeds", "budget", "recipe", "data.dataset", "data.valid"),
+    *("file", "arms", "seeds", "budget", "equivalence", "recipe", "data.dataset", "data.valid"),
     *("target.stories", "model.preset", "training.tokens", "training.batch_size"),
     *("training.seq_len", "optim.lr"),
     *("training.eval_every", "training.device", "assignments", "workers", "out", "as_json"),
@@ -55,6 +64,7 @@ def compare(
     arms: Arms = None,
     seeds: Seeds = None,
     budget: Budget = None,
+    equivalence: Equivalence = None,
     recipe: options.Recipe = None,
     assignments: options.Set = None,
     workers: Workers = None,
@@ -74,11 +84,11 @@ def compare(
     from tinyohem_cli.console import out as console
 
     common = config_tree(recipe, overrides, assignments or ())
-    comparison = plan_comparison(file, arms or (), seeds, budget, common)
+    comparison = plan_comparison(file, arms or (), seeds, budget, common, equivalence)
     progress = ConsoleProgress()
     for warning in check(comparison):
         progress.warn(warning)
-    rows = summarise(run_comparison(comparison, out, workers, progress))
+    rows = summarise(run_comparison(comparison, out, workers, progress), comparison.margin)
     if as_json:
         print_json(to_json(rows))
     else:
@@ -87,12 +97,12 @@ def compare(
 
 def _tables(rows: "list[Row]") -> "list[Table]":
     """Lay out a comparison: the verdicts, where the loss sits, how long it took."""
-    from tinyohem.experiments.table import NUM_LOSS_CELLS, NUM_VERDICT_CELLS, footnote, lay_out
+    from tinyohem.experiments.table import NUM_LOSS_CELLS, footnote, lay_out, num_verdict_cells
     from tinyohem_cli.console import Table
 
     lines = lay_out(rows)
     arm, *names = lines[0]
-    losses_from = NUM_VERDICT_CELLS - 1
+    losses_from = num_verdict_cells(rows[0]) - 1
     times_from = losses_from + NUM_LOSS_CELLS
     tables = []
     for part in (names[:losses_from], names[losses_from:times_from], names[times_from:]):

@@ -413,3 +413,18 @@ def test_the_command_writes_the_tables(
     assert "too few seeds" in again.out
     assert "of it selection" in " ".join(again.out.split())
     assert "…" not in again.out  # nothing is cut at 80 columns
+
+    trained = {path: path.stat().st_mtime_ns for path in out.glob("*/result.json")}
+    judged = tinyohem(*command, "--equivalence", 0.005)
+    assert "within ±0.005" in " ".join(judged.out.split())
+    assert "…" not in judged.out
+    found = json.loads(tinyohem(*command, "--equivalence", 0.005, "--json").out)
+    assert found[0]["equivalence"] is None
+    assert (found[1]["margin"], found[1]["equivalence"]["shown"]) == (0.005, None)
+    assert found == read_json(out / "table.json")
+    assert read_json(out / "comparison.json")["margin"] == 0.005
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+    for bad in ("0", "-1", "nan", "inf"):
+        refused = tinyohem(*command, "--equivalence", bad)
+        assert refused.code == 2
+        assert "is no margin above 0" in refused.err

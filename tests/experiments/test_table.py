@@ -14,6 +14,7 @@ from tinyohem.experiments.table import (
     Reached,
     cells,
     lay_out,
+    num_verdict_cells,
     summarise,
     to_json,
     to_markdown,
@@ -138,6 +139,45 @@ def test_below_three_shared_seeds_no_arm_gets_a_verdict(
         assert not any(null)
     assert difference["mean"] == pytest.approx(np.mean([b - a for a, b in pairs]), abs=1e-12)
     assert told["difference"]
+
+
+def shifted(arm: str, *by: float) -> list[RunResult]:
+    """Return an arm that is so many bits per byte from the baseline, seed by seed."""
+    return [result(arm, run.seed, run.bits_per_byte + d) for run, d in zip(FULL, by, strict=True)]
+
+
+class TestEquivalence:
+    NEAR = tuple(shifted("near", 0.001, -0.001, 0.002))
+    FAR = tuple(shifted("far", 0.1, -0.1, 0.02))
+
+    def test_it_stands_beside_the_verdict_where_a_margin_is_given(self) -> None:
+        rows = summarise([*FULL, *self.NEAR, *self.FAR, result("few", 0, 1.0)], margin=0.005)
+        told = [cells(row) for row in rows]
+        names = list(told[0])
+        at = names.index("verdict")
+        assert names[at + 1 : at + 3] == ["within ±0.005, p", "within ±0.005"]
+        assert num_verdict_cells(rows[0]) == at + 3
+        words = [line["within ±0.005"] for line in told]
+        assert words == ["", "shown", "not shown", "too few seeds"]
+        # Mean 0.002/3, standard error 0.00088192: (0.002/3 − 0.005) / error = −4.9135 on 2 degrees;
+        # far, mean 0.02/3 and standard error 0.0581187, is beyond the margin: p is above a half.
+        assert [line["within ±0.005, p"] for line in told] == ["", "0.02", "0.51", ""]
+        assert "two one-sided paired t-tests" in to_markdown(rows)
+
+    def test_json_has_it_with_a_margin_alone(self) -> None:
+        full, near, few = to_json(
+            summarise([*FULL, *self.NEAR, result("few", 0, 1.0)], margin=0.005)
+        )
+        assert full["equivalence"] is None
+        assert near["equivalence"]["shown"] is True
+        assert near["equivalence"]["margin"] == near["margin"] == 0.005
+        assert few["equivalence"] == {
+            "margin": 0.005, "low": None, "high": None, "p_value": None, "seeds": 1, "shown": None
+        }  # fmt: skip
+        rows = summarise([*FULL, *self.NEAR])
+        assert not any("within" in name for name in cells(rows[1]))
+        assert to_json(rows)[1]["equivalence"] is None
+        assert "one-sided" not in to_markdown(rows)
 
 
 def test_a_single_run_has_no_spread() -> None:

@@ -1,13 +1,16 @@
 """The report's tables: nothing that all runs share, nothing that differs left out."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tinyohem.config.run import validate_config
-from tinyohem.experiments.table import NUM_VERDICT_CELLS, cells
+from tinyohem.errors import InputError
+from tinyohem.experiments.table import cells, num_verdict_cells
+from tinyohem.io.json import write_json
 from tinyohem.report.run_logs import read_input
 from tinyohem.report.tables import (
     comparison_tables,
@@ -135,7 +138,21 @@ def test_the_table_of_a_comparison_has_the_colours_of_its_runs(
     rows = data.comparisons[0].rows
     for number, row in enumerate(rows, 1):
         shown = [(line[0], line[number]) for line in details.rows]
-        assert shown == list(cells(row).items())[NUM_VERDICT_CELLS:]
+        assert shown == list(cells(row).items())[num_verdict_cells(row) :]
+
+
+def test_a_comparison_with_a_margin_shows_its_equivalence_test(
+    comparison: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(comparison, tmp_path / "compared")
+    plan = {"arms": ["full", "random", "ohem"], "seeds": [0, 1, 2], "margin": 0.005}
+    write_json(folder / "comparison.json", plan)
+    verdicts, _ = comparison_tables(read_input([folder]).comparisons[0])
+    assert verdicts.head[-2:] == ["within ±0.005, p", "within ±0.005"]
+    assert [row[-1] for row in verdicts.rows] == ["", "not shown", "shown"]
+    write_json(folder / "comparison.json", plan | {"margin": -1})
+    with pytest.raises(InputError, match=r"comparison\.json is damaged"):
+        read_input([folder])
 
 
 def test_a_file_is_named_without_a_split(make_run, tmp_path: Path) -> None:

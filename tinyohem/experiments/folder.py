@@ -30,10 +30,11 @@ RunId = tuple[str, int]  # arm and seed
 
 
 class PlannedRuns(Record):
-    """The runs that `compare` plans."""
+    """The runs that `compare` plans, and how it judges them."""
 
     arms: list[Annotated[str, Field(max_length=200)]] = Field(min_length=1, max_length=1_000)
     seeds: list[Count] = Field(min_length=1, max_length=1_000)
+    margin: Figure | None = Field(None, gt=0)  # of equivalence, bits per byte
 
 
 class RunResult(Record):

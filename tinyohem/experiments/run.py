@@ -84,7 +84,7 @@ def run_comparison(
             results = _run_all(jobs, workers, progress)
         progress.finish()
         results = _with_milestones(results, comparison.arms[0].name, out)
-        write_tables(out, results)
+        write_tables(out, results, comparison.margin)
         return results
 
 
@@ -95,7 +95,9 @@ def _write_plan(comparison: Comparison, out: Path, shared: _Shared) -> None:
     for job in _jobs(comparison, arms, comparison.seeds, out, shared):
         _finished(job)
     names = [arm.name for arm in comparison.arms]
-    write_json(out / PLAN_FILE, {"arms": names, "seeds": list(comparison.seeds)})
+    plan = {"arms": names, "seeds": list(comparison.seeds)}
+    judged = {} if comparison.margin is None else {"margin": comparison.margin}
+    write_json(out / PLAN_FILE, plan | judged)
 
 
 def _run_timed(

@@ -1,5 +1,6 @@
 """What a comparison is: arms × seeds × budget, read from a file and the command line."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Comparison:
     seeds: tuple[int, ...]
     common: ConfigTree
     budget: Budget = "equal-tokens"
+    margin: float | None = None  # of equivalence to the baseline, bits per byte; None: not tested
 
     @property
     def timed(self) -> bool:
@@ -61,6 +63,7 @@ def plan_comparison(
     seeds: str | None,
     budget: Budget | None,
     common: Mapping[str, Any],
+    margin: float | None = None,
 ) -> Comparison:
     """Merge a comparison file with what the command line adds to it or sets instead.
 
@@ -69,6 +72,7 @@ def plan_comparison(
         arms: `name:key=value,…`, where a part without `=` is a recipe; or a bare recipe.
         seeds: a count (`3`) or a list (`0,4,7`).
         common: config tree shared by every arm, laid over the file's.
+        margin: bits per byte within which an arm counts as equivalent to the baseline.
 
     Raises:
         InputError: not TOML, an unknown key or recipe, or seeds that are not numbers.
@@ -80,7 +84,17 @@ def plan_comparison(
         seeds=_parse_seeds(seeds if seeds is not None else tree.get("seeds", 3)),
         common=overlay(tree.get("common", {}), common),
         budget=budget or tree.get("budget", "equal-tokens"),
+        margin=_checked_margin(margin),
     )
+
+
+def _checked_margin(margin: float | None) -> float | None:
+    if margin is not None and not 0 < margin < math.inf:
+        raise InputError(
+            f"--equivalence {margin:g} is no margin above 0",
+            "name the bits per byte that would not matter: 0.005",
+        )
+    return margin
 
 
 def _parse_arm(text: str) -> Arm:

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tinyohem.experiments.folder import MARKDOWN_FILE, TABLE_FILE, RunResult, write_runs
-from tinyohem.experiments.statistics import MIN_SEEDS, Difference, mean_sd, paired_difference
+from tinyohem.experiments.statistics import (
+    MIN_SEEDS,
+    SIGNIFICANCE,
+    Difference,
+    Equivalence,
+    mean_sd,
+    paired_difference,
+    paired_equivalence,
+)
 from tinyohem.io.atomic import atomic_file
 from tinyohem.io.json import JsonObject, write_json
 
@@ -39,24 +47,32 @@ class Row:
     halfway: Reached | None  # the baseline's loss at half of its steps; None: not known
     baseline: Reached | None  # its final loss
     difference: Difference | None  # of bits per byte, to the baseline; None for itself
+    margin: float | None  # of equivalence, bits per byte; None: not asked
+    equivalence: Equivalence | None  # of bits per byte; None for the baseline, and without a margin
 
 
-def summarise(results: Sequence[RunResult]) -> list[Row]:
-    """Return one row an arm, in order; the first arm is the baseline."""
+def summarise(results: Sequence[RunResult], margin: float | None = None) -> list[Row]:
+    """Return one row an arm, in order; the first arm is the baseline.
+
+    Args:
+        margin: bits per byte within which an arm counts as equivalent to the baseline.
+    """
     arms: dict[str, list[RunResult]] = {}
     for result in results:
         arms.setdefault(result.arm, []).append(result)
     baseline = next(iter(arms.values()))
-    return [_row(arm, runs, baseline) for arm, runs in arms.items()]
+    return [_row(arm, runs, baseline, margin) for arm, runs in arms.items()]
 
 
-def _row(arm: str, runs: list[RunResult], baseline: list[RunResult]) -> Row:
+def _row(arm: str, runs: list[RunResult], baseline: list[RunResult], margin: float | None) -> Row:
     def spread(name: str) -> tuple[float, float]:
         values = [getattr(run, name) for run in runs]
         return mean_sd([math.nan if value is None else value for value in values])
 
     ours, theirs = ({run.seed: run.bits_per_byte for run in group} for group in (runs, baseline))
     seeds = sorted(ours.keys() & theirs.keys())
+    pairs = [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
+    compared = runs is not baseline
     return Row(
         arm=arm,
         seeds=len(runs),
@@ -71,9 +87,9 @@ def _row(arm: str, runs: list[RunResult], baseline: list[RunResult]) -> Row:
         choose_seconds=max(run.choose_seconds or 0.0 for run in runs),
         halfway=_reached(runs, "halfway"),
         baseline=_reached(runs, "baseline"),
-        difference=None
-        if runs is baseline
-        else paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds]),
+        difference=paired_difference(*pairs) if compared else None,
+        margin=margin,
+        equivalence=paired_equivalence(*pairs, margin) if compared and margin else None,
     )
 
 
@@ -101,9 +117,21 @@ def verdict(row: Row) -> str:
     return "better" if row.difference.mean < 0 else "worse"
 
 
-NUM_VERDICT_CELLS = 6  # the first ones; the rest is detail:
+def equivalent(row: Row) -> str:
+    """Return the result of the equivalence test in words; empty where there is none."""
+    if row.equivalence is None:
+        return ""
+    words = {None: "too few seeds", True: "shown", False: "not shown"}
+    return words[row.equivalence.shown]
+
+
 CHOOSING = "choosing s"
-NUM_LOSS_CELLS = 5  # where the loss sits; and then how long it took
+NUM_LOSS_CELLS = 5  # where the loss sits; they follow the verdicts
+
+
+def num_verdict_cells(row: Row) -> int:
+    """Return how many of a row's first cells judge it; the rest is detail."""
+    return 6 if row.margin is None else 8
 
 
 def lay_out(rows: Sequence[Row]) -> list[dict[str, str]]:
@@ -118,6 +146,9 @@ def cells(row: Row) -> dict[str, str]:
     """Lay out a row as text, by column."""
     difference = row.difference
     tested = difference if difference and difference.tested else None
+    within = row.equivalence if tested else None
+    name = f"within ±{row.margin:g}" if row.margin else ""
+    equivalence = {f"{name}, p": f"{within.p_value:.2g}" if within else "", name: equivalent(row)}
     return {
         "arm": row.arm,
         "bits per byte": _spread(row.bits_per_byte, 4),
@@ -125,6 +156,7 @@ def cells(row: Row) -> dict[str, str]:
         "95 % interval": f"{tested.low:+.4f} to {tested.high:+.4f}" if tested else "",
         "p": f"{tested.p_value:.2g}" if tested else "",
         "verdict": verdict(row),
+        **(equivalence if row.margin else {}),
         "perplexity": _spread(row.perplexity, 2),
         "kept": f"{row.kept:.1%}",
         "hardest tenth": _spread(row.hardest_tenth, 3),
@@ -155,6 +187,11 @@ def footnote(rows: Sequence[Row]) -> str:
         f"mean ± sd over {seeds}; losses in nats per token; half-way: to the loss that the "
         "baseline has at half of its steps"
     )
+    if margin := rows[0].margin:
+        note += (
+            f"; within ±{margin:g} bits per byte of the baseline: two one-sided paired t-tests, "
+            f"shown where the larger p is below {SIGNIFICANCE:g}"
+        )
     differences = [row.difference for row in rows if row.difference]
     tested = sum(difference.tested for difference in differences)
     if tested < len(differences):
@@ -169,15 +206,17 @@ def to_json(rows: Sequence[Row]) -> list[JsonObject]:
             **_without_nan(asdict(row)),
             "difference": row.difference
             and {**_without_nan(asdict(row.difference)), "shown": row.difference.shown},
+            "equivalence": row.equivalence
+            and {**_without_nan(asdict(row.equivalence)), "shown": row.equivalence.shown},
             "verdict": verdict(row),
         }
         for row in rows
     ]
 
 
-def write_tables(folder: Path, results: Sequence[RunResult]) -> None:
+def write_tables(folder: Path, results: Sequence[RunResult], margin: float | None = None) -> None:
     """Write the table of a comparison as JSON and Markdown, and one row a run as Parquet."""
-    rows = summarise(results)
+    rows = summarise(results, margin)
     write_json(folder / TABLE_FILE, to_json(rows))
     with atomic_file(folder / MARKDOWN_FILE) as stream:
         stream.write(to_markdown(rows).encode())

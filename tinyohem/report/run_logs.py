@@ -222,7 +222,8 @@ def _read_comparison(
         )
         return groups, None, warnings
     try:
-        rows = summarise(recorded.results) if recorded.results else []
+        margin = plan.margin if plan else None
+        rows = summarise(recorded.results, margin) if recorded.results else []
     except ZeroDivisionError:  # no seed that two arms share
         raise damaged_runs(folder, "runs without figures") from None
     places = {group.name: place for place, group in enumerate(groups, taken)}

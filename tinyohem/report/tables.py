@@ -11,7 +11,7 @@ from tinyohem.config.run import validate_config
 from tinyohem.data.readers import name_with_split
 from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import exp_or_inf
-from tinyohem.experiments.table import NUM_VERDICT_CELLS, lay_out
+from tinyohem.experiments.table import lay_out, num_verdict_cells
 from tinyohem.io.json import JsonObject
 from tinyohem.report.records import RunFacts
 from tinyohem.report.run_logs import ComparisonResult, RunGroup, RunLog
@@ -84,8 +84,9 @@ def comparison_tables(result: ComparisonResult) -> list[Table]:
     """
     lines = lay_out(result.rows)
     columns = list(lines[0])
-    shown = [*dict.fromkeys(["arm", "verdict", *columns[:NUM_VERDICT_CELLS]])]
-    details = columns[NUM_VERDICT_CELLS:]
+    judged = num_verdict_cells(result.rows[0])
+    shown = [*dict.fromkeys(["arm", "verdict", *columns[:judged]])]
+    details = columns[judged:]
     return [
         Table(shown, [[line[name] for name in shown] for line in lines], result.groups),
         Table(
