@@ -26,6 +26,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
         "pruned.toml",
         "sweep-0.5m.toml",
         "sweep-2m.toml",
+        "sweep-recipe.toml",
         "table.toml",
     ],
 )

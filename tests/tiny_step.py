@@ -36,9 +36,22 @@ SCOPES = ("batch", "sequence")
 
 
 def model() -> Any:
-    """Return a Llama of one layer, its weights as they begin."""
+    """Return a Llama of one layer whose every matrix matters."""
     shape = Shape(hidden_size=8, num_layers=1, num_heads=2, intermediate_size=12)
-    return build_model(shape, VOCAB, LENGTH, start_id=0, seed=0).double()
+    return random_model(shape, VOCAB, LENGTH).double()
+
+
+def random_model(shape: Shape, vocab_size: int, seq_len: int, seed: int = 0) -> Any:
+    """Return a new model without zero matrices."""
+    return without_zeros(build_model(shape, vocab_size, seq_len, start_id=0, seed=seed))
+
+
+def without_zeros(model: Any) -> Any:
+    """Draw the matrices that begin at zero: as a model begins, no token sees another."""
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+    return model
 
 
 def tokens(*, ignored: bool = True, seed: int = 3) -> tuple[Tensor, Tensor]:

@@ -30,11 +30,12 @@ VOCAB, SEQ_LEN = 320, 32
 
 def exported(folder: Path, tokenizer: Any, *, seq_len: int, seed: int = 0) -> Path:
     """Save an untrained model: what it predicts does not matter, that both agree does."""
+    from tiny_step import random_model
+
     from tinyohem.config.model import Shape
-    from tinyohem.models.llama import build_model
     from tinyohem.training.checkpoint import export_model
 
-    model = build_model(Shape(16, 1, 2, 32), len(tokenizer), seq_len, 0, seed)
+    model = random_model(Shape(16, 1, 2, 32), len(tokenizer), seq_len, seed)
     export_model(folder, model, tokenizer)
     return folder
 

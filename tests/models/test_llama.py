@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_step import random_model
 
 from tinyohem.config.model import PRESETS, ModelConfig, Shape, model_shape
 from tinyohem.errors import InputError
@@ -59,8 +60,21 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_trunk_and_head_make_the_logits() -> None:
+def test_every_layer_begins_as_the_identity_and_learns() -> None:
     model = small_model()
+    embedded = model.get_input_embeddings()(torch.arange(6)[None])
+    cos_sin = trunk(model).rotary_emb(embedded, torch.arange(6)[None])
+    for layer in trunk(model).layers:
+        torch.testing.assert_close(layer(embedded, position_embeddings=cos_sin), embedded)
+    model(input_ids=torch.arange(6)[None]).logits.square().sum().backward()
+    for layer in trunk(model).layers:
+        assert layer.self_attn.o_proj.weight.grad.any()
+        assert layer.mlp.down_proj.weight.grad.any()
+        assert layer.self_attn.q_proj.weight.any()  # no matrix is stuck at zero on both sides
+
+
+def test_trunk_and_head_make_the_logits() -> None:
+    model = random_model(SMALL, 50, 16)
     input_ids = torch.arange(12).view(2, 6)
     hidden = trunk(model)(input_ids=input_ids, use_cache=False).last_hidden_state
     expected = model(input_ids=input_ids).logits
@@ -81,7 +95,7 @@ def test_the_config_is_ready_to_generate() -> None:
 
 def test_the_start_token_learns_as_input() -> None:
     """As `padding_idx` its row of the embedding would get no gradient from being read."""
-    model = small_model()
+    model = random_model(SMALL, 50, 16)
     hidden = trunk(model)(input_ids=torch.tensor([[7, 3]]), use_cache=False).last_hidden_state
     hidden[:, 1:].sum().backward()
     rows = model.get_input_embeddings().weight.grad.abs().sum(dim=1)
@@ -90,7 +104,7 @@ def test_the_start_token_learns_as_input() -> None:
 
 
 def test_a_saved_model_loads_with_the_same_weights(tmp_path: Path) -> None:
-    model = small_model()
+    model = random_model(SMALL, 50, 16)
     model.save_pretrained(tmp_path)
     loaded = load_causal_lm(str(tmp_path)).state_dict()
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.state_dict().items())

@@ -45,16 +45,18 @@ def bare_losses(folder: Path, stories: Path, steps: int) -> list[float]:
             initializer_range=16**-0.5,
         )
     )
+    torch.nn.init.zeros_(model.model.layers[0].self_attn.o_proj.weight)
+    torch.nn.init.zeros_(model.model.layers[0].mlp.down_proj.weight)
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.1},
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
     losses = []
     for step in range(steps):
         at = (step + 0.5) / steps
-        warm = min(1.0, at / 0.05)
-        decay = 0.5 + 0.5 * math.cos(math.pi * max(0.0, at - 0.05) / 0.95)
+        warm = min(1.0, at / 0.01)
+        decay = 0.5 + 0.5 * math.cos(math.pi * max(0.0, at - 0.01) / 0.99)
         for group in optimizer.param_groups:
             group["lr"] = 4e-3 * warm * decay
         starts = order[4 * step : 4 * step + 4] * 32

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_step import random_model
 from torch import Tensor
 
 from tinyohem.config.model import Shape
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.windows import IGNORE_INDEX, Batch
 from tinyohem.models.causal_lm import CausalLM, Trunk, trunk
-from tinyohem.models.llama import build_model
 from tinyohem.ohem import softmax_cache as stores
 from tinyohem.ohem.miner import TokenMiner
 from tinyohem.ohem.selection import selection_weights
@@ -32,7 +32,7 @@ VOCAB, ROWS, LENGTH = 37, 4, 10
 def tiny_llama() -> Any:
     """Return a model in float64: what a sum's order changes is far below any tolerance here."""
     shape = Shape(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=24)
-    return build_model(shape, VOCAB, LENGTH, start_id=0, seed=0).double()
+    return random_model(shape, VOCAB, LENGTH).double()
 
 
 def tokens(ignored: bool) -> tuple[Tensor, Tensor]:

@@ -166,7 +166,7 @@ class OptimConfig(Section):
     schedule: Literal["cosine", "wsd"] = setting(
         "wsd", "Of the learning rate: cosine, or wsd (warm up, stay, decay)"
     )
-    warmup_fraction: float = setting(0.05, "Share of all steps in which the rate rises", ge=0, lt=1)
+    warmup_fraction: float = setting(0.01, "Share of all steps in which the rate rises", ge=0, lt=1)
     decay_fraction: float = setting(
         0.2, "Share of all steps in which the rate falls, under wsd", gt=0, le=1
     )
@@ -175,7 +175,7 @@ class OptimConfig(Section):
         0.1, "Share of the weights taken off a step, times the learning rate", ge=0
     )
     beta1: float = setting(0.9, "Decay of AdamW's mean of the gradient", ge=0, lt=1)
-    beta2: float = setting(0.95, "Decay of AdamW's mean of its square", ge=0, lt=1)
+    beta2: float = setting(0.99, "Decay of AdamW's mean of its square", ge=0, lt=1)
     max_grad_norm: float = setting(1.0, "Norm to which a larger gradient is clipped", gt=0)
 
     @property
