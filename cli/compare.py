@@ -40,7 +40,7 @@ Equivalence = Annotated[
     float | None,
     typer.Option(
         "--equivalence",
-        help="Test also whether each arm is within so many bits per byte of the baseline (two "
+        help="Test also whether each arm is within so many bits a byte of the baseline (two "
         "one-sided paired t-tests); default: no such test",
         metavar="BITS",
     ),

@@ -8,15 +8,20 @@ import typer
 from tinyohem_cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tinyohem.evaluation.calibration import Calibration
     from tinyohem.evaluation.diagnose import Diagnosis
     from tinyohem.evaluation.loss_groups import Group
+    from tinyohem.evaluation.roles import StoryGroup
     from tinyohem_cli.console import Table
 
 _TITLES = {
     "loss": "By the token's loss (nats)",
     "frequency": "By the rank of the token in the training split",
     "difficulty": "By the story's difficulty ({metric}), in tenths",
+    "role": "By the role of the token's word in its story, the first that fits",
+    "position": "By the token's place in its story",
 }
 
 
@@ -26,7 +31,9 @@ By = Annotated[
         "--by",
         metavar="WAY,WAY",
         help="Also group the tokens by their loss, by their frequency in the training split, "
-        "by the difficulty of their story: loss,frequency,difficulty; default: none",
+        "by the difficulty of their story, by the role of their word (a name's first or a later "
+        "mention, a word seen before in the story, rare in training, other, none), by their place "
+        "in the story: loss,frequency,difficulty,role,position; default: none",
     ),
 ]
 Scores = Annotated[
@@ -113,12 +120,16 @@ def _print_tables(found: "Diagnosis", model: str) -> None:
         out.print(_calibration_table(found.calibration))
 
 
-def _group_table(title: str, groups: "list[Group]") -> "Table":
+def _group_table(title: str, groups: "Sequence[Group]") -> "Table":
+    from tinyohem.evaluation.roles import StoryGroup
     from tinyohem_cli.console import Table
 
     table = Table(title=title, title_justify="left")
     table.add_column("group")
-    for heading in ("tokens", "share", "nats per token", "perplexity", "share of the loss"):
+    loss = "nats per token"
+    if any(isinstance(group, StoryGroup) for group in groups):
+        loss += ", 95 % interval"
+    for heading in ("tokens", "share", loss, "perplexity", "share of the loss"):
         table.add_column(heading, justify="right")
     total = sum(group.tokens for group in groups)
     for group in groups:
@@ -126,11 +137,15 @@ def _group_table(title: str, groups: "list[Group]") -> "Table":
             group.name,
             f"{group.tokens:,}",
             f"{group.tokens / total:.1%}",
-            f"{group.loss:.4f}",
+            f"{group.loss:.4f}" + (_margin(group) if isinstance(group, StoryGroup) else ""),
             f"{group.perplexity:,.4g}",
             f"{group.share_of_loss:.1%}",
         )
     return table
+
+
+def _margin(group: "StoryGroup") -> str:
+    return "" if group.low is None else f" ± {group.loss - group.low:.4f}"
 
 
 def _calibration_table(calibration: "Calibration") -> "Table":

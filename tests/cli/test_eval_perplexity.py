@@ -32,6 +32,26 @@ def test_json_holds_groups_and_calibration_beside_the_figures(
     assert found["calibration"]["loss_at_best"] <= found["loss"]
 
 
+def test_roles_and_places_have_shares_and_intervals(
+    tinyohem: tiny.Command, finished_run: Path
+) -> None:
+    result = tinyohem("eval-perplexity", finished_run, "--by", "role,position", "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert list(found["by"]) == ["role", "position"]
+    for groups in found["by"].values():
+        assert sum(group["tokens"] for group in groups) == found["tokens"]
+        assert sum(group["share_of_tokens"] for group in groups) == pytest.approx(1)
+        nats = sum(group["tokens"] * group["loss"] for group in groups)
+        assert nats == pytest.approx(found["tokens"] * found["loss"], rel=1e-9)
+        assert groups[0]["low"] < groups[0]["loss"] < groups[0]["high"]
+    shown = tinyohem("eval-perplexity", finished_run, "--by", "role,position")
+    words = " ".join(shown.out.split())
+    assert "By the role of the token's word in its story, the first that fits" in words
+    assert "±" in words
+    assert "…" not in words
+
+
 def test_eval_json_holds_the_figures_alone(
     tinyohem: tiny.Command, finished_run: Path, tmp_path: Path
 ) -> None:
@@ -73,4 +93,4 @@ def test_another_grouping_is_refused(tinyohem: tiny.Command, finished_run: Path)
     result = tinyohem("eval-perplexity", finished_run, "--by", "loss,colour")
     assert (result.code, result.out) == (2, "")
     assert "error: tokens cannot be grouped by 'colour'" in result.err
-    assert "hint: use loss, frequency, difficulty" in result.err
+    assert "hint: use loss, frequency, difficulty, role, position" in result.err

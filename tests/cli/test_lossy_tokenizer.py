@@ -68,6 +68,9 @@ def test_a_run_is_told_and_has_no_figures_per_byte(
         assert scored.code == 0, scored.err
         check_left_out(json.loads(scored.out))
         assert "the tokenizer loses text" in scored.err
+    refused = tinyohem("eval-perplexity", run, "--by", "role")
+    assert (refused.code, refused.out) == (2, "")
+    assert "roles are read from the text, but the tokenizer loses text" in refused.err
     shown = tinyohem("eval-perplexity", run).out
     rows = {
         line.split("│")[1].strip(): line.split("│")[2].strip()

@@ -1,5 +1,6 @@
 """A model's diagnosis against sums over the text itself, and scores that fit or do not."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def evaluation(finished_run: Path) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def everything(evaluation: Evaluation) -> Diagnosis:
-    return diagnose(evaluation, by=["difficulty", "frequency", "loss"])
+    return diagnose(evaluation, by=["difficulty", "frequency", "loss", "position", "role"])
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def losses(evaluation: Evaluation) -> np.ndarray:
 
 class TestGroups:
     def test_each_way_adds_up_to_the_whole(self, everything: Diagnosis) -> None:
-        assert list(everything.by) == ["loss", "frequency", "difficulty"]
+        assert list(everything.by) == ["loss", "frequency", "difficulty", "role", "position"]
         for groups in everything.by.values():
             assert sum(group.tokens for group in groups) == everything.perplexity.tokens
             nats = sum(group.loss * group.tokens for group in groups)
@@ -63,6 +64,31 @@ class TestGroups:
         found = everything.by["frequency"][0]
         assert (found.name, found.tokens) == ("top 10", members.sum())
         assert found.loss == pytest.approx(losses[members].mean(), rel=1e-6)
+
+    def test_roles_are_those_of_the_stories_on_disk(
+        self, everything: Diagnosis, evaluation: Evaluation, corpus: Path, losses: np.ndarray
+    ) -> None:
+        """Find the words of names in the decoded tokens again, and add up their losses."""
+        store, tokenizer = evaluation.store, evaluation.source.tokenizer
+        nats, tokens = 0.0, 0
+        stories = list(open_corpus(str(corpus), "validation").stories())
+        for story, first, end in zip(stories, store.offsets[:-1], store.offsets[1:], strict=True):
+            inside = r"(?:(?<=[\w,] )|(?<=Mr\. )|(?<=Mrs\. )|(?<=Ms\. )|(?<=Dr\. ))[A-Z][\w']*"
+            names = {name.removesuffix("'s") for name in re.findall(inside, story.text)}
+            names -= {"I", "I'm", "I'll"}
+            spans = tokenizer(story.text, return_offsets_mapping=True)["offset_mapping"]
+            for (left, right), loss in zip(spans, losses[first + 1 : end], strict=True):
+                around = [
+                    word.group().removesuffix("'s")
+                    for word in re.finditer(r"[\w']+", story.text)
+                    if word.start() < right and left < word.end()
+                ]
+                if any(word in names for word in around):
+                    nats, tokens = nats + float(loss), tokens + 1
+        found = [group for group in everything.by["role"] if group.name.startswith("name")]
+        assert len(found) == 2
+        assert sum(group.tokens for group in found) == tokens > 0
+        assert sum(group.loss * group.tokens for group in found) == pytest.approx(nats, rel=1e-6)
 
     def test_the_hardest_tenth_of_the_stories(
         self, evaluation: Evaluation, losses: np.ndarray
@@ -157,9 +183,11 @@ class TestTrainingCounts:
     def test_only_a_run_knows_its_training_split(self, finished_run: Path, corpus: Path) -> None:
         folder = str(finished_run / "model")
         evaluation = open_evaluation(folder, dataset=str(corpus), device="cpu")
-        with pytest.raises(InputError, match="is no run") as caught:
-            diagnose(evaluation, by=["frequency"])
-        assert "name the folder of a run" in str(caught.value.hint)
+        for way in ("frequency", "role"):
+            with pytest.raises(InputError, match="is no run") as caught:
+                diagnose(evaluation, by=[way])
+            hint = f"name the folder of a run, or leave out --by {way}"
+            assert caught.value.hint == hint
 
     def test_counts_of_other_stories_than_the_run_saw_are_refused(
         self, finished_run: Path, corpus: Path, tmp_path: Path

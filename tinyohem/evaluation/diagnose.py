@@ -1,6 +1,6 @@
 """Score a model on a split: perplexity, losses of groups of tokens, calibration."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tinyohem.config.curriculum import CurriculumConfig, parse_weights
 from tinyohem.config.data import TokenizerConfig
+from tinyohem.data.tokenizer import text_encoder
 from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.difficulty.score_table import combined_difficulty, open_scores
@@ -26,12 +27,13 @@ from tinyohem.evaluation.loss_groups import (
 from tinyohem.evaluation.loss_summary import scored_labels
 from tinyohem.evaluation.open import Evaluation, recorded_ids
 from tinyohem.evaluation.perplexity import Perplexity, evaluate_perplexity
+from tinyohem.evaluation.roles import by_position, by_role, store_roles
 from tinyohem.io.json import JsonObject, write_json
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.layout import EVALUATION_FILE
 from tinyohem.runs.record import run_config
 
-By = Literal["loss", "frequency", "difficulty"]
+By = Literal["loss", "frequency", "difficulty", "role", "position"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Diagnosis:
     """The figures of a model on a split, as far as they were asked for."""
 
     perplexity: Perplexity
-    by: dict[By, list[Group]]
+    by: Mapping[By, Sequence[Group]]
     calibration: Calibration | None
     difficulty_metric: str | None = None  # of `by["difficulty"]`, None without it
 
@@ -84,21 +86,26 @@ def diagnose(
     """Score a model on stories, and group its losses.
 
     Args:
-        by: how to group the tokens (see `loss_groups`); holds 4 bytes a token in memory.
+        by: how to group the tokens (see `loss_groups` and `roles`); holds 4 bytes a token in
+            memory, for roles and places some ten more.
         scores: score folder for `difficulty`; default: the stories are scored, and the scores
             kept with the prepared data.
         metric: the difficulty; several with weights (`mtld=2,flesch=1`) are combined by rank.
         calibration: whether to measure it, which runs the model some three times more.
 
     Raises:
-        InputError: the scores do not fit the stories or lack the metric, or no training split is
-            known to count tokens in.
+        InputError: the scores do not fit the stories or lack the metric, no training split is
+            known to count tokens in, or the tokenizer loses the text that roles are read from.
         RunError: a loss is not finite.
     """
     ways = frozenset(by)
     # Bad input is refused before the model runs.
     difficulty = _difficulty(evaluation, scores, metric, progress) if "difficulty" in ways else None
-    train_counts = _train_counts(evaluation, progress) if "frequency" in ways else None
+    counted = sorted(ways & {"frequency", "role"})
+    train_counts = _train_counts(evaluation, ",".join(counted), progress) if counted else None
+    roles = None
+    if "role" in ways and train_counts is not None:
+        roles = store_roles(evaluation.store, _tokens_in_text(evaluation), train_counts)
 
     store = evaluation.store
     model, seq_len, stride = evaluation.source.model, evaluation.seq_len, evaluation.stride
@@ -106,16 +113,20 @@ def diagnose(
     perplexity = evaluate_perplexity(
         model, store, seq_len=seq_len, stride=stride, out=losses, progress=progress
     )
-    groups: dict[By, list[Group]] = {}
+    groups: dict[By, Sequence[Group]] = {}
     if losses is not None:
         scored = scored_labels(store)
         if "loss" in ways:
             groups["loss"] = by_loss(losses[scored])
-        if train_counts is not None:
+        if "frequency" in ways and train_counts is not None:
             groups["frequency"] = by_frequency(losses[scored], store.ids[scored], train_counts)
         if difficulty is not None:
             tokens = np.diff(store.offsets) - 1
             groups["difficulty"] = by_difficulty(story_sums(store, losses), tokens, difficulty)
+        if roles is not None:
+            groups["role"] = by_role(store, losses, roles)
+        if "position" in ways:
+            groups["position"] = by_position(store, losses)
     return Diagnosis(
         perplexity,
         groups,
@@ -153,19 +164,43 @@ def _difficulty(
     return combined_difficulty(table, weights)[table.positions(evaluation.store.rows)]
 
 
-def _train_counts(evaluation: Evaluation, progress: Progress) -> NDArray[np.int64]:
-    """Return how often each token type is a label in the run's own training split."""
+def _tokens_in_text(evaluation: Evaluation) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """Yield the text of each story with the characters that each of its tokens covers."""
+    store = evaluation.store
+    if store.text_loss:
+        raise InputError(
+            f"roles are read from the text, but {store.text_loss}", "leave out --by role"
+        )
+    encoder, starts = text_encoder(evaluation.source.tokenizer), store.offsets[:-1] + 1
+    for story, first, end in zip(
+        evaluation.part.stories(SILENT), starts, store.offsets[1:], strict=True
+    ):
+        encoding = encoder.encode(story.text, add_special_tokens=False)
+        if not np.array_equal(encoding.ids, store.ids[first:end]):
+            raise InputError(
+                f"the story in row {story.row} has changed since it was tokenized",
+                "repeat the command",
+            )
+        yield story.text, encoding.offsets
+
+
+def _train_counts(evaluation: Evaluation, ways: str, progress: Progress) -> NDArray[np.int64]:
+    """Return how often each token type is a label in the run's own training split.
+
+    Args:
+        ways: the groupings that need it, for the hint.
+    """
     config = run_config(evaluation.name)
     if config is None:
         raise InputError(
             f"{evaluation.name} is no run, so no training split is known to count tokens in",
-            "name the folder of a run, or leave out --by frequency",
+            f"name the folder of a run, or leave out --by {ways}",
         )
     own_tokenizer = TokenizerConfig(name=evaluation.name)
     train = prepare_chosen(config, progress, tokenizer=own_tokenizer).train
     if train.manifest.ids_sha256 != recorded_ids(evaluation.name, "train"):
         raise InputError(
             f"the training stories of {evaluation.name} have changed since",
-            "bring the old files back, or leave out --by frequency",
+            f"bring the old files back, or leave out --by {ways}",
         )
     return label_counts(train, len(evaluation.source.tokenizer))

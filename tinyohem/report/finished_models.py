@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from pydantic import ConfigDict, field_validator
@@ -28,7 +27,7 @@ from tinyohem.report.run_logs import RunLog
 
 CACHE_FILE = "breakdown.json"
 _FORMAT = 1
-_WAYS = get_args(By)
+_WAYS: tuple[By, ...] = ("loss", "frequency", "difficulty")
 _METRIC = CurriculumConfig().metric
 _STORY_TOKENS = 400  # a longer story is no picture any more
 
