@@ -19,7 +19,7 @@ MARK = ""  # no word
 
 
 class Level:
-    """[c - D]+ / c(context .) and D N+(context .) / c(context .), from counts of (context, next)."""
+    """One order: discounted counts, with what they leave to the shorter one."""
 
     def __init__(self, counts: Counter[tuple[Hashable, Hashable]]) -> None:
         of = Counter(counts.values())
@@ -44,7 +44,7 @@ class SlowModel:
         triples: Counter = Counter()
         for text in texts:
             padded = [MARK, MARK, *words(text)]
-            triples.update(zip(padded, padded[1:], padded[2:]))
+            triples.update(zip(padded[:-2], padded[1:-1], padded[2:], strict=True))
         pairs = Counter((v, w) for _, v, w in triples)
         singles = Counter(w for _, w in pairs)
         self.third = Level(Counter({((u, v), w): c for (u, v, w), c in triples.items()}))
@@ -57,7 +57,7 @@ class SlowModel:
     @staticmethod
     def symbols(word: str) -> list[tuple[object, object]]:
         data = list(word.encode())
-        return list(zip(["end", *data], [*data, "end"]))
+        return list(zip(["end", *data], [*data, "end"], strict=True))
 
     def spelling(self, word: str) -> float:
         total = sum(self.after.values())
@@ -72,7 +72,7 @@ class SlowModel:
 
     def nats_per_word(self, text: str) -> float:
         found = [MARK, MARK, *words(text)]
-        triples = list(zip(found, found[1:], found[2:]))
+        triples = list(zip(found[:-2], found[1:-1], found[2:], strict=True))
         if not triples:
             return math.nan
         return -sum(math.log(self.probability(*t)) for t in triples) / len(triples)

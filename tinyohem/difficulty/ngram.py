@@ -8,9 +8,9 @@ that they occur, N+(. v w) the number of distinct words before v w, and N+(u v .
     P(w | v)   = [N+(. v w) - D2]+ / N+(. v .)     + D2 N+(v .) / N+(. v .)       P(w)
     P(w)       = [N+(. w) - D1]+ / N+(. .)         + D1 N+(.) / N+(. .)           S(w)
 
-where a context that never occurred leaves all to the shorter one. D is n1 / (n1 + 2 n2), with n1 and
-n2 the number of grams of that order that were counted once and twice (Ney, Essen and Kneser 1994).
-Two marks stand before each story.
+where a context that never occurred leaves all to the shorter one. D is n1 / (n1 + 2 n2), with n1
+and n2 the number of grams of that order that were counted once and twice (Ney, Essen and Kneser
+1994). Two marks stand before each story.
 
 S spells a word, so that one never seen costs something finite, and the more, the stranger it looks:
 the product over its UTF-8 bytes and an end of
@@ -131,7 +131,7 @@ class NgramModel:
         known = self.vocabulary.get
         ids = np.array([known(word, unknown) for word in vocabulary], np.int64)
         unigram, unseen = self.unigram[ids], np.flatnonzero(ids == unknown)
-        nats = _spelling_nats([vocabulary[at] for at in unseen], self.byte_nats)
+        nats = _spelling_nats([vocabulary[at] for at in unseen.tolist()], self.byte_nats)
         unigram[unseen] = self.spelling * np.exp(-nats)
         return ids, unigram
 
