@@ -1,5 +1,6 @@
 """`tinyohem score-difficulty`: how hard every story of a corpus is."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +10,11 @@ from tinyohem.config.difficulty import ADDED_METRICS, METRICS, MTLD_THRESHOLD
 from tinyohem_cli import options
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from tinyohem.difficulty.score_table import ExampleRecord
     from tinyohem.difficulty.summary import ScoreSummary
+    from tinyohem.difficulty.target_record import TargetRecord
     from tinyohem_cli.console import Table
 
 EPILOG = "\n\n".join(
@@ -54,6 +58,15 @@ Model = Annotated[
         "that it gives each story",
     ),
 ]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        help="Some hundred stories of the wanted kind, as --dataset: adds `target_ngram`, the nats "
+        "per word of each story under an n-gram model of them, and shows where their own line "
+        "lies. A fifth of them is held out to validate, as `train` does without --valid",
+    ),
+]
 LengthControl = Annotated[
     str,
     typer.Option(
@@ -88,6 +101,7 @@ def score_difficulty(
     text_field: options.TextField = None,
     tokenizer: Tokenizer = None,
     model: Model = None,
+    target: Target = None,
     device: options.Device = None,
     length_control: LengthControl = "residual",
     mtld_threshold: Threshold = MTLD_THRESHOLD,
@@ -100,7 +114,7 @@ def score_difficulty(
 
     Stories are scored as they stand, before any --clean; the scores are ranked within the corpus
     and tied to it. A pass that was stopped goes on where it was when the same command runs again;
-    --tokenizer and --model add to a finished one.
+    --tokenizer and --model add to a finished one, --target begins a new one.
     """
     from tinyohem.config.data import DataConfig
     from tinyohem.difficulty.metrics import CompressionRule
@@ -108,7 +122,7 @@ def score_difficulty(
     from tinyohem.difficulty.score_batch import ScoringRules
     from tinyohem.difficulty.score_table import open_scores
     from tinyohem.report import score_difficulty as scoring
-    from tinyohem_cli.console import ConsoleProgress, print_json
+    from tinyohem_cli.console import ConsoleProgress, harmless, print_json
     from tinyohem_cli.console import out as console
 
     progress = ConsoleProgress()
@@ -126,6 +140,7 @@ def score_difficulty(
             workers=workers,
             tokenizer=tokenizer,
             model=model,
+            target=target,
             device=device or "auto",
             progress=progress,
         )
@@ -135,6 +150,9 @@ def score_difficulty(
     summary = report.summary
     for part in (_quantiles(summary), _correlations(summary), _flags(summary), *_examples(summary)):
         console.print(part)
+    if summary.target is not None:
+        console.print(harmless(summary.told_line()), markup=False)
+        console.print(_beside_line(summary.target))
     for page in report.pages:
         progress.note(f"wrote {report.place}/{page}")
 
@@ -173,22 +191,38 @@ def _flags(summary: "ScoreSummary") -> "Table":
 
 
 def _examples(summary: "ScoreSummary") -> list["Table"]:
-    from rich.text import Text
-
-    from tinyohem_cli.console import Table, harmless
-
-    def cell(story: "ExampleRecord") -> Text:  # Text: a story may hold what looks like markup
-        opening = _shorten(" ".join(story.opening.split()))
-        return Text(harmless(f"{story.row:,} ({story.value:.4g}): {opening}"))
+    from tinyohem_cli.console import Table
 
     tables = []
     for metric, ends in summary.examples.items():
         title = f"By {summary.label(metric)}: row (value) and opening"
         table = Table("easiest", "hardest", title=title)
         for easy, hard in zip(ends.easiest, ends.hardest, strict=True):
-            table.add_row(cell(easy), cell(hard))
+            table.add_row(_cell(easy), _cell(hard))
         tables.append(table)
     return tables
+
+
+def _beside_line(target: "TargetRecord") -> "Table":
+    from tinyohem_cli.console import Table
+
+    title = "Beside the line of the target: row (nats per word) and opening"
+    table = Table("the last that pass", "the first that do not", title=title)
+    for last, first in zip_longest(target.passing, target.failing):
+        table.add_row(_cell(last), _cell(first))
+    return table
+
+
+def _cell(story: "ExampleRecord | None") -> "Text":
+    from rich.text import Text
+
+    from tinyohem_cli.console import harmless
+
+    if story is None:
+        return Text("")
+    opening = _shorten(" ".join(story.opening.split()))
+    # Text, since a story may hold what looks like markup
+    return Text(harmless(f"{story.row:,} ({story.value:.4g}): {opening}"))
 
 
 def _shorten(text: str) -> str:

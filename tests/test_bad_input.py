@@ -475,11 +475,11 @@ class TestTarget:
     def test_another_script(self, reject: Reject, tmp_path: Path, target: Path) -> None:
         stories = [f"Жил-был кот номер {n}. Он любил молоко и спал весь день." for n in range(80)]
         tiny.write_stories(tmp_path / "pool.jsonl", stories)
-        told = "is in LATIN script, the stories of pool.jsonl in CYRILLIC"
+        told = "is written in LATIN letters, pool.jsonl in CYRILLIC ones"
         for keep in ("auto", "0.5"):
             pool = Path("pool.jsonl")
             more = ("--target", target, f"--set=target.keep={keep}")
-            assert told in reject(*train(pool), *more, hint="as the pool writes them")
+            assert told in reject(*train(pool), *more, hint="the kind of stories that the pool")
 
     def test_nothing_passes(self, reject: Reject, tmp_path: Path, target: Path) -> None:
         stories = [f"return value_{n} import class yield lambda assert {n}" for n in range(80)]

@@ -13,6 +13,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinyohem.config.curriculum import CurriculumConfig
 from tinyohem.config.recipes import load_config
 from tinyohem.config.run import RunConfig
 from tinyohem.data.choice import Choice
@@ -248,3 +249,18 @@ def test_a_filter_keeps_the_range_of_the_tables_percentiles(
     assert passing.values == pytest.approx(percentile, nan_ok=True)
     assert passing.passes.tolist() == [low <= p < high for p in percentile.tolist()]
     assert passing.passes.mean() == pytest.approx((high - low) / 100, abs=0.02)
+
+
+def test_neighbouring_ranges_share_no_story() -> None:
+    class Three(Table):
+        stories = 3
+
+        def percentile(self, metric: str) -> np.ndarray:
+            return np.array([20.0, 50.0, 80.0])
+
+    table: Any = Three(np.zeros(3))
+    kept = [
+        pass_by_difficulty(table, CurriculumConfig(enabled=True, pacing="filter", keep=keep)).passes
+        for keep in ("0-50", "50-100")
+    ]
+    assert [passes.tolist() for passes in kept] == [[True, False, False], [False, True, True]]

@@ -8,6 +8,7 @@ from typing import Literal
 
 SIGN = {"higher": 1, "lower": -1}  # times a raw value, by which values are harder
 _MIN_BYTES = 100  # of a story, for a difficulty by compression ratio
+TARGET_METRIC = "target_ngram"
 MTLD_THRESHOLD = 0.72  # type-token ratio that completes a factor, see `MtldRule`
 
 
@@ -56,6 +57,13 @@ METRICS = {
 ADDED_METRICS = {
     "fertility": Metric("tokens_per_word", "higher", option="--tokenizer"),
     "model_loss": Metric("nats_per_token", "higher", option="--model"),
+    TARGET_METRIC: Metric(
+        "target_ngram",
+        "higher",
+        "nats per word under an n-gram model of the target",
+        "without a word",
+        option="--target",
+    ),
 }
 
 

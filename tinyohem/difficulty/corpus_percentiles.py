@@ -5,9 +5,10 @@ compression ratio need every story. It works over columns on disk, with memory t
 with the corpus.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyohem.config.difficulty import METRICS, SIGN
+from tinyohem.config.difficulty import METRICS, SIGN, TARGET_METRIC, Metric
 from tinyohem.difficulty.flags import Flag
 from tinyohem.difficulty.ranking import lowest_rows, write_later_copies, write_percentiles
+from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_table import (
     EXAMPLES,
     EXAMPLES_FILE,
@@ -30,7 +32,9 @@ from tinyohem.difficulty.score_table import (
     ExamplesRecord,
     PassRecord,
 )
-from tinyohem.difficulty.shards import SHARD_SCHEMA, read_shard
+from tinyohem.difficulty.shards import read_shard, shard_schema
+from tinyohem.difficulty.target_record import write_target
+from tinyohem.difficulty.target_rule import QUANTILE, line_at
 from tinyohem.io.atomic import atomic_file
 from tinyohem.io.hashing import hash_file
 from tinyohem.io.json import JsonObject
@@ -40,64 +44,102 @@ from tinyohem.progress import Progress
 SHARDS_PER_ROW_GROUP = 16  # 65,536 stories
 _RATIO = METRICS["compression_ratio"]
 _OF_SHARDS_ALONE = {"text_hash", "flags", "opening", *(m.measure for m in METRICS.values())}
-_STORED = [field for field in SHARD_SCHEMA if field.name not in _OF_SHARDS_ALONE]
-_DERIVED = [f"{kind}_{metric}" for kind in ("difficulty", "percentile") for metric in METRICS]
-TABLE_SCHEMA = pa.schema(
-    [
-        *_STORED,
-        *(pa.field(name, pa.float64()) for name in _DERIVED),
-        pa.field("flags", pa.string()),
-    ]
-)
-
 _Line = tuple[float, float]  # intercept, slope
 
 
+@dataclass(frozen=True)
+class _Shards:
+    """The files of a finished pass over the text.
+
+    Attributes:
+        paths: of the shards, in the order of the corpus.
+        metrics: those that the pass computed.
+    """
+
+    paths: Sequence[Path]
+    metrics: Mapping[str, Metric]
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder that they stand in."""
+        return self.paths[0].parent
+
+    def read(self, path: Path, columns: list[str] | None = None) -> pa.Table:
+        """Read one of them, or some of its columns."""
+        return read_shard(path, shard_schema(self.metrics), columns)
+
+
+def table_schema(metrics: Mapping[str, Metric]) -> pa.Schema:
+    """Return the columns of the score table of a pass that computes some metrics."""
+    derived = [pa.field(name, pa.float64()) for name in _derived(metrics)]
+    return pa.schema([*_stored(metrics), *derived, pa.field("flags", pa.string())])
+
+
+def _stored(metrics: Mapping[str, Metric]) -> list[pa.Field]:
+    """Return the columns that go from a shard to the table as they are."""
+    return [field for field in shard_schema(metrics) if field.name not in _OF_SHARDS_ALONE]
+
+
+def _derived(metrics: Mapping[str, Metric]) -> list[str]:
+    """Return the columns that follow from the whole corpus."""
+    return [f"{kind}_{name}" for kind in ("difficulty", "percentile") for name in metrics]
+
+
 def write_scores(
-    shards: Sequence[Path], out: Path, scored: PassRecord, workers: int, progress: Progress
+    paths: Sequence[Path],
+    out: Path,
+    scored: PassRecord,
+    rules: ScoringRules,
+    workers: int,
+    progress: Progress,
 ) -> None:
     """Write score table, examples and, last, the manifest that makes them a score folder.
 
     Args:
-        shards: files of scores, in the order of the corpus.
+        paths: files of scores, in the order of the corpus.
         scored: what the scores depend on, for the manifest.
+        rules: what they followed.
         workers: threads; the files are the same for any number.
     """
+    shards, schema = _Shards(paths, rules.metrics), table_schema(rules.metrics)
     residual = scored.rules.compression.length_control == "residual"
     fit = _fit_ratio_on_length(shards) if residual else None
-    work = shards[0].parent
-    sizes = _write_columns(shards, work, fit)
-    defined = _rank(work, workers, progress)
+    sizes = _write_columns(shards, fit)
+    defined = _rank(shards, workers, progress)
     flagged = {flag.label: 0 for flag in Flag}
     with (
         atomic_file(out / SCORES_FILE) as stream,
-        pq.ParquetWriter(stream, TABLE_SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(stream, schema, compression="zstd") as writer,
     ):
-        for table in _final_tables(shards, work, flagged, workers):
+        for table in _final_tables(shards, flagged, workers):
             writer.write_table(table)
-    write_sealed(out / EXAMPLES_FILE, _examples(shards, work, sizes))
+    examples = _Examples(shards, sizes)
+    write_sealed(out / EXAMPLES_FILE, {name: examples.ends(name) for name in rules.metrics})
+    if rules.target is not None:
+        line = line_at(rules.target.calibration, QUANTILE)
+        write_target(out, rules.target, line, *examples.beside_line(line))
     manifest = {
         "format": FORMAT,
         **scored.to_json(),
         "stories": sum(sizes),
         "metrics": {
             name: {"raw": m.raw, "harder": m.harder, "undefined": sum(sizes) - defined[name]}
-            for name, m in METRICS.items()
+            for name, m in rules.metrics.items()
         },
         "min_compressed_bytes": _RATIO.min_bytes,
         "ratio_on_log_bytes": fit and {"intercept": fit[0], "slope": fit[1]},
         "flags": flagged,
-        "columns": TABLE_SCHEMA.names,
+        "columns": schema.names,
         "scores_sha256": hash_file(out / SCORES_FILE),
     }
     write_sealed(out / MANIFEST_FILE, manifest)
 
 
-def _fit_ratio_on_length(shards: Sequence[Path]) -> _Line:
+def _fit_ratio_on_length(shards: _Shards) -> _Line:
     """Fit ratio = intercept + slope log(bytes) by least squares over all stories long enough."""
     count, sums = 0, np.zeros(4)  # of x, y, x², xy
-    for shard in shards:
-        table = read_shard(shard, ["bytes", _RATIO.measure])
+    for path in shards.paths:
+        table = shards.read(path, ["bytes", _RATIO.measure])
         size, ratio = _numbers(table, "bytes"), _numbers(table, _RATIO.measure)
         usable = size >= _RATIO.min_bytes
         x, y = np.log(size[usable]), ratio[usable]
@@ -111,21 +153,21 @@ def _fit_ratio_on_length(shards: Sequence[Path]) -> _Line:
     return float(mean_y - slope * mean_x), float(slope)
 
 
-def _write_columns(shards: Sequence[Path], work: Path, fit: _Line | None) -> list[int]:
+def _write_columns(shards: _Shards, fit: _Line | None) -> list[int]:
     """Write each difficulty, and 64 bits of the text's hash, as a column; return shards' sizes."""
-    starts_from = {name: metric.measure or metric.raw for name, metric in METRICS.items()}
+    starts_from = {name: metric.measure or metric.raw for name, metric in shards.metrics.items()}
     sizes = []
     with ExitStack() as stack:
         hashes, *columns = (
-            stack.enter_context((work / f"{name}.column").open("wb"))
-            for name in ("hash", *(f"difficulty_{metric}" for metric in METRICS))
+            stack.enter_context((shards.folder / f"{name}.column").open("wb"))
+            for name in ("hash", *(f"difficulty_{metric}" for metric in shards.metrics))
         )
-        for shard in shards:
-            table = read_shard(shard, ["text_hash", *{"bytes", *starts_from.values()}])
+        for path in shards.paths:
+            table = shards.read(path, ["text_hash", *{"bytes", *starts_from.values()}])
             size = _numbers(table, "bytes")
             sizes.append(len(size))
             hashes.write(_numbers(table, "text_hash").tobytes())
-            for (name, metric), column in zip(METRICS.items(), columns, strict=True):
+            for (name, metric), column in zip(shards.metrics.items(), columns, strict=True):
                 usable = size >= metric.min_bytes
                 values = SIGN[metric.harder] * _numbers(table, starts_from[name])
                 if metric is _RATIO and fit is not None:
@@ -135,10 +177,11 @@ def _write_columns(shards: Sequence[Path], work: Path, fit: _Line | None) -> lis
     return sizes
 
 
-def _rank(work: Path, workers: int, progress: Progress) -> dict[str, int]:
+def _rank(shards: _Shards, workers: int, progress: Progress) -> dict[str, int]:
     """Write percentiles and later copies; return how many stories have a value of each metric."""
-    progress.start("ranking", len(METRICS), "metrics")
-    with ThreadPoolExecutor(min(workers, 1 + len(METRICS))) as pool:
+    work, metrics = shards.folder, shards.metrics
+    progress.start("ranking", len(metrics), "metrics")
+    with ThreadPoolExecutor(min(workers, 1 + len(metrics))) as pool:
         copies = pool.submit(write_later_copies, work / "hash.column", work / "copies.column")
         ranked = {
             metric: pool.submit(
@@ -146,7 +189,7 @@ def _rank(work: Path, workers: int, progress: Progress) -> dict[str, int]:
                 work / f"difficulty_{metric}.column",
                 work / f"percentile_{metric}.column",
             )
-            for metric in METRICS
+            for metric in metrics
         }
         defined = {}
         for done, (metric, ranking) in enumerate(ranked.items(), start=1):
@@ -157,18 +200,17 @@ def _rank(work: Path, workers: int, progress: Progress) -> dict[str, int]:
     return defined
 
 
-def _final_tables(
-    shards: Sequence[Path], work: Path, flagged: dict[str, int], workers: int
-) -> Iterator[pa.Table]:
+def _final_tables(shards: _Shards, flagged: dict[str, int], workers: int) -> Iterator[pa.Table]:
     """Join shards with their difficulties, percentiles and copies, some shards at a time.
 
     Args:
         flagged: the number of stories with each flag; these stories are added to it.
     """
+    stored, schema = _stored(shards.metrics), table_schema(shards.metrics)
     with ExitStack() as stack:
         *columns, copies = (
-            stack.enter_context((work / f"{name}.column").open("rb"))
-            for name in (*_DERIVED, "copies")
+            stack.enter_context((shards.folder / f"{name}.column").open("rb"))
+            for name in (*_derived(shards.metrics), "copies")
         )
         for table in _row_groups(shards, workers):
             flags = _numbers(table, "flags").astype(np.uint16)
@@ -178,22 +220,22 @@ def _final_tables(
                 flagged[flag.label] += int(np.count_nonzero(flags & int(flag)))
             derived = [np.fromfile(column, np.float64, len(table)) for column in columns]
             arrays = [
-                *(table.column(field.name) for field in _STORED),
+                *(table.column(field.name) for field in stored),
                 *(pa.array(values, from_pandas=True) for values in derived),
                 _flag_labels().take(pa.array(flags)),
             ]
-            yield pa.table(arrays, schema=TABLE_SCHEMA)
+            yield pa.table(arrays, schema=schema)
 
 
-def _row_groups(shards: Sequence[Path], workers: int) -> Iterator[pa.Table]:
+def _row_groups(shards: _Shards, workers: int) -> Iterator[pa.Table]:
     """Read the shards of each row group; with more workers, while the one before is written."""
-    columns = [*(field.name for field in _STORED), "flags"]
+    columns = [*(field.name for field in _stored(shards.metrics)), "flags"]
 
     def read(first: int) -> pa.Table:
-        group = shards[first : first + SHARDS_PER_ROW_GROUP]
-        return pa.concat_tables([read_shard(shard, columns) for shard in group])
+        group = shards.paths[first : first + SHARDS_PER_ROW_GROUP]
+        return pa.concat_tables([shards.read(path, columns) for path in group])
 
-    starts = range(0, len(shards), SHARDS_PER_ROW_GROUP)
+    starts = range(0, len(shards.paths), SHARDS_PER_ROW_GROUP)
     if workers == 1:
         yield from map(read, starts)
         return
@@ -210,30 +252,47 @@ def _flag_labels() -> pa.Array:
     return pa.array([Flag(bits).label for bits in range(2 * max(Flag))])
 
 
-def _examples(shards: Sequence[Path], work: Path, sizes: Sequence[int]) -> JsonObject:
-    """Return the easiest and hardest stories by each metric, with their openings."""
-    starts = np.cumsum([0, *sizes])
-    read = lru_cache(2 * EXAMPLES)(read_shard)
+class _Examples:
+    """Stories to show, with their openings."""
 
-    def example(name: str, position: int, difficulty: float) -> ExampleRecord:
-        shard = int(np.searchsorted(starts, position, "right")) - 1
-        story = read(shards[shard]).slice(position - starts[shard], 1).to_pylist()[0]
+    def __init__(self, shards: _Shards, sizes: Sequence[int]) -> None:
+        self._shards, self._starts = shards, np.cumsum([0, *sizes])
+        self._read = lru_cache(2 * EXAMPLES)(shards.read)
+
+    def ends(self, name: str) -> JsonObject:
+        """Return the easiest and hardest stories by a metric."""
+        column = self._column(name)
+        easiest, hardest = (
+            [self._example(name, at, sign * key) for at, key in lowest_rows(column, EXAMPLES, sign)]
+            for sign in (1, -1)
+        )
+        return ExamplesRecord(easiest=easiest, hardest=hardest).to_json()
+
+    def beside_line(self, line: float) -> tuple[list[ExampleRecord], list[ExampleRecord]]:
+        """Return the last stories that pass the line of the target, and the first that do not."""
+        column, name = self._column(TARGET_METRIC), TARGET_METRIC
+        passing, failing = (
+            [
+                self._example(name, at, sign * key)
+                for at, key in lowest_rows(column, EXAMPLES, sign, least)
+            ]
+            for sign, least in ((-1, -line), (1, float(np.nextafter(line, np.inf))))
+        )
+        return passing, failing
+
+    def _column(self, name: str) -> Path:
+        return self._shards.folder / f"difficulty_{name}.column"
+
+    def _example(self, name: str, position: int, difficulty: float) -> ExampleRecord:
+        shard = int(np.searchsorted(self._starts, position, "right")) - 1
+        rows = self._read(self._shards.paths[shard])
+        story = rows.slice(position - self._starts[shard], 1).to_pylist()[0]
         return ExampleRecord(
             row=story["row"],
-            value=float(story[METRICS[name].raw]),
+            value=float(story[self._shards.metrics[name].raw]),
             difficulty=difficulty,
             opening=story["opening"],
         )
-
-    def ends(name: str) -> ExamplesRecord:
-        column = work / f"difficulty_{name}.column"
-        easiest, hardest = (
-            [example(name, at, sign * key) for at, key in lowest_rows(column, EXAMPLES, sign)]
-            for sign in (1, -1)
-        )
-        return ExamplesRecord(easiest=easiest, hardest=hardest)
-
-    return {name: ends(name).to_json() for name in METRICS}
 
 
 def _numbers(table: pa.Table, name: str) -> npt.NDArray[Any]:

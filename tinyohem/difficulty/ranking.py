@@ -91,19 +91,23 @@ def lowest(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intege
     return candidates[np.argsort(values[candidates], kind="stable")][:count]
 
 
-def lowest_rows(column: Path, count: int, sign: int = 1) -> list[tuple[int, float]]:
+def lowest_rows(
+    column: Path, count: int, sign: int = 1, least: float = -np.inf
+) -> list[tuple[int, float]]:
     """Return the rows with the lowest values of a column, each with its value, lowest first.
 
     Equals are in the order of the column; NaN is left out.
 
     Args:
         sign: what the numbers of the column are multiplied by; -1 finds the highest, negated.
+        least: lower values, after that, are left out.
     """
     rows, values, first = np.empty(0, np.int64), np.empty(0), 0
     for chunk in _chunks(column, np.float64, BLOCK_ROWS):
-        found = lowest(sign * chunk, count)
+        signed = sign * chunk
+        found = lowest(np.where(signed >= least, signed, np.nan), count)
         rows = np.concatenate([rows, first + found])
-        values = np.concatenate([values, sign * chunk[found]])
+        values = np.concatenate([values, signed[found]])
         kept = lowest(values, count)
         rows, values, first = rows[kept], values[kept], first + len(chunk)
     return list(zip(rows.tolist(), values.tolist(), strict=True))

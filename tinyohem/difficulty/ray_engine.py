@@ -228,12 +228,13 @@ def _scatter(
 
     task = ray.remote(num_returns="streaming")(_work_on)
     coming, versions = iter(items), library_versions()
+    shared = ray.put(work)  # once: it may hold a model
     running: list[Any] = []  # generators of results
     try:
         while True:
             cores = int(ray.cluster_resources().get("CPU", 1))  # a cluster may grow
             free = max(0, TASKS_PER_CORE * cores - len(running))
-            running += [task.remote(work, item, versions) for item in islice(coming, free)]
+            running += [task.remote(shared, item, versions) for item in islice(coming, free)]
             if not running:
                 return
             ready = running if in_order else ray.wait(running)[0]

@@ -16,6 +16,7 @@ from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_corpus import DESCRIPTION_FILE, UNFINISHED, Engine, Scoring
 from tinyohem.difficulty.score_table import EXAMPLES_FILE, MANIFEST_FILE, SCORES_FILE
 from tinyohem.difficulty.shards import ScoreShard, shard_path
+from tinyohem.difficulty.target_record import TARGET_FILE
 from tinyohem.io.hashing import hash_files
 from tinyohem.io.remote import RemoteFolder
 from tinyohem.progress import Progress
@@ -44,7 +45,7 @@ def scores_at(url: str, engine: Engine, progress: Progress) -> Iterator[tuple[Pa
         folder = Path(scratch) / "scores"
         folder.mkdir()
         if remote.fetch(MANIFEST_FILE, folder / MANIFEST_FILE):
-            for name in (SCORES_FILE, EXAMPLES_FILE):
+            for name in (SCORES_FILE, EXAMPLES_FILE, TARGET_FILE):
                 remote.fetch(name, folder / name)
         before = hash_files(folder)
         yield folder, _copying(engine, remote)

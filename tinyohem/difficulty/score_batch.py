@@ -5,21 +5,23 @@ cut into batches, the values of a story are the same to the last bit.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tinyohem.config.difficulty import METRICS
+from tinyohem.config.difficulty import ADDED_METRICS, METRICS, TARGET_METRIC, Metric
 from tinyohem.difficulty.flags import Flag, flags_of_each
 from tinyohem.difficulty.metrics import CompressionRule, compression_ratios, flesch_reading_ease
 from tinyohem.difficulty.mtld import MtldRule, mtld_of_each
 from tinyohem.difficulty.sentences import count_sentences
 from tinyohem.difficulty.syllables import count_syllables
+from tinyohem.difficulty.target_rule import TargetRule
 from tinyohem.difficulty.text import IntArray, Words, encode, pack, split_words
+from tinyohem.io.json import JsonObject
 
 Column = Sequence[str] | npt.NDArray[Any]
 
@@ -31,13 +33,6 @@ _TEXT_FIELDS = {
     "sentences": pa.int64(),
     "syllables": pa.int64(),
 }
-_METRIC_FIELDS = {
-    column: pa.float64()
-    for metric in METRICS.values()
-    for column in (metric.raw, metric.measure)
-    if column and column not in _TEXT_FIELDS
-}
-SCORE_SCHEMA = pa.schema({**_TEXT_FIELDS, **_METRIC_FIELDS, "flags": pa.uint16()})
 
 
 @dataclass(frozen=True)
@@ -46,10 +41,30 @@ class ScoringRules:
 
     compression: CompressionRule = field(default_factory=CompressionRule)
     mtld: MtldRule = field(default_factory=MtldRule)
+    target: TargetRule | None = None
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Return the metrics of the pass."""
+        if self.target is None:
+            return METRICS
+        return {**METRICS, TARGET_METRIC: ADDED_METRICS[TARGET_METRIC]}
+
+    def to_json(self) -> JsonObject:
+        """Return the rules as the manifest records them."""
+        target = {} if self.target is None else {"target": self.target.to_json()}
+        return {"compression": asdict(self.compression), "mtld": asdict(self.mtld), **target}
+
+
+def score_schema(metrics: Mapping[str, Metric]) -> pa.Schema:
+    """Return the columns of a pass that computes some metrics."""
+    columns = [column for m in metrics.values() for column in (m.raw, m.measure) if column]
+    of_metrics = {name: pa.float64() for name in columns if name not in _TEXT_FIELDS}
+    return pa.schema({**_TEXT_FIELDS, **of_metrics, "flags": pa.uint16()})
 
 
 def score_batch(texts: Sequence[str], rules: ScoringRules) -> dict[str, Column]:
-    """Score stories: the columns of `SCORE_SCHEMA`, (stories,) each, NaN where undefined.
+    """Score stories: the columns of `score_schema`, (stories,) each, NaN where undefined.
 
     A new metric is an entry here, under its raw column's name, and a row of `METRICS`.
     """
@@ -74,6 +89,7 @@ def score_batch(texts: Sequence[str], rules: ScoringRules) -> dict[str, Column]:
         "mtld": mtld_of_each(words, rules.mtld),
         # Its coefficients and the syllables are those of English.
         "flesch_reading_ease": np.where(flags & int(Flag.NOT_LATIN), np.nan, ease),
+        **({} if rules.target is None else {"target_ngram": rules.target.scores(words)}),
         "flags": flags,
     }
 

@@ -5,7 +5,6 @@ import shutil
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def score_corpus(
         _begin_or_resume(unfinished, wanted, progress)
         scoring = engine(corpus, unfinished, rules, workers, progress)
         shards = _run_pass(corpus, unfinished, scoring, progress)
-        write_scores(shards, out, wanted, workers, progress)
+        write_scores(shards, out, wanted, rules, workers, progress)
         shutil.rmtree(unfinished)
         return open_scores(out, corpus.fingerprint)
 
@@ -97,13 +96,15 @@ def _describe(corpus: Corpus, rules: ScoringRules) -> PassRecord:
     return PassRecord(
         corpus=CorpusRecord(name=corpus.name, split=corpus.split, fingerprint=corpus.fingerprint),
         metric_version=METRIC_VERSION,
-        rules=RulesRecord.model_validate(asdict(rules)),
+        rules=RulesRecord.model_validate(rules.to_json()),
         versions=library_versions(),
     )
 
 
 def _reuse(out: Path, wanted: PassRecord, progress: Progress) -> ScoreTable:
     table = open_scores(out, wanted.corpus.fingerprint)
+    if table.manifest.rules.target != wanted.rules.target:
+        raise InputError(f"{out} holds scores by another target or none", "choose another folder")
     if table.manifest.rules.to_json() != wanted.rules.to_json():
         raise InputError(f"{out} holds scores under other rules", "choose another folder")
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)  # a kill can come just before that

@@ -66,10 +66,17 @@ class CompressionRecord(Record):
     length_control: LengthControl
 
 
+class TargetRuleRecord(Record):
+    """The target that stories were compared with, see `TargetRule`."""
+
+    fingerprint: str
+
+
 class RulesRecord(Record):
     """What the scores followed, see `ScoringRules`."""
 
     compression: CompressionRecord
+    target: TargetRuleRecord | None = None
 
 
 class PassRecord(Record):

@@ -7,7 +7,7 @@ killed goes on with the shards that are missing.
 
 import io
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tinyohem.config.difficulty import Metric
 from tinyohem.data.blocks import BLOCK_BYTES, BLOCK_ROWS, Block, Measured
-from tinyohem.difficulty.score_batch import SCORE_SCHEMA, Column, ScoringRules, score_batch
+from tinyohem.difficulty.score_batch import Column, ScoringRules, score_batch, score_schema
 from tinyohem.difficulty.text import encode
 from tinyohem.errors import RunError
 from tinyohem.io.atomic import atomic_file
@@ -28,14 +29,6 @@ from tinyohem.system.processes import WorkerDied, Workers
 SHARD_ROWS, SHARD_BYTES = BLOCK_ROWS, BLOCK_BYTES  # so that a full block fills a shard
 OPENING_CHARACTERS = 300
 _WHOLE_WORDS = re.compile(r"(.*\S)\s", re.DOTALL)
-
-SHARD_SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int64()),
-        *SCORE_SCHEMA,
-        pa.field("opening", pa.string()),  # so that a report can show stories, unread
-    ]
-)
 
 B = TypeVar("B", bound=Measured)
 
@@ -70,6 +63,12 @@ def shards_of(blocks: Iterable[tuple[B, float]]) -> Iterator[ScoreShard[B]]:
         yield ScoreShard(index, first_row, held, reached)
 
 
+def shard_schema(metrics: Mapping[str, Metric]) -> pa.Schema:
+    """Return the columns of a shard of a pass that computes some metrics."""
+    opening = pa.field("opening", pa.string())  # so that a report can show stories, unread
+    return pa.schema([pa.field("row", pa.int64()), *score_schema(metrics), opening])
+
+
 def opening_of(text: str) -> str:
     """Return the beginning of a story, cut between words, with "…" where it goes on."""
     if len(text) <= OPENING_CHARACTERS:
@@ -92,11 +91,12 @@ def scores_of(shard: ScoreShard[Block], rules: ScoringRules) -> bytes:
         **score_batch(texts, rules),
         "opening": [encode(opening_of(text)).decode() for text in texts],
     }
+    schema = shard_schema(rules.metrics)
     arrays = [
         pa.array(columns[field.name], field.type, from_pandas=True)  # NaN becomes null
-        for field in SHARD_SCHEMA
+        for field in schema
     ]
-    stream, table = io.BytesIO(), pa.table(arrays, schema=SHARD_SCHEMA)
+    stream, table = io.BytesIO(), pa.table(arrays, schema=schema)
     pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
     return stream.getvalue()
 
@@ -112,15 +112,15 @@ def score_shard(shard: ScoreShard[Block], folder: Path, rules: ScoringRules) -> 
     store_shard(scores_of(shard, rules), folder, shard.index)
 
 
-def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read the scores of a shard, or some columns of them.
+def read_shard(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read the scores of a shard, whose columns `schema` tells, or some columns of them.
 
     Raises:
         RunError: the file was damaged since it was written.
     """
     try:
         with pq.ParquetFile(utf8_path(path), page_checksum_verification=True) as file:
-            if not file.schema_arrow.equals(SHARD_SCHEMA):
+            if not file.schema_arrow.equals(schema):
                 raise pa.ArrowInvalid("its columns are others")
             return file.read(columns)
     except (OSError, pa.ArrowException) as error:

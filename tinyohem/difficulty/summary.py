@@ -14,6 +14,7 @@ from tinyohem.difficulty.score_table import (
     ScoreTable,
     read_examples,
 )
+from tinyohem.difficulty.target_record import TargetRecord, read_target
 from tinyohem.io.json import JsonObject
 
 LENGTH_CONFOUND = 0.5  # a metric that goes with length as closely as this mostly sorts by length
@@ -57,6 +58,7 @@ class ScoreSummary:
         confounded: the metrics that go with length more closely than `LENGTH_CONFOUND`.
         histograms: of the same values as `quantiles`.
         examples: the easiest and hardest stories by each metric, with such a `value` each.
+        target: what was kept of the target, if there was one.
     """
 
     manifest: ScoreManifest
@@ -65,6 +67,7 @@ class ScoreSummary:
     confounded: dict[str, float]
     histograms: dict[str, Histogram]
     examples: dict[str, ExamplesRecord]
+    target: TargetRecord | None = None
 
     @property
     def metrics(self) -> list[str]:
@@ -117,7 +120,17 @@ class ScoreSummary:
             "metrics": metrics,
             "correlations": correlations,
             "confounded_with_length": self.confounded,
+            **({"target": self.target.to_json()} if self.target else {}),
         }
+
+    def told_line(self) -> str:
+        """Say in a sentence where the line of the target lies; empty without a target."""
+        if self.target is None:
+            return ""
+        return (
+            f"Stories of the target {self.target.name} score up to {self.target.line:.4g} nats per "
+            f"word, {self.target.quantile:.0%} of them more: that is the line."
+        )
 
 
 def summarise(table: ScoreTable) -> ScoreSummary:
@@ -143,6 +156,7 @@ def summarise(table: ScoreTable) -> ScoreSummary:
         confounded,
         _histograms(table, {name: nearest[name].values[len(QUANTILES) :] for name in names}),
         _examples(table),
+        read_target(table),
     )
 
 

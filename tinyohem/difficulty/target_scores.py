@@ -1,18 +1,27 @@
-"""Scores of a pool by how much each story is like the target's."""
+"""Score a pool by how much each story is like the target's."""
 
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from tinyohem.config.difficulty import TARGET_METRIC
 from tinyohem.data.corpus import Corpus
 from tinyohem.data.target import TargetStories
 from tinyohem.difficulty.metrics import FloatArray
-from tinyohem.difficulty.score_table import ScoreTable
+from tinyohem.difficulty.score_batch import ScoringRules
+from tinyohem.difficulty.score_corpus import score_corpus
+from tinyohem.difficulty.score_table import METRIC_VERSION, ScoreTable, open_scores, read_examples
+from tinyohem.difficulty.target_record import read_target
+from tinyohem.difficulty.target_rule import TargetRule, line_at
+from tinyohem.errors import InputError
+from tinyohem.io.data_dir import data_dir
+from tinyohem.io.locks import sole_writer
 from tinyohem.progress import SILENT, Progress
-
-TargetScore = Literal["target_ngram", "target_ratio"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,7 @@ class TargetScores:
         calibration: (calibration stories,) the same score.
     """
 
-    score: TargetScore
+    score: str
     table: ScoreTable
     calibration: FloatArray
 
@@ -35,25 +44,11 @@ class TargetScores:
         return line_at(self.calibration, quantile)
 
 
-def line_at(calibration: FloatArray, quantile: float) -> float:
-    """Return the highest score that passes, so that at most a share `quantile` of stories like
-    those that calibrate is expected to be lost.
-
-    Args:
-        calibration: (stories,) scores, lower is better.
-        quantile: in (0, 1).
-    """
-    ordered = np.sort(calibration)
-    rank = int(np.ceil((1 - quantile) * (len(ordered) + 1)))
-    return float(ordered[min(rank, len(ordered)) - 1])
-
-
 def target_scores(
     pool: Corpus,
     target: TargetStories,
     folder: Path | None = None,
     *,
-    score: TargetScore = "target_ngram",
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> TargetScores:
@@ -64,6 +59,60 @@ def target_scores(
             be.
 
     Raises:
-        InputError: the folder holds scores of another pool or target or lacks the score.
+        InputError: the folder holds scores of another pool or target, or of none; or the pool is
+            in another script than the target. See `score_corpus`, too.
     """
-    raise NotImplementedError
+    if folder is not None:
+        table = open_scores(folder, pool.fingerprint)
+    else:
+        names = f"{pool.fingerprint[:16]}-{target.fingerprint[:16]}-{METRIC_VERSION}"
+        folder = data_dir() / "scores" / names
+        if not folder.exists():
+            progress.note(f"no score table fits the pool and its target: scoring into {folder}")
+        rules = ScoringRules(target=TargetRule.fit(target))
+        with sole_writer(folder, patience=math.inf, progress=progress):  # runs share it
+            table = score_corpus(pool, folder, rules=rules, workers=workers, progress=progress)
+    record = read_target(table)
+    if record is None:
+        raise InputError(
+            f"{folder} holds no scores by a target",
+            "make them with `tinyohem score-difficulty --target`",
+        )
+    if record.fingerprint != target.fingerprint:
+        raise InputError(
+            f"{folder} holds scores by another target, {record.name}, or by other parts of it",
+            "score the pool again, into another folder; --valid decides the parts, too",
+        )
+    check_script(table, target)
+    return TargetScores(TARGET_METRIC, table, np.array(record.calibration))
+
+
+def check_script(table: ScoreTable, target: TargetStories) -> None:
+    """Refuse a pool in another script than the target's.
+
+    The stories most like the target would be in its script if any were, and their openings are at
+    hand.
+
+    Raises:
+        InputError: these stories hold not one letter of the target's script.
+    """
+    best = [story.opening for story in read_examples(table)[TARGET_METRIC].easiest]
+    wanted, found = _scripts(target.calibrate), _scripts(best)
+    script = max(wanted, key=wanted.__getitem__, default="")
+    if found and script not in found:
+        raise InputError(
+            f"the target {target.name} is written in {script} letters, "
+            f"{table.manifest.corpus.name} in {max(found, key=found.__getitem__)} ones",
+            "name a target of the kind of stories that the pool holds",
+        )
+
+
+def _scripts(texts: Iterable[str]) -> Counter[str]:
+    """Count letters by script: the first word of a letter's name in Unicode, such as LATIN."""
+    letters: Counter[str] = Counter()
+    for text in texts:
+        letters.update(character for character in text if character.isalpha())
+    scripts: Counter[str] = Counter()
+    for letter, count in letters.items():
+        scripts[unicodedata.name(letter, "UNKNOWN").partition(" ")[0]] += count
+    return scripts

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyohem.config.difficulty import METRICS
+from tinyohem.config.difficulty import METRICS, TARGET_METRIC
 from tinyohem.data.readers import name_with_split
 from tinyohem.difficulty.score_table import HISTOGRAM_FILE, PAGE_FILE
 from tinyohem.difficulty.summary import QUANTILES, ScoreSummary
@@ -73,4 +73,7 @@ def _picture(summary: ScoreSummary, name: str, prefix: str) -> str:
 def _draw(summary: ScoreSummary, name: str, axis: "Axes") -> None:
     histogram, metric = summary.histograms[name], summary.manifest.metrics[name]
     axis.stairs(histogram.counts, histogram.edges, fill=True, color=colour(SERIES[0]))
+    if summary.target is not None and name == TARGET_METRIC:
+        axis.axvline(summary.target.line, color=colour(SERIES[1]))
+        axis.set_title(f"line at {summary.target.line:.4g}: stories left of it pass")
     axis.set(xlabel=f"{summary.label(name)} ({metric.harder} is harder)", ylabel="stories")

@@ -7,18 +7,21 @@ are in `evaluation.story_metrics`. All happens under one lock, so the order of s
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from tinyohem.config.data import DataConfig
 from tinyohem.data.corpus import Corpus, open_corpus
 from tinyohem.data.fingerprint import EachFile
+from tinyohem.data.target import open_target
 from tinyohem.difficulty.remote_scores import scores_at
 from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_corpus import Engine, is_started, score_corpus, score_here
 from tinyohem.difficulty.score_table import MANIFEST_FILE, SCORES_FILE, ScoreTable
 from tinyohem.difficulty.summary import ScoreSummary, summarise
+from tinyohem.difficulty.target_rule import TargetRule
+from tinyohem.difficulty.target_scores import check_script
 from tinyohem.errors import InputError
 from tinyohem.io.json import JsonObject
 from tinyohem.io.locks import sole_writer
@@ -58,6 +61,7 @@ def score_difficulty(
     workers: int | None = None,
     tokenizer: str | None = None,
     model: str | None = None,
+    target: str | None = None,
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> DifficultyReport:
@@ -69,6 +73,7 @@ def score_difficulty(
         workers: processes; by default one for each core.
         tokenizer: name of one whose fertility is added to the scores.
         model: name of one whose loss is added.
+        target: name of stories of the wanted kind, with which each story is compared.
         device: for the model.
 
     Raises:
@@ -80,6 +85,11 @@ def score_difficulty(
             data.dataset, text_field=data.text_field, progress=progress, each=each_file
         )
         additions = _additions(tokenizer, model, device, progress)
+        wanted = target and open_target(
+            target, holds_out=True, text_field=data.text_field, progress=progress
+        )
+        if wanted:
+            rules = replace(rules, target=TargetRule.fit(wanted))
         place = scores_at(out, score, progress) if is_url(out) else nullcontext((Path(out), score))
         with place as (folder, score_into), sole_writer(folder, progress=progress):
             began, anew = time.perf_counter(), not is_started(folder)
@@ -87,6 +97,8 @@ def score_difficulty(
                 corpus, folder, rules=rules, engine=score_into, workers=workers, progress=progress
             )
             seconds = time.perf_counter() - began
+            if wanted:
+                check_script(table, wanted)
             for add in additions:
                 table = add(table, corpus)
             return report_on(table, out, table.stories / seconds if anew else None, progress)
