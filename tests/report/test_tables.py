@@ -9,7 +9,7 @@ import pytest
 
 from tinyohem.config.run import validate_config
 from tinyohem.errors import InputError
-from tinyohem.experiments.table import cells, num_verdict_cells
+from tinyohem.experiments.table import lay_out, num_verdict_cells
 from tinyohem.io.json import write_json
 from tinyohem.report.run_logs import read_input
 from tinyohem.report.tables import (
@@ -136,9 +136,9 @@ def test_the_table_of_a_comparison_has_the_colours_of_its_runs(
     assert verdicts.colours == [1, 2, 3]
     assert details.head == ["measure", "full", "random", "ohem"]
     rows = data.comparisons[0].rows
-    for number, row in enumerate(rows, 1):
+    for number, (row, laid_out) in enumerate(zip(rows, lay_out(rows), strict=True), 1):
         shown = [(line[0], line[number]) for line in details.rows]
-        assert shown == list(cells(row).items())[num_verdict_cells(row) :]
+        assert shown == list(laid_out.items())[num_verdict_cells(row) :]
 
 
 def test_a_comparison_with_a_margin_shows_its_equivalence_test(
