@@ -15,6 +15,7 @@ import pytest
 import tiny
 
 from tinyohem.config.run import RunConfig
+from tinyohem.data.choice import ChoiceRecord
 from tinyohem.data.corpus import open_corpus
 from tinyohem.data.prepare import Prepared
 from tinyohem.data.sample.stories import sample_stories
@@ -208,6 +209,7 @@ def test_a_run_says_what_it_kept_and_other_commands_know_its_stories(
     record = read_json(run / "chosen.json")
     assert choice["identity"] == record["identity"] == read_json(run / "config.json")["choice"]
     assert choice["kept"] + sum(choice["dropped"].values()) == choice["stories"] == 361
+    assert set(record) == set(ChoiceRecord.model_fields)
     assert record["kept_examples"]
     assert record["dropped_examples"]
     line = f"{choice['kept']:,} of 361 stories of {pool.path} kept ("

@@ -12,7 +12,7 @@ from tinyohem.data.corpus import Corpus, Story
 from tinyohem.errors import InputError, plainly
 from tinyohem.io.atomic import atomic_folder
 from tinyohem.io.json import JsonObject
-from tinyohem.io.manifest import Count, Figure, Record, open_folder, seal_folder
+from tinyohem.io.manifest import Count, Figure, Record, check_record, open_folder, seal_folder
 
 _ROWS_FILE, _BARRED_FILE = "rows.npy", "barred.npy"
 
@@ -110,7 +110,9 @@ def read_choice(folder: Path) -> Choice:
         InputError: it is damaged.
     """
     try:
-        record = open_folder(folder, ChoiceRecord, names=(_ROWS_FILE, _BARRED_FILE), sealed=True)
+        kept = open_folder(folder, ChoiceRecord, names=(_ROWS_FILE, _BARRED_FILE), sealed=True)
+        facts = {name: value for name, value in kept.to_json().items() if name != "sha256"}
+        record = check_record(facts, ChoiceRecord)
         rows, barred = (np.load(folder / name) for name in (_ROWS_FILE, _BARRED_FILE))
     except (OSError, ValueError) as error:
         raise InputError(
