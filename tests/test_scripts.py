@@ -43,7 +43,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_pool_holds_every_story_once_and_its_share_of_junk(tmp_path: Path) -> None:
-    stories = [f"Tom {'ran ' * (n % 7)}and saw {n} cats and a dog." for n in range(100)]
+    stories = [f"Tom {'ran ' * (n % 7)}and saw {n} cats.\n\nA dog." for n in range(100)]
     source = tiny.write_stories(tmp_path / "stories.jsonl", [*stories, stories[3]])
     arguments = (source, "--junk", 0.5, "--target", 20, "--seed", 1, "--out")
     for name in ("a", "b"):
@@ -64,6 +64,7 @@ def test_a_pool_holds_every_story_once_and_its_share_of_junk(tmp_path: Path) -> 
     assert sorted([*target, *by_kind["story"]]) == sorted(stories)
     bags = {tuple(sorted(text.split())) for text in by_kind["story"]}
     assert all(tuple(sorted(text.split())) in bags for text in by_kind["shuffled"])
+    assert all(row.count("\n\n") == 1 for row in by_kind["shuffled"] + by_kind["replaced"])
     assert not set(by_kind["docstring"]) & set(stories)
 
 
