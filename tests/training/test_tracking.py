@@ -97,7 +97,7 @@ def test_figures_of_plain_training(finished_run: Path) -> None:
         buckets = ("below_1", "1_to_3", "3_to_5", "above_5")
         assert sum(row[f"train/kept_{name}"] for name in buckets) == pytest.approx(1, rel=1e-5)
         at = (row["step"] - 0.5) / 20
-        cosine = (1 + math.cos(math.pi * (at - 0.05) / 0.95)) / 2
+        cosine = (1 + math.cos(math.pi * (at - 0.01) / 0.99)) / 2
         assert row["train/lr"] == pytest.approx(4e-3 * cosine)
     for row in of_kind(rows, "val"):
         assert row["val/ppl"] == pytest.approx(math.exp(row["val/loss"]))
