@@ -26,6 +26,7 @@ import zstandard
 from tinyohem.data.blocks import Block
 from tinyohem.data.corpus import SAMPLE, open_corpus
 from tinyohem.difficulty.mtld import mtld_of_each
+from tinyohem.difficulty.ngram import NgramModel
 from tinyohem.difficulty.score_batch import ScoringRules, score_batch
 from tinyohem.difficulty.score_corpus import score_corpus
 from tinyohem.difficulty.sentences import count_sentences
@@ -35,6 +36,8 @@ from tinyohem.difficulty.text import pack, split_words
 
 TINYSTORIES_V2 = 2_717_699  # stories of TinyStoriesV2-GPT4-train
 FUSED, CHAIN = "all three, fused, with flags and hashes", "textstat + LexicalRichness + zlib"
+NGRAM = "target_ngram, words at hand"
+TARGET_STORIES = 640  # that its model is fitted on
 
 
 def main() -> None:
@@ -56,7 +59,7 @@ def main() -> None:
 def _one_core(texts: list[str], rounds: int) -> None:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
-    variants = _variants()
+    variants = _variants() | {NGRAM: _ngram(texts)}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds + 1):  # the first one warms up
         for name, run in variants.items():
@@ -70,6 +73,8 @@ def _one_core(texts: list[str], rounds: int) -> None:
         print(f"{name:42}{max(measured):10,.0f}{statistics.median(measured):10,.0f}")
     ratios = [a / b for a, b in zip(rates[FUSED], rates[CHAIN], strict=True)]
     print(f"fused over the chain, each round: {min(ratios):.1f} to {max(ratios):.1f} times")
+    shares = [a / b for a, b in zip(rates[FUSED], rates[NGRAM], strict=True)]
+    print(f"target_ngram's time over fused's, each round: {min(shares):.3f} to {max(shares):.3f}")
 
 
 def _every_core(corpus: "_Repeated", passes: int) -> None:
@@ -142,6 +147,17 @@ def _variants() -> dict[str, Callable[[list[str]], object]]:
         "textstat": lambda texts: [flesch(text) for text in texts],
         "LexicalRichness": lambda texts: [mtld(text).mtld(threshold=0.72) for text in texts],
     }
+
+
+def _ngram(texts: Sequence[str]) -> Callable[[list[str]], None]:
+    model = NgramModel.fit(texts[:TARGET_STORIES])
+    split = [split_words(pack(batch)) for batch in _batches(texts)]
+
+    def run(_texts: list[str]) -> None:
+        for words in split:
+            model.nats_per_word(words)
+
+    return run
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -17,6 +17,7 @@ import argparse
 import ast
 import json
 import random
+import re
 import sys
 import sysconfig
 import warnings
@@ -133,20 +134,20 @@ def docstrings(_stories: list[str], count: int, rng: random.Random) -> list[str]
 
 def shuffled(stories: list[str], count: int, rng: random.Random) -> list[str]:
     """Return stories with their words in random order."""
-    rows = [text.split() for text in _draw(stories, count, rng)]
-    for words in rows:
-        rng.shuffle(words)
-    return [" ".join(words) for words in rows]
+    rows = _draw(stories, count, rng)
+    return [_with_words(text, rng.sample(words := text.split(), len(words))) for text in rows]
 
 
 def replaced(stories: list[str], count: int, rng: random.Random) -> list[str]:
     """Return stories in which `REPLACED_SHARE` of the words come from anywhere in the stories."""
     split = [text.split() for text in stories]
-    rows = [text.split() for text in _draw(stories, count, rng)]
-    for words in rows:
+    rows = []
+    for text in _draw(stories, count, rng):
+        words = text.split()
         for place in rng.sample(range(len(words)), round(REPLACED_SHARE * len(words))):
             words[place] = rng.choice(rng.choice(split))
-    return [" ".join(words) for words in rows]
+        rows.append(_with_words(text, words))
+    return rows
 
 
 def boilerplate(_stories: list[str], count: int, rng: random.Random) -> list[str]:
@@ -169,6 +170,12 @@ def _draw(stories: list[str], count: int, rng: random.Random) -> list[str]:
     while len(drawn) < count:
         drawn += rng.sample(stories, min(len(stories), count - len(drawn)))
     return drawn
+
+
+def _with_words(text: str, words: list[str]) -> str:
+    """Return a text with other words, as many, and its own white space, which tells nothing."""
+    others = iter(words)
+    return re.sub(r"\S+", lambda _: next(others), text)
 
 
 def _fill(template: list[str], rng: random.Random) -> str:

@@ -33,6 +33,50 @@ def test_a_comparison_file_is_one(name: str) -> None:
     check(plan_comparison(SCRIPTS / name, [], None, None, {}))
 
 
+def make_pool(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, SCRIPTS / "make_pool.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_pool_holds_every_story_once_and_its_share_of_junk(tmp_path: Path) -> None:
+    stories = [f"Tom {'ran ' * (n % 7)}and saw {n} cats.\n\nA dog." for n in range(100)]
+    source = tiny.write_stories(tmp_path / "stories.jsonl", [*stories, stories[3]])
+    arguments = (source, "--junk", 0.5, "--target", 20, "--seed", 1, "--out")
+    for name in ("a", "b"):
+        made = make_pool(*arguments, tmp_path / name / "pool.jsonl")
+        assert made.returncode == 0, made.stderr
+    for name in ("pool.jsonl", "target.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    pool = rows_of(tmp_path / "a" / "pool.jsonl")
+    target = {row["text"] for row in rows_of(tmp_path / "a" / "target.jsonl")}
+    by_kind: dict[str, list[str]] = {}
+    for row in pool:
+        by_kind.setdefault(row["kind"], []).append(row["text"])
+    assert {kind: len(texts) for kind, texts in by_kind.items()} == {
+        "story": 80,
+        **dict.fromkeys(("docstring", "shuffled", "replaced", "boilerplate"), 20),
+    }
+    assert len(target) == 20
+    assert sorted([*target, *by_kind["story"]]) == sorted(stories)
+    bags = {tuple(sorted(text.split())) for text in by_kind["story"]}
+    assert all(tuple(sorted(text.split())) in bags for text in by_kind["shuffled"])
+    assert all(row.count("\n\n") == 1 for row in by_kind["shuffled"] + by_kind["replaced"])
+    assert not set(by_kind["docstring"]) & set(stories)
+
+
+def test_a_pool_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    source = tiny.write_stories(tmp_path / "stories.jsonl", ["One.", "Two."])
+    out = tmp_path / "pool.jsonl"
+    for wrong, error in ((("--junk", 1), "share of junk is 1"), ((), "leaves no story")):
+        made = make_pool(source, *wrong, "--out", out)
+        assert (made.returncode, error in made.stderr) == (2, True)
+        assert not out.exists()
+
+
 def test_the_gpu_benchmark_measures_and_writes_its_table(
     corpus: Path, tmp_path: Path, tinyohem: tiny.Command
 ) -> None:

@@ -1,5 +1,6 @@
 import json
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import tiny
 import typer
 from typer.testing import CliRunner
 
+from tinyohem.data.sample.stories import sample_stories
 from tinyohem.difficulty.score_table import open_scores
 from tinyohem.errors import InputError
 from tinyohem_cli.score_difficulty import score_difficulty
@@ -101,6 +103,60 @@ def test_undefined_figures_are_null(tmp_path: Path, tinyohem: tiny.Command) -> N
     found = only_json(result.out)
     assert found["metrics"]["mtld"]["quantiles"]["50"] is None
     assert found["correlations"]["mtld"]["length"] is None
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    """Return a target: stories of the sample's own kind."""
+    return tiny.write_stories(tmp_path / "good.jsonl", islice(sample_stories("validation"), 60))
+
+
+def test_a_target_draws_its_line_and_shows_the_stories_beside_it(
+    good: Path, tmp_path: Path, tinyohem: tiny.Command
+) -> None:
+    pool, out = tmp_path / "pool.jsonl", tmp_path / "scores"
+    junk = [f"Returns item {n} of the array, see the notes on broadcasting." for n in range(40)]
+    tiny.write_stories(pool, [*islice(sample_stories("train"), 200), *junk])
+    command = ("score-difficulty", "--dataset", pool, "--target", good, "--out", out)
+    scored = tinyohem(*command, "--workers", 1, "--json")
+    assert scored.code == 0, scored.err
+    found = only_json(scored.out)["target"]
+    assert (found["name"], len(found["calibration"])) == (str(good), 9)  # 12 validate, 39 fit
+    scores = open_scores(out).column("target_ngram")
+    assert (scores[200:] > found["line"]).all()
+    assert np.median(scores[:200]) < found["line"]
+    assert len(found["passing"]) == len(found["failing"]) == 10
+    assert max(story["value"] for story in found["passing"]) <= found["line"]
+    assert min(story["value"] for story in found["failing"]) > found["line"]
+
+    again = tinyohem(*command)
+    assert f"reusing the scores in {out}" in again.err
+    assert again.out == tinyohem("score-difficulty", "--show", out).out
+    assert f"score up to {found['line']:.4g} nats per word" in " ".join(again.out.split())
+    beside = again.out.partition("Beside the line of the target")[2]
+    assert len(re.findall(r"^│ \d+ \(", beside, re.MULTILINE)) == 10
+    page = (out / "report.html").read_text()
+    assert "Stories beside the line of the target" in page
+    assert f"line at {found['line']:.4g}: stories left of it pass" in page
+
+
+def test_wrong_targets_are_input_errors(
+    good: Path, stories: Path, tmp_path: Path, tinyohem: tiny.Command
+) -> None:
+    out = tmp_path / "scores"
+    command = ("score-difficulty", "--dataset", "sample", "--out", out, "--workers", 1)
+    few = tiny.write_stories(tmp_path / "few.jsonl", islice(sample_stories("validation"), 49))
+    dots = tiny.write_stories(tmp_path / "dots.jsonl", ["." * n for n in range(1, 60)])
+    for target, error in ((few, "49 distinct stories"), (dots, "0 distinct words")):
+        found = tinyohem(*command, "--target", target)
+        assert (found.code, error in found.err) == (2, True), found.err
+        assert not (out / "manifest.json").exists()
+    russian = tiny.write_stories(tmp_path / "ru.jsonl", [f"Жил кот {n}." for n in range(60)])
+    command = ("score-difficulty", "--dataset", good, "--out", out, "--workers", 1)
+    found = tinyohem(*command, "--target", russian)
+    assert (found.code, "CYRILLIC letters" in found.err) == (2, True), found.err
+    found = tinyohem(*command, "--target", good)
+    assert (found.code, "another target or none" in found.err) == (2, True), found.err
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,12 @@ import pytest
 import tiny
 
 from tinyohem.data.corpus import Corpus, open_corpus
+from tinyohem.data.target import TargetStories
 from tinyohem.difficulty import ray_engine
 from tinyohem.difficulty.ray_engine import each_on_ray, ray_cluster, score_on_ray
-from tinyohem.difficulty.score_corpus import UNFINISHED, score_corpus
+from tinyohem.difficulty.score_batch import ScoringRules
+from tinyohem.difficulty.score_corpus import UNFINISHED, score_corpus, score_here
+from tinyohem.difficulty.target_rule import TargetRule
 from tinyohem.errors import InputError, RunError
 from tinyohem.io.compressed import compress
 
@@ -109,6 +112,20 @@ def score_with_ray(corpus: Corpus, out: Path, act: Callable[[], None] = lambda: 
     progress = Stop(act)
     score_corpus(corpus, out, engine=score_on_ray, workers=1, progress=progress)
     return progress
+
+
+@pytest.mark.usefixtures("cluster")
+def test_scores_by_a_target_are_the_same_to_the_last_byte(
+    stories: Path, made_up: list[str], tmp_path: Path
+) -> None:
+    target = tuple(made_up[:80]), tuple(made_up[80:100]), ()
+    rule = TargetRule.fit(TargetStories("good", "9" * 64, *target, frozenset()))
+    corpus = open_corpus(str(stories / "b.txt"))
+    for folder, engine in (("here", score_here), ("ray", score_on_ray)):
+        rules = ScoringRules(target=rule)
+        score_corpus(corpus, tmp_path / folder, rules=rules, engine=engine, workers=1)
+    assert files_in(tmp_path / "ray") == files_in(tmp_path / "here")
+    assert "target.json" in files_in(tmp_path / "ray")
 
 
 def interrupt() -> None:

@@ -121,8 +121,8 @@ class NgramModel:
             counts = np.diff(starts)
             filled = counts > 0
             firsts = (starts[:-1] - starts[0])[filled]
-            nats = self._nats(ids[local], unigram[local], firsts)
-            means[stories][filled] = np.add.reduceat(nats, firsts) / counts[filled]
+            logs = self._logs(ids.take(local), unigram.take(local), firsts)
+            means[stories][filled] = -np.add.reduceat(logs, firsts) / counts[filled]
         return means
 
     def _look_up(self, vocabulary: Sequence[str]) -> tuple[IntArray, FloatArray]:
@@ -135,8 +135,8 @@ class NgramModel:
         unigram[unseen] = self.spelling * np.exp(-nats)
         return ids, unigram
 
-    def _nats(self, ids: IntArray, unigram: FloatArray, firsts: IntArray) -> FloatArray:
-        """Return - log P of each word of some stories, one after another.
+    def _logs(self, ids: IntArray, unigram: FloatArray, firsts: IntArray) -> FloatArray:
+        """Return log P of each word of some stories, one after another.
 
         Args:
             ids: (words,) at least one.
@@ -149,12 +149,12 @@ class NgramModel:
         place = self.pairs.find(pair)
         context = _shifted(place, firsts, int(self.pairs.find(np.array([_MARKS]))[0]))
         triple = self.triples.find(_shifted(pair, firsts, _MARKS) * n + ids)
-        probability = self.after_word[before]
+        probability = self.after_word.take(before)
         probability *= unigram
         probability += self.bigram.take(place, mode="clip")
         probability *= self.after_pair.take(context, mode="clip")
         probability += self.trigram.take(triple, mode="clip")
-        return -np.log(probability)
+        return np.log(probability, out=probability)
 
 
 def _marked_ids(texts: Sequence[str]) -> tuple[dict[str, int], IntArray]:
