@@ -227,6 +227,7 @@ class TestHelp:
             "--valid": "b.jsonl",
             "--text-field": "story",
             "--clean": True,
+            "--target": "c.jsonl",
             "--tokenizer": "folder",
             "--model": "5m",
             "--init-from": "folder",
