@@ -38,6 +38,7 @@ KEY_OF_OPTION = {
     "--dataset": "data.dataset",
     "--text-field": "data.text_field",
     "--clean": "data.clean",
+    "--target": "target.stories",
     "--model": "model.preset",
     "--tokens": "training.tokens",
     "--batch-size": "training.batch_size",
