@@ -38,7 +38,6 @@ KEY_OF_OPTION = {
     "--dataset": "data.dataset",
     "--text-field": "data.text_field",
     "--clean": "data.clean",
-    "--target": "target.stories",
     "--model": "model.preset",
     "--tokens": "training.tokens",
     "--batch-size": "training.batch_size",
@@ -208,6 +207,7 @@ class TestHelp:
         monkeypatch.chdir(tmp_path)
         keys = KEY_OF_OPTION | {
             "--valid": "data.valid",
+            "--target": "target.stories",
             "--tokenizer": "tokenizer.name",
             "--init-from": "model.init_from",
             "--steps": "training.steps",
