@@ -22,6 +22,7 @@ from tinyohem.evaluation.perplexity import story_token_losses
 from tinyohem.experiments import run as compare
 from tinyohem.experiments.folder import FinishedRun
 from tinyohem.experiments.run import run_comparison
+from tinyohem.experiments.shared import prepare_comparison
 from tinyohem.experiments.spec import Arm, Budget, Comparison
 from tinyohem.experiments.table import summarise, to_json
 from tinyohem.io.json import read_json, write_json
@@ -60,7 +61,7 @@ def test_no_arm_tries_which_arithmetic_is_faster(
 ) -> None:
     """A trial could end differently for two arms."""
     plan = comparison(corpus)
-    job = compare._jobs(plan, plan.arms, [0], tmp_path, compare._prepare(plan, SILENT))[0]
+    job = compare._jobs(plan, plan.arms, [0], tmp_path, prepare_comparison(plan, SILENT))[0]
     monkeypatch.setattr(arithmetic, "_try_rivals", lambda *_: pytest.fail("tried"))
     assert compare._train_and_measure(job).config["training"]["compile"] is False
 

@@ -12,48 +12,24 @@ from pathlib import Path
 
 from tinyohem.config.run import RunConfig, has_biased_mean, validate_config
 from tinyohem.data.choice import ChoiceRecord
-from tinyohem.data.prepare import Prepared
-from tinyohem.difficulty.choose import prepare_chosen
-from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.loss_summary import break_down, scored_labels
-from tinyohem.evaluation.perplexity import overlap_of
 from tinyohem.experiments.folder import PLAN_FILE, RESULT_FILE, FinishedRun, run_folder
 from tinyohem.experiments.milestones import ValidationRow, time_to_milestones
+from tinyohem.experiments.shared import Shared, prepare_comparison
 from tinyohem.experiments.spec import Arm, Comparison
 from tinyohem.experiments.table import write_tables
 from tinyohem.experiments.workers import default_workers, in_parallel, own_device
 from tinyohem.io.atomic import drop_leftovers
-from tinyohem.io.hashing import hash_json
 from tinyohem.io.json import read_jsonl, write_json
 from tinyohem.io.locks import sole_writer
 from tinyohem.io.manifest import check_record, read_record
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.layout import CHOICE_FILE, METRICS_FILE
-from tinyohem.system.device import pick_device
 from tinyohem.system.environment import environment
-from tinyohem.training.pauses import Pauses, pauses_of_a_comparison
-from tinyohem.training.plan import budget_steps
-from tinyohem.training.tracking import require_login
 
 _RESULT_FORMAT = 2
 _SECONDS_TO_END = 20.0
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """The part of the runs of a comparison that follows from its baseline and the data.
-
-    Attributes:
-        tokens_sha256: by arm, of the ids that it trains on and is scored on.
-        choose_seconds: by arm, that choosing its stories took, 0 where it chooses none, None
-            where nobody knows.
-        pauses: on the same stories, or the time to a loss would not compare.
-    """
-
-    tokens_sha256: Mapping[str, str]
-    choose_seconds: Mapping[str, float | None]
-    pauses: Pauses
 
 
 def run_comparison(
@@ -74,7 +50,7 @@ def run_comparison(
         progress.warn("runs side by side compete for the machine; for fair seconds: --workers 1")
     with sole_writer(out, progress=progress):
         drop_leftovers(out)
-        shared = _prepare(comparison, progress)
+        shared = prepare_comparison(comparison, progress)
         _write_plan(comparison, out, shared)
         progress.start("compare", len(comparison.arms) * len(comparison.seeds), "runs")
         if comparison.timed:
@@ -88,7 +64,7 @@ def run_comparison(
         return results
 
 
-def _write_plan(comparison: Comparison, out: Path, shared: _Shared) -> None:
+def _write_plan(comparison: Comparison, out: Path, shared: Shared) -> None:
     """Write the plan, unless `out` holds another comparison's runs."""
     # Under a budget in seconds the configs of the other arms are not known yet.
     arms = comparison.arms[:1] if comparison.timed else comparison.arms
@@ -101,7 +77,7 @@ def _write_plan(comparison: Comparison, out: Path, shared: _Shared) -> None:
 
 
 def _run_timed(
-    comparison: Comparison, out: Path, shared: _Shared, workers: int, progress: Progress
+    comparison: Comparison, out: Path, shared: Shared, workers: int, progress: Progress
 ) -> list[FinishedRun]:
     """Run the baseline, then the others for its seconds: some seeds at a time.
 
@@ -133,81 +109,12 @@ def _budget(baseline: FinishedRun, free: bool) -> float:
     return baseline.train_seconds + (baseline.choose_seconds or 0.0)
 
 
-def _prepare(comparison: Comparison, progress: Progress) -> _Shared:
-    """Prepare once what all runs share, and check their budgets.
-
-    Raises:
-        InputError: under `equal-tokens`, an arm would see more or fewer tokens than the baseline;
-            the tokenizer loses text; or this machine lacks the device.
-    """
-    configs = [comparison.config(arm, comparison.seeds[0]) for arm in comparison.arms]
-    for config in configs:
-        pick_device(config.training.device)
-        require_login(config)
-    prepared = _prepare_each(configs, progress)
-    budgets = [
-        budget_steps(config, data) * config.training.tokens_per_step
-        for config, data in zip(configs, prepared, strict=True)
-    ]
-    first = budgets[0]
-    for arm, config, data, tokens in zip(comparison.arms, configs, prepared, budgets, strict=True):
-        if config.curriculum.orders:
-            scores_for_curriculum(config.curriculum, data.corpus, progress)
-        # Whole steps only, so batches of different size may miss the budget by less than one.
-        if not comparison.timed and abs(tokens - first) >= max(
-            config.training.tokens_per_step, configs[0].training.tokens_per_step
-        ):
-            raise InputError(
-                f"the arm {arm.name!r} trains on {tokens:,} tokens, the baseline on {first:,}",
-                "give all arms one budget with --tokens 4M",
-            )
-    training, valid = configs[0].training, prepared[0].valid
-    overlap = overlap_of(valid, training.seq_len)
-    by_arm = {arm.name: data for arm, data in zip(comparison.arms, prepared, strict=True)}
-    return _Shared(
-        {
-            name: hash_json([data.train.manifest.ids_sha256, data.valid.manifest.ids_sha256])
-            for name, data in by_arm.items()
-        },
-        {name: _seconds_of_choosing(data) for name, data in by_arm.items()},
-        pauses_of_a_comparison(training, first, valid.num_tokens, overlap),
-    )
-
-
-def _prepare_each(configs: Sequence[RunConfig], progress: Progress) -> list[Prepared]:
-    """Prepare the data of every arm, once where arms agree on which stories they train on.
-
-    Raises:
-        InputError: the tokenizer loses text.
-    """
-    known: dict[str, Prepared] = {}
-    prepared = []
-    for config in configs:
-        curriculum = config.curriculum.model_dump() if config.curriculum.filters else None
-        key = hash_json([config.target.model_dump(), curriculum])  # the rest is the same for all
-        if key not in known:
-            known[key] = prepare_chosen(config, progress)
-        prepared.append(known[key])
-        if loss := known[key].valid.text_loss:
-            raise InputError(
-                f"arms are compared by bits per byte, but {loss}",
-                "use a tokenizer that gives the text back, such as the one that is trained where "
-                "none is named",
-            )
-    return prepared
-
-
-def _seconds_of_choosing(data: Prepared) -> float | None:
-    """Return what choosing the stories took; None where their scores come from elsewhere."""
-    return data.choice.record.seconds if data.choice else 0.0
-
-
 @dataclass(frozen=True, eq=False)
 class _Job:
     arm: str
     seed: int
     config: RunConfig
-    shared: _Shared
+    shared: Shared
     run_dir: Path
 
 
@@ -216,7 +123,7 @@ def _jobs(
     arms: Sequence[Arm],
     seeds: Sequence[int],
     out: Path,
-    shared: _Shared,
+    shared: Shared,
     seconds: Mapping[int, float] | None = None,
 ) -> list[_Job]:
     jobs = []
@@ -230,7 +137,7 @@ def _jobs(
     return jobs
 
 
-def _left(arm: str, seconds: float, shared: _Shared, run_dir: Path) -> float:
+def _left(arm: str, seconds: float, shared: Shared, run_dir: Path) -> float:
     """Return what choosing leaves an arm of its budget, in seconds.
 
     A run that has begun keeps to the seconds that it recorded.

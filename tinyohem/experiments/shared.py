@@ -1,0 +1,103 @@
+"""Prepare once what the runs of a comparison share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tinyohem.config.run import RunConfig
+from tinyohem.data.prepare import Prepared
+from tinyohem.difficulty.choose import prepare_chosen
+from tinyohem.difficulty.score_corpus import scores_for_curriculum
+from tinyohem.errors import InputError
+from tinyohem.evaluation.perplexity import overlap_of
+from tinyohem.experiments.spec import Comparison
+from tinyohem.io.hashing import hash_json
+from tinyohem.progress import Progress
+from tinyohem.system.device import pick_device
+from tinyohem.training.pauses import Pauses, pauses_of_a_comparison
+from tinyohem.training.plan import budget_steps
+from tinyohem.training.tracking import require_login
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The part of the runs of a comparison that follows from its baseline and the data.
+
+    Attributes:
+        tokens_sha256: by arm, of the ids that it trains on and is scored on.
+        choose_seconds: by arm, that choosing its stories took, 0 where it chooses none, None
+            where nobody knows.
+        pauses: on the same stories, or the time to a loss would not compare.
+    """
+
+    tokens_sha256: Mapping[str, str]
+    choose_seconds: Mapping[str, float | None]
+    pauses: Pauses
+
+
+def prepare_comparison(comparison: Comparison, progress: Progress) -> Shared:
+    """Prepare once what all runs share, and check their budgets.
+
+    Raises:
+        InputError: under `equal-tokens`, an arm would see more or fewer tokens than the baseline;
+            the tokenizer loses text; or this machine lacks the device.
+    """
+    configs = [comparison.config(arm, comparison.seeds[0]) for arm in comparison.arms]
+    for config in configs:
+        pick_device(config.training.device)
+        require_login(config)
+    prepared = _prepare_each(configs, progress)
+    budgets = [
+        budget_steps(config, data) * config.training.tokens_per_step
+        for config, data in zip(configs, prepared, strict=True)
+    ]
+    first = budgets[0]
+    for arm, config, data, tokens in zip(comparison.arms, configs, prepared, budgets, strict=True):
+        if config.curriculum.orders:
+            scores_for_curriculum(config.curriculum, data.corpus, progress)
+        # Whole steps only, so batches of different size may miss the budget by less than one.
+        if not comparison.timed and abs(tokens - first) >= max(
+            config.training.tokens_per_step, configs[0].training.tokens_per_step
+        ):
+            raise InputError(
+                f"the arm {arm.name!r} trains on {tokens:,} tokens, the baseline on {first:,}",
+                "give all arms one budget with --tokens 4M",
+            )
+    training, valid = configs[0].training, prepared[0].valid
+    overlap = overlap_of(valid, training.seq_len)
+    by_arm = {arm.name: data for arm, data in zip(comparison.arms, prepared, strict=True)}
+    return Shared(
+        {
+            name: hash_json([data.train.manifest.ids_sha256, data.valid.manifest.ids_sha256])
+            for name, data in by_arm.items()
+        },
+        {name: _seconds_of_choosing(data) for name, data in by_arm.items()},
+        pauses_of_a_comparison(training, first, valid.num_tokens, overlap),
+    )
+
+
+def _prepare_each(configs: Sequence[RunConfig], progress: Progress) -> list[Prepared]:
+    """Prepare the data of every arm, once where arms agree on which stories they train on.
+
+    Raises:
+        InputError: the tokenizer loses text.
+    """
+    known: dict[str, Prepared] = {}
+    prepared = []
+    for config in configs:
+        curriculum = config.curriculum.model_dump() if config.curriculum.filters else None
+        key = hash_json([config.target.model_dump(), curriculum])  # the rest is the same for all
+        if key not in known:
+            known[key] = prepare_chosen(config, progress)
+        prepared.append(known[key])
+        if loss := known[key].valid.text_loss:
+            raise InputError(
+                f"arms are compared by bits per byte, but {loss}",
+                "use a tokenizer that gives the text back, such as the one that is trained where "
+                "none is named",
+            )
+    return prepared
+
+
+def _seconds_of_choosing(data: Prepared) -> float | None:
+    """Return what choosing the stories took; None where their scores come from elsewhere."""
+    return data.choice.record.seconds if data.choice else 0.0
