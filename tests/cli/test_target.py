@@ -29,7 +29,7 @@ from tinyohem.io.json import read_json
 from tinyohem.progress import SILENT
 from tinyohem.training import loop
 from tinyohem.training.loop import train
-from tinyohem.training.prepare import prepare_run
+from tinyohem.training.prepare import open_inputs, prepare_run
 
 OWN = 7  # stories of the target that are in the pool too
 
@@ -136,8 +136,9 @@ class TestPhases:
     def test_the_plan_changes_where_the_rate_falls(
         self, pool: Pool, chosen: Prepared, when: str, step: int
     ) -> None:
-        prepared = prepare_run(pool.config(target__when=when, optim__schedule="wsd"))
-        store, plan = prepared.data.train, prepared.plan
+        config = pool.config(target__when=when, optim__schedule="wsd")
+        prepared = prepare_run(config, open_inputs(config))
+        store, plan = prepared.inputs.data.train, prepared.plan
         kept = chosen.train.num_tokens
         assert store.ids[:kept].tolist() == chosen.train.ids.tolist()
         assert store.num_stories == len(pool.kinds) - OWN

@@ -70,7 +70,7 @@ def chosen(
     ) -> Choice:
         monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path_factory.mktemp("data")))
         table: Any = Table(np.array(scores))
-        found = TargetScores("target_ngram", table, CALIBRATION)
+        found = TargetScores(table, CALIBRATION)
         monkeypatch.setattr(module, "target_scores", lambda *_, **__: found)
         monkeypatch.setattr(module, "_scoring_seconds", lambda *_: 1.5)
         valid = how.pop("valid", TARGET[:12])
@@ -116,9 +116,7 @@ def test_the_kept_rows_are_those_of_a_slow_transcription(
 ) -> None:
     texts, scores = map(list, zip(*pool, strict=True))
     table: Any = Table(np.array(scores))
-    passing = pass_by_target(
-        TargetScores("target_ngram", table, CALIBRATION), config(quantile=quantile).target
-    )
+    passing = pass_by_target(TargetScores(table, CALIBRATION), config(quantile=quantile).target)
     expected = slowly(texts, scores, line_at(CALIBRATION, quantile), TARGET)
     if not any(text.strip() for text in texts):
         return
@@ -143,7 +141,7 @@ def test_the_order_of_the_pool_decides_nothing_but_which_copy_stays(
         texts = [*rows, "always"]
         scores = [*(score_of[text] for text in rows), 0.5]
         table: Any = Table(np.array(scores))
-        passing = pass_by_target(TargetScores("target_ngram", table, CALIBRATION), config().target)
+        passing = pass_by_target(TargetScores(table, CALIBRATION), config().target)
         found = module._sort_out(sources_of(texts), passing)
         return {letters(texts[row]) for row in found.kept}
 

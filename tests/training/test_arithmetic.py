@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from torch._inductor import config as inductor
 from torch._inductor.utils import fresh_cache
 
+from tinyohem.config.run import RunConfig
 from tinyohem.progress import SILENT
 from tinyohem.runs.record import Arithmetic
 from tinyohem.system.device import compiler_fault
 from tinyohem.training import arithmetic
 from tinyohem.training.arithmetic import choose_arithmetic, plain_arithmetic
 from tinyohem.training.loop import train
+from tinyohem.training.prepare import open_inputs
 from tinyohem.training.ranks import SINGLE_PROCESS
 
 CPU = torch.device("cpu")
@@ -45,12 +47,15 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[Arithmetic, float]:
     seconds: dict[Arithmetic, float] = {}
     monkeypatch.setattr(arithmetic, "multiplies_bfloat16", lambda _: True)
     monkeypatch.setattr(arithmetic, "compiler_fault", lambda _: None)
-    monkeypatch.setattr(arithmetic, "seconds_per_step", lambda _c, _d, how, *_: seconds[how])
+    monkeypatch.setattr(arithmetic, "seconds_per_step", lambda _c, _i, _d, how, *_: seconds[how])
     return seconds
 
 
-def choose(config: object, folder: Path = Path("nowhere"), **options: object) -> Arithmetic:
-    return choose_arithmetic(config, folder, CPU, SINGLE_PROCESS, Notes(), **options)  # type: ignore[arg-type]
+def choose(
+    config: RunConfig, folder: Path = Path("nowhere"), notes: Notes | None = None
+) -> Arithmetic:
+    inputs = open_inputs(config)
+    return choose_arithmetic(config, inputs, folder, CPU, SINGLE_PROCESS, notes or Notes())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -97,7 +102,7 @@ def test_a_budget_in_time_needs_no_number_of_steps(
 def test_the_trial_says_what_it_found(corpus: Path, machine: dict[Arithmetic, float]) -> None:
     machine.update({PLAIN: 0.5, BFLOAT16: 0.4, BOTH: 0.3})
     notes = Notes()
-    choose_arithmetic(tiny.config(corpus, **LONG), Path("no"), CPU, SINGLE_PROCESS, notes)
+    choose(tiny.config(corpus, **LONG), notes=notes)
     assert notes.said[-1] == (
         "a step takes in float32 0.5 s, bfloat16 0.4 s, bfloat16 compiled 0.3 s: "
         "the run takes bfloat16 compiled"
@@ -115,8 +120,7 @@ def test_a_machine_without_a_compiler_is_told_in_a_line(
     monkeypatch.setattr(arithmetic, "compiler_fault", lambda _: "no compiler")
     notes = Notes()
     config = tiny.config(corpus, training__compile=compiles, **LONG)
-    chosen = choose_arithmetic(config, Path("nowhere"), CPU, SINGLE_PROCESS, notes)
-    assert chosen == PLAIN
+    assert choose(config, notes=notes) == PLAIN
     assert "not compiled: no compiler" in notes.said
 
 
@@ -166,3 +170,14 @@ def test_a_record_without_arithmetic_is_of_a_plain_run(corpus: Path, tmp_path: P
     del record["arithmetic"]
     path.write_text(json.dumps(record))
     assert choose(tiny.config(corpus, **LONG), tmp_path / "run") == PLAIN
+
+
+def test_what_the_data_say_is_told_once(
+    corpus: Path, tmp_path: Path, machine: dict[Arithmetic, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials and the timing of steps look at the data too."""
+    monkeypatch.setattr(arithmetic, "_FEWEST_STEPS", 1)
+    machine.update({PLAIN: 20.0, BFLOAT16: 10.0, BOTH: 20.0})
+    notes = Notes()
+    train(tiny.config(corpus / "train.jsonl", training__steps=5), tmp_path / "run", progress=notes)
+    assert sum("no validation split" in note for note in notes.said) == 1

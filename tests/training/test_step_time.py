@@ -13,6 +13,7 @@ from tinyohem.errors import InputError
 from tinyohem.runs.record import Arithmetic
 from tinyohem.training import loop, step_time
 from tinyohem.training.loop import train
+from tinyohem.training.prepare import open_inputs
 from tinyohem.training.ranks import DistContext
 from tinyohem.training.step_time import seconds_per_step, steps_in
 
@@ -51,7 +52,7 @@ def test_a_step_is_timed_over_the_whole_schedule(
     monkeypatch.setattr(step_time, "take_step", take)
     monkeypatch.setattr(step_time.time, "perf_counter", lambda: next(clock) * 0.5)
     config = tiny.config(corpus, ohem__ratio=ratio, training__steps=3)
-    assert seconds_per_step(config, CPU, PLAIN) == pytest.approx(0.5)
+    assert seconds_per_step(config, open_inputs(config), CPU, PLAIN) == pytest.approx(0.5)
     assert len(ratios) == 12
     assert min(ratios) == ratio
     assert ratios[0] == ratios[-1] == 1  # `recover` keeps all at both ends
@@ -63,7 +64,8 @@ def test_steps_that_are_slow_are_timed_for_a_limited_time(
     clock, taken = iter(range(1000)), []
     monkeypatch.setattr(step_time, "take_step", lambda run, *_: taken.append(run))
     monkeypatch.setattr(step_time.time, "perf_counter", lambda: next(clock) * 30)
-    assert seconds_per_step(tiny.config(corpus), CPU, PLAIN) == 30
+    config = tiny.config(corpus)
+    assert seconds_per_step(config, open_inputs(config), CPU, PLAIN) == 30
     assert len(taken) == 3  # two warm up
 
 
@@ -79,7 +81,8 @@ def test_steps_that_compile_are_not_counted(corpus: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(step_time, "_ENOUGH_SECONDS", 100.0)
     monkeypatch.setattr(step_time.time, "perf_counter", lambda: now[0])
     expected = (2 * 1.0 + 7 * 2.0) / 9
-    assert seconds_per_step(tiny.config(corpus), CPU, PLAIN) == pytest.approx(expected)
+    config = tiny.config(corpus)
+    assert seconds_per_step(config, open_inputs(config), CPU, PLAIN) == pytest.approx(expected)
 
 
 def test_timing_leaves_no_trace_in_the_run(
@@ -144,7 +147,8 @@ def test_the_main_ranks_clock_decides_how_many_steps_are_timed(
     taken = []
     monkeypatch.setattr(step_time, "take_step", lambda run, *_: taken.append(run))
     monkeypatch.setattr(DistContext, "broadcast", lambda *_: (9.0,))
-    assert seconds_per_step(tiny.config(corpus), CPU, PLAIN) == 9.0
+    config = tiny.config(corpus)
+    assert seconds_per_step(config, open_inputs(config), CPU, PLAIN) == 9.0
     assert len(taken) == 5  # two warm up, then 27 s by that clock; next to nothing by this one
 
 

@@ -63,13 +63,14 @@ class TrainingConfig(Section):
         "auto",
         "auto, float32, medium (float32, the factors of its products rounded) or bfloat16",
         default_is="auto: bfloat16 on CUDA; on a CPU that multiplies it too, where a trial before "
-        "a run of over 2 minutes finds it faster; else float32",
+        "a run of over 2 minutes (and 1,000 steps) finds it faster; else float32",
     )
     compile: bool | None = setting(
         None,
         "torch.compile the trunk",
         flag="--compile/--no-compile",
-        default_is="where a trial before a run of over 15 minutes finds it faster",
+        default_is="where a trial before a run of over 15 minutes (and 1,000 steps) finds it "
+        "faster",
     )
     log_every: int = setting(
         10,

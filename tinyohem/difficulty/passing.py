@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyohem.config.curriculum import CurriculumConfig, parse_weights
+from tinyohem.config.difficulty import TARGET_METRIC
 from tinyohem.config.target import TargetConfig
 from tinyohem.difficulty.metrics import FloatArray
 from tinyohem.difficulty.score_table import ScoreTable, combined_difficulty
@@ -74,7 +75,7 @@ def pass_by_target(scores: TargetScores, config: TargetConfig) -> Passing:
 
     Where scores are equal, the earlier rows belong to the share.
     """
-    values = _by_row(scores.table, scores.table.column(scores.score))
+    values = _by_row(scores.table, scores.table.column(TARGET_METRIC))
     if config.share is None:
         line = scores.line(config.quantile)
         passes = values <= line
@@ -89,7 +90,7 @@ def pass_by_target(scores: TargetScores, config: TargetConfig) -> Passing:
         kept_where = f"among the best {config.share:.4g} of all, at most {line:.3f}"
     unit = "nats per word"
     return Passing(
-        scores.score,
+        TARGET_METRIC,
         unit,
         f"{kept_where} {unit}",
         "beyond the line",

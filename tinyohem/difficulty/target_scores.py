@@ -29,13 +29,11 @@ class TargetScores:
     """The scores of a pool and, by the same model, those of the calibration stories.
 
     Attributes:
-        score: name of the metric and of its raw column: `table.column(score)`, (stories,), nats per
-            word; the lower, the more like the target; NaN where a story holds no word.
-        table: scores of the pool.
+        table: scores of the pool, with the column `target_ngram`, nats per word; the lower, the
+            more like the target; NaN where a story holds no word.
         calibration: (calibration stories,) the same score.
     """
 
-    score: str
     table: ScoreTable
     calibration: FloatArray
 
@@ -84,7 +82,7 @@ def target_scores(
             "score the pool again, into another folder; --valid decides the parts, too",
         )
     check_script(table, target)
-    return TargetScores(TARGET_METRIC, table, np.array(record.calibration))
+    return TargetScores(table, np.array(record.calibration))
 
 
 def check_script(table: ScoreTable, target: TargetStories) -> None:

@@ -49,9 +49,9 @@ def list_runs(folder: Path) -> list[ListedRun]:
 
 
 def _listed(folder: Path) -> ListedRun:
-    state, config, record = "stopped", None, None
+    state: State = "stopped"
+    config = record = steps = tokens = None
     result: dict[str, Any] = {}
-    steps = tokens = None
     try:
         record = run_record(str(folder))
         config = validate_config(record.config) if record else None
@@ -66,7 +66,7 @@ def _listed(folder: Path) -> ListedRun:
         state = "running"
     return ListedRun(
         folder=str(folder),
-        state=state,  # type: ignore[arg-type]
+        state=state,
         model=_model(config) if config else None,
         mining=way_of(config.ohem).removeprefix("-") if config else "",
         parameters=record.num_parameters if record else None,

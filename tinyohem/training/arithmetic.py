@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from tinyohem.config.run import RunConfig
-from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.progress import Progress
 from tinyohem.runs.record import Arithmetic, run_record
 from tinyohem.system.device import compiler_fault, multiplies_bfloat16
 from tinyohem.training.plan import budget_steps
+from tinyohem.training.prepare import Inputs
 from tinyohem.training.ranks import DistContext
 from tinyohem.training.step_time import seconds_per_step
 
@@ -26,6 +26,7 @@ _GAIN = 0.97  # a rival must take at most this share of the time: less may be no
 
 def choose_arithmetic(
     config: RunConfig,
+    inputs: Inputs,
     run_dir: Path,
     device: torch.device,
     ranks: DistContext,
@@ -53,7 +54,7 @@ def choose_arithmetic(
         chosen = chosen.model_copy(update={"compiled": False})
     if begun or not tries:
         return chosen
-    return _try_rivals(chosen, config, device, ranks, progress)
+    return _try_rivals(chosen, config, inputs, device, ranks, progress)
 
 
 def plain_arithmetic(config: RunConfig, device: torch.device) -> Arithmetic:
@@ -67,6 +68,7 @@ def plain_arithmetic(config: RunConfig, device: torch.device) -> Arithmetic:
 def _try_rivals(
     chosen: Arithmetic,
     config: RunConfig,
+    inputs: Inputs,
     device: torch.device,
     ranks: DistContext,
     progress: Progress,
@@ -78,17 +80,14 @@ def _try_rivals(
     length = training.seconds or 60 * (training.minutes or 0)  # seconds
     if not (bfloat16 or compiling) or 0 < length < _BFLOAT16_PAYS_FROM:
         return chosen
-    num_steps = 0
-    if not length:
-        with ranks.main_process_first():
-            num_steps = budget_steps(config, prepare_chosen(config, progress))
-        if num_steps < _FEWEST_STEPS:
-            return chosen
-    seconds = {chosen: seconds_per_step(config, device, chosen, ranks, progress)}
+    num_steps = budget_steps(config, inputs.data)
+    if not length and num_steps < _FEWEST_STEPS:
+        return chosen
+    seconds = {chosen: seconds_per_step(config, inputs, device, chosen, ranks, progress)}
     length = length or num_steps * seconds[chosen]
     if bfloat16 and length >= _BFLOAT16_PAYS_FROM:
         rival = chosen.model_copy(update={"precision": "bfloat16"})
-        seconds[rival] = seconds_per_step(config, device, rival, ranks, progress)
+        seconds[rival] = seconds_per_step(config, inputs, device, rival, ranks, progress)
         chosen = _faster(chosen, rival, seconds)
     if compiling and length >= _COMPILING_PAYS_FROM:
         if fault := compiler_fault(device):
@@ -96,7 +95,7 @@ def _try_rivals(
         else:
             progress.note("compiling, to see whether that is faster (--no-compile leaves it)")
             rival = chosen.model_copy(update={"compiled": True})
-            seconds[rival] = seconds_per_step(config, device, rival, ranks, progress)
+            seconds[rival] = seconds_per_step(config, inputs, device, rival, ranks, progress)
             chosen = _faster(chosen, rival, seconds)
     if len(seconds) > 1:
         tried = ", ".join(f"{_name(a)} {s:.3g} s" for a, s in seconds.items())

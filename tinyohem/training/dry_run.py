@@ -14,7 +14,7 @@ from tinyohem.progress import SILENT, Progress
 from tinyohem.system.device import pick_device
 from tinyohem.training.arithmetic import plain_arithmetic
 from tinyohem.training.plan import Plan, describe_phases, plan_hash
-from tinyohem.training.prepare import prepare_run
+from tinyohem.training.prepare import open_inputs, prepare_run
 from tinyohem.training.step_time import seconds_per_step, steps_in
 
 _SHOWN_WINDOWS = 3
@@ -48,11 +48,12 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
     training = config.training
     device = pick_device(training.device)
     arithmetic = plain_arithmetic(config, device)
-    seconds = seconds_per_step(config, device, arithmetic, progress=progress)
+    inputs = open_inputs(config, progress)
+    seconds = seconds_per_step(config, inputs, device, arithmetic, progress=progress)
     budget = training.seconds or 60 * (training.minutes or 0)
     num_steps = steps_in(budget, seconds) if budget else None
-    prepared = prepare_run(config, progress, num_steps)
-    data, num_steps, plan = prepared.data, prepared.num_steps, prepared.plan
+    prepared = prepare_run(config, inputs, num_steps, progress)
+    data, num_steps, plan = inputs.data, prepared.num_steps, prepared.plan
     curriculum = plan if isinstance(plan, CurriculumPlan) else None
     num_draws = num_steps * training.batch_size
     shown = min(_SHOWN_WINDOWS, num_draws)

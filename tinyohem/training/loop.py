@@ -29,7 +29,7 @@ from tinyohem.training.checkpoint import export_model
 from tinyohem.training.pauses import Pauses
 from tinyohem.training.plan import save_or_check_plan
 from tinyohem.training.pool_refresh import pool_is_due, refresh_pool
-from tinyohem.training.prepare import begin_run, describe, go_on_from, prepare_run
+from tinyohem.training.prepare import begin_run, describe, go_on_from, open_inputs, prepare_run
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
 from tinyohem.training.run import Run
 from tinyohem.training.step_time import planned_steps
@@ -81,10 +81,12 @@ def _train(
     with ranks.main_process_first():
         if ranks.is_main:
             drop_leftovers(run_dir, run_dir / CHECKPOINTS)
-    arithmetic = choose_arithmetic(config, run_dir, device, ranks, progress, tries=tries)
-    num_steps = planned_steps(config, run_dir, device, arithmetic, ranks, progress)
     with ranks.main_process_first():
-        prepared = prepare_run(config, progress, num_steps)
+        inputs = open_inputs(config, progress)
+    arithmetic = choose_arithmetic(config, inputs, run_dir, device, ranks, progress, tries=tries)
+    num_steps = planned_steps(config, inputs, run_dir, device, arithmetic, ranks, progress)
+    with ranks.main_process_first():
+        prepared = prepare_run(config, inputs, num_steps, progress)
         run = begin_run(prepared, run_dir, device, ranks, arithmetic)
         run.planned_pauses = pauses
     record = describe(run)

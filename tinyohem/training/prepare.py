@@ -32,31 +32,50 @@ from tinyohem.training.run import Budget, Run
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What a run reads before anything else."""
+
+    pretrained: Any | None  # the model of `model.init_from`; training changes it
+    data: Prepared
+
+
+def open_inputs(config: RunConfig, progress: Progress = SILENT) -> Inputs:
+    """Load the model that a run starts from, and prepare its data: tokenize, score, choose.
+
+    Raises:
+        InputError: the config, the data or the model forbids the run.
+    """
+    pretrained = load_pretrained(config, progress) if config.model.init_from else None
+    return Inputs(pretrained, prepare_chosen(config, progress))
+
+
+@dataclass(frozen=True)
 class PreparedRun:
-    """Everything of a run that is fixed before step 0; making it may tokenize and score stories."""
+    """Everything of a run that is fixed before step 0."""
 
     config: RunConfig
-    pretrained: Any | None  # the model of `model.init_from`
-    data: Prepared
+    inputs: Inputs
     num_steps: int
     pool: Pool | None
     plan: Plan
 
 
 def prepare_run(
-    config: RunConfig, progress: Progress = SILENT, num_steps: int | None = None
+    config: RunConfig, inputs: Inputs, num_steps: int | None = None, progress: Progress = SILENT
 ) -> PreparedRun:
-    """Prepare the data of a run, its budget and the order of its windows.
+    """Fix the budget of a run and the order of its windows; a curriculum may score the corpus.
+
+    Args:
+        num_steps: default: what the budget in tokens or steps buys.
 
     Raises:
-        InputError: the config, the data or a model forbids the run.
+        InputError: the config or the data forbids the run.
     """
-    pretrained = load_pretrained(config, progress) if config.model.init_from else None
-    data = prepare_chosen(config, progress)
+    data = inputs.data
     num_steps = num_steps or budget_steps(config, data)
     pool = open_run_pool(config, data.train, num_steps)
     plan = make_plan(config, data, num_steps, pool, progress)
-    return PreparedRun(config, pretrained, data, num_steps, pool, plan)
+    return PreparedRun(config, inputs, num_steps, pool, plan)
 
 
 def begin_run(
@@ -67,8 +86,8 @@ def begin_run(
     arithmetic: Arithmetic,
 ) -> Run:
     """Return a run before its first step, with the pretrained model or a new one."""
-    config, data = prepared.config, prepared.data
-    model, vocab_size = prepared.pretrained, len(data.tokenizer)
+    config, data = prepared.config, prepared.inputs.data
+    model, vocab_size = prepared.inputs.pretrained, len(data.tokenizer)
     if model is None:
         shape, start = model_shape(config.model), start_id(data.tokenizer)
         training = config.training

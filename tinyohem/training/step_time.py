@@ -1,17 +1,18 @@
 """How long the steps of a run take: a few real ones, timed before it begins."""
 
 import time
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 
 import torch
 
 from tinyohem.config.run import RunConfig
-from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.record import Arithmetic, run_record
 from tinyohem.system.device import synchronize
-from tinyohem.training.prepare import begin_run, prepare_run
+from tinyohem.training.prepare import Inputs, begin_run, prepare_run
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
 from tinyohem.training.take_step import StepContext, take_step
 
@@ -23,6 +24,7 @@ _COMPILES_FROM = 3.0  # times the median: a step that takes longer compiled a pa
 
 def planned_steps(
     config: RunConfig,
+    inputs: Inputs,
     run_dir: Path,
     device: torch.device,
     arithmetic: Arithmetic,
@@ -39,7 +41,7 @@ def planned_steps(
     record = run_record(str(run_dir)) if run_dir.exists() else None
     if record is not None and record.num_steps is not None:
         return record.num_steps
-    seconds = seconds_per_step(config, device, arithmetic, ranks, progress)
+    seconds = seconds_per_step(config, inputs, device, arithmetic, ranks, progress)
     steps = steps_in(60 * minutes, seconds)
     progress.note(f"a step takes {seconds:.3g} s: {steps:,} steps in {minutes:g} minutes")
     return steps
@@ -52,6 +54,7 @@ def steps_in(budget: float, seconds: float) -> int:
 
 def seconds_per_step(
     config: RunConfig,
+    inputs: Inputs,
     device: torch.device,
     arithmetic: Arithmetic,
     ranks: DistContext = SINGLE_PROCESS,
@@ -65,8 +68,6 @@ def seconds_per_step(
     Raises:
         InputError: whatever forbids the run.
     """
-    with ranks.main_process_first():
-        prepare_chosen(config, progress)
     num_steps = _WARM_UP + _TIMED
     training = config.training.model_copy(
         update={"steps": num_steps, "minutes": None, "seconds": None}
@@ -75,7 +76,8 @@ def seconds_per_step(
     if config.curriculum.orders:
         curriculum = config.curriculum.model_copy(update={"enabled": False})
         trial = trial.model_copy(update={"curriculum": curriculum})
-    run = begin_run(prepare_run(trial), Path(), device, ranks, arithmetic)
+    own = replace(inputs, pretrained=deepcopy(inputs.pretrained))
+    run = begin_run(prepare_run(trial, own), Path(), device, ranks, arithmetic)
     num_micro_batches = ranks.num_micro_batches(training)
     context = StepContext.of(run)
     seconds: list[float] = []
