@@ -35,7 +35,7 @@ def write_pool(
     tokens_seen: int | None = 1000,
 ) -> PoolManifest:
     """Store these losses, (tokens - 1,), as a finished pool and return its manifest."""
-    manifest = PoolManifest.of(store, seq_len, "5" * 64, tokens_seen)
+    manifest = PoolManifest.of(store, seq_len, "story", "5" * 64, tokens_seen)
     manifest = manifest.model_copy(update={"shard_windows": shard_windows})
     shards = manifest.files()
     for shard in shards:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import tiny
+import tiny_llama
 import tiny_step
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -21,6 +22,7 @@ from tinyohem.io.json import read_json
 from tinyohem.models.causal_lm import Trunk, load_causal_lm
 from tinyohem.models.llama import parameter_count
 from tinyohem.models.pretrained import check_losses, load_pretrained
+from tinyohem.models.trunk_passes import run_all
 from tinyohem.training.dry_run import dry_run
 from tinyohem.training.loop import train
 from tinyohem.training.optim import build_optimizers
@@ -109,6 +111,16 @@ def test_a_step_is_the_models_own_loss(kind: str, ratio: float) -> None:
     stats = tiny_step.step(model, ids, labels, ratio, tiny_step.miner(), number=1)
     torch.testing.assert_close(tiny_step.gradient(model), expected, rtol=1e-4, atol=1e-6)
     assert stats.loss_selected.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "gemma", "mixtral"])
+def test_a_token_sees_its_own_story_alone(kind: str) -> None:
+    model, (input_ids, _) = build(kind), tiny_step.tokens()
+    input_ids[:, ::5] = 0
+    whole = Trunk.of(model.get_decoder(), story_start=0)
+    found, _ = run_all(whole, input_ids, "full")
+    expected = tiny_llama.apart(model, input_ids, story_start=0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_only_a_llama_runs_its_kept_tokens_alone() -> None:

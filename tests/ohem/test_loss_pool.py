@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(folder: Path) -> Pool:
-    return open_pool(folder, STORE, SEQ_LEN)
+    return open_pool(folder, STORE, SEQ_LEN, "story")
 
 
 class TestContent:
@@ -209,7 +209,7 @@ class TestRefusals:
 
     def test_a_pool_of_other_tokens_or_windows_is_refused(self, folder: Path) -> None:
         with pytest.raises(InputError, match="on other windows") as caught:
-            open_pool(folder, STORE, 16)
+            open_pool(folder, STORE, 16, "story")
         assert "--seq-len 16" in str(caught.value.hint)
         with pytest.raises(InputError, match="on other stories"):
-            open_pool(folder, pools.store_of([171, 10]), SEQ_LEN)
+            open_pool(folder, pools.store_of([171, 10]), SEQ_LEN, "story")

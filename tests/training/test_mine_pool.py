@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,17 @@ class TestLosses:
     ) -> None:
         model = AutoModelForCausalLM.from_pretrained(finished_run / "model").double()
         ids = torch.from_numpy(store.ids.astype(np.int64))
-        whole = (store.num_tokens - 1) // 32 * 32
+        # A story, or its part in a window, is read by itself.
+        cuts = {*range(0, store.num_tokens - 1, 32), *store.offsets.tolist()[:-1]}
+        bounds = [*sorted(cuts), store.num_tokens - 1]
+        assert (store.num_tokens - 1) % 32  # the end is a window of its own
         parts = []
-        for start, end in ((0, whole), (whole, store.num_tokens - 1)):
-            inputs, labels = ids[start:end], ids[start + 1 : end + 1]
+        for start, end in pairwise(bounds):
             with torch.no_grad():
-                logits = model(inputs.view(-1, min(32, end - start))).logits
-            parts.append(F.cross_entropy(logits.flatten(0, 1), labels, reduction="none"))
-        assert 0 < len(parts[1]) < 32  # the end is a window of its own
+                logits = model(ids[None, start:end]).logits[0]
+            parts.append(F.cross_entropy(logits, ids[start + 1 : end + 1], reduction="none"))
         losses = torch.cat(parts).numpy()
-        found = open_pool(mined, store, 32).losses
+        found = open_pool(mined, store, 32, "story").losses
         # Half a step of float16, and the float32 of the forward pass.
         np.testing.assert_allclose(found, losses, rtol=2**-11 + 1e-5, atol=2e-6)
 
@@ -93,7 +95,7 @@ class TestLosses:
             "tokenizer": store.manifest.tokenizer,
             "ids_sha256": store.manifest.ids_sha256,
             "tokens": store.num_tokens,
-            "context": {"rule": "windows", "seq_len": 32},
+            "context": {"rule": "stories in windows", "seq_len": 32},
             "weights_sha256": weights_hash(model),
             "tokens_seen": 20 * 4 * 32,
             "shard_windows": 125,
@@ -103,7 +105,7 @@ class TestLosses:
         self, finished_run: Path, mined: Path, store: TokenStore
     ) -> None:
         result = remine(finished_run, mined)
-        losses = np.asarray(open_pool(mined, store, 32).losses, dtype=np.float64)
+        losses = np.asarray(open_pool(mined, store, 32, "story").losses, dtype=np.float64)
         assert result.loss == pytest.approx(losses.mean(), rel=1e-12)
         assert (result.tokens, result.new_tokens) == (store.num_tokens - 1, 0)
 
@@ -122,7 +124,7 @@ class TestLosses:
         model = GPT2LMHeadModel(config).train()
         head = store.head(900)
         for name in "ab":
-            mine_pool(model, head, tmp_path / name, seq_len=32, tokens_seen=None)
+            mine_pool(model, head, tmp_path / name, seq_len=32, story_start=None, tokens_seen=None)
         assert tiny.snapshot(tmp_path / "a") == tiny.snapshot(tmp_path / "b")
         assert model.training
 
@@ -133,9 +135,9 @@ class TestLosses:
         with torch.no_grad():
             model.model.norm.weight[0] = torch.nan
         with pytest.raises(RunError, match="not finite"):
-            mine_pool(model, store, tmp_path / "pool", seq_len=32, tokens_seen=0)
+            mine_pool(model, store, tmp_path / "pool", seq_len=32, story_start=0, tokens_seen=0)
         with pytest.raises(InputError, match="unfinished"):
-            open_pool(tmp_path / "pool", store, 32)
+            open_pool(tmp_path / "pool", store, 32, "story")
 
 
 class TestSources:
@@ -248,6 +250,7 @@ class TestStops:
                 store,
                 tmp_path / "stopped",
                 seq_len=32,
+                story_start=0,
                 tokens_seen=20 * 4 * 32,
                 stop=stop,
                 progress=Asking(),
@@ -268,7 +271,7 @@ class TestStops:
         if damage == "delete":
             shard.unlink()
         with pytest.raises(InputError, match="shard_0000001") as caught:
-            open_pool(mined, store, 32)
+            open_pool(mined, store, 32, "story")
         assert "tinyohem mine" in str(caught.value.hint)
         assert remine(finished_run, mined).new_tokens == SHARD_TOKENS
         assert tiny.snapshot(mined) == before

@@ -118,7 +118,7 @@ class TestReference:
         read = record_tokens(monkeypatch)
         run_to("run", training__steps=3, training__micro_batch_size=micro_batch)
         order = np.random.default_rng([0, 0]).permutation((store.num_tokens - 1) // 32)
-        stored = np.asarray(open_pool(pool, store, 32).losses, dtype=np.float32)
+        stored = np.asarray(open_pool(pool, store, 32, "story").losses, dtype=np.float32)
         assert len(read) == 3
         for step, tokens in enumerate(read):
             windows = order[4 * step : 4 * step + 4]
@@ -184,7 +184,7 @@ class TestHardWindows:
             training__steps=30,
         )
         num_windows = (store.num_tokens - 1) // 32
-        losses = np.asarray(open_pool(pool, store, 32).losses, dtype=np.float64)
+        losses = np.asarray(open_pool(pool, store, 32, "story").losses, dtype=np.float64)
         means = losses[: num_windows * 32].reshape(num_windows, 32).mean(axis=1)
         hardest = set(np.argsort(-means, kind="stable")[: round(num_windows / 10)].tolist())
         order = np.random.default_rng([0, 0]).permutation(num_windows).tolist()
@@ -217,7 +217,7 @@ class TestRefresh:
             assert manifest["tokens_seen"] == step * A_STEP
             state = read_json(checkpoint / "state.json")
             assert state["pool_step"] == step - 6
-            open_pool(refreshed / "pools" / f"step_{step:06d}", store, 32)
+            open_pool(refreshed / "pools" / f"step_{step:06d}", store, 32, "story")
 
     @pytest.mark.parametrize("stop", [3, 6, 10])
     def test_it_resumes_to_the_last_bit(self, run_to: Train, refreshed: Path, stop: int) -> None:
@@ -289,9 +289,11 @@ class TestRefresh:
         monkeypatch.setattr(take_step.WindowSource, "batch", recording)
         run = run_to("run", **REFRESHED)
         for step in (6, 12, 18):
-            own = open_pool(run / "pools" / f"step_{step:06d}", store, 32).hardest_windows()
+            own = open_pool(
+                run / "pools" / f"step_{step:06d}", store, 32, "story"
+            ).hardest_windows()
             assert set(seen[step : step + 6]) <= set(own.tolist())
-        given = open_pool(pool, store, 32).hardest_windows()
+        given = open_pool(pool, store, 32, "story").hardest_windows()
         assert not set(seen[6:]) <= set(given.tolist())
 
     def test_pools_that_no_checkpoint_goes_back_to_are_dropped(self, run_to: Train) -> None:

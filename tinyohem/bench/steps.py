@@ -30,6 +30,7 @@ KEEP_RATIOS = (0.75, 0.5, 0.25)
 PHASES = (*training.PHASES, "update")  # of our steps; update: clipping and the optimizer
 
 TRAINER = "trainer"
+_START = 0  # the token that begins a story; a random one is as good
 Step = Callable[[Batch], None]
 
 
@@ -54,7 +55,7 @@ def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
 
     shape = model_shape(config.model)
     model: Any = build_model(
-        shape, config.tokenizer.vocab_size, config.training.seq_len, 0, config.training.seed
+        shape, config.tokenizer.vocab_size, config.training.seq_len, _START, config.training.seed
     ).to(device)
     optimizers = build_optimizers(model, config.optim)
 
@@ -64,9 +65,11 @@ def bench_steps(config: RunConfig, device: torch.device) -> dict[str, Step]:
 
     precision = autocast(device, config.training.precision)
     half = torch.tensor([config.training.tokens_per_step // 2], device=device)
-    steps = _ours(config, CausalLM.of(model, precision, SoftmaxCache()), finish)
+    start = _START if config.training.attention == "story" else None
+    lm = CausalLM.of(model, precision, SoftmaxCache(), story_start=start)
+    steps = _ours(config, lm, finish)
     if config.training.compile:
-        lm = CausalLM.of(model, precision, SoftmaxCache(), compiled=True)
+        lm = CausalLM.of(model, precision, SoftmaxCache(), story_start=start, compiled=True)
         compiled = _ours(config, lm, finish).items()
         steps |= {f"{name}-compiled": step for name, step in compiled}
         steps["bare-compiled"] = _bare(torch.compile(model), precision, finish)

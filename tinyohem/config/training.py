@@ -7,6 +7,7 @@ from pydantic import field_validator, model_validator
 from tinyohem.config.sections import MAX_COUNT, Section, parse_tokens, setting
 
 Precision = Literal["auto", "float32", "medium", "bfloat16"]
+Attention = Literal["story", "window"]
 
 
 class TrainingConfig(Section):
@@ -46,6 +47,11 @@ class TrainingConfig(Section):
         None, "Sequences of one forward pass", default_is="all of the step's", ge=1
     )
     seq_len: int = setting(256, "Tokens of a training window", flag="--seq-len", ge=2, le=2**24)
+    attention: Attention = setting(
+        "story",
+        "What a token may look at: its own story, as in the evaluation, or its whole window, which "
+        "runs across stories",
+    )
     seed: int = setting(
         0,
         "Of the weights, the order of the data and random selection",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tinyohem.config.training import Attention
 from tinyohem.data.hub_names import require_model
 from tinyohem.errors import InputError, TinyohemError
 from tinyohem.runs.layout import model_folder
@@ -109,6 +110,11 @@ def start_id(tokenizer: "PreTrainedTokenizerFast") -> int:
         "the tokenizer has neither a begin-of-text nor an end-of-text token",
         "choose a tokenizer of a causal language model",
     )
+
+
+def story_start(tokenizer: "PreTrainedTokenizerFast", attention: Attention) -> int | None:
+    """Return the token that parts stories, None where a token may look across them."""
+    return start_id(tokenizer) if attention == "story" else None
 
 
 def text_encoder(tokenizer: "PreTrainedTokenizerFast") -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tinyohem.config.sections import ConfigTree
 from tinyohem.errors import InputError
@@ -15,6 +15,7 @@ from tinyohem.io.json import JsonObject
 from tinyohem.io.manifest import Count, Figure, Record, check_record, read_record
 from tinyohem.io.names import shown, utf8_path
 from tinyohem.runs.layout import RECORD_FILE
+from tinyohem.runs.record import complete_config
 
 PLAN_FILE = "comparison.json"  # arms and seeds of the last command
 RESULT_FILE = "result.json"  # in the folder of a finished run
@@ -74,7 +75,7 @@ class FinishedRun(RunResult):
 
     format: int = 0
     tokens_sha256: str = ""  # of the tokens that it was trained and scored on
-    config: dict[str, ConfigTree]
+    config: Annotated[dict[str, ConfigTree], AfterValidator(complete_config)]
     steps: Count = 0
     environment: JsonObject | None = None
 

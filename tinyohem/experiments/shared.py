@@ -85,7 +85,8 @@ def _prepare_each(configs: Sequence[RunConfig], progress: Progress) -> list[Prep
     prepared = []
     for config in configs:
         curriculum = config.curriculum.model_dump() if config.curriculum.filters else None
-        key = hash_json([config.target.model_dump(), curriculum])  # the rest is the same for all
+        # The rest is the same for all.
+        key = hash_json([config.data.dataset, config.target.model_dump(), curriculum])
         if key not in known:
             known[key] = prepare_chosen(config, progress)
         prepared.append(known[key])

@@ -198,10 +198,12 @@ def check(comparison: Comparison) -> list[str]:
     configs = [comparison.config(baseline, seed)]
     configs += [comparison.config(arm, seed, seconds) for arm in others]
     for name, config in zip(names, configs, strict=True):
-        if (config.data, config.tokenizer) != (configs[0].data, configs[0].tokenizer):
+        if not _same_source(config, configs[0]):
             raise InputError(
                 f"the arm {name!r} has other data or another tokenizer than {names[0]!r}",
-                "name them once for all arms: --dataset, --set, or [common] in the file",
+                "name them once for all arms: --dataset, --set, or [common] in the file; an arm "
+                "may have its own data.dataset where --valid names the stories that all are "
+                "scored on",
             )
         if config.data.valid is None and config.target.stories != configs[0].target.stories:
             raise InputError(
@@ -225,6 +227,14 @@ def check(comparison: Comparison) -> list[str]:
                 f"training.stop_at_step ends the arm {name!r} ahead of its result", "leave it out"
             )
     return _warnings(comparison, configs)
+
+
+def _same_source(config: RunConfig, baseline: RunConfig) -> bool:
+    """Whether two arms are scored on the same stories, and read others alike."""
+    data = config.data
+    if data.valid is not None:
+        data = data.model_copy(update={"dataset": baseline.data.dataset})
+    return (data, config.tokenizer) == (baseline.data, baseline.tokenizer)
 
 
 def _check_names(names: list[str]) -> None:

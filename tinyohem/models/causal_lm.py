@@ -40,9 +40,12 @@ class Trunk:
     shares_attention: bool  # whether it can run other plans than `full`
     run: Callable[..., Any]  # the module, compiled or not
     run_last: Callable[..., Tensor]  # its last layer and final norm, compiled or not
+    # The token that begins a story, where a token attends to its own story only; None: to all
+    # tokens before it.
+    story_start: int | None = None
 
     @classmethod
-    def of(cls, module: Any, *, compiled: bool = False) -> Self:
+    def of(cls, module: Any, *, story_start: int | None = None, compiled: bool = False) -> Self:
         """Wrap a trunk, on request with torch.compile."""
 
         def run_last(hidden: Tensor, **options: Any) -> Tensor:
@@ -50,8 +53,13 @@ class Trunk:
 
         shares = can_share_attention(module)
         if compiled:
-            return cls(module, shares, torch.compile(module), torch.compile(run_last))
-        return cls(module, shares, module, run_last)
+            whole, last = torch.compile(module), torch.compile(run_last)
+            return cls(module, shares, whole, last, story_start)
+        return cls(module, shares, module, run_last, story_start)
+
+    def stories(self, input_ids: Tensor) -> Tensor | None:
+        """Number the stories of each sequence, int64 (B, T); None where tokens see across them."""
+        return None if self.story_start is None else (input_ids == self.story_start).cumsum(1)
 
 
 @dataclass(frozen=True)
@@ -70,10 +78,15 @@ class CausalLM:
         autocast: AbstractContextManager[Any] | None = None,
         cache: SoftmaxCache | None = None,
         *,
+        story_start: int | None = None,
         compiled: bool = False,
     ) -> Self:
-        """Take a transformers causal LM apart; the weights stay shared."""
-        whole = Trunk.of(trunk(model), compiled=compiled)
+        """Take a transformers causal LM apart; the weights stay shared.
+
+        Args:
+            story_start: see `Trunk`.
+        """
+        whole = Trunk.of(trunk(model), story_start=story_start, compiled=compiled)
         return cls(whole, head_weight(model), autocast or nullcontext(), cache)
 
 

@@ -31,7 +31,7 @@ class KeptTokens:
     position_ids: Tensor  # int64 (1, K), places in their sequences
     shape: tuple[int, int]  # (B, Q)
     slots_K: Tensor | None  # int64, places among B·Q; None where nothing is padded
-    mask_B1QT: Tensor | None  # float32, 0 where a query may look, else -inf; None: causal, Q = T
+    mask_B1QT: Tensor | None  # bool, where a query may look; None: causal, Q = T
 
     @classmethod
     def at(
@@ -39,6 +39,7 @@ class KeptTokens:
         places_K: Tensor,
         shape: tuple[int, int],
         width: int | None = None,
+        stories_BT: Tensor | None = None,
         *,
         spread: bool | None = None,
     ) -> Self:
@@ -46,6 +47,7 @@ class KeptTokens:
 
         Args:
             width: kept tokens of every sequence, where all keep as many.
+            stories_BT: the story of every token, where a query sees its own only.
             spread: leave the queries at their places, Q = T, which needs no mask and no wait for
                 the device; default: on a GPU, whose causal kernels lose little on empty places.
                 Else the queries of a sequence are packed, which saves a CPU most of their work.
@@ -53,7 +55,8 @@ class KeptTokens:
         num_sequences, seq_len = shape
         position_K, sequence_K = places_K % seq_len, places_K // seq_len
         if places_K.device.type != "cpu" if spread is None else spread:
-            return cls(places_K, position_K[None], shape, places_K, None)
+            mask = None if stories_BT is None else story_mask(stories_BT)[:, None]
+            return cls(places_K, position_K[None], shape, places_K, mask)
         if width is not None:
             slots_K, position_BQ = None, position_K.view(num_sequences, width)
         else:
@@ -67,9 +70,10 @@ class KeptTokens:
                 0, slots_K, position_K
             )
             position_BQ = position_BQ.view(num_sequences, width)
-        unseen_BQT = torch.arange(seq_len, device=places_K.device) > position_BQ[..., None]
-        mask_BQT = torch.zeros(unseen_BQT.shape, device=places_K.device)
-        mask_BQT.masked_fill_(unseen_BQT, -torch.inf)
+        mask_BQT = torch.arange(seq_len, device=places_K.device) <= position_BQ[..., None]
+        if stories_BT is not None:
+            story_BQ = stories_BT.gather(1, position_BQ)
+            mask_BQT &= story_BQ[..., None] == stories_BT[:, None]
         return cls(places_K, position_K[None], (num_sequences, width), slots_K, mask_BQT[:, None])
 
     def by_sequence(self, packed: Tensor) -> Tensor:
@@ -94,6 +98,13 @@ class KeptTokens:
             0, self.places_K, fresh.transpose(1, 2).squeeze(0)
         )
         return spliced_NHE.view(stored_BTHE.shape).transpose(1, 2)
+
+
+def story_mask(stories_BT: Tensor) -> Tensor:
+    """Return where each token may look, bool (B, T, T): its own story up to itself."""
+    places_T = torch.arange(stories_BT.shape[1], device=stories_BT.device)
+    same_BTT = stories_BT[:, :, None] == stories_BT[:, None, :]
+    return same_BTT & (places_T[:, None] >= places_T)
 
 
 @dataclass
@@ -183,7 +194,7 @@ def _attend(
         assert memory is not None
         key, value = memory.lookup(module.layer_idx, key, value, kept)
         query = kept.by_sequence(query)
-        mask = None if kept.mask_B1QT is None else kept.mask_B1QT.to(query.dtype)
+        mask = kept.mask_B1QT
     elif memory is not None:
         memory.record(module.layer_idx, key, value)
 

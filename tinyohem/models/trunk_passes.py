@@ -18,14 +18,14 @@ Shape suffixes: B sequences, T tokens of one, K kept tokens, D hidden size.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tinyohem.data.windows import Batch
 from tinyohem.models.causal_lm import CausalLM, Trunk
-from tinyohem.models.kept_attention import KeptTokens, KVCache, shared_attention
+from tinyohem.models.kept_attention import KeptTokens, KVCache, shared_attention, story_mask
 
 BackwardPlan = Literal["full", "last_layer", "pruned"]
 
@@ -82,9 +82,11 @@ class TrunkPasses:
         if places_K is None:
             places_K = torch.arange(len(hidden_ND), device=hidden_ND.device)
             width = hidden_BTD.shape[1]
-        kept = KeptTokens.at(places_K, (hidden_BTD.shape[0], hidden_BTD.shape[1]), width)
+        input_ids = self.batches[index].input_ids
+        stories_BT = self.lm.trunk.stories(input_ids)
+        kept = KeptTokens.at(places_K, (input_ids.shape[0], input_ids.shape[1]), width, stories_BT)
         with self.lm.autocast:
-            return run_kept(self.lm.trunk, self.batches[index].input_ids, cache, kept)
+            return run_kept(self.lm.trunk, input_ids, cache, kept)
 
 
 def run_all(trunk: Trunk, input_ids: Tensor, plan: BackwardPlan) -> tuple[Tensor, KVCache | None]:
@@ -96,12 +98,30 @@ def run_all(trunk: Trunk, input_ids: Tensor, plan: BackwardPlan) -> tuple[Tensor
     cache = None
     if plan != "full":
         cache = KVCache(only_layer=len(trunk.module.layers) - 1 if plan == "last_layer" else None)
-    options = {} if cache is None else {"memory": cache}
+    options: dict[str, Any] = _within_stories(trunk, input_ids)
+    if cache is not None:
+        options["memory"] = cache
     attention = shared_attention(trunk.module) if trunk.shares_attention else nullcontext()
     # `KVCache.record` turns the graph off at the last layer; leaving this block restores it.
     with attention, torch.set_grad_enabled(torch.is_grad_enabled() and plan != "pruned"):
         output = trunk.run(input_ids=input_ids, use_cache=False, **options)
     return output.last_hidden_state, cache
+
+
+def _within_stories(trunk: Trunk, input_ids: Tensor) -> dict[str, Tensor]:
+    """Return what a trunk must be called with for its tokens to attend to their own story only.
+
+    A Llama takes the mask. For any other model positions begin anew with every story, from which
+    transformers builds the mask of most.
+    """
+    stories_BT = trunk.stories(input_ids)
+    if stories_BT is None:
+        return {}
+    if trunk.shares_attention:
+        return {"attention_mask": story_mask(stories_BT)[:, None]}
+    places_T = torch.arange(input_ids.shape[1], device=input_ids.device)
+    starts_BT = (places_T * (input_ids == trunk.story_start)).cummax(1).values
+    return {"position_ids": places_T - starts_BT}
 
 
 def run_kept(trunk: Trunk, input_ids: Tensor, cache: KVCache, kept: KeptTokens) -> Tensor:

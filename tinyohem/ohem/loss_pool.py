@@ -6,7 +6,8 @@ A pool is a folder with
     shard_0000000.f16.zst      float16 nats of the labels of consecutive windows, one zstd frame
 
 Entry i of the joined shards is the loss of ids[i + 1], so the labels of window w of T tokens are
-entries [w · T, (w + 1) · T). A token's context is its window, as in training. The last window of
+entries [w · T, (w + 1) · T). A token's context is its story within the window, or the window, as in
+training. The last window of
 the store may be shorter, so only the very first token has no loss. The manifest lists no file
 names.
 """
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from tinyohem.config.training import Attention
 from tinyohem.data.token_store import TokenStore
 from tinyohem.errors import InputError, plainly
 from tinyohem.io.atomic import atomic_file
@@ -35,10 +37,14 @@ HARDEST_SHARE = 0.1  # of the windows
 _LARGEST = float(np.finfo(np.float16).max)  # nats
 
 
+# "windows" is also the rule of pools that were mined before there was another.
+_RULES: dict[Attention, str] = {"window": "windows", "story": "stories in windows"}
+
+
 class PoolContext(Record):
     """The tokens that the model saw before each token."""
 
-    rule: str  # "windows"
+    rule: str  # of `_RULES`
     seq_len: int = Field(ge=2)
 
 
@@ -70,7 +76,12 @@ class PoolManifest(Record):
 
     @classmethod
     def of(
-        cls, store: TokenStore, seq_len: int, weights_sha256: str, tokens_seen: int | None
+        cls,
+        store: TokenStore,
+        seq_len: int,
+        attention: Attention,
+        weights_sha256: str,
+        tokens_seen: int | None,
     ) -> Self:
         """Describe a pool that has no shards yet."""
         return cls(
@@ -78,7 +89,7 @@ class PoolManifest(Record):
             tokenizer=store.manifest.tokenizer,
             ids_sha256=store.manifest.ids_sha256,
             tokens=store.num_tokens,
-            context=PoolContext(rule="windows", seq_len=seq_len),
+            context=PoolContext(rule=_RULES[attention], seq_len=seq_len),
             weights_sha256=weights_sha256,
             tokens_seen=tokens_seen,
             shard_windows=max(1, SHARD_TOKENS // seq_len),
@@ -138,19 +149,20 @@ class Pool:
         return np.sort(hardest_first[: max(1, round(HARDEST_SHARE * len(means)))])
 
 
-def open_pool(folder: Path, store: TokenStore, seq_len: int) -> Pool:
+def open_pool(folder: Path, store: TokenStore, seq_len: int, attention: Attention) -> Pool:
     """Check a pool, unpack it into a temporary file and map that into memory.
 
     Args:
         store: the tokens that the losses must belong to.
         seq_len: tokens of a window.
+        attention: what a token may look at.
 
     Raises:
         InputError: there is no pool, it is unfinished or damaged, or it belongs to other tokens or
             windows.
     """
     manifest = read_manifest(folder)
-    _check_fits(folder, manifest, store, seq_len)
+    _check_fits(folder, manifest, store, seq_len, attention)
     shards, hashes = manifest.files(), manifest.shards
     if hashes is None:
         raise InputError(f"the pool in {folder} is unfinished", _AGAIN)
@@ -186,20 +198,23 @@ def read_manifest(folder: Path) -> PoolManifest:
         ) from None
 
 
-def _check_fits(folder: Path, pool: PoolManifest, store: TokenStore, seq_len: int) -> None:
-    """Refuse a pool whose tokens or windows are not those of the run."""
-    wanted = PoolManifest.of(store, seq_len, pool.weights_sha256, pool.tokens_seen)
+def _check_fits(
+    folder: Path, pool: PoolManifest, store: TokenStore, seq_len: int, attention: Attention
+) -> None:
+    """Refuse a pool whose tokens, windows or context are not those of the run."""
+    wanted = PoolManifest.of(store, seq_len, attention, pool.weights_sha256, pool.tokens_seen)
     differences = {
         "with other tokens": pool.tokenizer != wanted.tokenizer,
         "on other stories": (pool.ids_sha256, pool.tokens) != (wanted.ids_sha256, wanted.tokens),
-        "on other windows": pool.context != wanted.context,
+        "on other windows": pool.context.seq_len != wanted.context.seq_len,
+        "with another context of a token": pool.context.rule != wanted.context.rule,
     }
     for difference, found in differences.items():
         if found:
             raise InputError(
                 f"the pool in {folder} was mined {difference} than those of this run",
                 "mine one with this run's --dataset, --valid and tokenizer, and with "
-                f"--seq-len {seq_len}",
+                f"--seq-len {seq_len}, of a run with training.attention={attention}",
             )
 
 

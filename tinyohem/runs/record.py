@@ -1,6 +1,9 @@
 """Read a run's `config.json`: its config, data, size and environment."""
 
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from tinyohem.config.run import RunConfig, validate_config
 from tinyohem.config.training import Precision
@@ -8,6 +11,18 @@ from tinyohem.errors import InputError
 from tinyohem.io.json import JsonObject
 from tinyohem.io.manifest import Count, Record, read_record
 from tinyohem.runs.layout import CHECKPOINTS, RECORD_FILE, run_of
+
+
+def complete_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Set the keys that a recorded config of an older version lacks and whose default is another.
+
+    Args:
+        config: sections of keys.
+    """
+    training = config.get("training")
+    if isinstance(training, dict) and "attention" not in training:
+        return config | {"training": training | {"attention": "window"}}
+    return config
 
 
 class StoreOfRun(Record):
@@ -30,7 +45,7 @@ class Arithmetic(Record):
 class RunRecord(Record):
     """A run's `config.json`: what is needed to repeat it, from any working directory."""
 
-    config: JsonObject  # of any version
+    config: Annotated[JsonObject, AfterValidator(complete_config)]  # of any version
     num_parameters: Count = 0
     num_steps: Count | None = None  # None under a budget of seconds
     arithmetic: Arithmetic | None = None  # None before it was recorded

@@ -12,8 +12,10 @@ from torch import nn
 
 from tinyohem.config.data import TokenizerConfig
 from tinyohem.config.run import RunConfig
+from tinyohem.config.training import Attention
 from tinyohem.data.corpus import absolute_name
 from tinyohem.data.token_store import TokenStore
+from tinyohem.data.tokenizer import story_start
 from tinyohem.data.windows import Batch, labelled, make_batch, plan_windows
 from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.errors import InputError, RunError
@@ -22,7 +24,7 @@ from tinyohem.io.atomic import drop_leftovers, is_leftover
 from tinyohem.io.hashing import hash_file
 from tinyohem.io.locks import sole_writer
 from tinyohem.io.manifest import MANIFEST_FILE
-from tinyohem.models.causal_lm import weights_hash
+from tinyohem.models.causal_lm import CausalLM, weights_hash
 from tinyohem.models.pretrained import check_losses
 from tinyohem.models.source import load_source
 from tinyohem.ohem.loss_pool import (
@@ -86,8 +88,9 @@ def mine_run(
             f"windows of {seq_len:,} tokens do not fit the model's context",
             f"use --seq-len {source.max_seq_len} or less, at least 2",
         )
-    tokenizer = TokenizerConfig(name=folder)
-    store = prepare_chosen(_config(folder, data), progress, tokenizer=tokenizer).train
+    config, tokenizer = _config(folder, data), TokenizerConfig(name=folder)
+    store = prepare_chosen(config, progress, tokenizer=tokenizer).train
+    trained = run_config(folder) or config
     if not data and store.manifest.ids_sha256 != recorded_ids(folder, "train"):
         raise InputError(
             f"the training stories of {name} have changed since it was trained",
@@ -100,6 +103,7 @@ def mine_run(
             store,
             out,
             seq_len=seq_len,
+            story_start=story_start(source.tokenizer, trained.training.attention),
             tokens_seen=tokens_seen(Path(folder)),
             progress=progress,
         )
@@ -126,6 +130,7 @@ def mine_pool(
     folder: Path,
     *,
     seq_len: int,
+    story_start: int | None,
     tokens_seen: int | None,
     stop: StopRequest | None = None,
     progress: Progress = SILENT,
@@ -138,6 +143,7 @@ def mine_pool(
         model: a causal LM.
         folder: the pool's. An unfinished or damaged pool in it is completed.
         seq_len: tokens of a window.
+        story_start: see `Trunk`.
         tokens_seen: tokens that the model was trained on; None: unknown.
         stop: checked between forward passes.
 
@@ -146,9 +152,11 @@ def mine_pool(
         RunError: a loss is not finite.
         KeyboardInterrupt: `stop` was requested; finished shards are stored.
     """
+    attention: Attention = "window" if story_start is None else "story"
     manifest = _begin_or_resume(
-        folder, PoolManifest.of(store, seq_len, weights_hash(model), tokens_seen)
+        folder, PoolManifest.of(store, seq_len, attention, weights_hash(model), tokens_seen)
     )
+    lm = CausalLM.of(model, story_start=story_start)
     shards = manifest.files()
     listed = manifest.shards if len(manifest.shards or ()) == len(shards) else None
     hashes: Sequence[str | None] = listed or [None] * len(shards)
@@ -166,7 +174,7 @@ def mine_pool(
             for batch in _batches(store, shard, seq_len, pass_tokens):
                 if stop is not None and stop.requested:
                     raise KeyboardInterrupt
-                parts.append(_losses(model, batch))
+                parts.append(_losses(model, lm, batch))
                 done, mined = done + len(parts[-1]), mined + len(parts[-1])
                 progress.advance(done, {"tok/s": mined / (time.perf_counter() - began)})
             losses = np.concatenate(parts)
@@ -224,10 +232,10 @@ def _batches(store: TokenStore, shard: Shard, seq_len: int, pass_tokens: int) ->
         yield labelled(store.ids[None, last * seq_len : shard.first + shard.size + 1])
 
 
-def _losses(model: nn.Module, batch: Batch) -> NDArray[np.float16]:
+def _losses(model: nn.Module, lm: CausalLM, batch: Batch) -> NDArray[np.float16]:
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    losses = model_losses(model, batch.to(device)).flatten().cpu().numpy()
+    losses = model_losses(lm, batch.to(device)).flatten().cpu().numpy()
     model.train(was_training)
     if not np.isfinite(losses).all():
         raise RunError("the model's loss on these stories is not finite", "its weights are broken")

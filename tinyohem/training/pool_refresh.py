@@ -30,7 +30,8 @@ def open_run_pool(config: RunConfig, store: TokenStore, num_steps: int) -> Pool 
     """
     if config.ohem.pool is None:
         return None
-    pool = open_pool(config.ohem.pool, store, config.training.seq_len)
+    training = config.training
+    pool = open_pool(config.ohem.pool, store, training.seq_len, training.attention)
     _check_age(pool, config, num_steps)
     return pool
 
@@ -95,6 +96,7 @@ def _mine(run: Run, stop: StopRequest, progress: Progress) -> bool:
             run.data.train,
             _folder(run, run.state.step),
             seq_len=run.config.training.seq_len,
+            story_start=run.story_start,
             tokens_seen=run.state.tokens_seen,
             stop=stop,
             progress=progress,
@@ -129,11 +131,12 @@ def _prune(run: Run) -> None:
 def _use_own_pool(run: Run) -> None:
     folder = _folder(run, run.state.pool_step)
     try:
-        run.pool = open_pool(folder, run.data.train, run.config.training.seq_len)
+        training = run.config.training
+        run.pool = open_pool(folder, run.data.train, training.seq_len, training.attention)
     except InputError as error:
         raise InputError(error.message, "begin a new run with another --out") from None
     ohem, steps = run.config.ohem, run.budget.steps
-    run.reference = build_reference(ohem, run.model, run.pool, run.device, steps)
+    run.reference = build_reference(ohem, run.model, run.pool, run.device, steps, run.story_start)
     if isinstance(run.plan, HardWindowPlan):
         run.plan = replace(run.plan, hardest=run.pool.hardest_windows())
 

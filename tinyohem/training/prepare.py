@@ -10,7 +10,7 @@ from tinyohem.config.model import model_shape
 from tinyohem.config.run import RunConfig
 from tinyohem.data.corpus import absolute_name
 from tinyohem.data.prepare import Prepared
-from tinyohem.data.tokenizer import start_id
+from tinyohem.data.tokenizer import start_id, story_start
 from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.errors import InputError
 from tinyohem.models.causal_lm import weights_hash
@@ -103,7 +103,14 @@ def begin_run(
         optimizers=build_optimizers(model, config.optim),
         miner=build_miner(config.ohem, data.train, vocab_size, device),
         pool=prepared.pool,
-        reference=build_reference(config.ohem, model, prepared.pool, device, prepared.num_steps),
+        reference=build_reference(
+            config.ohem,
+            model,
+            prepared.pool,
+            device,
+            prepared.num_steps,
+            story_start(data.tokenizer, config.training.attention),
+        ),
         budget=Budget(prepared.num_steps, config.training.seconds),
         state=RunState.at_start(),
         ranks=ranks,

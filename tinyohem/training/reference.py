@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.data.windows import Batch
-from tinyohem.models.causal_lm import head_weight, trunk
+from tinyohem.models.causal_lm import CausalLM
+from tinyohem.models.trunk_passes import run_all
 from tinyohem.ohem.loss_pool import Pool
 from tinyohem.ohem.losses import token_losses
 
@@ -48,21 +49,30 @@ class Reference:
 
 
 def build_reference(
-    config: OhemConfig, model: Any, pool: Pool | None, device: torch.device, num_steps: int
+    config: OhemConfig,
+    model: Any,
+    pool: Pool | None,
+    device: torch.device,
+    num_steps: int,
+    story_start: int | None,
 ) -> Reference | None:
-    """Build the reference that the config asks for in a run of `num_steps`, if any."""
+    """Build the reference that the config asks for in a run of `num_steps`, if any.
+
+    Args:
+        story_start: see `Trunk`.
+    """
     if not config.needs_reference:
         return None
     if pool is not None:
         return PoolReference(pool, device)
-    return EmaReference(model, config.horizon_steps(num_steps))
+    return EmaReference(model, config.horizon_steps(num_steps), story_start)
 
 
 @torch.no_grad()
-def model_losses(model: Any, batch: Batch) -> Tensor:
+def model_losses(lm: CausalLM, batch: Batch) -> Tensor:
     """Return a causal LM's loss of every token, (B, T) nats, without a graph."""
-    output = trunk(model)(input_ids=batch.input_ids, use_cache=False)
-    return token_losses(output.last_hidden_state, head_weight(model), batch.labels)
+    hidden_BTD, _ = run_all(lm.trunk, batch.input_ids, "full")
+    return token_losses(hidden_BTD, lm.head_VD, batch.labels)
 
 
 class PoolReference(Reference):
@@ -91,10 +101,12 @@ class EmaReference(Reference):
     Args:
         model: the causal LM to follow.
         horizon: steps, at least two; those further back share about 1/e of the weight.
+        story_start: see `Trunk`.
     """
 
-    def __init__(self, model: Any, horizon: int) -> None:
+    def __init__(self, model: Any, horizon: int, story_start: int | None = None) -> None:
         self._average = copy.deepcopy(model)
+        self._lm = CausalLM.of(self._average, story_start=story_start)
         self._horizon = horizon
         self._num_averaged = 0  # steps
 
@@ -107,7 +119,7 @@ class EmaReference(Reference):
         self, windows: Sequence[NDArray[np.int64]], batches: Sequence[Batch]
     ) -> list[Tensor]:
         """Return the losses of the batches under the averaged weights."""
-        return [model_losses(self._average, batch) for batch in batches]
+        return [model_losses(self._lm, batch) for batch in batches]
 
     @torch.no_grad()
     def update(self, model: Any) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import Prepared
+from tinyohem.data.tokenizer import story_start
 from tinyohem.evaluation.perplexity import Perplexity, overlap_of
 from tinyohem.ohem.loss_pool import Pool
 from tinyohem.ohem.miner import TokenMiner
@@ -90,6 +91,11 @@ class Run:
     @cached_property
     def _overlap(self) -> float:
         return overlap_of(self.data.valid, self.config.training.seq_len)
+
+    @property
+    def story_start(self) -> int | None:
+        """See `Trunk`."""
+        return story_start(self.data.tokenizer, self.config.training.attention)
 
     @property
     def fraction_done(self) -> float:

@@ -40,7 +40,13 @@ class StepContext:
         precision = autocast(run.device, run.arithmetic.precision)
         return cls(
             source=WindowSource(run.data.train, training.seq_len, run.device),
-            lm=CausalLM.of(run.model, precision, SoftmaxCache(), compiled=run.arithmetic.compiled),
+            lm=CausalLM.of(
+                run.model,
+                precision,
+                SoftmaxCache(),
+                story_start=run.story_start,
+                compiled=run.arithmetic.compiled,
+            ),
             meter=Meter(run.device, state.train_seconds),
             clock=Stopwatch(run.device, state.train_seconds, state.pause_seconds),
             phases=PhaseTimer(run.device, {"select": state.select_seconds}),
