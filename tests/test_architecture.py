@@ -39,6 +39,7 @@ HOMES = {
         "tinyohem.io.manifest",
         "tinyohem.ohem.loss_pool",
         "tinyohem.report.",
+        "tinyohem.runs.record",
     ),
     "ray": ("tinyohem.difficulty.ray_engine",),
     "rich": ("tinyohem_cli.",),

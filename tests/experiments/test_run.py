@@ -23,7 +23,7 @@ from tinyohem.experiments import run as compare
 from tinyohem.experiments.folder import FinishedRun
 from tinyohem.experiments.run import run_comparison
 from tinyohem.experiments.shared import prepare_comparison
-from tinyohem.experiments.spec import Arm, Budget, Comparison
+from tinyohem.experiments.spec import Arm, Budget, Comparison, check
 from tinyohem.experiments.table import summarise, to_json
 from tinyohem.io.json import read_json, write_json
 from tinyohem.progress import SILENT
@@ -236,6 +236,11 @@ def test_a_key_that_a_result_lacks_has_its_default(
         result["config"]["curriculum"]["metric"] = "length"  # of a curriculum that is off
         write_json(path, result)
     assert figures(run_comparison(comparison(corpus), out, workers=1)) == figures(finished[1])
+    # Of a run from before stories were kept apart.
+    training = {k: v for k, v in result["config"]["training"].items() if k != "attention"}
+    write_json(path, result | {"config": result["config"] | {"training": training}})
+    with pytest.raises(InputError, match="another config"):
+        run_comparison(comparison(corpus), out, workers=1)
     ohem, curriculum = (dict(result["config"][name]) for name in ("ohem", "curriculum"))
     for change in ({"ohem": ohem | {"floor": 0.3}}, {"curriculum": curriculum | {"enabled": True}}):
         write_json(path, result | {"config": result["config"] | change})
@@ -372,6 +377,26 @@ def test_a_result_on_other_stories_is_refused(corpus: Path, tmp_path: Path) -> N
     (stories / "valid.jsonl").write_text("".join(lines[:-1]))
     with pytest.raises(InputError, match="other stories"):
         run_comparison(plan, tmp_path / "out", workers=1)
+
+
+def test_arms_may_train_on_other_stories_where_all_are_scored_on_the_same(
+    corpus: Path, tmp_path: Path
+) -> None:
+    lines = (corpus / "train.jsonl").read_text().splitlines(keepends=True)
+    (half := tmp_path / "half.jsonl").write_text("".join(lines[: len(lines) // 2]))
+    plan = comparison(corpus, seeds=1)
+    arms = (*ARMS[:1], Arm("half", {"data": {"dataset": str(half)}}))
+    with pytest.raises(InputError, match="the arm 'half' has other data"):
+        check(replace(plan, arms=arms))
+    assign(plan.common, "data.dataset", str(corpus / "train.jsonl"))
+    assign(plan.common, "data.valid", str(corpus / "valid.jsonl"))
+    check(replace(plan, arms=arms))
+    full, other = run_comparison(replace(plan, arms=arms), tmp_path / "out", workers=1)
+    assert (full.bytes, full.tokens_seen) == (other.bytes, other.tokens_seen)
+    assert full.bits_per_byte != other.bits_per_byte
+    alone = Arm("alone", {"data": {"dataset": str(half)}})
+    (again, _) = run_comparison(replace(plan, arms=(alone, ARMS[1])), tmp_path / "alone", workers=1)
+    assert again.bits_per_byte == other.bits_per_byte
 
 
 def test_an_arm_with_more_tokens_is_refused(corpus: Path, tmp_path: Path) -> None:

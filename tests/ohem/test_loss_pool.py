@@ -55,7 +55,7 @@ class TestContent:
         hashes = [hashlib.sha256(shard.read_bytes()).hexdigest() for shard in shards]
         assert manifest["shards"] == hashes
         assert (manifest["tokens_seen"], manifest["weights_sha256"]) == (1000, "5" * 64)
-        assert manifest["context"] == {"rule": "windows", "seq_len": SEQ_LEN}
+        assert manifest["context"] == {"rule": "stories in windows", "seq_len": SEQ_LEN}
 
     def test_no_loss_becomes_infinite(self) -> None:
         losses = np.array([0.0, 70_000.0, 3e38], dtype=np.float32)
@@ -157,8 +157,14 @@ class TestRefusals:
             (set_key("ids_sha256", "2" * 64), "was mined on other stories"),
             (set_key("tokens", 172), "was mined on other stories"),
             (set_key("tokens", None), "tokens: Input should be a valid integer"),
-            (set_key("context", {"rule": "windows", "seq_len": 9}), "was mined on other windows"),
-            (set_key("context", {"rule": "stories", "seq_len": 8}), "was mined on other windows"),
+            (
+                set_key("context", {"rule": "stories in windows", "seq_len": 9}),
+                "was mined on other windows",
+            ),
+            (
+                set_key("context", {"rule": "windows", "seq_len": 8}),
+                "was mined with another context of a token",
+            ),
             (set_key("context", ESCAPE), "context: Input should be"),
             (set_key("shards", None), "is unfinished"),
             (set_key("shards", ["0" * 64]), "does not list 4 shards"),

@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from tinyohem.errors import InputError, RunError
 from tinyohem.io.json import read_json
+from tinyohem.runs.record import run_config
 from tinyohem.training import loop, take_step
 from tinyohem.training import prepare as setup
 from tinyohem.training.loop import train
@@ -61,7 +62,10 @@ def bare_losses(folder: Path, stories: Path, steps: int) -> list[float]:
             group["lr"] = 4e-3 * warm * decay
         starts = order[4 * step : 4 * step + 4] * 32
         window = torch.tensor(np.stack([ids[start : start + 33] for start in starts]))
-        logits = model(window[:, :-1]).logits
+        inputs, places = window[:, :-1], torch.arange(32)
+        # Positions that begin anew with every story: transformers then keeps stories apart.
+        begins = torch.where(inputs == 0, places, 0).cummax(1).values
+        logits = model(inputs, position_ids=places - begins, use_cache=False).logits
         loss = F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -141,6 +145,24 @@ class TestStopping:
         assert tiny.snapshot(run_dir / "checkpoints") == before
         train(tiny.config(corpus), run_dir, resume="auto")
         assert tiny.saved_hashes(run_dir) == tiny.saved_hashes(finished_run)
+
+    def test_a_run_from_before_stories_were_kept_apart_goes_on_as_it_began(
+        self, corpus: Path, tmp_path: Path
+    ) -> None:
+        across = {"training__attention": "window"}
+        whole, run_dir = tmp_path / "whole", tmp_path / "run"
+        train(tiny.config(corpus, **across), whole)
+        train(tiny.config(corpus, training__stop_at_step=7, **across), run_dir)
+        record = read_json(run_dir / "config.json")
+        del record["config"]["training"]["attention"]  # what such a run has
+        (run_dir / "config.json").write_text(json.dumps(record))
+        with pytest.raises(InputError, match="attention was 'window', now 'story'"):
+            train(tiny.config(corpus), run_dir, resume="auto")
+        found = run_config(str(run_dir))
+        assert found is not None
+        assert found.training.attention == "window"
+        train(tiny.config(corpus, **across), run_dir, resume="auto")
+        assert tiny.saved_hashes(run_dir) == tiny.saved_hashes(whole)
 
     @pytest.mark.parametrize("moment", ["validate", "log", "save"])
     def test_a_signal_at_any_moment_is_saved(

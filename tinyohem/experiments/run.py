@@ -196,7 +196,7 @@ def _train_and_measure(job: _Job) -> FinishedRun:
         config = config.model_copy(update={"training": training})
     # Trials could end differently for two arms.
     run, perplexity = train(
-        config, job.run_dir, resume="auto", pauses=job.shared.pauses, tries=False
+        config, job.run_dir, resume="auto", pauses=job.shared.pauses[job.arm], tries=False
     )
     if perplexity is None or run.final is None:
         raise RunError(f"{job.run_dir} was interrupted", "repeat the command to go on")

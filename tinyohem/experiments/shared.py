@@ -1,10 +1,12 @@
 """Prepare once what the runs of a comparison share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinyohem.config.run import RunConfig
+from tinyohem.config.training import TrainingConfig
 from tinyohem.data.prepare import Prepared
+from tinyohem.data.token_store import TokenStore
 from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.errors import InputError
@@ -26,12 +28,12 @@ class Shared:
         tokens_sha256: by arm, of the ids that it trains on and is scored on.
         choose_seconds: by arm, that choosing its stories took, 0 where it chooses none, None
             where nobody knows.
-        pauses: on the same stories, or the time to a loss would not compare.
+        pauses: by arm, on the same stories, or the time to a loss would not compare.
     """
 
     tokens_sha256: Mapping[str, str]
     choose_seconds: Mapping[str, float | None]
-    pauses: Pauses
+    pauses: Mapping[str, Pauses]
 
 
 def prepare_comparison(comparison: Comparison, progress: Progress) -> Shared:
@@ -62,8 +64,6 @@ def prepare_comparison(comparison: Comparison, progress: Progress) -> Shared:
                 f"the arm {arm.name!r} trains on {tokens:,} tokens, the baseline on {first:,}",
                 "give all arms one budget with --tokens 4M",
             )
-    training, valid = configs[0].training, prepared[0].valid
-    overlap = overlap_of(valid, training.seq_len)
     by_arm = {arm.name: data for arm, data in zip(comparison.arms, prepared, strict=True)}
     return Shared(
         {
@@ -71,8 +71,30 @@ def prepare_comparison(comparison: Comparison, progress: Progress) -> Shared:
             for name, data in by_arm.items()
         },
         {name: _seconds_of_choosing(data) for name, data in by_arm.items()},
-        pauses_of_a_comparison(training, first, valid.num_tokens, overlap),
+        _pauses_by_arm(configs[0].training, first, {n: d.valid for n, d in by_arm.items()}),
     )
+
+
+def _pauses_by_arm(
+    training: TrainingConfig, num_tokens: int, valid: Mapping[str, TokenStore]
+) -> dict[str, Pauses]:
+    """Return the baseline's validations; each arm counts their stories in its own tokens.
+
+    Args:
+        training: the baseline's.
+        num_tokens: the budget.
+        valid: the same stories by arm, in its own tokens; the baseline's come first.
+    """
+    baseline = next(iter(valid.values()))
+    overlap = overlap_of(baseline, training.seq_len)
+    pauses = pauses_of_a_comparison(training, num_tokens, baseline.num_tokens, overlap)
+    num_stories = len(baseline.head(pauses.tokens).rows)
+    return {
+        name: replace(
+            pauses, tokens=int(own.offsets[num_stories]), tokens_at_the_end=own.num_tokens
+        )
+        for name, own in valid.items()
+    }
 
 
 def _prepare_each(configs: Sequence[RunConfig], progress: Progress) -> list[Prepared]:

@@ -106,7 +106,7 @@ class EmaReference(Reference):
 
     def __init__(self, model: Any, horizon: int, story_start: int | None = None) -> None:
         self._average = copy.deepcopy(model)
-        self._lm = CausalLM.of(self._average, story_start=story_start)
+        self._story_start = story_start
         self._horizon = horizon
         self._num_averaged = 0  # steps
 
@@ -119,7 +119,8 @@ class EmaReference(Reference):
         self, windows: Sequence[NDArray[np.int64]], batches: Sequence[Batch]
     ) -> list[Tensor]:
         """Return the losses of the batches under the averaged weights."""
-        return [model_losses(self._lm, batch) for batch in batches]
+        lm = CausalLM.of(self._average, story_start=self._story_start)
+        return [model_losses(lm, batch) for batch in batches]
 
     @torch.no_grad()
     def update(self, model: Any) -> None:
