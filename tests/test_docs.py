@@ -1,8 +1,13 @@
-"""README.md and the manual: every command is one, the pages made from the code are fresh."""
+"""README.md and the manual: links, options, pages made from the code; every command is run.
 
+By default the README's commands are run and those of docs/ are checked; `make docs-check` runs all.
+"""
+
+import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
@@ -16,19 +21,14 @@ import pytest
 import tiny
 import torch
 import zstandard
-from manual import PAGES, ROOT, Block
+from manual import PAGES, README, ROOT, Block
 
-import tinyohem
+import tinyohem as library
 from tinyohem.config.recipes import load_config, recipe_names
-from tinyohem.config.run import known_keys
 from tinyohem.data.sample.stories import sample_stories
-from tinyohem.experiments.spec import check, plan_comparison
-from tinyohem_cli.main import COMMANDS, load_command
+from tinyohem_cli.main import COMMANDS
 
-README = ROOT / "README.md"
-# Commands that are not run, however a page marks them.
-NEVER_RUN = {"make", "pip", "source", "torchrun", "srun", "scripts/reproduce.sh", "ray"}
-# What makes a run of the manual a short one. The last `--set` wins.
+# What makes any run a short one.
 SHORT = {
     "training.steps": "3",
     "training.minutes": "null",
@@ -37,6 +37,7 @@ SHORT = {
     "training.seq_len": "32",
     "training.eval_tokens": "500",
 }
+# What makes a model that does not come from elsewhere a small one.
 SMALL = {
     "model.hidden_size": "16",
     "model.num_layers": "1",
@@ -44,51 +45,57 @@ SMALL = {
     "model.intermediate_size": "32",
     "tokenizer.vocab_size": "320",
 }
+# Options by command, with the value that replaces what a page gives.
+FEWER = {
+    "bench": {"--rounds": "1"},
+    "compare": {"--seeds": "2", "--workers": "1"},
+    "generate": {"--max-new-tokens": "5"},
+    "score-difficulty": {"--workers": "1"},
+}
 
 
 def each(pages: list[Path]) -> Any:
-    return pytest.mark.parametrize("page", pages, ids=[page.name for page in pages])
+    return pytest.mark.parametrize(
+        "page", pages, ids=[str(page.relative_to(ROOT)) for page in pages]
+    )
 
 
-def shell_blocks(page: Path) -> list[Block]:
-    return [block for block in manual.blocks(page) if block.language == "bash"]
+@each(PAGES)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in manual.links(page):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in manual.anchors(target), link
 
 
-class TestPages:
-    @each(PAGES)
-    def test_links_lead_somewhere(self, page: Path) -> None:
-        for link in manual.links(page):
-            if link.startswith("https://"):
-                continue
-            name, _, anchor = link.partition("#")
-            target = (page.parent / name).resolve() if name else page
-            assert target.exists(), link
-            assert not anchor or anchor in manual.anchors(target), link
+def test_the_index_names_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    named = {link.partition("#")[0] for link in manual.links(index)}
+    assert named >= {page.name for page in index.parent.glob("*.md")} - {"README.md"}
 
-    def test_the_index_names_every_page(self) -> None:
-        index = ROOT / "docs" / "README.md"
-        named = {link.partition("#")[0] for link in manual.links(index)}
-        assert named >= {page.name for page in index.parent.glob("*.md")} - {"README.md"}
 
-    def test_the_readme_is_short(self) -> None:
-        lines = README.read_text(encoding="utf-8").splitlines()
-        assert len(lines) <= 150
-        assert not [line for line in lines if len(line) > 120 and not line.startswith("|")]
-        paragraphs = re.split(r"\n\s*\n", manual.prose(README))
-        written = [text for text in paragraphs if not text.startswith(("|", "    ", "#", "- "))]
-        assert not [text for text in written if text.strip().count("\n") >= 5]
+def test_the_readme_is_short() -> None:
+    lines = manual.read(README).splitlines()
+    assert len(lines) <= 150
+    assert not [line for line in lines if len(line) > 120 and not line.startswith("|")]
+    paragraphs = re.split(r"\n\s*\n", manual.prose(README))
+    written = [text for text in paragraphs if not text.startswith(("|", "    ", "#"))]
+    assert not [text for text in written if len(text.strip().splitlines()) > 5]
 
-    def test_the_readme_names_every_recipe_and_command(self) -> None:
-        named = set(re.findall(r"`([a-z0-9-]+)[^`]*`", README.read_text(encoding="utf-8")))
-        assert named >= {*recipe_names(), *COMMANDS}
 
-    def test_pages_made_from_the_code_are_fresh(self) -> None:
-        made = make_docs()
-        for path, text in (
-            (made.SETTINGS, made.settings_page()),
-            (made.RESULTS, made.results_page(made.RESULTS.read_text(encoding="utf-8"))),
-        ):
-            assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: make docs"
+def test_the_readme_names_every_recipe_and_command() -> None:
+    named = set(re.findall(r"`([a-z0-9-]+)[^`]*`", manual.read(README)))
+    assert named >= {*recipe_names(), *COMMANDS}
+
+
+def test_what_is_made_from_code_and_records_is_fresh() -> None:
+    made = make_docs()
+    settings, results = (manual.read(path) for path in (made.SETTINGS, made.RESULTS))
+    assert settings == made.settings_page(), "docs/settings.md is old: make docs"
+    assert results == made.results_page(results), "docs/results.md is old: make docs"
 
 
 def make_docs() -> ModuleType:
@@ -101,65 +108,45 @@ def make_docs() -> ModuleType:
 
 
 @each(PAGES)
-def test_every_option_exists(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    for block in shell_blocks(page):
-        for words in block.commands:
-            try:
-                read_command(words)
-            except Exception as error:
-                told = getattr(error, "message", "") or str(error)
-                pytest.fail(f"{block.place}: {' '.join(words)}: {told}")
+def test_every_option_exists(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    link_scripts(tmp_path)
+    manual.write_files(page)
+    for block in manual.blocks(page, "bash"):
         assert block.runs in (True, False)
+        for words in block.commands():
+            try:
+                manual.check_command(words)
+            except Exception as error:
+                pytest.fail(f"{block.place}: {' '.join(words)}: {error!r}")
 
 
-def read_command(words: list[str]) -> None:
-    """Refuse a command that does not exist or has options that it does not take."""
-    if "tinyohem_cli" in words:  # torchrun … -m tinyohem_cli train …
-        words = ["tinyohem", *words[words.index("tinyohem_cli") + 1 :]]
-    program, *arguments = words
-    match program:
-        case "tinyohem":
-            read_options(arguments[0], arguments[1:])
-        case "make":
-            targets = [word for word in arguments if "=" not in word]
-            assert set(targets) <= set(re.findall(r"^([\w-]+):", read("Makefile"), flags=re.M))
-        case "pip":
-            extras = re.findall(r"\.\[([\w,]+)\]", " ".join(arguments))
-            assert all(f"\n{name} = [" in read("pyproject.toml") for name in extras)
-        case "python" | "scripts/reproduce.sh":
-            script = arguments.pop(0) if program == "python" else program
-            options = [word[2:] for word in arguments if word.startswith("--")]
-            assert all(option in read(script) for option in options)
-        case _:
-            assert program in NEVER_RUN, "an unknown program"
+def test_an_unknown_option_is_found() -> None:
+    manual.check_command(["tinyohem", "train", "--ohem-ratio", "0.5"])
+    for words in (
+        ["tinyohem", "train", "--ohem-share", "0.5"],
+        ["tinyohem", "train", "--set", "ohem.share=0.5"],
+        ["tinyohem", "train", "--ohem-ratio", "2"],
+        ["tinyohem", "fly"],
+        ["make", "tea"],
+        ["scripts/reproduce.sh", "--slowly"],
+    ):
+        with pytest.raises(Exception):  # noqa: B017, PT011: whatever a command refuses it with
+            manual.check_command(words)
 
 
-def read(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
+def test_the_readme_runs(run_page: Callable[[Path], None]) -> None:
+    run_page(README)
 
 
-def read_options(name: str, arguments: list[str]) -> None:
-    assert name in COMMANDS, f"there is no command {name}"
-    command = load_command(name)
-    if hasattr(command, "commands") and arguments:  # runs list, recipes show
-        command = command.commands[arguments.pop(0)]
-    given = command.make_context(name, arguments).params
-    keys = [f"{section}.{key}" for section, fields in known_keys().items() for key in fields]
-    flags = {key: given.get(key.replace(".", "_")) for key in keys}
-    flags = {key: value for key, value in flags.items() if value is not None}
-    assignments = given.get("assignments") or ()
-    if name == "compare":
-        common = load_tree(given["recipe"], flags, assignments)
-        check(plan_comparison(given["file"], given["arms"] or (), "1", given["budget"], common))
-    else:
-        load_config(given.get("recipe"), flags, assignments)
+@pytest.mark.docs
+@each([page for page in PAGES if page != README])
+def test_a_page_runs(page: Path, run_page: Callable[[Path], None]) -> None:
+    run_page(page)
 
 
-def load_tree(recipe: str | None, flags: dict[str, Any], assignments: Any) -> Any:
-    from tinyohem.config.recipes import config_tree
-
-    return config_tree(recipe, flags, assignments)
+def link_scripts(folder: Path) -> None:
+    (folder / "scripts").symlink_to(ROOT / "scripts")
 
 
 @pytest.fixture(scope="module")
@@ -174,108 +161,43 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.write_stories(folder / "stories.jsonl", texts[:120])
     tiny.write_stories(folder / "good.jsonl", texts[120:200])
     tiny.write_stories(folder / "pool.jsonl", [*texts[200:], *junk])
-    tiny.write_stories(folder / "valid.jsonl", islice(sample_stories("validation"), 12))
-    for name, source in (("train", "stories"), ("valid", "valid")):
-        packed = zstandard.compress((folder / f"{source}.jsonl").read_bytes())
-        (folder / f"{name}.jsonl.zst").write_bytes(packed)
-    for run, ratio in (("full", 1.0), ("mine", 0.5)):
-        train(short_config(folder, ratio), folder / "runs" / run)
-    for name in ("scripts", "recipes", "Makefile"):
-        (folder / name).symlink_to(ROOT / name)
+    valid = tiny.write_stories(folder / "valid.jsonl", islice(sample_stories("validation"), 12))
+    for name, source in (("train", folder / "stories.jsonl"), ("valid", valid)):
+        (folder / f"{name}.jsonl.zst").write_bytes(zstandard.compress(source.read_bytes()))
+    valid.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # the runs remember the names of their files
+        for name, ratio in (("full", 1.0), ("mine", 0.5)):
+            own = {"data.dataset": "train.jsonl.zst", "data.valid": "valid.jsonl.zst"}
+            assignments = [f"{key}={value}" for key, value in (SHORT | SMALL).items()]
+            config = load_config(None, {**own, "ohem.ratio": ratio}, assignments)
+            train(config, Path("runs", name))
+    link_scripts(folder)
     return folder
-
-
-def short_config(folder: Path, ratio: float) -> Any:
-    own = {"data.dataset": str(folder / "train.jsonl.zst"), "ohem.ratio": ratio}
-    own |= {"data.valid": str(folder / "valid.jsonl.zst"), "training.device": "cpu"}
-    return load_config(None, own, [f"{key}={value}" for key, value in (SHORT | SMALL).items()])
 
 
 @pytest.fixture
 def run_page(
     stories: Path, tmp_path: Path, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Path], None]:
-    """Run every command and every Python block of a page, in order, in one folder."""
+    """Run the commands and the Python of a page, in order, in a folder with its files."""
     monkeypatch.chdir(shutil.copytree(stories, tmp_path / "page", symlinks=True))
     monkeypatch.setattr("tinyohem.experiments.run.in_parallel", one_by_one)
+    for name in ("train", "compare"):
+        monkeypatch.setattr(library, name, shortly(getattr(library, name)), raising=False)
 
     def run(page: Path) -> None:
-        names = python_names(monkeypatch)
-        made = made_runs(page)
-        for folder in made:
-            shutil.rmtree(folder, ignore_errors=True)
+        manual.write_files(page)
+        remove_runs_that_it_makes(page)
+        names = python_names()
         for block in manual.blocks(page):
-            match block.language:
-                case "bash" if block.runs:
-                    for words in block.commands:
-                        run_words(words, tinyohem, block)
-                case "python":
-                    exec(compile(block.text, block.place, "exec"), names)
-                case "toml" if block.about:
-                    Path(block.about).write_text(block.text)
+            if block.language == "python":
+                exec(compile(block.text, block.place, "exec"), names)
+            elif block.language == "bash" and block.runs:
+                for words in block.commands():
+                    run_command(words, block, tinyohem)
 
     return run
-
-
-def run_words(words: list[str], tinyohem: tiny.Command, block: Block) -> None:
-    program, *arguments = words
-    if program == "python":
-        monkey = [sys.executable, *arguments]
-        import subprocess
-
-        done = subprocess.run(monkey, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{block.place}: {done.stderr}"
-    elif program == "tinyohem":
-        outcome = tinyohem(*shortened(arguments))
-        assert outcome.code == 0, f"{block.place}: {' '.join(words)}\n{outcome.err}"
-
-
-def made_runs(page: Path) -> list[str]:
-    """Return the run folders of the fixture that a page makes itself."""
-    return [
-        name
-        for name in ("runs/full", "runs/mine")
-        if any(f"--out {name}" in block.text for block in shell_blocks(page))
-    ]
-
-
-def shortened(arguments: list[str]) -> list[str]:
-    """Return a command with a tiny budget."""
-    command = arguments[0]
-    settings: dict[str, str] = {}
-    if command in ("train", "compare"):
-        settings |= SHORT
-    if command in ("train", "compare", "prepare-data", "bench"):
-        starts = any(word.startswith(("--init-from", "model.init_from")) for word in arguments)
-        tokenizer = any(word.startswith("--tokenizer") for word in arguments)
-        kept = {} if starts else SMALL
-        settings |= {
-            key: value for key, value in kept.items() if not (tokenizer and "vocab" in key)
-        }
-    if command in ("train", "compare", "prepare-data") and not {"--dataset", "--recipe"} & {
-        *arguments
-    }:
-        settings |= {"data.dataset": "train.jsonl.zst"}
-    if command == "bench":
-        settings |= {"training.seq_len": "32"}
-    return [*fewer(arguments), *(f"--set={key}={value}" for key, value in settings.items())]
-
-
-def fewer(arguments: list[str]) -> list[str]:
-    """Return a command with at most two seeds, one round, one worker."""
-    most = {"--seeds": "2", "--rounds": "1", "--workers": "1", "--max-new-tokens": "5"}
-    given = list(arguments)
-    for option, value in most.items():
-        if option in given:
-            at = given.index(option) + 1
-            given[at] = value if given[at].isdigit() else given[at]
-    if given[0] == "generate" and "--max-new-tokens" not in given:
-        given += ["--max-new-tokens", "5"]
-    if given[0] == "score-difficulty" and "--workers" not in given:
-        given += ["--workers", "1"]
-    if given[0] == "bench" and "--rounds" not in given:
-        given += ["--rounds", "1"]
-    return given
 
 
 def one_by_one(jobs: Any, work: Callable[[Any], Any], *_: object) -> Iterator[tuple[Any, Any]]:
@@ -284,27 +206,65 @@ def one_by_one(jobs: Any, work: Callable[[Any], Any], *_: object) -> Iterator[tu
         yield job, work(job)
 
 
-def python_names(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def remove_runs_that_it_makes(page: Path) -> None:
+    told = " ".join(block.text for block in manual.blocks(page, "bash"))
+    for name in ("runs/full", "runs/mine"):
+        if re.search(rf"--out {name}\b(?!-)", told):
+            shutil.rmtree(name)
+
+
+def run_command(words: list[str], block: Block, tinyohem: tiny.Command) -> None:
+    """Run a command with a tiny budget; what installs, or is a test of its own, is not run."""
+    program, *arguments = words
+    if program == "tinyohem":
+        outcome = tinyohem(*shortened(arguments))
+        assert outcome.code == 0, f"{block.place}: {' '.join(words)}\n{outcome.err}"
+    elif program == "python":
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+        assert done.returncode == 0, f"{block.place}: {' '.join(words)}\n{done.stderr}"
+
+
+def shortened(arguments: list[str]) -> list[str]:
+    """Return the arguments of a command with a tiny budget; the last `--set` wins."""
+    command, given = arguments[0], " ".join(arguments)
+    settings: dict[str, str] = {}
+    if command in ("train", "compare"):
+        settings |= SHORT
+    if command == "bench":
+        settings |= {"training.seq_len": "32"}
+    if command in ("train", "compare", "prepare-data", "bench") and "init" not in given:
+        settings |= SMALL
+    if command in ("train", "compare", "prepare-data") and "--dataset" not in given:
+        settings |= {"data.dataset": "train.jsonl.zst"}
+    arguments = list(arguments)
+    for option, value in FEWER.get(command, {}).items():
+        if option not in arguments:
+            arguments += [option, value]
+        elif not arguments[arguments.index(option) + 1].endswith(","):  # not seeds by name
+            arguments[arguments.index(option) + 1] = value
+    return [*arguments, *(f"--set={key}={value}" for key, value in settings.items())]
+
+
+def shortly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `tinyohem.train` or `compare` with a tiny budget."""
+    settings = {k: None if v == "null" else int(v) for k, v in (SHORT | SMALL).items()}
+
+    def call(*given: Any, **options: Any) -> Any:
+        *ahead, own = given if isinstance(given[-1], dict) and len(given) > 1 else (*given, {})
+        return function(*ahead, {**own, **settings}, **options)
+
+    return call
+
+
+def python_names() -> dict[str, Any]:
     """Return what the manual's Python takes for granted: a model, tokens, an optimizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=64,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-        )
-    )
+    shape = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
+    model = LlamaForCausalLM(LlamaConfig(**shape, **heads))
     ids = torch.randint(0, 64, (4, 16))
-    short = SHORT | SMALL
-    settings = {key: None if value == "null" else int(value) for key, value in short.items()}
-    for name in ("train", "compare"):
-        whole = getattr(tinyohem, name)
-        shortest = short_call(whole, settings)
-        monkeypatch.setattr(tinyohem, name, shortest, raising=False)
     return {
         "model": model,
         "ids": ids,
@@ -312,22 +272,3 @@ def python_names(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "batches": [ids, ids],
         "data": [{"input_ids": row, "labels": row} for row in ids],
     }
-
-
-def short_call(function: Callable[..., Any], settings: dict[str, Any]) -> Callable[..., Any]:
-    def call(first: Any, second: Any = None, third: Any = None, **options: Any) -> Any:
-        if isinstance(first, str):  # train(dataset, settings)
-            return function(first, {**(second or {}), **settings}, **options)
-        return function(first, second, {**(third or {}), **settings}, **options)
-
-    return call
-
-
-def test_the_readme_runs(run_page: Callable[[Path], None]) -> None:
-    run_page(README)
-
-
-@pytest.mark.docs
-@each([page for page in PAGES if page != README])
-def test_a_page_runs(page: Path, run_page: Callable[[Path], None]) -> None:
-    run_page(page)
