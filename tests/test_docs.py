@@ -60,7 +60,7 @@ def each(pages: list[Path]) -> Any:
     )
 
 
-@each(PAGES)
+@each([*sorted(ROOT.glob("*.md")), *PAGES[1:]])
 def test_links_lead_somewhere(page: Path) -> None:
     for link in manual.links(page):
         if link.startswith("https://"):
@@ -77,6 +77,12 @@ def test_the_index_names_every_page() -> None:
     assert named >= {page.name for page in index.parent.glob("*.md")} - {"README.md"}
 
 
+def test_the_index_of_the_log_has_every_entry() -> None:
+    log = ROOT / "LOG.md"
+    entries = manual.anchors(log) - {"log"}
+    assert entries == {link.removeprefix("#") for link in manual.links(log) if link[0] == "#"}
+
+
 def test_the_readme_is_short() -> None:
     lines = manual.read(README).splitlines()
     assert len(lines) <= 150
@@ -84,6 +90,12 @@ def test_the_readme_is_short() -> None:
     paragraphs = re.split(r"\n\s*\n", manual.prose(README))
     written = [text for text in paragraphs if not text.startswith(("|", "    ", "#"))]
     assert not [text for text in written if len(text.strip().splitlines()) > 5]
+
+
+def test_every_figure_of_the_readme_is_among_the_results() -> None:
+    figures = set(re.findall(r"(?<![\d.])\d\.\d{3,4}(?!\d)", manual.read(README)))
+    assert len(figures) > 10
+    assert not {figure for figure in figures if figure not in manual.read(ROOT / "docs/results.md")}
 
 
 def test_the_readme_names_every_recipe_and_command() -> None:
