@@ -14,6 +14,7 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from tinyohem.config.aliases import RENAMED
 from tinyohem.config.model import PRESETS
 from tinyohem.config.run import RunConfig, known_keys
 from tinyohem.config.sections import flag_of, words
@@ -50,7 +51,8 @@ ratio = 0.25
 
 def settings_page() -> str:
     """Return docs/settings.md as it has to be."""
-    parts = [_HEAD]
+    renamed = ", ".join(f"`{old}` is now `{new}`" for old, new in RENAMED.items())
+    parts = [_HEAD, f"Old names work for one version more: {renamed}.\n"]
     for section, fields in known_keys().items():
         does = (RunConfig.model_fields[section].annotation.__doc__ or "").splitlines()[0]
         parts.append(f"## `[{section}]`\n\n{does}\n\n" + "\n".join(_table(fields)) + "\n")
