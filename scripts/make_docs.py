@@ -8,6 +8,7 @@ runs in results/; the arm of the first is the baseline.
 """
 
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -52,7 +53,7 @@ ratio = 0.25
 def settings_page() -> str:
     """Return docs/settings.md as it has to be."""
     renamed = ", ".join(f"`{old}` is now `{new}`" for old, new in RENAMED.items())
-    parts = [_HEAD, f"Old names work for one version more: {renamed}.\n"]
+    parts = [_HEAD, textwrap.fill(f"Old names work for one version more: {renamed}.", 100) + "\n"]
     for section, fields in known_keys().items():
         does = (RunConfig.model_fields[section].annotation.__doc__ or "").splitlines()[0]
         parts.append(f"## `[{section}]`\n\n{does}\n\n" + "\n".join(_table(fields)) + "\n")

@@ -74,6 +74,13 @@ def prose(page: Path) -> str:
     return re.sub(r"^```.*?^```$", "", read(page), flags=re.M | re.S)
 
 
+def inline_commands(page: Path) -> list[list[str]]:
+    """Return the commands inside a page's sentences that are complete: with arguments, no `…`."""
+    spans = re.findall(r"`([^`]+)`", prose(page))
+    commands = [span.split() for span in spans if span.startswith("tinyohem ") and "…" not in span]
+    return [words for words in commands if len(words) > 2]
+
+
 def links(page: Path) -> list[str]:
     """Return the targets of a page's links and pictures."""
     return re.findall(r"\]\(([^)\s]+)\)", prose(page))

@@ -128,6 +128,8 @@ def test_every_option_exists(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
         assert block.runs in (True, False)
         for words in block.commands():
             assert not (told := fault(words)), f"{block.place}: {' '.join(words)}: {told}"
+    for words in manual.inline_commands(page):
+        assert not (told := fault(words)), f"{' '.join(words)}: {told}"
 
 
 @pytest.mark.parametrize(
