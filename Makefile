@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 TORCH := $(INSTALL) torch
 endif
 
-.PHONY: quickstart test check fix bench chaos fuzz
+.PHONY: quickstart test check fix docs docs-check bench chaos fuzz
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed\nhint: make PYTHON=python3.12 ...")'
@@ -47,6 +47,14 @@ check: $(VENV)/.installed-dev
 fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# docs/settings.md, from the fields of the config
+docs: $(VENV)/.installed
+	$(BIN)/python scripts/make_docs.py
+
+# every command of README.md and docs/, on tiny budgets
+docs-check: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'docs or not docs' tests/test_docs.py
 
 # CHAOS_KILLS=60 times kill -9, as often SIGTERM or SIGINT, CHAOS_SEED=0; and malformed input
 chaos: $(VENV)/.installed-dev

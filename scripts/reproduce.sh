@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Rerun the README's table from a fresh clone.
+# Rerun the first tables of docs/results.md from a fresh clone.
 #
 #   scripts/reproduce.sh --dataset stories.jsonl.zst --valid valid.jsonl.zst   # hours on two cores
 #   scripts/reproduce.sh --quick                          # fewer tokens, on the built-in sample

@@ -1,4 +1,4 @@
-"""`tinyohem mine` through the command line, and the two commands that the README names."""
+"""`tinyohem mine` through the command line, and the two commands that docs/mining.md names."""
 
 import json
 import shutil

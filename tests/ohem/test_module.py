@@ -207,7 +207,7 @@ def test_a_nan_always_shows_in_the_loss() -> None:
 
 
 def test_a_custom_loop_learns() -> None:
-    """The loop that the README shows."""
+    """The loop that docs/mining.md shows."""
     built, (input_ids, labels) = model().float(), tokens()
     optimizer = torch.optim.AdamW(built.parameters(), lr=1e-2)
     ohem, num_steps, seen = OhemLoss(ratio=0.5), 30, []

@@ -158,7 +158,7 @@ def _parse_seeds(seeds: Any) -> tuple[int, ...]:
 
 
 def _read_file(path: Path) -> ConfigTree:
-    hint = "the README's section on compare shows one"
+    hint = "docs/comparing.md shows one"
     if path.is_dir():
         raise InputError(
             f"{path} is a folder, not the TOML file of a comparison",
