@@ -123,7 +123,7 @@ def _epoch_order(num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def plan_windows(store: TokenStore, seq_len: int, seed: int) -> WindowPlan:
     """Cut the corpus into windows of `seq_len` tokens, each with a label for its last token.
 
-    A window runs across stories, and its tokens attend to the stories before theirs in it.
+    A window runs across stories; `training.attention` says what its tokens may look at.
 
     Raises:
         InputError: the corpus is shorter than one window.

@@ -1,6 +1,5 @@
 """How often a run is validated, and on how many tokens: what a twentieth of its time pays for."""
 
-import sys
 from dataclasses import dataclass, replace
 
 from tinyohem.config.training import TrainingConfig
@@ -54,7 +53,7 @@ def pauses_of_a_comparison(
     """Return the validations of every arm, from the baseline's config and budget.
 
     Ten at least, so that the time to a loss can be read off the curve, and all of the split at the
-    end, whatever it takes: an arm's own vocabulary may make more tokens of it than the baseline's.
+    end, whatever it takes.
     """
     alone = plan_pauses(training, num_tokens, valid_tokens, overlap)
-    return replace(alone, count=max(_MOST_VALIDATIONS, alone.count), tokens_at_the_end=sys.maxsize)
+    return replace(alone, count=max(_MOST_VALIDATIONS, alone.count), tokens_at_the_end=valid_tokens)
