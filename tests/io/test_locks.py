@@ -19,6 +19,7 @@ from tinyohem.data.prepare import prepare_data
 from tinyohem.difficulty.add_metric import add_metric
 from tinyohem.difficulty.score_corpus import score_corpus
 from tinyohem.errors import InputError
+from tinyohem.io import locks
 from tinyohem.io.locks import LOCK_FILE, sole_writer
 
 HOLD = """
@@ -242,6 +243,35 @@ class TestWaiting:
         assert made[0].train.manifest == made[1].train.manifest
         assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizers", "tokens"]
         assert list(tmp_path.rglob(".*")) == []
+
+    def test_whoever_waited_removes_the_folder_that_its_maker_had_to_leave(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The maker finds the next one's lock in it when it wants to remove it."""
+        folder = tmp_path / "making"
+        waits, entered, left = threading.Event(), threading.Event(), threading.Event()
+        original, listener = locks._remove_empty, tiny.Listener()
+        listener.note = lambda _: waits.set()  # type: ignore[method-assign]
+
+        def remove_empty(folders: list[Path]) -> None:
+            if threading.current_thread() is threading.main_thread():
+                assert entered.wait(60)
+            original(folders)
+
+        def second() -> None:
+            with sole_writer(folder, patience=60, progress=listener):
+                entered.set()
+                assert left.wait(60)
+
+        monkeypatch.setattr(locks, "_remove_empty", remove_empty)
+        thread = threading.Thread(target=second)
+        with sole_writer(folder):
+            thread.start()
+            assert waits.wait(60)
+        assert folder.exists()
+        left.set()
+        thread.join()
+        assert not folder.exists()
 
     def test_a_finished_store_needs_no_lock(
         self, corpus: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch

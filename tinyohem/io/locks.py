@@ -26,7 +26,8 @@ def sole_writer(
 ) -> Iterator[None]:
     """Lock `folder` against other processes that call this; make it if it is missing.
 
-    Blocks of one thread may be nested. A folder made here that stays empty is removed.
+    Blocks of one thread may be nested. A folder made here, or by the process that was waited for,
+    is removed if it stays empty.
 
     Args:
         patience: seconds to wait for another process before raising; `math.inf` for shared caches.
@@ -44,10 +45,12 @@ def sole_writer(
     try:
         while True:
             try:
-                _acquire(lock, path, folder, patience, progress)
+                waited = _acquire(lock, path, folder, patience, progress)
                 break
             except FileNotFoundError:  # its maker has removed the folder
                 made = _make(folder)
+        if waited:  # its maker may have found this process's lock in it, and left it
+            made = made or [folder]
         if lock.lock_counter == 1:
             path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
         yield
@@ -77,14 +80,17 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def _acquire(lock: Any, path: Path, folder: Path, patience: float, progress: Progress) -> None:
+def _acquire(lock: Any, path: Path, folder: Path, patience: float, progress: Progress) -> bool:
+    """Acquire a lock; return whether another process had it."""
     from filelock import Timeout
 
+    waited = False
     holder = _holder(path)
     try:
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            waited = True
             if patience:
                 progress.note(f"{folder}: {holder} is writing here; waiting until it has ended")
             lock.acquire(timeout=-1 if math.isinf(patience) else patience)
@@ -97,6 +103,7 @@ def _acquire(lock: Any, path: Path, folder: Path, patience: float, progress: Pro
         if error.errno not in _NO_LOCKS_HERE:
             raise
         progress.warn(f"{folder} knows no locks: see that no other process writes there")
+    return waited
 
 
 def _holder(path: Path) -> str:
