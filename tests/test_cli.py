@@ -1,5 +1,6 @@
 """The command line: what help promises, what scripts read, what a wrong word costs."""
 
+import io
 import json
 import re
 import subprocess
@@ -13,7 +14,7 @@ import tiny
 
 from tinyohem.config.recipes import load_config, recipe_names
 from tinyohem.config.run import RunConfig, known_keys, validate_config
-from tinyohem_cli import console
+from tinyohem_cli import console, main
 from tinyohem_cli.console import harmless
 from tinyohem_cli.main import COMMANDS as ALL_COMMANDS
 from tinyohem_cli.main import load_command
@@ -375,12 +376,14 @@ class TestPipeline:
         told = tinyohem(*write, "--json")
         assert told.code == 0
         (first, second) = json.loads(told.out)["stories"]
-        assert first.startswith("One day")
-        assert second.startswith("Tom")
+        assert (first["prompt"], first["seed"]) == ("One day", 0)
+        assert (second["prompt"], second["seed"]) == ("Tom", 1)
+        assert first["text"].startswith("One day")
+        assert second["text"].startswith("Tom")
         plain = tinyohem(*write).out  # an untrained model writes control characters, too
-        line = "─" * 40
-        assert visible(plain) == visible(harmless(first + line + second))
-        assert f"\n\n{line}\n\n" in plain
+        assert plain == harmless(
+            f"── story 1, seed 0 ──\n{first['text']}\n\n── story 2, seed 1 ──\n{second['text']}\n"
+        )
 
     def test_progress_goes_to_stderr_and_the_result_to_stdout(
         self, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
@@ -400,6 +403,42 @@ class TestPipeline:
         greedy = ("--temperature", "0", "--max-new-tokens", "3", "--device", "cpu")
         result = tinyohem("generate", finished_run, "--prompt", prompt, *greedy)
         assert result.out.startswith(prompt)
+
+    def test_several_stories_of_a_prompt(self, finished_run: Path, tinyohem: tiny.Command) -> None:
+        write = ("generate", finished_run, "--max-new-tokens", "5", "--device", "cpu", "--json")
+        told = tinyohem(*write, "--prompt", "Tom", "--num-samples", "2", "--seed", "7")
+        first, second = json.loads(told.out)["stories"]
+        assert [first["seed"], second["seed"]] == [7, 8]
+        alone = tinyohem(*write, "--prompt", "Tom", "--seed", "8")
+        assert json.loads(alone.out)["stories"] == [second]
+        refused = tinyohem(*write, "--num-samples", "2", "--temperature", "0")
+        assert refused.code == 2
+        assert "are the same" in refused.err
+
+    def test_a_story_is_written_while_the_model_runs(
+        self, finished_run: Path, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from transformers import LlamaForCausalLM
+
+        forward = LlamaForCausalLM.forward
+        seen: list[int] = []
+
+        class Stdout(io.StringIO):
+            def flush(self) -> None:
+                seen.append(len(self.getvalue()))
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            before.append(len(seen))
+            return forward(*args, **kwargs)
+
+        before: list[int] = []
+        monkeypatch.setattr(LlamaForCausalLM, "forward", watched)
+        monkeypatch.setattr(sys, "stdout", stdout := Stdout())
+        write = ("--prompt", "Tom", "--max-new-tokens", "9", "--device", "cpu")
+        monkeypatch.setattr(sys, "argv", ["tinyohem", "generate", str(finished_run), *write])
+        assert main._run() == 0
+        assert stdout.getvalue().startswith("Tom")
+        assert before == sorted(set(before)), "the text before each token was flushed"
 
     def test_a_stopped_run_says_so_in_json(
         self, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
