@@ -26,6 +26,11 @@ class DataConfig(Section):
         "earlier one, or train and validate",
         flag="--clean/--no-clean",
     )
+    licence: str | None = setting(
+        None,
+        "Licence of the stories, as the Hub spells it (cc-by-4.0), for the model card",
+        default_is="none is named",
+    )
 
 
 class TokenizerConfig(Section):

@@ -162,6 +162,7 @@ def _with_sample_vocabulary(tree: Mapping[str, Any]) -> Mapping[str, Any]:
 # `on_nonfinite` anew after a step that was not finite.
 RESUME_MAY_CHANGE = frozenset(
     {
+        "data.licence",
         "training.device",
         "training.compile",
         "training.log_every",
