@@ -170,6 +170,7 @@ RESUME_MAY_CHANGE = frozenset(
         "training.log_every",
         "training.eval_every",
         "training.eval_tokens",
+        "training.samples",
         "training.save_every",
         "training.keep_last",
         "training.stop_at_step",

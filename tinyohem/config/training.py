@@ -112,6 +112,10 @@ class TrainingConfig(Section):
         le=MAX_COUNT,
         unit="tokens",
     )
+    samples: bool = setting(
+        False,
+        "Write the beginning of a story at every validation, shown and kept in samples.jsonl",
+    )
     save_every: int | None = setting(
         None,
         "Optimizer steps between two checkpoints",
