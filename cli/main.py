@@ -14,27 +14,41 @@ from tinyohem.errors import InputError, RenamedKeyWarning, RunError, TinyohemErr
 from tinyohem.system.signals import interrupt_once
 
 # Every command with the first line of its help, so that listing them loads none.
-COMMANDS = {
-    "train": "Train a language model, by default on every token; --ohem-ratio turns mining on.",
-    "mine": "Store every training token's loss under a checkpoint, for `train --ohem-reference`.",
-    "eval-perplexity": "Score every token of every story once, with its own story as the only "
-    "context.",
-    "inspect": "Show a story with every token coloured by its loss and marked where top-k keeps "
-    "it.",
-    "generate": "Continue one or several prompts, each until its end of text.",
-    "prepare-data": "Tokenize a data set once; `train` with the same options then starts at once.",
-    "compare": "Train every arm on every seed with an equal budget and test the differences.",
-    "report": "Write one HTML page about runs: curves, selection, settings, the table of a "
-    "comparison.",
-    "score-difficulty": "Score how hard each story is by several metrics, and rank the corpus by "
-    "each.",
-    "bench": "Time the training step: full, top-k at fixed ratios (exact and pruned), and what "
-    "others do.",
-    "runs": "The runs of a folder: state, model, tokens, bits per byte.",
-    "recipes": "The built-in recipes.",
+PANELS = {
+    "Data": {
+        "prepare-data": "Tokenize a data set once; `train` with the same options then starts at "
+        "once.",
+        "score-difficulty": "Score how hard each story is by several metrics, and rank the corpus "
+        "by each.",
+    },
+    "Train": {
+        "train": "Train a language model, by default on every token; --ohem-ratio turns mining on.",
+        "mine": "Store every training token's loss under a checkpoint, for `train "
+        "--ohem-reference`.",
+        "recipes": "The built-in recipes.",
+        "runs": "The runs of a folder: state, model, tokens, bits per byte.",
+    },
+    "Evaluate": {
+        "generate": "Continue one or several prompts, each until its end of text.",
+        "eval-perplexity": "Score every token of every story once, with its own story as the only "
+        "context.",
+        "inspect": "Show a story with every token coloured by its loss and marked where top-k "
+        "keeps it.",
+    },
+    "Evidence": {
+        "compare": "Train every arm on every seed with an equal budget and test the differences.",
+        "report": "Write one HTML page about runs: curves, selection, settings, the table of a "
+        "comparison.",
+        "bench": "Time the training step: full, top-k at fixed ratios (exact and pruned), and what "
+        "others do.",
+    },
 }
+COMMANDS = {name: does for panel in PANELS.values() for name, does in panel.items()}
+_EPILOG = """Examples:
+tinyohem train --dataset sample --minutes 2 --out runs/first
+tinyohem generate runs/first --prompt "Once upon a time"
+tinyohem compare --arm baseline --arm ohem --dataset sample"""
 _SETTINGS: dict[str, Any] = {
-    "add_completion": False,
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
@@ -72,9 +86,15 @@ def load_command(name: str) -> Any:
     found = getattr(module, word)
     if isinstance(found, typer.Typer):
         return typer.main.get_command(found)
-    alone = typer.Typer(**_SETTINGS)
-    alone.command(name, cls=_Command, epilog=getattr(module, "EPILOG", None))(found)
+    alone = typer.Typer(add_completion=False, **_SETTINGS)
+    help_ = _unwrapped(found.__doc__)
+    alone.command(name, cls=_Command, help=help_, epilog=getattr(module, "EPILOG", None))(found)
     return typer.main.get_command(alone)
+
+
+def _unwrapped(text: str) -> str:
+    """Join the lines of each paragraph, so that the terminal alone breaks them."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 class _Commands(TyperGroup):
@@ -90,6 +110,7 @@ app = typer.Typer(
     help="Train a small language model on its hard tokens, and measure whether it helped.",
     cls=_Commands,
     no_args_is_help=True,
+    epilog=_EPILOG,
     **_SETTINGS,
 )
 
@@ -108,8 +129,9 @@ def _root(
 ) -> None: ...
 
 
-for name, does in COMMANDS.items():
-    app.command(name, help=does)(lambda: None)
+for panel, commands in PANELS.items():
+    for name, does in commands.items():
+        app.command(name, help=does, rich_help_panel=panel)(lambda: None)
 
 
 def run() -> None:

@@ -9,7 +9,7 @@ import typer
 
 from tinyohem.config.aliases import meant_key, nearest, remark
 from tinyohem.config.run import RunConfig, known_keys
-from tinyohem.config.sections import explain, flag_of, words
+from tinyohem.config.sections import brief, choices, explain, flag_of, words
 
 if TYPE_CHECKING:
     from tinyohem.evaluation.perplexity import Perplexity
@@ -24,27 +24,50 @@ Overrides = Mapping[str, object]  # what the user gave: {"optim.lr": 1e-3}
 Command = Callable[..., None]
 
 
-def of_key(key: str) -> Any:
-    """Return the option that sets a key of a recipe, for `Annotated`."""
+def of_key(key: str, *, in_brief: bool = False) -> Any:
+    """Return the option that sets a key of a recipe, for `Annotated`.
+
+    Args:
+        in_brief: list it in a few words, in the panel of its section.
+    """
     section, _, name = key.partition(".")
     field = known_keys()[section][name]
+    flag, named = words(field)["flag"], choices(field)
+    complete = _starting(named) if named else None
+    if not in_brief:
+        return typer.Option(flag, help=explain(field), autocompletion=complete)
     panel = RunConfig.model_fields[section].title
-    return typer.Option(words(field)["flag"], help=explain(field), rich_help_panel=panel)
+    return typer.Option(
+        flag, help=brief(field), autocompletion=complete, rich_help_panel=panel, metavar=""
+    )
 
 
-def with_keys(*order: str) -> Callable[[Command], Command]:
+def _starting(words: Collection[str]) -> Callable[[str], list[str]]:
+    """Return what completes one of these words in a shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
+def with_keys(*order: str, in_brief: Collection[str] = ()) -> Callable[[Command], Command]:
     """Give a command one option per recipe key; it gets the user's values as `overrides`.
 
     Args:
         order: all options in the order of the help: keys as `section.key`, and the names of the
             parameters that the command has beside `overrides`.
+        in_brief: the keys that the help only lists, in the panels of their sections.
     """
 
     def decorate(command: Command) -> Command:
         own = inspect.signature(command).parameters
         keys = {name.replace(".", "_"): name for name in order if "." in name}
         parameters = [
-            _parameter(name) if "." in name else own[name].replace(kind=_BY_NAME) for name in order
+            _parameter(name, in_brief=name in in_brief)
+            if "." in name
+            else own[name].replace(kind=_BY_NAME)
+            for name in order
         ]
 
         @functools.wraps(command)
@@ -61,7 +84,7 @@ def with_keys(*order: str) -> Callable[[Command], Command]:
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
 
-def _parameter(key: str) -> inspect.Parameter:
+def _parameter(key: str, *, in_brief: bool) -> inspect.Parameter:
     """Return the parameter of a command that sets a key; its default is None."""
     section, _, name = key.partition(".")
     annotation = known_keys()[section][name].annotation
@@ -72,7 +95,7 @@ def _parameter(key: str) -> inspect.Parameter:
         key.replace(".", "_"),
         _BY_NAME,
         default=None,
-        annotation=Annotated[kind | None, of_key(key)],
+        annotation=Annotated[kind | None, of_key(key, in_brief=in_brief)],
     )
 
 
@@ -81,16 +104,24 @@ def given(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if value is not None}
 
 
+def _recipes(incomplete: str) -> list[str]:
+    from tinyohem.config.recipes import recipe_names
+
+    return _starting(recipe_names())(incomplete)
+
+
 Recipe = Annotated[
     str | None,
     typer.Option(
-        "--recipe", help="Built-in recipe (`recipes list`) or a .toml file; default: none"
+        "--recipe",
+        help="Built-in recipe (`recipes list`) or a .toml file; default: none",
+        autocompletion=_recipes,
     ),
 ]
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE", help="Set any recipe key, `null` for none; repeatable"
+        "--set", metavar="KEY=VALUE", help="Set any recipe key, `null` for none; repeatable"
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")]

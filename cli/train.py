@@ -20,7 +20,11 @@ Out = Annotated[
 ]
 Resume = Annotated[
     ResumeName,
-    typer.Option("--resume", help="never refuses to touch an existing run, auto goes on if it can"),
+    typer.Option(
+        "--resume",
+        metavar="<word>",
+        help="never refuses to touch an existing run, auto goes on if it can, must needs one",
+    ),
 ]
 DryRun = Annotated[
     bool,
@@ -31,23 +35,29 @@ DryRun = Annotated[
 ]
 
 
+# Most runs need no others than those of the first panel.
+_IN_BRIEF = (
+    *("data.valid", "data.text_field", "data.clean", "tokenizer.name"),
+    *("model.init_from", "training.steps", "training.batch_size", "training.seq_len", "optim.lr"),
+    *("training.seed", "training.device", "training.compile", "training.eval_every"),
+    *("training.on_nonfinite", "tracking.wandb"),
+    *("ohem.select", "ohem.score", "ohem.schedule", "ohem.weight", "ohem.scope", "ohem.backward"),
+    *("ohem.min_kept", "ohem.reference", "ohem.pool_max_age", "ohem.pool_refresh_every"),
+    *("curriculum.enabled", "curriculum.metric", "curriculum.pacing", "curriculum.fraction"),
+)
+EPILOG = """`tinyohem recipes show` explains every option and key in full, with unit and default.
+
+Examples:
+tinyohem train --dataset sample --minutes 2
+tinyohem train --dataset stories.jsonl --ohem-ratio 0.5 --out runs/mined
+tinyohem train --dataset pool.jsonl --target wanted.jsonl --dry-run"""
+
+
 @options.with_keys(
-    *("recipe", "data.dataset", "data.valid", "data.text_field", "data.clean", "target.stories"),
-    *(
-        "tokenizer.name",
-        "model.preset",
-        "model.init_from",
-        "training.tokens",
-        "training.steps",
-        "training.minutes",
-    ),
-    *("training.batch_size", "training.seq_len", "optim.lr", "training.eval_every"),
-    *("training.seed", "training.device", "training.compile"),
-    *("ohem.ratio", "ohem.select", "ohem.score", "ohem.reference", "ohem.pool_max_age"),
-    *("ohem.pool_refresh_every", "ohem.weight", "ohem.schedule", "ohem.scope", "ohem.backward"),
-    *("ohem.min_kept", "curriculum.enabled", "curriculum.metric", "curriculum.pacing"),
-    *("curriculum.fraction", "out", "resume", "training.on_nonfinite", "tracking.wandb"),
-    *("assignments", "dry_run", "as_json"),
+    *("recipe", "data.dataset", "model.preset", "training.tokens", "training.minutes"),
+    *("ohem.ratio", "target.stories", "out", "resume", "assignments", "dry_run", "as_json"),
+    *_IN_BRIEF,
+    in_brief=_IN_BRIEF,
 )
 def train(
     overrides: options.Overrides,
@@ -61,8 +71,10 @@ def train(
     """Train a language model, by default on every token; --ohem-ratio turns mining on.
 
     A run folder gets config.json, metrics.jsonl, checkpoints/, eval.json and model/, which
-    transformers loads. `torchrun --nproc-per-node 8 -m tinyohem_cli train …` trains the same run on
-    8 GPUs; training.batch_size counts the sequences of all.
+    transformers loads.
+
+    `torchrun --nproc-per-node 8 -m tinyohem_cli train …` trains the same run on 8 GPUs;
+    training.batch_size counts the sequences of all.
     """
     from tinyohem.config.recipes import load_config
     from tinyohem.progress import SILENT

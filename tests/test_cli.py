@@ -1,6 +1,8 @@
 """The command line: what help promises, what scripts read, what a wrong word costs."""
 
+import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,10 +15,12 @@ import tiny
 
 from tinyohem.config.recipes import load_config, recipe_names
 from tinyohem.config.run import RunConfig, known_keys, validate_config
-from tinyohem_cli import console
+from tinyohem.config.sections import explain, flag_of
+from tinyohem.config.settings import setting_rows
+from tinyohem_cli import console, main
 from tinyohem_cli.console import harmless
 from tinyohem_cli.main import COMMANDS as ALL_COMMANDS
-from tinyohem_cli.main import load_command
+from tinyohem_cli.main import PANELS, load_command
 
 HEAVY = {"torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow", "wandb"}
 COMMANDS = ("train", "mine", "eval-perplexity", "inspect", "generate", "prepare-data")
@@ -80,6 +84,23 @@ def options_of(command: str) -> dict[str, Any]:
     return {p.opts[0]: p for p in parameters if p.opts[0].startswith("--") and p.name != "help"}
 
 
+def told_of(option: str) -> str:
+    """Return meaning and default of the key that an option of `train` sets."""
+    fields = (field for keys in known_keys().values() for field in keys.values())
+    return next(explain(field) for field in fields if flag_of(field) == option)
+
+
+def help_at_80_columns(*command: str) -> str:
+    """Return what `--help` prints on a terminal of 80 columns."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tinyohem_cli", *command, "--help"],
+        env=os.environ | {"COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
 def visible(text: str) -> str:
     """Return the characters that leave a mark."""
     return "".join(c for c in text if c.isprintable() and not c.isspace())
@@ -104,7 +125,10 @@ class TestHelp:
 
     @pytest.mark.parametrize("command", COMMANDS)
     def test_every_option_states_its_default(self, command: str) -> None:
+        """Or is listed in brief; `recipes show` then states it."""
         for name, option in options_of(command).items():
+            if option.rich_help_panel:
+                continue
             shown = option.default is not None and option.show_default and not option.is_flag
             is_switch = option.is_flag and not option.secondary_opts
             told = "default:" in option.help or "repeatable" in option.help
@@ -125,35 +149,35 @@ class TestHelp:
 
     def test_options_state_their_unit(self) -> None:
         for (command, name), unit in UNITS.items():
-            assert unit in options_of(command)[name].help.lower(), (command, name)
+            told = told_of(name) if command == "train" else options_of(command)[name].help
+            assert unit in told.lower(), (command, name)
 
     def test_the_defaults_are_those_of_the_recipe(self) -> None:
-        options = options_of("train")
         for name, key in KEY_OF_OPTION.items():
-            told = re.findall(r"default: ([^ ,;]+)", options[name].help)
+            told = re.findall(r"default: ([^ ,;]+)", told_of(name))
             assert told, name
             default = default_of(key)
             expected = ("yes" if default else "no") if isinstance(default, bool) else str(default)
             assert told == [expected], name
         training, tokenizer = RunConfig().training, RunConfig().tokenizer
-        assert f"{training.batch_size} × {training.seq_len} tokens" in options["--steps"].help
-        assert f"BPE of {tokenizer.vocab_size:,}" in options["--tokenizer"].help
+        assert f"{training.batch_size} × {training.seq_len} tokens" in told_of("--steps")
+        assert f"BPE of {tokenizer.vocab_size:,}" in told_of("--tokenizer")
         from tinyohem.data.parts import HOLDOUT_EVERY
 
-        assert f"1 story in {HOLDOUT_EVERY}" in options["--valid"].help
+        assert f"1 story in {HOLDOUT_EVERY}" in told_of("--valid")
         peak, tuned = (
-            options["--lr"].help.split(", ")[1].split()[0],
+            told_of("--lr").split(", ")[1].split()[0],
             load_config(overrides={"model.init_from": "folder"}),
         )
         assert load_config().optim.lr == pytest.approx(float(peak), rel=0.01)
-        assert f"{tuned.optim.lr:g}".replace("e-05", "e-5") in options["--lr"].help
+        assert f"{tuned.optim.lr:g}".replace("e-05", "e-5") in told_of("--lr")
         from tinyohem.config.model import PRESETS
 
-        assert set(re.findall(r"\d[\d.]*[km]", options["--model"].help)) == set(PRESETS)
+        assert set(re.findall(r"\d[\d.]*[km]", told_of("--model"))) == set(PRESETS)
         from tinyohem.config.schedule import NAMED_SCHEDULES
 
         for schedule in NAMED_SCHEDULES:
-            assert schedule in options["--ohem-schedule"].help
+            assert schedule in told_of("--ohem-schedule")
 
     def test_the_list_of_commands_says_what_each_says_first(
         self, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch
@@ -163,6 +187,47 @@ class TestHelp:
         for name, does in ALL_COMMANDS.items():
             assert load_command(name).help.partition("\n\n")[0].replace("\n", " ") == does
             assert visible(name + does) in shown
+
+    def test_the_help_of_train_fits_two_screens(self) -> None:
+        """A dozen options in full, the others in a line or two, examples at the end."""
+        shown = help_at_80_columns("train")
+        assert len(shown.splitlines()) <= 100
+        for name, option in options_of("train").items():
+            assert f" {name} " in shown
+            if option.rich_help_panel:
+                assert visible(option.help) in visible(shown).replace("│", "")
+        in_full = [
+            name for name, option in options_of("train").items() if not option.rich_help_panel
+        ]
+        assert len(in_full) == 12
+        *_, before, first, second, third = shown.rstrip().splitlines()
+        assert before.strip() == "Examples:"
+        assert all(" tinyohem train --dataset " in line for line in (first, second, third))
+
+    def test_what_train_lists_in_brief_stands_alone(self) -> None:
+        for name, option in options_of("train").items():
+            if option.rich_help_panel:
+                assert told_of(name).startswith(option.help)
+                assert 8 <= len(option.help) <= 60, name
+                assert len(option.help.split()) > 1, name
+
+    def test_the_commands_stand_in_four_groups_before_three_examples(self) -> None:
+        shown = help_at_80_columns()
+        titles = re.findall(r"^╭─ (\w+) ─", shown, re.M)
+        assert (
+            titles == ["Options", *PANELS] == ["Options", "Data", "Train", "Evaluate", "Evidence"]
+        )
+        lines = [line.strip() for line in shown.rstrip().splitlines()]
+        assert [line.split()[:2] for line in lines[-3:]] == [
+            ["tinyohem", "train"],
+            ["tinyohem", "generate"],
+            ["tinyohem", "compare"],
+        ]
+
+    @pytest.mark.parametrize("command", ALL_COMMANDS)
+    def test_the_terminal_alone_breaks_its_paragraphs(self, command: str) -> None:
+        for paragraph in (load_command(command).help or "").split("\n\n"):
+            assert "\n" not in paragraph
 
     def test_it_cites_no_measured_result(self) -> None:
         """Figures belong to the README and LOG.md, which say how they came about."""
@@ -181,12 +246,12 @@ class TestHelp:
 
     @pytest.mark.parametrize("command", ["compare", "bench"])
     def test_the_first_flags_are_those_of_train(self, command: str) -> None:
-        train, other = options_of("train"), options_of(command)
+        other = options_of(command)
         flags = {"--batch-size", "--seq-len", "--lr", "--eval-every"}
         shared = flags if command == "compare" else {"--batch-size", "--seq-len"}
         assert flags & set(other) == shared
         assert {name: other[name].help for name in shared} == {
-            name: train[name].help for name in shared
+            name: told_of(name) for name in shared
         }
 
     def test_every_option_of_train_reaches_its_key(
@@ -295,10 +360,50 @@ class TestRecipes:
         for section, keys in known_keys().items():
             *_, table = shown.partition(f"[{section}]\n")
             for name in keys:
-                comment, table = re.split(rf"^(?:# )?{name}\b.*\n", table, maxsplit=1, flags=re.M)
+                comment, table = re.split(
+                    rf"^(?:{name} = |# {name}: not set).*\n", table, maxsplit=1, flags=re.M
+                )
                 assert comment.startswith("# "), name
                 assert "; default: " in comment.replace("\n# ", " "), name
             assert table.startswith("\n")
+
+    def test_show_prints_the_defaults_without_a_name(self, tinyohem: tiny.Command) -> None:
+        result = tinyohem("recipes", "show")
+        assert validate_config(tomllib.loads(result.out)) == load_config()
+
+    def test_show_gives_every_key_as_json(self, tinyohem: tiny.Command) -> None:
+        config = load_config("ohem")
+        rows = json.loads(tinyohem("recipes", "show", "ohem", "--json").out)["settings"]
+        assert rows == [row.to_json() for row in setting_rows(config)]
+        assert {row["key"]: row["value"] for row in rows} == {
+            f"{section}.{key}": value
+            for section, values in config.model_dump().items()
+            for key, value in values.items()
+        }
+        by_key = {row["key"]: row for row in rows}
+        assert by_key["ohem.ratio"] | {"meaning": ""} == {
+            "key": "ohem.ratio",
+            "section": "ohem",
+            "name": "ratio",
+            "takes": "number",
+            "unit": "share of the tokens",
+            "default": "1.0, plain training",
+            "meaning": "",
+            "flag": "--ohem-ratio",
+            "value": 0.5,
+        }
+        assert by_key["model.preset"]["takes"] == "260k, 0.5m, 1m, 2m, 5m, 15m"
+        assert by_key["training.compile"]["takes"] == "yes or no"
+
+    def test_every_number_but_a_pure_one_has_a_unit(self) -> None:
+        pure = {"training.seed", "optim.lr", "optim.weight_decay", "optim.beta1", "optim.beta2"}
+        pure |= {"ohem.gamma", "ohem.class_power"}
+        numbers = {
+            f"{row.section}.{row.name}": row.unit
+            for row in setting_rows(load_config())
+            if row.takes in ("number", "whole number")
+        }
+        assert {key for key, unit in numbers.items() if not unit} == pure
 
     def test_list_reads_no_config(
         self, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch
@@ -375,12 +480,14 @@ class TestPipeline:
         told = tinyohem(*write, "--json")
         assert told.code == 0
         (first, second) = json.loads(told.out)["stories"]
-        assert first.startswith("One day")
-        assert second.startswith("Tom")
+        assert (first["prompt"], first["seed"]) == ("One day", 0)
+        assert (second["prompt"], second["seed"]) == ("Tom", 1)
+        assert first["text"].startswith("One day")
+        assert second["text"].startswith("Tom")
         plain = tinyohem(*write).out  # an untrained model writes control characters, too
-        line = "─" * 40
-        assert visible(plain) == visible(harmless(first + line + second))
-        assert f"\n\n{line}\n\n" in plain
+        assert plain == harmless(
+            f"── story 1, seed 0 ──\n{first['text']}\n\n── story 2, seed 1 ──\n{second['text']}\n"
+        )
 
     def test_progress_goes_to_stderr_and_the_result_to_stdout(
         self, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
@@ -400,6 +507,42 @@ class TestPipeline:
         greedy = ("--temperature", "0", "--max-new-tokens", "3", "--device", "cpu")
         result = tinyohem("generate", finished_run, "--prompt", prompt, *greedy)
         assert result.out.startswith(prompt)
+
+    def test_several_stories_of_a_prompt(self, finished_run: Path, tinyohem: tiny.Command) -> None:
+        write = ("generate", finished_run, "--max-new-tokens", "5", "--device", "cpu", "--json")
+        told = tinyohem(*write, "--prompt", "Tom", "--num-samples", "2", "--seed", "7")
+        first, second = json.loads(told.out)["stories"]
+        assert [first["seed"], second["seed"]] == [7, 8]
+        alone = tinyohem(*write, "--prompt", "Tom", "--seed", "8")
+        assert json.loads(alone.out)["stories"] == [second]
+        refused = tinyohem(*write, "--num-samples", "2", "--temperature", "0")
+        assert refused.code == 2
+        assert "are the same" in refused.err
+
+    def test_a_story_is_written_while_the_model_runs(
+        self, finished_run: Path, tinyohem: tiny.Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from transformers import LlamaForCausalLM
+
+        forward = LlamaForCausalLM.forward
+        seen: list[int] = []
+
+        class Stdout(io.StringIO):
+            def flush(self) -> None:
+                seen.append(len(self.getvalue()))
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            before.append(len(seen))
+            return forward(*args, **kwargs)
+
+        before: list[int] = []
+        monkeypatch.setattr(LlamaForCausalLM, "forward", watched)
+        monkeypatch.setattr(sys, "stdout", stdout := Stdout())
+        write = ("--prompt", "Tom", "--max-new-tokens", "9", "--device", "cpu")
+        monkeypatch.setattr(sys, "argv", ["tinyohem", "generate", str(finished_run), *write])
+        assert main._run() == 0
+        assert stdout.getvalue().startswith("Tom")
+        assert before == sorted(set(before)), "the text before each token was flushed"
 
     def test_a_stopped_run_says_so_in_json(
         self, corpus: Path, tmp_path: Path, tinyohem: tiny.Command
@@ -497,7 +640,6 @@ class TestWrongUsage:
             ("generate", "Missing argument 'model'"),
             ("generate run --top-p 2", "Invalid value for '--top-p'"),
             ("train extra", "unexpected extra argument"),
-            ("recipes show", "Missing argument 'name'"),
         ],
     )
     def test_one_error_one_hint_exit_2(

@@ -104,7 +104,7 @@ class TestKeys:
 
     def test_an_unknown_name_lists_the_keys_of_its_section(self) -> None:
         assert refusal("data.zzz=1") == (
-            "unknown key data.zzz; [data] has dataset, valid, text_field, clean"
+            "unknown key data.zzz; [data] has dataset, valid, text_field, clean, licence"
         )
         assert refusal("zzz.yyy=1") == (
             "unknown section [zzz]; there are " + ", ".join(RunConfig.model_fields)

@@ -24,6 +24,11 @@ GREEDY: dict[str, Any] = {
 SAMPLED = GREEDY | {"temperature": 1.0}
 
 
+def texts(source: Source, prompts: list[str], **options: Any) -> list[str]:
+    """Return what a model writes."""
+    return [story.text for story in generate(source, prompts, **options)]
+
+
 @pytest.fixture(scope="module")
 def source(finished_run: Path) -> Source:
     return load_source(str(finished_run), "cpu")
@@ -144,29 +149,58 @@ class TestGenerate:
         expected = source.tokenizer.decode(ids[1:])
         assert "<|endoftext|>" not in expected
         for seed in (0, 1):
-            found = generate(source, ["One day"], **GREEDY | {"max_new_tokens": 12, "seed": seed})
+            found = texts(source, ["One day"], **GREEDY | {"max_new_tokens": 12, "seed": seed})
             assert found == [expected]
 
     def test_a_prompt_that_spells_the_end_of_text_is_text(self, source: Source) -> None:
         prompt = "One <|endoftext|> day"
-        (found,) = generate(source, [prompt], **GREEDY | {"max_new_tokens": 4})
+        (found,) = texts(source, [prompt], **GREEDY | {"max_new_tokens": 4})
         assert found.startswith(prompt)  # an end of text would not be shown
 
     def test_a_seed_repeats_a_story(self, source: Source) -> None:
         first, again, other = (
-            generate(source, ["Once"], **SAMPLED | {"seed": seed})[0] for seed in (3, 3, 4)
+            texts(source, ["Once"], **SAMPLED | {"seed": seed})[0] for seed in (3, 3, 4)
         )
         assert first == again != other
         assert first.startswith("Once")
 
     def test_each_prompt_has_its_own_seed(self, source: Source) -> None:
-        found = generate(source, ["Once", "Once", "Tom"], **SAMPLED | {"seed": 5})
+        found = texts(source, ["Once", "Once", "Tom"], **SAMPLED | {"seed": 5})
         alone = [
-            generate(source, [prompt], **SAMPLED | {"seed": 5 + index})[0]
+            texts(source, [prompt], **SAMPLED | {"seed": 5 + index})[0]
             for index, prompt in enumerate(["Once", "Once", "Tom"])
         ]
         assert found == alone
         assert len(set(found)) == 3
+
+    def test_every_story_has_the_next_seed(self, source: Source) -> None:
+        found = generate(source, ["Once", "Tom"], **SAMPLED | {"seed": 5, "num_samples": 3})
+        told = [(story.prompt, story.seed) for story in found]
+        assert told == [("Once", 5), ("Once", 6), ("Once", 7), ("Tom", 8), ("Tom", 9), ("Tom", 10)]
+        for story in found:
+            assert texts(source, [story.prompt], **SAMPLED | {"seed": story.seed}) == [story.text]
+        assert len({story.text for story in found}) == 6
+
+    def test_the_pieces_make_up_the_stories(self, source: Source) -> None:
+        pieces: list[tuple[int, str]] = []
+        found = generate(
+            source,
+            ["Once", "Tom"],
+            **SAMPLED | {"num_samples": 2},
+            on_text=lambda story, piece: pieces.append((story, piece)),
+        )
+        for number, story in enumerate(found):
+            own = [piece for index, piece in pieces if index == number]
+            assert "".join(own) == story.text
+        assert len(pieces) > 10 * len(found)  # one a token, not one a story
+        assert [story for story, _ in pieces] == sorted(story for story, _ in pieces)
+
+    def test_a_reader_that_leaves_is_no_fault_of_the_model(self, source: Source) -> None:
+        def gone(story: int, piece: str) -> None:
+            raise BrokenPipeError
+
+        with pytest.raises(BrokenPipeError):
+            generate(source, ["Once"], **GREEDY, on_text=gone)
 
     def test_it_stops_at_the_end_of_text(
         self, source: Source, monkeypatch: pytest.MonkeyPatch
@@ -182,8 +216,8 @@ class TestGenerate:
             return output
 
         monkeypatch.setattr(source.model, "forward", four_letters_and_the_end)
-        assert generate(source, ["Once"], **SAMPLED) == ["Oncekkkk"]
-        assert generate(source, ["Once"], **SAMPLED | {"max_new_tokens": 3}) == ["Oncekkk"]
+        assert texts(source, ["Once"], **SAMPLED) == ["Oncekkkk"]
+        assert texts(source, ["Once"], **SAMPLED | {"max_new_tokens": 3}) == ["Oncekkk"]
 
     def test_the_context_ends_a_story(
         self, source: Source, monkeypatch: pytest.MonkeyPatch
@@ -196,18 +230,18 @@ class TestGenerate:
             return output
 
         monkeypatch.setattr(source.model, "generate", watched)
-        generate(source, ["Once"], **GREEDY | {"max_new_tokens": 1_000})
+        texts(source, ["Once"], **GREEDY | {"max_new_tokens": 1_000})
         assert lengths == [32]
 
     def test_a_prompt_that_fills_the_context_is_refused(self, source: Source) -> None:
         with pytest.raises(InputError, match=r"prompt 2 has \d+ tokens, .* context 32") as caught:
-            generate(source, ["fine", "one two three " * 20], **GREEDY)
+            texts(source, ["fine", "one two three " * 20], **GREEDY)
         assert caught.value.hint == "shorten it"
 
     @pytest.mark.parametrize("only", [{"top_k": 1}, {"top_p": 1e-9}])
     def test_sampling_from_one_token_is_greedy(self, source: Source, only: dict[str, Any]) -> None:
-        greedy = generate(source, ["Once"], **GREEDY)
-        assert generate(source, ["Once"], **SAMPLED | only | {"temperature": 5.0}) == greedy
+        greedy = texts(source, ["Once"], **GREEDY)
+        assert texts(source, ["Once"], **SAMPLED | only | {"temperature": 5.0}) == greedy
 
     @pytest.mark.parametrize(
         ("limits", "allowed"),
@@ -239,8 +273,8 @@ class TestGenerate:
         monkeypatch.setattr(source.model, "forward", three_tokens)
         seen: list[int] = []
         monkeypatch.setattr(
-            type(source.tokenizer), "decode", lambda _, ids, **kw: seen.extend(ids[1:].tolist())
+            type(source.tokenizer), "decode", lambda _, ids, **kw: seen.extend(ids) or ""
         )
-        generate(source, [""] * 12, **SAMPLED | {"max_new_tokens": 31} | limits)
+        texts(source, [""] * 12, **SAMPLED | {"max_new_tokens": 31} | limits)
         assert set(seen) <= allowed
         assert len(set(seen)) >= min(len(allowed), 150)

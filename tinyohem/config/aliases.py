@@ -28,6 +28,7 @@ _KEYS = {
     "data.valid": "eval_data eval_dataset eval_file test_file val val_data val_file valid_data "
     "valid_file validation validation_file",
     "data.text_field": "column field text_column text_key",
+    "data.licence": "license",
     "tokenizer.name": "tokenizer_name tokenizer_path",
     "tokenizer.vocab_size": "n_vocab vocab vocabulary vocabulary_size",
     "model.preset": "model_size name size",

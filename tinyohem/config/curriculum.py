@@ -55,14 +55,16 @@ class CurriculumConfig(Section):
     # Of all metrics, flesch predicts best what a trained model finds hard (LOG.md).
     metric: str = setting(
         "flesch",
-        f"{', '.join(METRICS)}, or several with weights (mtld=2,flesch=1); "
-        f"{' or '.join(ADDED_METRICS)} where --set curriculum.scores=FOLDER holds them",
+        f"What counts as difficult: {', '.join(METRICS)}, or several with weights "
+        f"(mtld=2,flesch=1); {' or '.join(ADDED_METRICS)} where --set curriculum.scores=FOLDER "
+        "holds them",
         flag="--curriculum-metric",
     )
     pacing: Pacing = setting(
         "warmup",
-        "warmup, sorted, linear, quadratic, inverse_quadratic, root, interleaved, zigzag, or a "
-        "control: shuffled, reverse, by_length; filter leaves out stories, see keep",
+        "Order of the windows: warmup, sorted, linear, quadratic, inverse_quadratic, root, "
+        "interleaved, zigzag, or a control: shuffled, reverse, by_length; filter leaves out "
+        "stories, see keep",
         flag="--pacing",
     )
     fraction: float | None = setting(
@@ -72,6 +74,7 @@ class CurriculumConfig(Section):
         default_is="0.2 for warmup, else 1",
         gt=0,
         le=1,
+        unit="share of the training",
     )
     initial_competence: float = setting(
         0.01,
@@ -79,10 +82,17 @@ class CurriculumConfig(Section):
         "begin with",
         gt=0,
         le=1,
+        unit="share of the windows",
     )
-    layers: int = setting(10, "Passes over the data of interleaved and zigzag", ge=1, le=2**20)
+    layers: int = setting(
+        10, "Passes over the data of interleaved and zigzag", ge=1, le=2**20, unit="passes"
+    )
     jitter_window: int = setting(
-        0, "Shuffle the sorted order inside stretches of so many windows", ge=0, le=2**31
+        0,
+        "Shuffle the sorted order inside stretches of so many windows",
+        ge=0,
+        le=2**31,
+        unit="windows",
     )
     keep: str = setting(
         "0-100",

@@ -22,9 +22,14 @@ class DataConfig(Section):
     text_field: str = setting("text", "Field that holds the story", flag="--text-field")
     clean: bool = setting(
         False,
-        "Repair mojibake; drop stories that are empty, begin or end inside a sentence, repeat an "
-        "earlier one, or train and validate",
+        "Clean the stories: repair mojibake; drop stories that are empty, begin or end inside a "
+        "sentence, repeat an earlier one, or train and validate",
         flag="--clean/--no-clean",
+    )
+    licence: str | None = setting(
+        None,
+        "Licence of the stories, as the Hub spells it (cc-by-4.0), for the model card",
+        default_is="none is named",
     )
 
 
@@ -33,7 +38,8 @@ class TokenizerConfig(Section):
 
     name: str | None = setting(
         None,
-        "Hub id or folder; one that loses text costs the figures per byte and per word",
+        "Vocabulary to use: Hub id or folder; one that loses text costs the figures per "
+        "byte and per word",
         flag="--tokenizer",
         default_is="a byte-level BPE of 4,096 (on `sample` 2,048) is trained",
     )
@@ -43,4 +49,5 @@ class TokenizerConfig(Section):
         default_is="4096, on `sample` 2048",
         ge=257,
         le=2**24,
+        unit="tokens",
     )

@@ -70,14 +70,21 @@ class ModelConfig(Section):
         "2m", "Size in parameters: 260k, 0.5m, 1m, 2m, 5m or 15m", flag="--model"
     )
     hidden_size: int | None = setting(
-        None, "Width of the residual stream", default_is="the preset's", ge=8, le=2**16
+        None,
+        "Width of the residual stream",
+        default_is="the preset's",
+        ge=8,
+        le=2**16,
+        unit="features",
     )
-    num_layers: int | None = setting(None, "Layers", default_is="the preset's", ge=1, le=1_000)
+    num_layers: int | None = setting(
+        None, "Layers", default_is="the preset's", ge=1, le=1_000, unit="layers"
+    )
     num_heads: int | None = setting(
-        None, "Attention heads of a layer", default_is="the preset's", ge=1, le=2**16
+        None, "Attention heads of a layer", default_is="the preset's", ge=1, le=2**16, unit="heads"
     )
     intermediate_size: int | None = setting(
-        None, "Width of a layer's MLP", default_is="the preset's", ge=1, le=2**20
+        None, "Width of a layer's MLP", default_is="the preset's", ge=1, le=2**20, unit="features"
     )
     init_from: str | None = setting(
         None,

@@ -39,6 +39,7 @@ class OhemConfig(Section):
         hint="name a share of the tokens in (0, 1]: 0.5 keeps half",
         gt=0,
         le=1,
+        unit="share of the tokens",
     )
     score: Score = setting(
         "loss",
@@ -50,7 +51,8 @@ class OhemConfig(Section):
     )
     select: Select = setting(
         "topk",
-        "; ".join(f"{name}: {method.keeps}" for name, method in SELECTIONS.items()),
+        "How tokens are chosen; "
+        + "; ".join(f"{name}: {method.keeps}" for name, method in SELECTIONS.items()),
         flag="--ohem-select",
         default_is="topk, importance with adaptive",
     )
@@ -61,8 +63,9 @@ class OhemConfig(Section):
     )
     schedule: str = setting(
         "recover",
-        "constant, anneal, anneal-quarter, recover, adaptive (each step keeps as few as importance "
-        "sampling may, at least the ratio), or knots `t:ratio,…` with t from 0 to 1",
+        "Keep ratio over training: constant, anneal, anneal-quarter, recover, adaptive (each "
+        "step keeps as few as importance sampling may, at least the ratio), or knots `t:ratio,…` "
+        "with t from 0 to 1",
         flag="--ohem-schedule",
         default_is="recover, which trains on every token at both ends: top-k alone keeps tokens "
         "for having surprised, which teaches the model to distrust likely words, and the return "
@@ -70,9 +73,9 @@ class OhemConfig(Section):
     )
     backward: Backward = setting(
         "exact",
-        "exact, or pruned: the backward pass leaves out what the other tokens teach as keys and "
-        "values, an approximation that makes a step cheaper up to about two thirds of the tokens "
-        "(above that it is exact) and a model worse",
+        "Backward pass below ratio 1: exact, or pruned, which leaves out what the other tokens "
+        "teach as keys and values, an approximation that makes a step cheaper up to about two "
+        "thirds of the tokens (above that it is exact) and a model worse",
         flag="--ohem-backward",
     )
     full_step_every: int | None = setting(
@@ -81,14 +84,21 @@ class OhemConfig(Section):
         default_is="none does",
         ge=2,
         le=MAX_COUNT,
+        unit="optimizer steps",
     )
     scope: Literal["batch", "sequence"] = setting(
         "batch",
-        "Rank the tokens of the whole step together (batch) or each sequence by itself (sequence)",
+        "Tokens that are ranked together: those of the whole step (batch) or of each sequence "
+        "(sequence)",
         flag="--ohem-scope",
     )
     min_kept: int = setting(
-        1, "Fewest tokens to keep in a scope", flag="--ohem-min-kept", ge=1, le=MAX_COUNT
+        1,
+        "Fewest tokens to keep in a scope",
+        flag="--ohem-min-kept",
+        ge=1,
+        le=MAX_COUNT,
+        unit="tokens",
     )
     denominator: Literal["kept", "all"] = setting(
         "kept",
@@ -96,7 +106,11 @@ class OhemConfig(Section):
         default_is="kept; all with importance, stratified and ghm",
     )
     loss_threshold: float | None = setting(
-        None, "Loss in nats above which threshold keeps a token", default_is="none", gt=0
+        None,
+        "Loss in nats above which threshold keeps a token",
+        default_is="none",
+        gt=0,
+        unit="nats",
     )
     prob_threshold: float | None = setting(
         None,
@@ -104,19 +118,37 @@ class OhemConfig(Section):
         default_is="none",
         gt=0,
         lt=1,
+        unit="probability",
     )
     queue_steps: int = setting(
-        0, "Last steps whose scores threshold takes its limit from; 0: none", ge=0, le=2**20
+        0,
+        "Last steps whose scores threshold takes its limit from; 0: none",
+        ge=0,
+        le=2**20,
+        unit="optimizer steps",
     )
     noise_fraction: float = setting(
-        0.02, "Share of the tokens, the hardest, that band drops", ge=0, lt=1
+        0.02,
+        "Share of the tokens, the hardest, that band drops",
+        ge=0,
+        lt=1,
+        unit="share of the tokens",
     )
-    floor: float = setting(0.1, "Least chance of a token under importance", ge=0, le=1)
+    floor: float = setting(
+        0.1, "Least chance of a token under importance", ge=0, le=1, unit="probability"
+    )
     variance: float = setting(
-        0.1, "Variance that adaptive adds at most, as a share of the gradient's energy", gt=0
+        0.1,
+        "Variance that adaptive adds at most, as a share of the gradient's energy",
+        gt=0,
+        unit="share of the gradient's energy",
     )
     random_share: float = setting(
-        0.2, "Share of the tokens that are not hardest which stratified samples", gt=0, lt=1
+        0.2,
+        "Share of the tokens that are not hardest which stratified samples",
+        gt=0,
+        lt=1,
+        unit="share of the tokens",
     )
     mix: str = setting(
         "topk=0.5,random=0.5",
@@ -124,17 +156,25 @@ class OhemConfig(Section):
         "`t:shares; …` with t from 0",
     )
     gamma: float = setting(1.0, "Exponent of focal as weight and score", gt=0)
-    ghm_bins: int = setting(30, "Bins of the gradient norm in ghm", ge=1, le=2**20)
-    ghm_momentum: float = setting(0.75, "Share of a bin's count that ghm keeps a step", ge=0, lt=1)
+    ghm_bins: int = setting(30, "Bins of the gradient norm in ghm", ge=1, le=2**20, unit="bins")
+    ghm_momentum: float = setting(
+        0.75, "Share of a bin's count that ghm keeps a step", ge=0, lt=1, unit="share of a count"
+    )
     class_power: float = setting(
         0.25, "Power p of class_balanced, which weighs by frequency^-p", ge=0, le=1
     )
     dedup: Literal["none", "position", "bigram"] = setting(
         "none", "Keep one of near-identical tokens: none, position (neighbours) or bigram"
     )
-    dedup_window: int = setting(2, "Tokens to either side that position compares", ge=1, le=2**20)
+    dedup_window: int = setting(
+        2, "Tokens to either side that position compares", ge=1, le=2**20, unit="tokens"
+    )
     dedup_max: int = setting(
-        1, "Tokens that bigram keeps of each pair of tokens in a step", ge=1, le=MAX_COUNT
+        1,
+        "Tokens that bigram keeps of each pair of tokens in a step",
+        ge=1,
+        le=MAX_COUNT,
+        unit="tokens",
     )
     reference: str = setting(
         "ema",
@@ -148,28 +188,35 @@ class OhemConfig(Section):
         "every step keeps all tokens",
         gt=0,
         lt=1,
+        unit="share of the steps",
     )
     hard_window_share: float = setting(
-        0.0, "Share of a batch's windows that come from the pool's hardest tenth", ge=0, lt=1
+        0.0,
+        "Share of a batch's windows that come from the pool's hardest tenth",
+        ge=0,
+        lt=1,
+        unit="share of the windows",
     )
     pool_refresh_every: int | None = setting(
         None,
-        "Re-mine the pool with the current weights once it is so many steps old and a step reads "
-        "it; that takes training time",
+        "Steps until the pool is mined again, with the current weights, once a step reads it; that "
+        "takes training time",
         flag="--pool-refresh-every",
         default_is="never",
         ge=1,
         le=MAX_COUNT,
+        unit="optimizer steps",
     )
     pool_max_age: TokenCount | None = setting(
         None,
-        "Most training tokens (500k, 1M) that the run may be ahead of the model that the pool was "
-        "mined under: an older pool is refused before the first step, or re-mined where "
+        "Oldest pool to accept, in training tokens (500k, 1M) that the run is ahead of the model "
+        "it was mined under: an older pool is refused before the first step, or re-mined where "
         "--pool-refresh-every is given",
         flag="--pool-max-age",
         default_is="no limit",
         ge=1,
         le=MAX_COUNT,
+        unit="tokens",
     )
 
     @model_validator(mode="before")

@@ -21,7 +21,9 @@ class TrackingConfig(Section):
     """Where metrics go besides `metrics.jsonl`."""
 
     wandb: Literal["off", "offline", "online"] = setting(
-        "off", "off, offline or online (needs a login: `wandb login`)", flag="--wandb"
+        "off",
+        "Track the run in wandb: off, offline or online (needs a login: `wandb login`)",
+        flag="--wandb",
     )
     project: str = setting("tinyohem", "The project of Weights & Biases that gets the run")
 
@@ -44,15 +46,15 @@ _MOST_RANKED = 2**24  # elements that torch.nanquantile takes
 class RunConfig(Section):
     """All sections of a run. A section's title heads its options in `--help`."""
 
-    data: DataConfig = Field(default_factory=DataConfig)
-    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    training: TrainingConfig = Field(default_factory=TrainingConfig)
-    optim: OptimConfig = Field(default_factory=OptimConfig)
+    data: DataConfig = Field(default_factory=DataConfig, title="Data")
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, title="Data")
+    model: ModelConfig = Field(default_factory=ModelConfig, title="Training")
+    training: TrainingConfig = Field(default_factory=TrainingConfig, title="Training")
+    optim: OptimConfig = Field(default_factory=OptimConfig, title="Training")
     ohem: OhemConfig = Field(default_factory=OhemConfig, title="Hard-token mining")
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig, title="Curriculum")
     target: TargetConfig = Field(default_factory=TargetConfig, title="Choosing stories")
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, title="Training")
 
     @model_validator(mode="before")
     @classmethod
@@ -162,11 +164,13 @@ def _with_sample_vocabulary(tree: Mapping[str, Any]) -> Mapping[str, Any]:
 # `on_nonfinite` anew after a step that was not finite.
 RESUME_MAY_CHANGE = frozenset(
     {
+        "data.licence",
         "training.device",
         "training.compile",
         "training.log_every",
         "training.eval_every",
         "training.eval_tokens",
+        "training.samples",
         "training.save_every",
         "training.keep_last",
         "training.stop_at_step",

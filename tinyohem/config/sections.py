@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, Literal, TypedDict, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -15,6 +15,7 @@ ConfigTree = dict[str, Any]  # sections and keys of a recipe, not validated yet
 _TOKEN_BUDGET = re.compile(
     r"(?P<number>\d+(\.\d+)?(e\+?\d{1,3})?)(?P<unit>[xkmbg]|epochs?|)", re.IGNORECASE
 )
+_BRIEF_ENDS = re.compile(r"[:;,] | \(")
 MAX_COUNT = 10**15  # tokens or steps; stays within 64 bits when scaled
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 
@@ -40,11 +41,13 @@ class Words(TypedDict):
     Attributes:
         flag: option of the command line that sets it; empty: only `--set` does.
         default: the default in words.
+        unit: of a number; empty for a pure number and for words.
         hint: what to do about a refused value; empty: a general hint.
     """
 
     flag: str
     default: str
+    unit: str
     hint: str
 
 
@@ -54,14 +57,17 @@ def setting(
     *,
     flag: str = "",
     default_is: str = "",
+    unit: str = "",
     hint: str = "",
     **limits: Any,
 ) -> Any:
     """Declare a key, with the texts that `--help` and `recipes show` print.
 
     Args:
-        meaning: what it decides, with its unit or its possible names.
+        meaning: what it decides, with its unit or its possible names. `brief` cuts it off, so it
+            begins with a few words that stand alone.
         default_is: the default in words, where its value is not enough.
+        unit: of a number.
         flag: `--name`, for a switch `--name/--no-name`.
         limits: as `pydantic.Field` takes them.
     """
@@ -70,7 +76,7 @@ def setting(
     return Field(
         default,
         description=meaning,
-        json_schema_extra={"flag": flag, "default": default_is, "hint": hint},
+        json_schema_extra={"flag": flag, "default": default_is, "unit": unit, "hint": hint},
         **limits,
     )
 
@@ -88,6 +94,18 @@ def flag_of(field: FieldInfo) -> str:
 def explain(field: FieldInfo) -> str:
     """Return a key's meaning and default in words."""
     return f"{field.description}; default: {words(field)['default']}"
+
+
+def brief(field: FieldInfo) -> str:
+    """Return the first words of a key's meaning: up to a colon, comma, semicolon or bracket."""
+    return _BRIEF_ENDS.split(field.description or "", maxsplit=1)[0]
+
+
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """Return the words that a key takes, none if it takes any text or a number."""
+    options = [field.annotation, *get_args(field.annotation)]
+    words_of = (get_args(option) for option in options if get_origin(option) is Literal)
+    return next(words_of, ())
 
 
 # What is wrong with a value, by the type of pydantic's error.

@@ -29,7 +29,11 @@ class TargetConfig(Section):
         hint=_KEEP_HINT,
     )
     quantile: float = setting(
-        0.05, "Share of the target's own stories that the line of auto would lose", ge=0, lt=1
+        0.05,
+        "Share of the target's own stories that the line of auto would lose",
+        ge=0,
+        lt=1,
+        unit="share of the stories",
     )
     when: When = setting(
         "always",

@@ -17,6 +17,7 @@ class TrainingConfig(Section):
         "20x",
         "Budget in tokens (4M, 1e6, 1G), times the parameters (20x, 192x) or the corpus (1epoch)",
         flag="--tokens",
+        unit="tokens",
     )
     steps: int | None = setting(
         None,
@@ -25,12 +26,14 @@ class TrainingConfig(Section):
         default_is="by --tokens",
         ge=1,
         le=MAX_COUNT,
+        unit="optimizer steps",
     )
     seconds: float | None = setting(
         None,
         "Budget in seconds of training, which overrides both; not repeatable",
         default_is="none",
         gt=0,
+        unit="seconds",
     )
     minutes: float | None = setting(
         None,
@@ -38,15 +41,27 @@ class TrainingConfig(Section):
         flag="--minutes",
         default_is="none",
         gt=0,
+        unit="minutes",
     )
     free_selection: bool = setting(False, "Leave what selection costs out of `seconds`")
     batch_size: int = setting(
-        8, "Sequences of an optimizer step, of all GPUs", flag="--batch-size", ge=1, le=2**20
+        8,
+        "Sequences of an optimizer step, of all GPUs",
+        flag="--batch-size",
+        ge=1,
+        le=2**20,
+        unit="sequences",
     )
     micro_batch_size: int | None = setting(
-        None, "Sequences of one forward pass", default_is="all of the step's", ge=1
+        None,
+        "Sequences of one forward pass",
+        default_is="all of the step's",
+        ge=1,
+        unit="sequences",
     )
-    seq_len: int = setting(256, "Tokens of a training window", flag="--seq-len", ge=2, le=2**24)
+    seq_len: int = setting(
+        256, "Tokens of a training window", flag="--seq-len", ge=2, le=2**24, unit="tokens"
+    )
     attention: Attention = setting(
         "story",
         "What a token may look at: its own story, as in the evaluation, or its whole window, which "
@@ -54,14 +69,14 @@ class TrainingConfig(Section):
     )
     seed: int = setting(
         0,
-        "Of the weights, the order of the data and random selection",
+        "Seed of the run: of its weights, the order of its data and random selection",
         flag="--seed",
         ge=0,
         lt=2**32,
     )
     device: str = setting(
         "auto",
-        "auto, cpu, cuda or cuda:N",
+        "Where to compute: auto, cpu, cuda or cuda:N",
         flag="--device",
         default_is="auto (CUDA if there is one)",
     )
@@ -84,6 +99,7 @@ class TrainingConfig(Section):
         default_is="10, more where that made over 20,000 rows",
         ge=1,
         le=MAX_COUNT,
+        unit="optimizer steps",
     )
     eval_every: int | None = setting(
         None,
@@ -92,6 +108,7 @@ class TrainingConfig(Section):
         default_is="ten of them in a run, fewer where they took over 5 % of it",
         ge=1,
         le=MAX_COUNT,
+        unit="optimizer steps",
     )
     eval_tokens: int | None = setting(
         None,
@@ -99,6 +116,11 @@ class TrainingConfig(Section):
         default_is="10,000 to 100,000, by what the run can afford",
         ge=1,
         le=MAX_COUNT,
+        unit="tokens",
+    )
+    samples: bool = setting(
+        False,
+        "Write the beginning of a story at every validation, shown and kept in samples.jsonl",
     )
     save_every: int | None = setting(
         None,
@@ -106,14 +128,18 @@ class TrainingConfig(Section):
         default_is="ten of them in a run, fewer where they took over 1 % of it, and each best",
         ge=1,
         le=MAX_COUNT,
+        unit="optimizer steps",
     )
-    keep_last: int = setting(2, "Checkpoints to keep, beside `best`", ge=1, le=MAX_COUNT)
+    keep_last: int = setting(
+        2, "Checkpoints to keep, beside `best`", ge=1, le=MAX_COUNT, unit="checkpoints"
+    )
     stop_at_step: int | None = setting(
         None,
         "Optimizer step to stop at ahead of the end, resumable",
         default_is="none",
         ge=1,
         le=MAX_COUNT,
+        unit="optimizer steps",
     )
     on_nonfinite: Literal["stop", "skip"] = setting(
         "stop",
@@ -173,17 +199,27 @@ class OptimConfig(Section):
     schedule: Literal["cosine", "wsd"] = setting(
         "wsd", "Of the learning rate: cosine, or wsd (warm up, stay, decay)"
     )
-    warmup_fraction: float = setting(0.01, "Share of all steps in which the rate rises", ge=0, lt=1)
-    decay_fraction: float = setting(
-        0.2, "Share of all steps in which the rate falls, under wsd", gt=0, le=1
+    warmup_fraction: float = setting(
+        0.01, "Share of all steps in which the rate rises", ge=0, lt=1, unit="share of the steps"
     )
-    min_lr_ratio: float = setting(0.0, "Learning rate at the end, as a share of lr", ge=0, le=1)
+    decay_fraction: float = setting(
+        0.2,
+        "Share of all steps in which the rate falls, under wsd",
+        gt=0,
+        le=1,
+        unit="share of the steps",
+    )
+    min_lr_ratio: float = setting(
+        0.0, "Learning rate at the end, as a share of lr", ge=0, le=1, unit="share of lr"
+    )
     weight_decay: float = setting(
         0.1, "Share of the weights taken off a step, times the learning rate", ge=0
     )
     beta1: float = setting(0.9, "Decay of AdamW's mean of the gradient", ge=0, lt=1)
     beta2: float = setting(0.99, "Decay of AdamW's mean of its square", ge=0, lt=1)
-    max_grad_norm: float = setting(1.0, "Norm to which a larger gradient is clipped", gt=0)
+    max_grad_norm: float = setting(
+        1.0, "Norm to which a larger gradient is clipped", gt=0, unit="norm of the gradient"
+    )
 
     @property
     def peak_lr(self) -> float:

@@ -85,13 +85,14 @@ def foreign_files(what: str, hint: str) -> Iterator[None]:
     """Turn whatever a library raises about a model's or tokenizer's files into an `InputError`.
 
     Libraries raise plain `Exception`, `KeyError`, `RuntimeError`, and for a panic in Rust a
-    `BaseException`.
+    `BaseException`. A broken pipe is no fault of a file: whoever read our output is gone.
     """
     try:
         yield
     except BaseException as error:
         panic = type(error).__name__ == "PanicException"
-        if isinstance(error, TinyohemError) or not (panic or isinstance(error, Exception)):
+        ours = isinstance(error, TinyohemError | BrokenPipeError)
+        if ours or not (panic or isinstance(error, Exception)):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{what}: {reason}", hint) from None

@@ -9,6 +9,7 @@ from tinyohem.io.streams import refuse_pointers
 
 RECORD_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
+SAMPLES_FILE = "samples.jsonl"  # a story a validation, under training.samples
 EVALUATION_FILE = "eval.json"
 CHOICE_FILE = "chosen.json"  # what was kept of the pool and dropped, where stories were chosen
 CHECKPOINTS = "checkpoints"

@@ -14,6 +14,7 @@ from tinyohem.system.signals import StopRequest
 from tinyohem.training.checkpoint import save_checkpoint
 from tinyohem.training.meter import Meter
 from tinyohem.training.run import FinalScores, Run
+from tinyohem.training.sample_story import show_sample
 from tinyohem.training.tracking import Tracker
 
 MOST_SKIPPED = 10  # steps in a row
@@ -103,6 +104,8 @@ def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) 
         f"step {run.state.step:,}: validation loss {result.loss:.4f}, perplexity "
         f"{exp_or_inf(result.loss):.4g}{', the best so far' if improved else ''}"
     )
+    if run.config.training.samples:
+        show_sample(run, tracker, progress)
     return improved
 
 

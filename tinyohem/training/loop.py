@@ -26,6 +26,7 @@ from tinyohem.training.between_steps import (
     validate,
 )
 from tinyohem.training.checkpoint import export_model
+from tinyohem.training.model_card import write_card
 from tinyohem.training.pauses import Pauses
 from tinyohem.training.plan import save_or_check_plan
 from tinyohem.training.pool_refresh import pool_is_due, refresh_pool
@@ -115,6 +116,7 @@ def _train(
     write_json(run_dir / EVALUATION_FILE, perplexity.to_json())
     with atomic_folder(run_dir / MODEL) as partial:
         export_model(partial, run.model, run.data.tokenizer)
+        write_card(partial, run, perplexity)
     return run, perplexity
 
 

@@ -5,14 +5,14 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tinyohem.config.run import RunConfig
 from tinyohem.errors import InputError
 from tinyohem.io.atomic import atomic_file
 from tinyohem.io.json import JsonObject, append_line, read_jsonl
 from tinyohem.io.manifest import Record, check_record, read_record
-from tinyohem.runs.layout import METRICS_FILE, RECORD_FILE
+from tinyohem.runs.layout import METRICS_FILE, RECORD_FILE, SAMPLES_FILE
 from tinyohem.runs.record import RunRecord
 
 
@@ -60,17 +60,9 @@ class Tracker:
         Args:
             first_step: optimizer steps already done; rows of later steps are dropped.
         """
-        path = run_dir / METRICS_FILE
-        try:
-            rows = [check_record(row, LoggedRow) for row in read_jsonl(path)]
-        except ValueError as error:
-            hint = "bring the run's own file back"
-            raise InputError(f"{path} is damaged: {error}", hint) from None
-        rows = [row for row in rows if row.step <= first_step]
-        with atomic_file(path) as stream:
-            for row in rows:
-                append_line(stream, row.to_json())
-        self._stream = path.open("ab")
+        self._stream = _reopen(run_dir / METRICS_FILE, first_step)
+        samples = run_dir / SAMPLES_FILE
+        self._samples = _reopen(samples, first_step) if config.training.samples else None
         self._wandb = _start_wandb(run_dir, config)
 
     def log(self, step: int, metrics: JsonObject) -> None:
@@ -80,11 +72,35 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.log(metrics, step=step)
 
+    def log_sample(self, step: int, text: str) -> None:
+        """Write a story of the model after `step` optimizer steps, under `training.samples`."""
+        assert self._samples is not None
+        append_line(self._samples, {"step": step, "text": text})
+        self._samples.flush()
+        if self._wandb is not None:
+            self._wandb.log({"val/sample": text}, step=step)
+
     def close(self) -> None:
         """Close the log and end the wandb run, if any."""
         self._stream.close()
+        if self._samples is not None:
+            self._samples.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _reopen(path: Path, first_step: int) -> BinaryIO:
+    """Open a log for appending, without the rows of steps after `first_step`."""
+    try:
+        rows = [check_record(row, LoggedRow) for row in read_jsonl(path)]
+    except ValueError as error:
+        hint = "bring the run's own file back"
+        raise InputError(f"{path} is damaged: {error}", hint) from None
+    with atomic_file(path) as stream:
+        for row in rows:
+            if row.step <= first_step:
+                append_line(stream, row.to_json())
+    return path.open("ab")
 
 
 def sync_command(run_dir: Path, config: RunConfig) -> str | None:
