@@ -160,10 +160,19 @@ def test_it_warns_of_few_seeds_and_of_a_missing_control() -> None:
 
 
 def test_it_warns_of_arms_that_are_validated_differently() -> None:
-    for setting in ("seq_len", "eval_tokens"):
-        arms = ["baseline", f"b:training.{setting}=128"]
-        (warning,) = check(plan_comparison(None, arms, "3", None, {}))
-        assert f"arms differ in {setting}" in warning
+    arms = ["baseline", "b:training.seq_len=128"]
+    (warning,) = check(plan_comparison(None, arms, "3", None, {}))
+    assert "arms differ in seq_len" in warning
+
+
+def test_it_warns_of_arms_with_vocabularies_of_their_own() -> None:
+    for setting in ("data.dataset=other.jsonl", "target.stories=good.jsonl"):
+        arms = ["baseline", f"b:{setting}"]
+        common = {"data": {"dataset": "pool.jsonl", "valid": "valid.jsonl"}}
+        (warning,) = check(plan_comparison(None, arms, "3", None, common))
+        assert "vocabularies of their own" in warning
+        common |= {"tokenizer": {"name": "gpt2"}}
+        assert not check(plan_comparison(None, arms, "3", None, common))
 
 
 def test_a_baseline_in_seconds_is_a_budget_in_seconds() -> None:
