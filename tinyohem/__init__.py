@@ -7,7 +7,7 @@
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = dict.fromkeys(
     ("train", "evaluate", "score_difficulty", "compare", "load_run"), "tinyohem.api"
