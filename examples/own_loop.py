@@ -1,4 +1,4 @@
-"""OhemLoss in a plain PyTorch loop: from the middle on, half of the tokens get a gradient."""
+"""OhemLoss in a plain PyTorch loop: in the middle of it, half of the tokens get a gradient."""
 
 from itertools import islice
 
@@ -20,12 +20,13 @@ windows = ids[: len(ids) // LENGTH * LENGTH].view(-1, LENGTH)
 shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 model = LlamaForCausalLM(LlamaConfig(vocab_size=600, intermediate_size=128, **shape))
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-mined = OhemLoss(select="topk")
+mined = OhemLoss(ratio=0.5)
+schedule = mined.config.keep_schedule()  # `recover`: all tokens at both ends
 
 for step in range(STEPS):
     batch = windows[torch.randint(len(windows), (BATCH,))]
     hidden = model.model(input_ids=batch).last_hidden_state
-    keep_ratio = 1.0 if step < STEPS // 2 else 0.5
+    keep_ratio = schedule.keep_ratio((step + 0.5) / STEPS)
     loss = mined(hidden[:, :-1], batch[:, 1:], model.lm_head.weight, keep_ratio=keep_ratio)
     optimizer.zero_grad()
     loss.backward()

@@ -17,7 +17,7 @@ class TargetConfig(Section):
 
     stories: str | None = setting(
         None,
-        "Stories of the wanted kind, a few hundred, as --dataset: the run trains on those of "
+        "Stories of the wanted kind, better a thousand, as --dataset: the run trains on those of "
         "--dataset that are like them, and unless --valid is given, validates on a fifth of them",
         flag="--target",
         default_is="none, every story is trained on",

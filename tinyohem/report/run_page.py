@@ -153,8 +153,8 @@ def _sections(data: ReportInput, scores: Scores) -> list[Section]:
 
 
 _RUNS_INTRO = (
-    "Perplexity and bits per byte are of every validation token, unweighted; “so far” marks those "
-    "of a run that goes on, on the head of the validation stories."
+    "Perplexity and bits per byte are of the validation tokens that the run was scored on, "
+    "unweighted; “so far” marks those of a run that goes on, on the head of the validation stories."
 )
 
 
