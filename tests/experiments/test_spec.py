@@ -166,6 +166,16 @@ def test_it_warns_of_arms_that_are_validated_differently() -> None:
         assert f"arms differ in {setting}" in warning
 
 
+@pytest.mark.parametrize("own", ["data.dataset=other.jsonl", "target.stories=good.jsonl"])
+def test_it_warns_of_vocabularies_that_differ(own: str) -> None:
+    tree = {"data": {"dataset": "all.jsonl", "valid": "valid.jsonl"}}
+    arms = ["full:ohem.ratio=1.0", f"own:{own}"]
+    (warning,) = check(plan_comparison(None, arms, "3", None, tree))
+    assert "only bits per byte compare" in warning
+    one = {**tree, "tokenizer": {"name": "one"}}
+    assert check(plan_comparison(None, arms, "3", None, one)) == []
+
+
 def test_a_baseline_in_seconds_is_a_budget_in_seconds() -> None:
     plan = plan_comparison(
         None, ["a:training.seconds=9", "b:optim.lr=0.1"], "3", "equal-seconds", {}

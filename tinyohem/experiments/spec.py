@@ -258,13 +258,14 @@ def _warnings(comparison: Comparison, configs: list[RunConfig]) -> list[str]:
             "arms differ in eval_tokens: the time to the baseline's loss is read from other stories"
         )
     if configs[0].tokenizer.name is None and any(
-        config.target != configs[0].target or _filter(config) != _filter(configs[0])
+        config.data.dataset != configs[0].data.dataset
+        or config.target != configs[0].target
+        or _filter(config) != _filter(configs[0])
         for config in configs
     ):
         warnings.append(
-            "arms that choose other stories train their own vocabularies: only bits per byte "
-            "compare, and the time to the baseline's loss is read from heads of the validation "
-            "stories that are not quite the same; one vocabulary for all: --set tokenizer.name=…"
+            "arms that train on other stories train their own vocabularies, so that only bits per "
+            "byte compare; one vocabulary for all: --set tokenizer.name=…"
         )
     if len(comparison.seeds) < MIN_SEEDS:
         warnings.append(
