@@ -33,7 +33,12 @@ def generate(
     ] = 1,
     seed: Annotated[
         int,
-        typer.Option("--seed", help="Of the first story; each later one has the next", min=0),
+        typer.Option(
+            "--seed",
+            help="Of the first story; each later one has the next",
+            min=0,
+            max=2**32 - 1,
+        ),
     ] = 0,
     device: options.Device = None,
     as_json: options.Json = False,

@@ -639,6 +639,7 @@ class TestWrongUsage:
             ("train --resume maybe", "Invalid value for '--resume'"),
             ("generate", "Missing argument 'model'"),
             ("generate run --top-p 2", "Invalid value for '--top-p'"),
+            (f"generate run --seed {2**64}", "Invalid value for '--seed'"),
             ("train extra", "unexpected extra argument"),
         ],
     )

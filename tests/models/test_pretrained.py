@@ -21,10 +21,11 @@ from tinyohem.io.hashing import hash_file
 from tinyohem.io.json import read_json
 from tinyohem.models.causal_lm import Trunk, load_causal_lm
 from tinyohem.models.llama import parameter_count
-from tinyohem.models.pretrained import check_losses, load_pretrained
+from tinyohem.models.pretrained import check_losses, keeps_stories_apart, load_pretrained
 from tinyohem.models.trunk_passes import run_all
 from tinyohem.training.dry_run import dry_run
 from tinyohem.training.loop import train
+from tinyohem.training.mine_pool import mine_run
 from tinyohem.training.optim import build_optimizers
 
 VOCAB, POSITIONS = 300, 48
@@ -47,6 +48,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "granite": {**ROTARY, "logits_scaling": 8.0},
     "phi": ROTARY,
 }
+# Their tokens see the stories before their own: one makes its mask from no positions, one recurs.
+ACROSS: dict[str, dict[str, Any]] = {
+    "bloom": {"hidden_size": 16, "n_layer": 2, "n_head": 4},
+    "mamba": {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},
+}
 
 
 def build(kind: str, vocab_size: int = VOCAB, **options: Any) -> Any:
@@ -57,7 +63,7 @@ def build(kind: str, vocab_size: int = VOCAB, **options: Any) -> Any:
         bos_token_id=0,
         eos_token_id=0,
         pad_token_id=None,
-        **SHAPES[kind],
+        **(SHAPES | ACROSS)[kind],
         **options,
     )
     return AutoModelForCausalLM.from_config(config).eval()
@@ -121,6 +127,32 @@ def test_a_token_sees_its_own_story_alone(kind: str) -> None:
     found, _ = run_all(whole, input_ids, "full")
     expected = tiny_llama.apart(model, input_ids, story_start=0)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_most_models_keep_stories_apart(kind: str) -> None:
+    assert keeps_stories_apart(build(kind), story_start=0)
+
+
+@pytest.mark.parametrize("kind", ACROSS)
+def test_a_model_that_looks_across_stories_is_tuned_in_whole_windows_alone(
+    kind: str, saved: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="sees the stories before its own") as caught:
+        train(tuning(corpus, saved(kind)), tmp_path / "run")
+    assert "training.attention=window" in str(caught.value.hint)
+    run, _ = train(tuning(corpus, saved(kind), training__attention="window"), tmp_path / "run")
+    assert run.finished
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bloom"])
+def test_a_pool_says_what_its_model_saw(
+    kind: str, saved: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    data = {"dataset": str(corpus)}
+    mined = mine_run(str(saved(kind)), tmp_path / "pool", data=data, seq_len=32, device="cpu")
+    told = {"gpt2": "stories in windows", "bloom": "windows"}
+    assert mined.manifest.context.rule == told[kind]
 
 
 def test_only_a_llama_runs_its_kept_tokens_alone() -> None:

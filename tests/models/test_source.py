@@ -1,5 +1,6 @@
 """A model by any name, scored and asked to write."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -195,12 +196,15 @@ class TestGenerate:
         assert len(pieces) > 10 * len(found)  # one a token, not one a story
         assert [story for story, _ in pieces] == sorted(story for story, _ in pieces)
 
-    def test_a_reader_that_leaves_is_no_fault_of_the_model(self, source: Source) -> None:
-        def gone(story: int, piece: str) -> None:
-            raise BrokenPipeError
+    @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
+    def test_a_reader_that_leaves_is_no_fault_of_the_model(
+        self, source: Source, error: OSError
+    ) -> None:
+        def fails(story: int, piece: str) -> None:
+            raise error
 
-        with pytest.raises(BrokenPipeError):
-            generate(source, ["Once"], **GREEDY, on_text=gone)
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            generate(source, ["Once"], **GREEDY, on_text=fails)
 
     def test_it_stops_at_the_end_of_text(
         self, source: Source, monkeypatch: pytest.MonkeyPatch

@@ -126,6 +126,18 @@ def test_a_folder_to_start_from_is_named_and_is_no_model_of_the_hub(
     assert card.data.base_model is None
 
 
+def test_a_file_of_the_working_folder_is_no_data_set_of_the_hub(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(corpus)
+    config = tiny.config("train.jsonl", training__steps=1, data__licence="mine\n# all mine")
+    train(config, tmp_path / "run")
+    card = ModelCard.load(tmp_path / "run" / "model" / "README.md")
+    assert card.data.datasets is None
+    assert card.data.model_name == "own-shape-train"  # no preset has this shape
+    assert "as its user gave it: mine # all mine\n" in card.text
+
+
 @pytest.mark.parametrize(
     ("name", "public"),
     [

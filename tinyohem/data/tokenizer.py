@@ -81,18 +81,20 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
 
 
 @contextmanager
-def foreign_files(what: str, hint: str) -> Iterator[None]:
+def foreign_files(what: str, hint: str, *ours: type[Exception]) -> Iterator[None]:
     """Turn whatever a library raises about a model's or tokenizer's files into an `InputError`.
 
     Libraries raise plain `Exception`, `KeyError`, `RuntimeError`, and for a panic in Rust a
-    `BaseException`. A broken pipe is no fault of a file: whoever read our output is gone.
+    `BaseException`.
+
+    Args:
+        ours: errors that are no fault of the files.
     """
     try:
         yield
     except BaseException as error:
         panic = type(error).__name__ == "PanicException"
-        ours = isinstance(error, TinyohemError | BrokenPipeError)
-        if ours or not (panic or isinstance(error, Exception)):
+        if isinstance(error, (TinyohemError, *ours)) or not (panic or isinstance(error, Exception)):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{what}: {reason}", hint) from None

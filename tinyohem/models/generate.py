@@ -71,8 +71,9 @@ def generate(
         for _ in range(num_samples):
             pieces = Pieces(source.tokenizer, len(stories), on_text)
             torch.manual_seed(seed + len(stories))
+            # The model reads no file now: an OSError is one of `on_text`, such as a full disk.
             with foreign_files(
-                "this model cannot continue a text", "check its generation_config.json"
+                "this model cannot continue a text", "check its generation_config.json", OSError
             ):
                 source.model.generate(
                     inputs,

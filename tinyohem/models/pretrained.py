@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tinyohem.config.run import RunConfig
+from tinyohem.data.tokenizer import story_start
 from tinyohem.errors import InputError
-from tinyohem.models.causal_lm import context_length, head_weight, trunk
+from tinyohem.models.causal_lm import Trunk, context_length, head_weight, trunk
 from tinyohem.models.kept_attention import can_share_attention
 from tinyohem.models.source import load_source
+from tinyohem.models.trunk_passes import run_all
 from tinyohem.ohem.losses import token_losses
 from tinyohem.progress import SILENT, Progress
 
@@ -29,13 +31,20 @@ def load_pretrained(config: RunConfig, progress: Progress = SILENT) -> Any:
 
     Raises:
         InputError: there is no such model; a step cannot compute its loss; or it does not fit its
-            tokenizer, `training.seq_len` or `ohem.backward`.
+            tokenizer, `training.seq_len`, `training.attention` or `ohem.backward`.
     """
     name = config.model.init_from
     assert name is not None
-    model = load_source(name, "cpu", torch.float32).model
+    source = load_source(name, "cpu", torch.float32)
+    model = source.model
     _check_fit(model, config)
     check_losses(model, name)
+    start = story_start(source.tokenizer, config.training.attention)
+    if start is not None and not keeps_stories_apart(model, start):
+        raise InputError(
+            f"a token of {name} ({type(model).__name__}) sees the stories before its own",
+            "add --set training.attention=window",
+        )
     torch.manual_seed(config.training.seed)
     optim = config.optim
     progress.note(
@@ -99,6 +108,27 @@ def check_losses(model: Any, name: str) -> None:
             "times head",
             hint,
         )
+
+
+@torch.no_grad()
+def keeps_stories_apart(model: Any, story_start: int) -> bool:
+    """Whether a token of a causal LM attends to its own story alone where `run_all` says so.
+
+    Models that are recurrent, or make their mask from no positions, do not. Other tokens before a
+    story may change its hidden states by a hundredth of what they change in a whole window: some
+    masks are large numbers in place of infinity.
+    """
+    ids_BT = _batch(model)
+    half = ids_BT.shape[1] // 2
+    ids_BT[0, half] = story_start
+    ids_BT[1, half:] = ids_BT[0, half:]
+
+    def change(start: int | None) -> float:
+        hidden_BTD, _ = run_all(Trunk.of(trunk(model), story_start=start), ids_BT, "full")
+        first_TD, second_TD = hidden_BTD[:, half:].float()
+        return (first_TD - second_TD).abs().max().item()
+
+    return change(story_start) <= 0.01 * change(None)
 
 
 def _batch(model: Any) -> Tensor:

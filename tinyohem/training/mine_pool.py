@@ -25,8 +25,8 @@ from tinyohem.io.hashing import hash_file
 from tinyohem.io.locks import sole_writer
 from tinyohem.io.manifest import MANIFEST_FILE
 from tinyohem.models.causal_lm import CausalLM, weights_hash
-from tinyohem.models.pretrained import check_losses
-from tinyohem.models.source import load_source
+from tinyohem.models.pretrained import check_losses, keeps_stories_apart
+from tinyohem.models.source import Source, load_source
 from tinyohem.ohem.loss_pool import (
     PoolManifest,
     Shard,
@@ -103,10 +103,22 @@ def mine_run(
             store,
             out,
             seq_len=seq_len,
-            story_start=story_start(source.tokenizer, trained.training.attention),
+            story_start=_story_start(source, trained.training.attention, progress),
             tokens_seen=tokens_seen(Path(folder)),
             progress=progress,
         )
+
+
+def _story_start(source: Source, attention: Attention, progress: Progress) -> int | None:
+    """Return the token that parts stories; None where the model's tokens look across them."""
+    start = story_start(source.tokenizer, attention)
+    if start is None or keeps_stories_apart(source.model, start):
+        return start
+    progress.warn(
+        f"a token of a {type(source.model).__name__} sees the stories before its own: the pool is "
+        "for runs with training.attention=window"
+    )
+    return None
 
 
 def _config(folder: str, given: Mapping[str, Any]) -> RunConfig:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyohem import __version__
+from tinyohem.config.model import PRESETS, model_shape
 from tinyohem.config.run import RunConfig
 from tinyohem.data.corpus import SAMPLE
 from tinyohem.data.story_files import is_local
@@ -71,9 +72,11 @@ def write_card(folder: Path, run: Run, perplexity: Perplexity) -> None:
 
 def public_name(name: str) -> str:
     """Return a data set's or model's name without the path that leads to it here."""
-    if not (is_local(name) or is_url(name)):
-        return shown(name)
-    return shown(Path(name.partition("?")[0]).name or name)
+    return shown(name if _on_hub(name) else Path(name.partition("?")[0]).name or name)
+
+
+def _on_hub(name: str) -> bool:
+    return not (name == SAMPLE or is_local(name) or is_url(name))
 
 
 def _metadata(run: Run, perplexity: Perplexity) -> str:
@@ -81,15 +84,14 @@ def _metadata(run: Run, perplexity: Perplexity) -> str:
 
     config, base = run.config, run.config.model.init_from
     dataset = config.data.dataset
-    on_hub = None if dataset == SAMPLE or public_name(dataset) != dataset else dataset
     data = ModelCardData(
         language="en" if dataset in _ENGLISH else None,
         license=config.data.licence,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["tinyohem", *(["hard-example-mining"] if _mines(run) else [])],
-        base_model=base if base and public_name(base) == base else None,
-        datasets=[on_hub] if on_hub else None,
+        base_model=base if base and _on_hub(base) else None,
+        datasets=[dataset] if _on_hub(dataset) else None,
         model_name=_title(config),
         eval_results=_results(run, perplexity),
     )
@@ -153,7 +155,7 @@ def _beginning(tokenizer: Any) -> str:
 def _facts(run: Run) -> dict[str, str]:
     """Return how a run was trained, in words."""
     state, training = run.state, run.config.training
-    optim, licence = run.config.optim, run.config.data.licence
+    optim, licence = run.config.optim, " ".join((run.config.data.licence or "").split())
     base, choice = run.config.model.init_from, run.data.choice and run.data.choice.record
     share = state.tokens_selected / max(1, state.tokens_seen)
     return {
@@ -185,8 +187,12 @@ def _settings(config: RunConfig) -> dict[str, str]:
 
 def _title(config: RunConfig) -> str:
     """Return a name by the model and the data."""
-    model = config.model.preset or public_name(config.model.init_from or "own")
-    return f"{model}-{Path(public_name(config.data.dataset)).name.partition('.')[0]}"
+    preset, base = config.model.preset, config.model.init_from
+    model = preset or public_name(base or "")
+    if preset is not None and model_shape(config.model) != PRESETS[preset]:
+        model = "own-shape"
+    data = Path(public_name(config.data.dataset)).name.partition(".")[0]
+    return f"{model}-{data}"
 
 
 def _mines(run: Run) -> bool:
