@@ -196,7 +196,9 @@ class TestGenerate:
         assert len(pieces) > 10 * len(found)  # one a token, not one a story
         assert [story for story, _ in pieces] == sorted(story for story, _ in pieces)
 
-    @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
+    @pytest.mark.parametrize(
+        "error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device")]
+    )
     def test_a_reader_that_leaves_is_no_fault_of_the_model(
         self, source: Source, error: OSError
     ) -> None:

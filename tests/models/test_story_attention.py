@@ -19,9 +19,10 @@ from tiny_llama import (
 )
 from torch import Tensor
 
-from tinyohem.models.causal_lm import Trunk, trunk
+from tinyohem.data.windows import Batch
+from tinyohem.models.causal_lm import CausalLM, Trunk, trunk
 from tinyohem.models.kept_attention import KeptTokens, story_mask
-from tinyohem.models.trunk_passes import BackwardPlan, run_all, run_kept
+from tinyohem.models.trunk_passes import BackwardPlan, TrunkPasses, run_all, run_kept
 
 START = 0
 
@@ -81,6 +82,19 @@ def test_kept_tokens_see_their_own_story_alone(plan: BackwardPlan, layout: str) 
         found = gradients(model)
         (token_losses(model, expected_BTD, labels) * weight.flatten()).sum().backward()
         assert_same(found, gradients(model))
+
+
+@pytest.mark.parametrize("plan", ["full", "last_layer", "pruned"])
+def test_the_passes_of_a_step_keep_stories_apart(plan: BackwardPlan) -> None:
+    model, (input_ids, labels) = llama(), windows(some_begin())
+    lm = CausalLM.of(model, story_start=START)
+    kept_BT = random_weights(24) > 0
+    passes = TrunkPasses(plan, lm, [Batch(input_ids, labels, labels.numel())])
+    passes.run_first()
+    expected_BTD = apart(model, input_ids, START)
+    torch.testing.assert_close(passes.read(0), expected_BTD, rtol=1e-4, atol=1e-4)
+    hidden_KD = passes.kept(0, kept_BT.flatten().nonzero()[:, 0])
+    torch.testing.assert_close(hidden_KD, expected_BTD[kept_BT], rtol=1e-4, atol=1e-4)
 
 
 def test_the_mask_by_hand() -> None:

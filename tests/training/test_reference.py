@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+import tiny_llama
 import tiny_step
 import torch
 from hypothesis import given
@@ -240,3 +241,24 @@ class TestOlderVersions:
         run_dir = self.stopped(corpus, tmp_path / "run")
         resumed, _ = train(tiny.config(corpus, ohem__ratio=0.5), run_dir, resume="must")
         assert resumed.finished
+
+
+def test_it_keeps_stories_apart_as_the_model_that_is_trained(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, inside = EmaReference.losses, []
+
+    def checked(self: EmaReference, windows: Any, batches: Any) -> list[Tensor]:
+        found = original(self, windows, batches)
+        for losses, batch in zip(found, batches, strict=True):
+            hidden = tiny_llama.apart(self._average, batch.input_ids, story_start=0)
+            with torch.no_grad():
+                expected = tiny_llama.token_losses(self._average, hidden, batch.labels)
+            torch.testing.assert_close(losses.flatten(), expected, rtol=1e-4, atol=1e-5)
+            inside.append((batch.input_ids[:, 1:] == 0).any())
+        return found
+
+    monkeypatch.setattr(EmaReference, "losses", checked)
+    mining = {"ohem__ratio": 0.5, "ohem__score": "excess_loss"}
+    train(tiny.config(corpus, training__steps=4, training__batch_size=8, **mining), tmp_path)
+    assert any(inside)
