@@ -133,6 +133,10 @@ def test_a_target_draws_its_line_and_shows_the_stories_beside_it(
     assert f"reusing the scores in {out}" in again.err
     assert again.out == tinyohem("score-difficulty", "--show", out).out
     assert f"score up to {found['line']:.4g} nats per word" in " ".join(again.out.split())
+    first, second = found["lines"]
+    assert second == {"line": found["line"], "passed": int((scores <= found["line"]).sum())}
+    told = f"{first['passed']:,} the first (line at {first['line']:.4g}), {second['passed']:,} the"
+    assert told in " ".join(again.out.split())
     beside = again.out.partition("Beside the line of the target")[2]
     assert len(re.findall(r"^│ \d+ \(", beside, re.MULTILINE)) == 10
     page = (out / "report.html").read_text()
@@ -156,7 +160,7 @@ def test_wrong_targets_are_input_errors(
     found = tinyohem(*command, "--target", russian)
     assert (found.code, "CYRILLIC letters" in found.err) == (2, True), found.err
     found = tinyohem(*command, "--target", good)
-    assert (found.code, "another target or none" in found.err) == (2, True), found.err
+    assert (found.code, "scores by another target" in found.err) == (2, True), found.err
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from tinyohem.data.choice import Choice
 from tinyohem.data.corpus import Corpus, open_corpus
 from tinyohem.data.parts import Part
 from tinyohem.data.sources import Sources
-from tinyohem.data.story_hash import story_hash
+from tinyohem.data.story_hash import near_hash, story_hash
 from tinyohem.data.target import TargetStories
 from tinyohem.difficulty import choose as module
-from tinyohem.difficulty.choose import choose_stories, near_hash
+from tinyohem.difficulty.choose import choose_stories
 from tinyohem.difficulty.passing import pass_by_difficulty, pass_by_target
 from tinyohem.difficulty.score_corpus import score_corpus
 from tinyohem.difficulty.target_scores import TargetScores, line_at

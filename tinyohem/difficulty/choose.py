@@ -5,7 +5,6 @@ By likeness to a target (`[target]`), or by a range of difficulty (`curriculum.p
 
 import hashlib
 import math
-import re
 import time
 from array import array
 from collections import Counter
@@ -23,7 +22,7 @@ from tinyohem.data.choice import Choice, ChoiceRecord, ExampleOfChoice, read_cho
 from tinyohem.data.corpus import Story
 from tinyohem.data.prepare import Prepared, absent, prepare_data
 from tinyohem.data.sources import Sources
-from tinyohem.data.story_hash import story_hash
+from tinyohem.data.story_hash import near_hash, story_hash
 from tinyohem.data.target import TargetStories
 from tinyohem.difficulty.passing import Passing, pass_by_difficulty, pass_by_target
 from tinyohem.difficulty.score_corpus import scores_for_curriculum
@@ -43,8 +42,6 @@ _EXAMPLES = 10  # on either side of the line
 _CANDIDATES = 4 * _EXAMPLES  # some of them may be barred, or repeat another
 _OPENING = 300  # characters
 _TOLD_EVERY = 1000  # stories
-_NO_LETTERS = re.compile(r"[\W\d_]+")
-_ASCII_NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 
 
 def prepare_chosen(
@@ -264,20 +261,6 @@ def _why_dropped(
     if story.row >= len(passing.values) or math.isnan(passing.values[story.row]):
         return UNSCORED
     return None if passing.passes[story.row] else passing.fails
-
-
-def near_hash(text: str) -> int:
-    """Return 64 bits that are equal for texts with the same letters in the same order.
-
-    Digits, marks, white space and case do not count; a text without a letter has its story hash.
-    """
-    if text.isascii():  # the same result, several times as fast
-        letters = text.encode().lower().translate(None, _ASCII_NO_LETTERS)
-    else:
-        letters = _NO_LETTERS.sub("", text.casefold()).encode()
-    if not letters:
-        return story_hash(text)
-    return int.from_bytes(hashlib.blake2b(letters, digest_size=8).digest(), "little")
 
 
 def _nothing_passes(sources: Sources, passing: Passing | None, found: _Sorted) -> InputError:

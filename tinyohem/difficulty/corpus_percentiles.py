@@ -34,7 +34,7 @@ from tinyohem.difficulty.score_table import (
 )
 from tinyohem.difficulty.shards import read_shard, shard_schema
 from tinyohem.difficulty.target_record import write_target
-from tinyohem.difficulty.target_rule import QUANTILE, line_at
+from tinyohem.difficulty.target_rule import QUANTILE, LineRecord, line_at
 from tinyohem.io.atomic import atomic_file
 from tinyohem.io.hashing import hash_file
 from tinyohem.io.json import JsonObject
@@ -117,7 +117,7 @@ def write_scores(
     write_sealed(out / EXAMPLES_FILE, {name: examples.ends(name) for name in rules.metrics})
     if rules.target is not None:
         line = line_at(rules.target.calibration, QUANTILE)
-        write_target(out, rules.target, line, *examples.beside_line(line))
+        write_target(out, rules.target, examples.found(line), *examples.beside_line(line))
     manifest = {
         "format": FORMAT,
         **scored.to_json(),
@@ -279,6 +279,11 @@ class _Examples:
             for sign, least in ((-1, -line), (1, float(np.nextafter(line, np.inf))))
         )
         return passing, failing
+
+    def found(self, line: float) -> LineRecord:
+        """Return how many stories pass the line of the target."""
+        scores = np.memmap(self._column(TARGET_METRIC), np.float64, "r")
+        return LineRecord(line=line, passed=int(np.count_nonzero(scores <= line)))
 
     def _column(self, name: str) -> Path:
         return self._shards.folder / f"difficulty_{name}.column"

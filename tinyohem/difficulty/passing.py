@@ -89,10 +89,14 @@ def pass_by_target(scores: TargetScores, config: TargetConfig) -> Passing:
         line = float(values[ranked[count - 1]])
         kept_where = f"among the best {config.share:.4g} of all, at most {line:.3f}"
     unit = "nats per word"
+    kept_where = f"{kept_where} {unit}"
+    if len(scores.lines) > 1:
+        first = scores.lines[0]
+        kept_where += f" (first pass: {first.passed:,} stories, at most {first.line:.3f})"
     return Passing(
         TARGET_METRIC,
         unit,
-        f"{kept_where} {unit}",
+        kept_where,
         "beyond the line",
         values,
         passes,

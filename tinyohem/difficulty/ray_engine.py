@@ -18,9 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tinyohem.data.blocks import read_blocks
-from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_table import library_versions
-from tinyohem.difficulty.shards import ScoreShard, scores_of, shard_path, shards_of, store_shard
+from tinyohem.difficulty.shards import (
+    Rules,
+    ScoreShard,
+    scores_of,
+    shard_path,
+    shards_of,
+    store_shard,
+)
 from tinyohem.errors import InputError, RunError
 from tinyohem.progress import Progress
 
@@ -114,7 +120,7 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def score_on_ray(
-    corpus: "Corpus", folder: Path, rules: ScoringRules, _workers: int, progress: Progress
+    corpus: "Corpus", folder: Path, rules: Rules, _workers: int, progress: Progress
 ) -> "Scoring":
     """Score with the cluster that is connected; see `score_corpus.Engine`.
 
@@ -183,7 +189,7 @@ def _runs(
                 )
 
 
-def _score(run: _Run, text_field: str, rules: ScoringRules) -> Iterator[tuple[int, bytes]]:
+def _score(run: _Run, text_field: str, rules: Rules) -> Iterator[tuple[int, bytes]]:
     """Read the files of a run from the start; yield its missing shards."""
     read = chain.from_iterable(read_blocks(path, text_field) for path in run.files)
     # Cut from where a shard begins, the rest falls into the same shards as in the whole corpus.

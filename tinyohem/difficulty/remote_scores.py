@@ -12,11 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_corpus import DESCRIPTION_FILE, UNFINISHED, Engine, Scoring
 from tinyohem.difficulty.score_table import EXAMPLES_FILE, MANIFEST_FILE, SCORES_FILE
-from tinyohem.difficulty.shards import ScoreShard, shard_path
+from tinyohem.difficulty.shards import Rules, ScoreShard, shard_path
 from tinyohem.difficulty.target_record import TARGET_FILE
+from tinyohem.difficulty.target_rule import TargetRule
 from tinyohem.io.hashing import hash_files
 from tinyohem.io.remote import RemoteFolder
 from tinyohem.progress import Progress
@@ -60,8 +60,10 @@ def _copying(engine: Engine, remote: RemoteFolder) -> Engine:
     """Return an engine whose shards are also copied to a remote folder."""
 
     def score(
-        corpus: "Corpus", unfinished: Path, rules: ScoringRules, workers: int, progress: Progress
+        corpus: "Corpus", unfinished: Path, rules: Rules, workers: int, progress: Progress
     ) -> Scoring:
+        if isinstance(rules, TargetRule):  # a first look, quickly taken again
+            return engine(corpus, unfinished, rules, workers, progress)
         _resume(remote, unfinished)
         return _copy_each(engine(corpus, unfinished, rules, workers, progress), remote, unfinished)
 

@@ -89,7 +89,7 @@ def score_batch(texts: Sequence[str], rules: ScoringRules) -> dict[str, Column]:
         "mtld": mtld_of_each(words, rules.mtld),
         # Its coefficients and the syllables are those of English.
         "flesch_reading_ease": np.where(flags & int(Flag.NOT_LATIN), np.nan, ease),
-        **({} if rules.target is None else {"target_ngram": rules.target.scores(words)}),
+        **({} if rules.target is None else {TARGET_METRIC: rules.target.scores(texts, words)}),
         "flags": flags,
     }
 

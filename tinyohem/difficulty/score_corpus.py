@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tinyohem.config.curriculum import CurriculumConfig, parse_weights
 from tinyohem.config.difficulty import METRICS
 from tinyohem.data.corpus import Corpus
 from tinyohem.difficulty.corpus_percentiles import write_scores
+from tinyohem.difficulty.refit import refit
 from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_table import (
     MANIFEST_FILE,
@@ -23,7 +25,13 @@ from tinyohem.difficulty.score_table import (
     library_versions,
     open_scores,
 )
-from tinyohem.difficulty.shards import ScoreShard, score_missing_shards, shard_path, shards_of
+from tinyohem.difficulty.shards import (
+    Rules,
+    ScoreShard,
+    score_missing_shards,
+    shard_path,
+    shards_of,
+)
 from tinyohem.errors import InputError
 from tinyohem.io.atomic import drop_leftovers, is_leftover
 from tinyohem.io.data_dir import data_dir
@@ -33,15 +41,16 @@ from tinyohem.progress import SILENT, Progress
 from tinyohem.system.processes import usable_cores
 
 UNFINISHED = "unfinished"
+_FIRST = "first"  # below it: the shards of the first pass by a target
 DESCRIPTION_FILE = "description.json"
 # Scores the shards of a corpus that a folder lacks; yields every shard once it is there, and
 # whether it was scored now. It may look at the whole corpus before it returns the iterator.
 Scoring = Generator[tuple[ScoreShard[Any], bool], None, None]
-Engine = Callable[[Corpus, Path, ScoringRules, int, Progress], Scoring]
+Engine = Callable[[Corpus, Path, Rules, int, Progress], Scoring]
 
 
 def score_here(
-    corpus: Corpus, folder: Path, rules: ScoringRules, workers: int, _progress: Progress
+    corpus: Corpus, folder: Path, rules: Rules, workers: int, _progress: Progress
 ) -> Scoring:
     """Score with processes of this machine; see `Engine`."""
     return score_missing_shards(shards_of(corpus.blocks()), folder, rules, workers)
@@ -79,6 +88,12 @@ def score_corpus(
         if (out / MANIFEST_FILE).exists():
             return _reuse(out, wanted, progress)
         _begin_or_resume(unfinished, wanted, progress)
+        if rules.target is not None:
+            first, found = unfinished / _FIRST, rules.target
+            first.mkdir(exist_ok=True)
+            scoring = engine(corpus, first, found, workers, progress)
+            shards = _run_pass(corpus, first, scoring, progress, "first pass")
+            rules = replace(rules, target=refit(found, corpus, shards))
         scoring = engine(corpus, unfinished, rules, workers, progress)
         shards = _run_pass(corpus, unfinished, scoring, progress)
         write_scores(shards, out, wanted, rules, workers, progress)
@@ -104,7 +119,10 @@ def _describe(corpus: Corpus, rules: ScoringRules) -> PassRecord:
 def _reuse(out: Path, wanted: PassRecord, progress: Progress) -> ScoreTable:
     table = open_scores(out, wanted.corpus.fingerprint)
     if table.manifest.rules.target != wanted.rules.target:
-        raise InputError(f"{out} holds scores by another target or none", "choose another folder")
+        raise InputError(
+            f"{out} holds scores by another target, an earlier kind of model, or none",
+            "choose another folder",
+        )
     if table.manifest.rules.to_json() != wanted.rules.to_json():
         raise InputError(f"{out} holds scores under other rules", "choose another folder")
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)  # a kill can come just before that
@@ -129,14 +147,16 @@ def _begin_or_resume(unfinished: Path, wanted: PassRecord, progress: Progress) -
     write_json(described, wanted.to_json())
 
 
-def _run_pass(corpus: Corpus, unfinished: Path, scoring: Scoring, progress: Progress) -> list[Path]:
+def _run_pass(
+    corpus: Corpus, unfinished: Path, scoring: Scoring, progress: Progress, name: str = "scoring"
+) -> list[Path]:
     """Drive the generator that scores the shards, and report progress.
 
     Returns:
         Their files, in the order of the corpus.
     """
     # In percent: the number of stories is known only once all have been read.
-    progress.start("scoring", 100, "%")
+    progress.start(name, 100, "%")
     shards, rows, scored, reached, began = 0, 0, 0, 0.0, time.perf_counter()
     with closing(scoring):  # or an interrupted engine would go on
         for shard, scored_now in scoring:

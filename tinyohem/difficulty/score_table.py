@@ -70,6 +70,7 @@ class TargetRuleRecord(Record):
     """The target that stories were compared with, see `TargetRule`."""
 
     fingerprint: str
+    model_version: int = 1
 
 
 class RulesRecord(Record):

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyohem.config.difficulty import Metric
+from tinyohem.config.difficulty import TARGET_METRIC, Metric
 from tinyohem.data.blocks import BLOCK_BYTES, BLOCK_ROWS, Block, Measured
 from tinyohem.difficulty.score_batch import Column, ScoringRules, score_batch, score_schema
+from tinyohem.difficulty.target_rule import TargetRule
 from tinyohem.difficulty.text import encode
 from tinyohem.errors import RunError
 from tinyohem.io.atomic import atomic_file
@@ -28,9 +29,14 @@ from tinyohem.system.processes import WorkerDied, Workers
 
 SHARD_ROWS, SHARD_BYTES = BLOCK_ROWS, BLOCK_BYTES  # so that a full block fills a shard
 OPENING_CHARACTERS = 300
+# Columns of the first of two passes, see `TargetRule.first_look`.
+FIRST_SCHEMA = pa.schema(
+    {"row": pa.int64(), "key": pa.uint64(), "words": pa.int64(), TARGET_METRIC: pa.float64()}
+)
 _WHOLE_WORDS = re.compile(r"(.*\S)\s", re.DOTALL)
 
 B = TypeVar("B", bound=Measured)
+Rules = ScoringRules | TargetRule  # of a whole pass, or of the first look by a target
 
 
 @dataclass(frozen=True)
@@ -82,16 +88,18 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard_{index:07d}.parquet"
 
 
-def scores_of(shard: ScoreShard[Block], rules: ScoringRules) -> bytes:
+def scores_of(shard: ScoreShard[Block], rules: Rules) -> bytes:
     """Parse and score one shard; return the bytes of its file."""
     texts = [text.strip() for block in shard.blocks for text in block.texts()]
     assert len(texts) == shard.rows, "all later rows would be those of other stories"
-    columns: dict[str, Column] = {
-        "row": np.arange(shard.first_row, shard.first_row + len(texts)),
-        **score_batch(texts, rules),
-        "opening": [encode(opening_of(text)).decode() for text in texts],
-    }
-    schema = shard_schema(rules.metrics)
+    columns: dict[str, Column] = {"row": shard.first_row + np.arange(len(texts))}
+    if isinstance(rules, TargetRule):
+        columns |= rules.first_look(texts)
+        schema = FIRST_SCHEMA
+    else:
+        columns |= score_batch(texts, rules)
+        columns["opening"] = [encode(opening_of(text)).decode() for text in texts]
+        schema = shard_schema(rules.metrics)
     arrays = [
         pa.array(columns[field.name], field.type, from_pandas=True)  # NaN becomes null
         for field in schema
@@ -107,7 +115,7 @@ def store_shard(content: bytes, folder: Path, index: int) -> None:
         stream.write(content)
 
 
-def score_shard(shard: ScoreShard[Block], folder: Path, rules: ScoringRules) -> None:
+def score_shard(shard: ScoreShard[Block], folder: Path, rules: Rules) -> None:
     """Parse, score and store one shard."""
     store_shard(scores_of(shard, rules), folder, shard.index)
 
@@ -129,7 +137,7 @@ def read_shard(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 
 
 def score_missing_shards(
-    shards: Iterable[ScoreShard[Block]], folder: Path, rules: ScoringRules, workers: int
+    shards: Iterable[ScoreShard[Block]], folder: Path, rules: Rules, workers: int
 ) -> Generator[tuple[ScoreShard[Block], bool], None, None]:
     """Score the shards that have no file yet; yield each once it has one, and whether it is new.
 

@@ -127,9 +127,14 @@ class ScoreSummary:
         """Say in a sentence where the line of the target lies; empty without a target."""
         if self.target is None:
             return ""
+        passes = zip(("first", "second"), self.target.lines, strict=False)
+        counts = (
+            f"{found.passed:,} the {name} (line at {found.line:.4g})" for name, found in passes
+        )
         return (
             f"Stories of the target {self.target.name} score up to {self.target.line:.4g} nats per "
-            f"word, {self.target.quantile:.0%} of them more: that is the line."
+            f"word, {self.target.quantile:.0%} of them more: that is the line. Stories that "
+            f"pass: {', '.join(counts)}."
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyohem.difficulty.score_table import ExampleRecord, ScoreTable
-from tinyohem.difficulty.target_rule import QUANTILE, TargetRule
+from tinyohem.difficulty.target_rule import QUANTILE, LineRecord, TargetRule
 from tinyohem.errors import InputError, plainly
 from tinyohem.io.manifest import Record, read_record, write_sealed
 
@@ -18,6 +18,8 @@ class TargetRecord(Record):
         calibration: the scores of its calibration stories, in nats per word.
         quantile: share of stories like these that the line loses.
         line: the highest score that passes.
+        lines: of each pass over the pool, the last one `line`; the second is left out where nothing
+            passed the first.
         passing: the last stories of the pool that pass, the nearest to the line first.
         failing: the first that do not.
     """
@@ -27,6 +29,7 @@ class TargetRecord(Record):
     calibration: list[float]
     quantile: float
     line: float
+    lines: list[LineRecord]
     passing: list[ExampleRecord]
     failing: list[ExampleRecord]
 
@@ -34,17 +37,24 @@ class TargetRecord(Record):
 def write_target(
     folder: Path,
     rule: TargetRule,
-    line: float,
+    last: LineRecord,
     passing: Sequence[ExampleRecord],
     failing: Sequence[ExampleRecord],
 ) -> None:
-    """Write the target of a score folder."""
+    """Write the target of a score folder.
+
+    Args:
+        last: what the last pass found.
+        passing: the last stories that pass.
+        failing: the first that do not.
+    """
     record = TargetRecord(
-        name=rule.name,
-        fingerprint=rule.fingerprint,
+        name=rule.stories.name,
+        fingerprint=rule.stories.fingerprint,
         calibration=rule.calibration.tolist(),
         quantile=QUANTILE,
-        line=line,
+        line=last.line,
+        lines=[*([rule.first] if rule.first else []), last],
         passing=list(passing),
         failing=list(failing),
     )

@@ -3,7 +3,7 @@
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_corpus import score_corpus
 from tinyohem.difficulty.score_table import METRIC_VERSION, ScoreTable, open_scores, read_examples
 from tinyohem.difficulty.target_record import read_target
-from tinyohem.difficulty.target_rule import TargetRule, line_at
+from tinyohem.difficulty.target_rule import MODEL_VERSION, LineRecord, TargetRule, line_at
 from tinyohem.errors import InputError
 from tinyohem.io.data_dir import data_dir
 from tinyohem.io.locks import sole_writer
@@ -32,10 +32,12 @@ class TargetScores:
         table: scores of the pool, with the column `target_ngram`, nats per word; the lower, the
             more like the target; NaN where a story holds no word.
         calibration: (calibration stories,) the same score.
+        lines: what each pass over the pool found, for the record.
     """
 
     table: ScoreTable
     calibration: FloatArray
+    lines: Sequence[LineRecord] = ()
 
     def line(self, quantile: float) -> float:
         """Return the score up to which a story passes: see `line_at`."""
@@ -57,21 +59,21 @@ def target_scores(
             be.
 
     Raises:
-        InputError: the folder holds scores of another pool or target, or of none; or the pool is
-            in another script than the target. See `score_corpus`, too.
+        InputError: the folder holds scores of another pool or target, by an earlier kind of model,
+            or of none; or the pool is in another script than the target. See `score_corpus`, too.
     """
     if folder is not None:
         table = open_scores(folder, pool.fingerprint)
     else:
-        names = f"{pool.fingerprint[:16]}-{target.fingerprint[:16]}-{METRIC_VERSION}"
-        folder = data_dir() / "scores" / names
+        prints = f"{pool.fingerprint[:16]}-{target.fingerprint[:16]}"
+        folder = data_dir() / "scores" / f"{prints}-{METRIC_VERSION}.{MODEL_VERSION}"
         if not folder.exists():
             progress.note(f"no score table fits the pool and its target: scoring into {folder}")
         rules = ScoringRules(target=TargetRule.fit(target))
         with sole_writer(folder, patience=math.inf, progress=progress):  # runs share it
             table = score_corpus(pool, folder, rules=rules, workers=workers, progress=progress)
-    record = read_target(table)
-    if record is None:
+    record, rule = read_target(table), table.manifest.rules.target
+    if record is None or rule is None:
         raise InputError(
             f"{folder} holds no scores by a target",
             "make them with `tinyohem score-difficulty --target`",
@@ -81,8 +83,13 @@ def target_scores(
             f"{folder} holds scores by another target, {record.name}, or by other parts of it",
             "score the pool again, into another folder; --valid decides the parts, too",
         )
+    if rule.model_version != MODEL_VERSION:
+        raise InputError(
+            f"{folder} holds scores by model version {rule.model_version}, not {MODEL_VERSION}",
+            "score the pool again, into another folder",
+        )
     check_script(table, target)
-    return TargetScores(table, np.array(record.calibration))
+    return TargetScores(table, np.array(record.calibration), record.lines)
 
 
 def check_script(table: ScoreTable, target: TargetStories) -> None:

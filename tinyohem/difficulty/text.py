@@ -66,6 +66,15 @@ class Words:
         """Return the number of words of each story, (stories,)."""
         return np.diff(self.offsets)
 
+    def of(self, stories: npt.NDArray[np.bool_]) -> "Words":
+        """Return the words of some stories alone.
+
+        Args:
+            stories: (stories,) which.
+        """
+        ids = self.ids[np.repeat(stories, self.counts)]
+        return Words(ids, _offsets(self.counts[stories]), self.vocabulary)
+
 
 def encode(text: str) -> bytes:
     """Return the UTF-8 bytes; half a surrogate pair, which JSON can hold, becomes "?"."""

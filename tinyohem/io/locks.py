@@ -26,8 +26,8 @@ def sole_writer(
 ) -> Iterator[None]:
     """Lock `folder` against other processes that call this; make it if it is missing.
 
-    Blocks of one thread may be nested. A folder made here, or by the process that was waited for,
-    is removed if it stays empty.
+    Blocks of one thread may be nested. A folder made here that stays empty is removed; with
+    `patience`, also one that another process made, which has to leave it where it meets this lock.
 
     Args:
         patience: seconds to wait for another process before raising; `math.inf` for shared caches.
@@ -45,12 +45,10 @@ def sole_writer(
     try:
         while True:
             try:
-                waited = _acquire(lock, path, folder, patience, progress)
+                _acquire(lock, path, folder, patience, progress)
                 break
             except FileNotFoundError:  # its maker has removed the folder
                 made = _make(folder)
-        if waited:  # its maker may have found this process's lock in it, and left it
-            made = made or [folder]
         if lock.lock_counter == 1:
             path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
         yield
@@ -59,7 +57,7 @@ def sole_writer(
             path.unlink(missing_ok=True)  # a waiting process notices that it is gone
         if lock.is_locked:
             lock.release()
-        _remove_empty(made)
+        _remove_empty(made or ([folder] if patience else []))
 
 
 def is_locked(folder: Path) -> bool:
@@ -80,17 +78,14 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def _acquire(lock: Any, path: Path, folder: Path, patience: float, progress: Progress) -> bool:
-    """Acquire a lock; return whether another process had it."""
+def _acquire(lock: Any, path: Path, folder: Path, patience: float, progress: Progress) -> None:
     from filelock import Timeout
 
-    waited = False
     holder = _holder(path)
     try:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            waited = True
             if patience:
                 progress.note(f"{folder}: {holder} is writing here; waiting until it has ended")
             lock.acquire(timeout=-1 if math.isinf(patience) else patience)
@@ -103,7 +98,6 @@ def _acquire(lock: Any, path: Path, folder: Path, patience: float, progress: Pro
         if error.errno not in _NO_LOCKS_HERE:
             raise
         progress.warn(f"{folder} knows no locks: see that no other process writes there")
-    return waited
 
 
 def _holder(path: Path) -> str:
