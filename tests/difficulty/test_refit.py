@@ -73,6 +73,10 @@ def slow_second_pass(
     calibrate = [text for text in target.calibrate if words(text)]
     line = line_at(np.array([score(model, text) for text in calibrate]), 0.05)
     own = {near_hash(text) for text in (*target.fit, *target.calibrate, *target.validate)}
+    scores = [score(model, text) for text in texts]
+    median = line_at(np.array([score(model, text) for text in calibrate]), 0.5)
+    if sum(s <= line for s in scores) * 0.5 > sum(s <= median for s in scores) * 0.95 * 2:
+        return scores, [score(model, text) for text in calibrate]
     passed: dict[int, str] = {}
     for text in texts:
         if score(model, text) <= line and near_hash(text) not in own:
@@ -102,6 +106,41 @@ def test_scores_are_those_of_a_model_of_the_target_and_the_other_fold(
     first, second = known(table).lines
     assert 200 < first.passed < 300
     assert second.passed > 200
+
+
+@pytest.mark.parametrize("share", [1.0, 0.7, 0.3, 0.1])
+def test_the_share_like_the_target_is_found_where_others_score_near_the_line(share: float) -> None:
+    rng = np.random.default_rng(0)
+    line, median = line_at(calibration := rng.normal(6, 0.3, 4000), 0.05), np.median(calibration)
+    wanted = rng.normal(6, 0.3, 20_000)
+    wanted = wanted[wanted <= line]
+    others = line - np.abs(rng.normal(0, 0.2, round(len(wanted) * (1 / share - 1))))
+    scores = np.concatenate([wanted, others])
+    found = module.share_like_target(int((scores <= median).sum()), len(scores))
+    assert found == pytest.approx(share, abs=0.06)
+
+
+def test_where_most_that_pass_are_others_there_is_no_second_pass(
+    target: TargetStories, made_up: list[str], fake_corpus, tmp_path: Path
+) -> None:
+    """Those of the stories with some words replaced that score near the line."""
+    rng = random.Random(0)
+    vocabulary = sorted({word for text in made_up for word in text.split()})
+    spoiled = [
+        " ".join(rng.choice(vocabulary) if rng.random() < 0.06 else w for w in text.split())
+        for text in made_up[100:] * 3
+    ]
+    rule = TargetRule.fit(target)
+    line, median = line_at(rule.calibration, 0.05), line_at(rule.calibration, 0.5)
+    spoilt = rule.scores(spoiled, split_words(pack(spoiled)))
+    near = np.flatnonzero((spoilt > median) & (spoilt <= line))[:60].tolist()
+    mixed = fake_corpus((*made_up[100:110], *(spoiled[at] for at in near)))
+    scores = rule.scores(mixed.texts, split_words(pack(mixed.texts)))
+    assert len(near) > 30
+    (only,) = known(table := score(mixed, target, tmp_path)).lines
+    assert only.passed == np.count_nonzero(scores <= line)
+    np.testing.assert_allclose(table.column("target_ngram"), scores, rtol=0, atol=1e-9)
+    assert known(table).calibration == rule.calibration.tolist()
 
 
 @settings(max_examples=20, deadline=None)
@@ -146,13 +185,14 @@ def test_no_model_has_seen_a_story_that_it_scores(
     fake_corpus, made_up: list[str], tmp_path: Path, second: list[TargetRule]
 ) -> None:
     """Each story holds a word of its own."""
-    names = ["".join(string.ascii_lowercase[int(d)] for d in f"{n:05d}") for n in range(200)]
-    texts = [f"{text} {name}" for text, name in zip(made_up[100:300], names, strict=True)]
-    target = target_of(texts[:10], made_up[:60])
+    names = ["".join(string.ascii_lowercase[int(d)] for d in f"{n:05d}") for n in range(260)]
+    alike = [f"{text} {name}" for text, name in zip(made_up[:60], names[200:], strict=True)]
+    texts = [f"{text} {name}" for text, name in zip(made_up[100:300], names, strict=False)]
+    target = target_of(texts[:10], alike)
     score(fake_corpus(tuple(texts)), target, tmp_path)
     (rule,) = second
     in_other = 0
-    for text, name in list(zip(texts, names, strict=True))[10:]:
+    for text, name in list(zip(texts, names, strict=False))[10:]:
         fold = near_hash(text) % 2
         assert name not in rule.models[fold].vocabulary
         in_other += name in rule.models[1 - fold].vocabulary

@@ -19,7 +19,7 @@ class TargetRecord(Record):
         quantile: share of stories like these that the line loses.
         line: the highest score that passes.
         lines: of each pass over the pool, the last one `line`; the second is left out where nothing
-            passed the first.
+            passed the first, or too little that is like the target.
         passing: the last stories of the pool that pass, the nearest to the line first.
         failing: the first that do not.
     """
