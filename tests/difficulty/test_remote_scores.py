@@ -8,10 +8,13 @@ import fsspec
 import pytest
 import tiny
 
+from tinyohem.data.target import TargetStories
 from tinyohem.difficulty import corpus_percentiles as finish
 from tinyohem.difficulty import shards
 from tinyohem.difficulty.remote_scores import scores_at
+from tinyohem.difficulty.score_batch import ScoringRules
 from tinyohem.difficulty.score_corpus import UNFINISHED, score_corpus, score_here
+from tinyohem.difficulty.target_rule import TargetRule
 from tinyohem.errors import InputError
 from tinyohem.progress import SILENT
 
@@ -40,9 +43,9 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def score_far(corpus) -> None:
+def score_far(corpus, rules: ScoringRules | None = None) -> None:
     with scores_at(URL, score_here, SILENT) as (folder, engine):
-        score_corpus(corpus, folder, engine=engine, workers=1)
+        score_corpus(corpus, folder, rules=rules, engine=engine, workers=1)
 
 
 def test_the_results_equal_those_of_a_local_folder(
@@ -51,6 +54,21 @@ def test_the_results_equal_those_of_a_local_folder(
     corpus = fake_corpus(tuple(made_up))
     score_corpus(corpus, tmp_path / "here", workers=1)
     score_far(corpus)
+    assert files_at(memory) == files_in(tmp_path / "here")
+
+
+def test_so_they_do_by_a_target_whose_first_pass_is_not_kept_there(
+    made_up: list[str], fake_corpus, tmp_path: Path, memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, parts = fake_corpus(tuple(made_up)), (tuple(made_up[:60]), tuple(made_up[60:100]))
+    rules = ScoringRules(target=TargetRule.fit(TargetStories("good", "9", *parts, (), frozenset())))
+    score_corpus(corpus, tmp_path / "here", rules=rules, workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("tinyohem.difficulty.score_corpus.write_scores", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            score_far(corpus, rules)
+    assert {name.split("/")[1][:5] for name in files_at(memory)} == {"shard", "descr"}
+    score_far(corpus, rules)
     assert files_at(memory) == files_in(tmp_path / "here")
 
 
