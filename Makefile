@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 TORCH := $(INSTALL) torch
 endif
 
-.PHONY: quickstart test check fix docs docs-check bench chaos fuzz
+.PHONY: quickstart test check fix docs docs-check wheel-check bench chaos fuzz
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed\nhint: make PYTHON=python3.12 ...")'
@@ -55,6 +55,10 @@ docs: $(VENV)/.installed
 # every command of README.md and docs/, on tiny budgets
 docs-check: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'docs or not docs' tests/test_docs.py
+
+# the wheel: its files, and a run from it in an environment of its own
+wheel-check: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_wheel.py
 
 # CHAOS_KILLS=60 times kill -9, as often SIGTERM or SIGINT, CHAOS_SEED=0; and malformed input
 chaos: $(VENV)/.installed-dev

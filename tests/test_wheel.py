@@ -77,6 +77,7 @@ def test_it_holds_every_file_of_the_packages(wheel: Path) -> None:
     assert "tinyohem/report/templates/report.html.jinja" in held
 
 
+@pytest.mark.slow
 def test_it_trains_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     tinyohem = installed / "tinyohem"
     code = "import tinyohem, tinyohem_cli; print(tinyohem.__file__, tinyohem_cli.__file__)"
