@@ -287,7 +287,7 @@ def test_choosing_counts_as_seconds_of_the_budget(
 ) -> None:
     monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path / "data"))
     plan = comparison(pool, "equal-seconds", quantile=0.1)
-    plan.common["training"] |= {"steps": 500, "eval_every": 100, "log_every": 50}
+    plan.common["training"] |= {"steps": 800, "eval_every": 100, "log_every": 50}
     plan = replace(plan, seeds=(0,))
     every, chosen = results = run_comparison(plan, tmp_path / "out", workers=1)
     assert chosen.choose_seconds
