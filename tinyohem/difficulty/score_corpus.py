@@ -95,9 +95,7 @@ def score_corpus(
             shards = _run_pass(corpus, first, scoring, progress, "first pass")
             rules = replace(rules, target=refit(found, corpus, shards))
             if rules.target is found:
-                progress.warn(
-                    "no second pass: less than half of what passed the first is like the target"
-                )
+                progress.warn("no second pass: too little that passed the first is like the target")
         scoring = engine(corpus, unfinished, rules, workers, progress)
         shards = _run_pass(corpus, unfinished, scoring, progress)
         write_scores(shards, out, wanted, rules, workers, progress)

@@ -112,8 +112,9 @@ def validate(run: Run, stop: StopRequest, tracker: Tracker, progress: Progress) 
 def _eval_tokens(run: Run) -> int:
     """Return the tokens that a validation scores: the same from the first to the last."""
     state = run.state
-    explicit = run.config.training.eval_tokens is not None
-    chosen = (0 if explicit else state.eval_tokens) or run.pauses.tokens
+    if state.eval_tokens and run.config.training.eval_tokens is None:
+        return state.eval_tokens
+    chosen = run.pauses.tokens
     if chosen != state.eval_tokens:  # at the first validation, or a resumed run scores other text
         state.eval_tokens, state.best_loss = chosen, None
     return chosen
