@@ -176,6 +176,21 @@ def test_valid_names_the_stories_to_validate_on(tmp_path: Path, cache: Path) -> 
     assert files_of(cache) == files  # evaluation finds the run's own tokens
 
 
+def test_stories_prepared_under_another_name_are_called_by_their_own(tmp_path: Path) -> None:
+    for name in ("tales", "fables"):
+        (tmp_path / name).mkdir()
+        prepared = prepare_data(
+            DataConfig(
+                dataset=write(tmp_path / name / f"{name}.jsonl", texts_of(COUNT)),
+                valid=write(tmp_path / name / f"held-out-{name}.jsonl", texts_of(7, "validation")),
+            ),
+            SMALL,
+        )
+        stores = (prepared.train, prepared.valid)
+        names = [Path(store.manifest.to_json()["name"]).name for store in stores]
+        assert names == [f"{name}.jsonl", f"held-out-{name}.jsonl"]
+
+
 def test_a_folder_with_both_splits_keeps_them_apart(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     write(tmp_path / "corpus" / "train.jsonl", texts_of(COUNT))

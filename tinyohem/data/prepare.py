@@ -211,6 +211,9 @@ def part_store(
             store = build_store(stories, tokenizer, folder, origin, progress, measured=scored)
         else:
             store = open_store(folder, every_byte=every_byte)
+    # They may have been prepared under another name.
+    names = {"name": part.corpus.name, "split": part.corpus.split}
+    store = replace(store, manifest=store.manifest.model_copy(update=names))
     if scored and store.text_loss:
         progress.warn(
             f"{store.text_loss}; bits per byte and perplexity per word and byte are left out"
