@@ -1,4 +1,4 @@
-"""What a user would pick instead: transformers' Trainer with its default optimizer settings.
+"""What a user would pick instead: transformers' Trainer, with its own settings or tuned ones.
 
 Same stories, tokenizer, model size, context and sequences a step; trained for so many seconds and
 scored by `eval-perplexity`'s own code. Give the same seconds to
@@ -9,7 +9,7 @@ learns from 255: transformers shifts the labels within the window, `tinyohem` re
 
 import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -25,17 +25,24 @@ def main(
     seconds: Annotated[float, typer.Option(help="Seconds of training")] = 300.0,
     model: Annotated[str, typer.Option(help="Preset")] = "2m",
     lr: Annotated[float | None, typer.Option(help="Default: the Trainer's own")] = None,
+    schedule: Annotated[Literal["linear", "cosine"], typer.Option(help="Of the rate")] = "linear",
+    warmup: Annotated[float, typer.Option(help="Share of the steps", min=0, max=1)] = 0.0,
+    beta2: Annotated[float, typer.Option(help="Of AdamW")] = 0.999,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW", min=0)] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the weights and the order", min=0)] = 0,
 ) -> None:
     """Train with the Trainer, print steps, bits per byte and perplexity as JSON."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
     from tinyohem.config.model import model_shape
     from tinyohem.config.recipes import load_config
     from tinyohem.data.prepare import prepare_data
     from tinyohem.data.tokenizer import start_id
     from tinyohem.evaluation.perplexity import evaluate_perplexity
+    from tinyohem.system.allocator import keep_freed_memory
     from tinyohem_cli.console import ConsoleProgress, print_json
 
+    keep_freed_memory()  # as every command of tinyohem does
     config = load_config(
         overrides={"data.dataset": dataset, "data.valid": valid, "model.preset": model}
     )
@@ -43,6 +50,7 @@ def main(
     shape, start = model_shape(config.model), start_id(data.tokenizer)
 
     def new_model() -> LlamaForCausalLM:
+        set_seed(seed)
         return LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(data.tokenizer),
@@ -57,18 +65,36 @@ def main(
             )
         )
 
-    pace = _train(new_model(), data.train, config.training, _PACE_STEPS, lr)[0] / _PACE_STEPS
-    trained = new_model()
-    spent, steps = _train(trained, data.train, config.training, int(seconds / pace), lr, seconds)
+    settings: dict[str, Any] = {
+        "lr_scheduler_type": schedule,
+        "adam_beta2": beta2,
+        "weight_decay": weight_decay,
+        "seed": seed,
+        **({} if lr is None else {"learning_rate": lr}),
+    }
+    pace = _train(new_model(), data.train, config.training, _PACE_STEPS, settings)[0] / _PACE_STEPS
+    trained, max_steps = new_model(), int(seconds / pace)
+    settings["warmup_steps"] = round(warmup * max_steps)
+    spent, steps = _train(trained, data.train, config.training, max_steps, settings, seconds)
     trained.eval()
     perplexity = evaluate_perplexity(trained, data.valid, seq_len=config.training.seq_len)
-    print_json({"train_seconds": spent, "steps": steps, **perplexity.to_json()})
+    facts = {"train_seconds": spent, "steps": steps, "planned_steps": max_steps}
+    print_json({**settings, **facts, **perplexity.to_json()})
 
 
 def _train(
-    model: Any, store: Any, training: Any, max_steps: int, lr: float | None, limit: float = 1e9
+    model: Any,
+    store: Any,
+    training: Any,
+    max_steps: int,
+    settings: dict[str, Any],
+    limit: float = 1e9,
 ) -> tuple[float, int]:
-    """Return the seconds and steps that the Trainer took."""
+    """Return the seconds and steps that the Trainer took.
+
+    Args:
+        settings: of `TrainingArguments`.
+    """
     from torch.utils.data import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -94,7 +120,7 @@ def _train(
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        **({} if lr is None else {"learning_rate": lr}),
+        **settings,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=Windows(), callbacks=[Clock()])
     started = time.perf_counter()

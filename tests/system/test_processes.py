@@ -23,8 +23,10 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 class Program:
     """A process with two workers, in a process group of its own."""
 
-    def __init__(self, folder: Path, jobs: tuple[str, ...], seconds: float = PATIENCE) -> None:
-        command = [sys.executable, worker_jobs.__file__, str(folder), str(seconds), *jobs]
+    def __init__(
+        self, folder: Path, imports: str, jobs: tuple[str, ...], seconds: float = PATIENCE
+    ) -> None:
+        command = [sys.executable, worker_jobs.__file__, str(folder), str(seconds), imports, *jobs]
         self.folder = folder
         self.process = subprocess.Popen(
             command,
@@ -50,19 +52,32 @@ class Program:
         return self.process.returncode, err
 
     def workers(self) -> list[psutil.Process]:
-        found = psutil.Process(self.process.pid).children()
-        return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+        """Return those that started alone, and those copied from a child with the imports."""
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            command = " ".join(child.cmdline())
+            if "forkserver" in command:
+                found += child.children()
+            elif "spawn_main" in command:
+                found.append(child)
+        return found
 
 
 Start = Callable[..., Program]
 
 
+@pytest.fixture(params=["", "sqlite3"], ids=["alone", "copies"])
+def imports(request: pytest.FixtureRequest) -> str:
+    """What the workers import ahead: nothing, or a module that nothing else here imports."""
+    return str(request.param)
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, imports: str) -> Iterator[Start]:
     started: list[Program] = []
 
     def begin(*jobs: str, seconds: float = PATIENCE) -> Program:
-        started.append(Program(tmp_path, jobs, seconds))
+        started.append(Program(tmp_path, imports, jobs, seconds))
         return started[-1]
 
     yield begin
@@ -177,8 +192,10 @@ def test_a_parent_that_was_killed_leaves_no_worker(
     assert program.end() == (-signal.SIGKILL, "")
 
 
-def outcomes(folder: Path, *jobs: str, count: int = 2) -> dict[str, object]:
-    with Workers(count, partial(worker_jobs.work, folder=folder)) as workers:
+def outcomes(
+    folder: Path, *jobs: str, count: int = 2, imports: tuple[str, ...] = ()
+) -> dict[str, object]:
+    with Workers(count, partial(worker_jobs.work, folder=folder), imports=imports) as workers:
         found: dict[str, object] = {}
         for job in jobs:
             if workers.full:
@@ -198,10 +215,10 @@ class TestDeaths:
         ],
     )
     def test_a_dead_worker_costs_only_its_own_job(
-        self, tmp_path: Path, job: str, told: str
+        self, tmp_path: Path, imports: str, job: str, told: str
     ) -> None:
         jobs = ["quick-1", f"{job}-1", f"{job}-2", f"{job}-3", "quick-2", "quick-3"]
-        found = outcomes(tmp_path, *jobs)
+        found = outcomes(tmp_path, *jobs, imports=tuple(imports.split()))
         assert sorted(found) == sorted(jobs)
         for name, outcome in found.items():
             if name.startswith(job):
@@ -210,14 +227,16 @@ class TestDeaths:
             else:
                 assert isinstance(outcome, int)
 
-    def test_a_dead_idle_worker_is_replaced(self, tmp_path: Path) -> None:
-        with Workers(1, partial(worker_jobs.work, folder=tmp_path)) as workers:
+    def test_a_dead_idle_worker_is_replaced(self, tmp_path: Path, imports: str) -> None:
+        work = partial(worker_jobs.work, folder=tmp_path)
+        with Workers(1, work, imports=imports.split()) as workers:
             workers.submit("quick-1")
             _, pid = workers.next_ended()
             assert isinstance(pid, int)
             os.kill(pid, signal.SIGKILL)
             # All its threads have ended; the pool itself still has to notice.
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.005)
             workers.submit("quick-2")
             job, other = workers.next_ended()
         assert job == "quick-2"
@@ -229,6 +248,17 @@ class TestDeaths:
             workers.submit("quick")
             job, outcome = workers.next_ended()
         assert (job, type(outcome)) == ("quick", WorkerDied)
+
+
+def test_workers_share_what_was_imported_ahead_and_have_todays_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for value in ("first", "second"):
+        monkeypatch.setenv("TINYOHEM_TEST", value)
+        with Workers(1, worker_jobs.surroundings, imports=["sqlite3"]) as workers:
+            workers.submit("sqlite3")
+            _, found = workers.next_ended()
+        assert found == (True, value)
 
 
 class TestJobs:

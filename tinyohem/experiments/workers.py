@@ -42,7 +42,8 @@ def in_parallel(
     # torch.get_num_threads() respects OMP_NUM_THREADS.
     threads = max(1, min(torch.get_num_threads(), usable_cores() // workers))
     failed: dict[str, Exception] = {}
-    with Workers(workers, work, partial(_begin, threads)) as pool:
+    begin = partial(_begin, threads)
+    with Workers(workers, work, begin, imports=["tinyohem.training.loop"]) as pool:
         waiting = iter(jobs)
         try:
             while True:
