@@ -27,6 +27,7 @@ def list_runs(
     from rich.markup import escape
 
     from tinyohem.runs.listing import list_runs as listed
+    from tinyohem.runs.scored import coverage, scoring_command
     from tinyohem_cli.console import Table, err, out, print_json
 
     found = listed(folder)
@@ -37,7 +38,7 @@ def list_runs(
         err.print(f"{folder} holds no run; `tinyohem train` writes one", markup=False)
         return
     table = Table("run", "state", "model", "mining", box=None, pad_edge=False)
-    for heading in ("steps", "tokens", "bits per byte", "perplexity"):
+    for heading in ("steps", "tokens", "bits per byte", "perplexity", "stories scored"):
         table.add_column(heading, justify="right")
     for run in found:
         of_all = f" of {run.num_steps:,}" if run.num_steps and run.state != "finished" else ""
@@ -50,5 +51,12 @@ def list_runs(
             "–" if run.tokens is None else f"{run.tokens:,}",
             "–" if run.bits_per_byte is None else f"{run.bits_per_byte:.4f}",
             "–" if run.perplexity is None else f"{run.perplexity:.3f}",
+            coverage(run.scored_stories, run.validation_stories) or "–",
         )
     out.print(table)
+    if partly := [Path(run.folder) for run in found if run.scored_in_part]:
+        err.print(
+            "figures of a part of the validation stories compare with no others; all stories: "
+            f"{scoring_command(partly)}",
+            markup=False,
+        )

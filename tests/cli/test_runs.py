@@ -1,12 +1,15 @@
 """`runs list` tells of every run what its small files say."""
 
 import json
+import shlex
 import shutil
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import tiny
 
+from tinyohem.data.sample.stories import sample_stories
 from tinyohem.io.locks import sole_writer
 from tinyohem.training.loop import train
 
@@ -64,3 +67,35 @@ def test_an_empty_folder_and_none(tinyohem: tiny.Command, tmp_path: Path) -> Non
     done = tinyohem("runs", "list", tmp_path / "none")
     assert done.code == 2
     assert "there is no folder" in done.err
+
+
+def test_figures_of_a_part_are_marked_until_all_stories_are_scored(
+    tinyohem: tiny.Command, corpus: Path, tmp_path: Path
+) -> None:
+    """A short run scores the head of its validation stories; the list and the report say what to
+    run."""
+    valid = tiny.write_stories(tmp_path / "valid.jsonl", islice(sample_stories("validation"), 60))
+    out = tmp_path / "runs"
+    for name in ("one", "two"):
+        flags = tiny.flags(corpus / "train.jsonl", data__valid=str(valid))
+        assert tinyohem("train", *flags, "--out", out / name).code == 0
+    assert tinyohem("eval-perplexity", out / "two").code == 0
+    runs = listed(tinyohem, out)
+    assert [runs[name]["scored_in_part"] for name in ("one", "two")] == [True, False]
+    scored = runs["one"]["scored_stories"]
+    assert scored == json.loads((out / "one" / "eval.json").read_text())["stories"]
+    assert 0 < scored < runs["one"]["validation_stories"] == 60
+    assert runs["two"]["scored_stories"] == 60
+
+    command = f"tinyohem eval-perplexity {out / 'one'}"
+    done = tinyohem("runs", "list", out)
+    assert f"{scored} of 60" in done.out
+    assert "all 60" in done.out
+    assert done.err.strip().endswith(f"all stories: {command}")
+    report = ("report", out / "one", out / "two", "--out", tmp_path / "report.html")
+    assert f"To score all stories: {command}" in tinyohem(*report).err
+
+    assert tinyohem(*shlex.split(command)[1:]).code == 0
+    assert not listed(tinyohem, out)["one"]["scored_in_part"]
+    assert "eval-perplexity" not in tinyohem("runs", "list", out).err
+    assert "eval-perplexity" not in tinyohem(*report).err

@@ -32,6 +32,7 @@ from tinyohem.report.records import (
     read_or_refuse,
 )
 from tinyohem.runs.layout import CHOICE_FILE, EVALUATION_FILE, METRICS_FILE, MODEL, RECORD_FILE
+from tinyohem.runs.scored import in_part, scoring_command
 
 FloatArray = NDArray[np.float64]
 
@@ -66,6 +67,17 @@ class RunLog:
         """Return the finished model, if the run has ended and its stories are known."""
         folder = self.folder / MODEL
         return folder if folder.is_dir() and self.record.valid else None
+
+    @property
+    def scored(self) -> tuple[int | None, int | None]:
+        """Return how many validation stories its figures cover, and how many there are."""
+        scored, valid = self.evaluation, self.record.valid
+        return scored.stories if scored else None, valid.stories if valid else None
+
+    @property
+    def scored_in_part(self) -> bool:
+        """Whether its figures cover a part of its validation stories only."""
+        return in_part(*self.scored)
 
     def last(self, name: str) -> float | None:
         """Return the newest value of a figure."""
@@ -292,9 +304,10 @@ def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
         ), False
     scored = {run.evaluation.stories for run in runs if run.evaluation is not None} - {None}
     if len(scored) > 1:
+        command = scoring_command(run.folder for run in runs if run.scored_in_part)
         return (
             "The finished models were scored on different numbers of stories, so their figures do "
-            "not compare: tinyohem eval-perplexity RUN scores all of them."
+            "not compare." + (f" To score all stories: {command}" if command else "")
         ), False
     heads = [run.last("val/tokens") or run.settings.get("training.eval_tokens") for run in runs]
     if any(head != heads[0] for head in heads):

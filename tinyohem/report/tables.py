@@ -15,6 +15,7 @@ from tinyohem.experiments.table import lay_out, num_verdict_cells
 from tinyohem.io.json import JsonObject
 from tinyohem.report.records import RunFacts
 from tinyohem.report.run_logs import ComparisonResult, RunGroup, RunLog
+from tinyohem.runs.scored import coverage
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ def runs_table(groups: Sequence[RunGroup]) -> Table:
 
     The scores stand beside the name, because a phone shows only the first columns.
     """
-    head = ["run", "perplexity", "bits per byte", "nats per token", "state", "tokens seen"]
-    head += ["got a gradient", "training time", "parameters"]
+    head = ["run", "perplexity", "bits per byte", "nats per token", "stories scored", "state"]
+    head += ["tokens seen", "got a gradient", "training time", "parameters"]
     rows = [[run.label, *_scores(run), *_progress(run)] for group in groups for run in group.runs]
     colours = [index for index, group in enumerate(groups) for _ in group.runs]
     known = [any(column) for column in zip(*rows, strict=True)]  # of any run
@@ -46,6 +47,7 @@ def _progress(run: RunLog) -> list[str]:
     seen, kept = run.total("tokens_seen"), run.total("tokens_selected")
     seconds, parameters = run.total("seconds"), run.record.num_parameters
     return [
+        coverage(*run.scored),
         "finished" if run.evaluation else f"at step {run.step:,}{of}",
         f"{seen:,.0f}" if seen else "",
         f"{kept / seen:.1%}" if seen and kept is not None else "",

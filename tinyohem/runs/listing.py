@@ -12,6 +12,7 @@ from tinyohem.runs.checkpoints import latest_checkpoint, read_state
 from tinyohem.runs.layout import CHECKPOINTS, EVALUATION_FILE, RECORD_FILE
 from tinyohem.runs.record import run_record
 from tinyohem.runs.resume import way_of
+from tinyohem.runs.scored import in_part
 
 State = Literal["finished", "running", "stopped", "damaged"]
 
@@ -30,10 +31,17 @@ class ListedRun:
     tokens: int | None  # seen by the newest checkpoint
     bits_per_byte: float | None  # at the end
     perplexity: float | None
+    scored_stories: int | None  # that these two figures cover
+    validation_stories: int | None  # of the split
+
+    @property
+    def scored_in_part(self) -> bool:
+        """Whether its figures cover a part of its validation stories only."""
+        return in_part(self.scored_stories, self.validation_stories)
 
     def to_json(self) -> JsonObject:
         """Return every figure."""
-        return asdict(self)
+        return asdict(self) | {"scored_in_part": self.scored_in_part}
 
 
 def list_runs(folder: Path) -> list[ListedRun]:
@@ -75,6 +83,8 @@ def _listed(folder: Path) -> ListedRun:
         tokens=tokens,
         bits_per_byte=result.get("bits_per_byte"),
         perplexity=result.get("perplexity"),
+        scored_stories=result.get("stories"),
+        validation_stories=record.valid.stories if record else None,
     )
 
 
