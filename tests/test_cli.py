@@ -226,8 +226,10 @@ class TestHelp:
 
     @pytest.mark.parametrize("command", ALL_COMMANDS)
     def test_the_terminal_alone_breaks_its_paragraphs(self, command: str) -> None:
-        for paragraph in (load_command(command).help or "").split("\n\n"):
-            assert "\n" not in paragraph
+        loaded = load_command(command)
+        for part in (loaded, *getattr(loaded, "commands", {}).values()):
+            for paragraph in (part.help or "").split("\n\n"):
+                assert "\n" not in paragraph
 
     def test_it_cites_no_measured_result(self) -> None:
         """Figures belong to the README and LOG.md, which say how they came about."""

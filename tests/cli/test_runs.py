@@ -47,7 +47,9 @@ def test_every_run_is_listed_with_its_state(tinyohem: tiny.Command, folder: Path
     assert runs["finished"]["bits_per_byte"] == evaluation["bits_per_byte"]
     assert (runs["finished"]["steps"], runs["finished"]["tokens"]) == (20, 20 * 4 * 32)
     stopped = runs["stopped"]
-    assert (stopped["steps"], stopped["num_steps"], stopped["mining"]) == (7, 20, "ohem0.5")
+    assert (stopped["steps"], stopped["num_steps"]) == (7, 20)
+    assert stopped["settings"]["ohem.ratio"] == 0.5
+    assert runs["damaged"]["settings"] is None
     assert stopped["bits_per_byte"] is None
 
 
@@ -99,3 +101,31 @@ def test_figures_of_a_part_are_marked_until_all_stories_are_scored(
     assert not listed(tinyohem, out)["one"]["scored_in_part"]
     assert "eval-perplexity" not in tinyohem("runs", "list", out).err
     assert "eval-perplexity" not in tinyohem(*report).err
+
+
+def test_runs_that_were_made_in_different_ways_are_told_apart(
+    tinyohem: tiny.Command, corpus: Path, tmp_path: Path
+) -> None:
+    """Two selections at one ratio look the same by their ratio; licence and log change nothing."""
+    out = tmp_path / "runs"
+    ways: dict[str, dict[str, object]] = {
+        "full": {},
+        "topk": {"ohem__ratio": 0.5},
+        "random": {"ohem__ratio": 0.5, "ohem__select": "random"},
+        "again": {"ohem__ratio": 0.5, "training__seed": 3, "data__licence": "mit"},
+    }
+    for name, way in ways.items():
+        train(tiny.config(corpus, training__stop_at_step=1, **way), out / name)
+    done = tinyohem("runs", "list", out)
+    _, _, apart = done.out.partition("settings that differ")
+    rows = [line.split(None, 1) for line in apart.split("\n")[1:5]]
+    assert {Path(folder).name: way.strip() for folder, way in rows} == {
+        "full": "–",
+        "topk": "ohem.ratio=0.5",
+        "random": "ohem.ratio=0.5 ohem.select=random",
+        "again": "training.seed=3 ohem.ratio=0.5",
+    }
+    shutil.rmtree(out / "again")
+    shutil.rmtree(out / "random")
+    shutil.rmtree(out / "topk")
+    assert "settings that differ" not in tinyohem("runs", "list", out).out

@@ -159,26 +159,30 @@ def _with_sample_vocabulary(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**tree, "tokenizer": {"vocab_size": SAMPLE_VOCABULARY, **tokenizer}}
 
 
-# Keys that may change when a run resumes: they decide where it runs and what it leaves behind, not
-# what it computes, apart from rounding by another device or compiler. A user may choose
-# `on_nonfinite` anew after a step that was not finite.
-RESUME_MAY_CHANGE = frozenset(
+# Keys that decide what a run writes down and what it leaves behind, and change no figure.
+CHANGES_NO_FIGURE = frozenset(
     {
         "data.licence",
-        "training.device",
-        "training.compile",
         "training.log_every",
-        "training.eval_every",
-        "training.eval_tokens",
         "training.samples",
         "training.save_every",
         "training.keep_last",
-        "training.stop_at_step",
-        "training.on_nonfinite",
         "tracking.wandb",
         "tracking.project",
     }
 )
+
+# Keys that may change when a run resumes: they decide where it runs and what it leaves behind, not
+# what it computes, apart from rounding by another device or compiler. A user may choose
+# `on_nonfinite` anew after a step that was not finite.
+RESUME_MAY_CHANGE = CHANGES_NO_FIGURE | {
+    "training.device",
+    "training.compile",
+    "training.eval_every",
+    "training.eval_tokens",
+    "training.stop_at_step",
+    "training.on_nonfinite",
+}
 
 
 def validate_config(tree: Any) -> RunConfig:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.config.aliases import current_name
 from tinyohem.config.sections import ConfigTree
 from tinyohem.data.choice import ChoiceRecord
 from tinyohem.errors import InputError
@@ -33,6 +32,7 @@ from tinyohem.report.records import (
 )
 from tinyohem.runs.layout import CHOICE_FILE, EVALUATION_FILE, METRICS_FILE, MODEL, RECORD_FILE
 from tinyohem.runs.scored import in_part, scoring_command
+from tinyohem.runs.settings import flat_settings
 
 FloatArray = NDArray[np.float64]
 
@@ -51,11 +51,7 @@ class RunLog:
     @property
     def settings(self) -> ConfigTree:
         """Return the config as `section.key` to value."""
-        return {
-            f"{section}.{current_name(section, key, quiet=True)}": value
-            for section, values in self.record.config.items()
-            for key, value in values.items()
-        }
+        return flat_settings(self.record.config)
 
     @property
     def step(self) -> int:

@@ -11,8 +11,8 @@ from tinyohem.io.locks import is_locked
 from tinyohem.runs.checkpoints import latest_checkpoint, read_state
 from tinyohem.runs.layout import CHECKPOINTS, EVALUATION_FILE, RECORD_FILE
 from tinyohem.runs.record import run_record
-from tinyohem.runs.resume import way_of
 from tinyohem.runs.scored import in_part
+from tinyohem.runs.settings import Settings, own_settings
 
 State = Literal["finished", "running", "stopped", "damaged"]
 
@@ -24,7 +24,7 @@ class ListedRun:
     folder: str
     state: State
     model: str | None
-    mining: str  # empty for plain training
+    settings: Settings | None  # that are not its defaults
     parameters: int | None
     steps: int | None  # done and saved
     num_steps: int | None  # None under a budget in seconds
@@ -76,7 +76,7 @@ def _listed(folder: Path) -> ListedRun:
         folder=str(folder),
         state=state,
         model=_model(config) if config else None,
-        mining=way_of(config.ohem).removeprefix("-") if config else "",
+        settings=own_settings(config.model_dump()) if config else None,
         parameters=record.num_parameters if record else None,
         steps=steps,
         num_steps=record.num_steps if record else None,
