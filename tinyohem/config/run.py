@@ -11,7 +11,7 @@ from tinyohem.config.curriculum import CurriculumConfig
 from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.config.model import ModelConfig, model_shape, suitable_lr
 from tinyohem.config.ohem import OhemConfig
-from tinyohem.config.sections import Section, setting, words
+from tinyohem.config.sections import ConfigTree, Section, setting, words
 from tinyohem.config.target import TargetConfig
 from tinyohem.config.training import OptimConfig, TrainingConfig
 from tinyohem.errors import InputError
@@ -171,6 +171,15 @@ CHANGES_NO_FIGURE = frozenset(
         "tracking.project",
     }
 )
+
+
+def decides_figures(config: RunConfig) -> ConfigTree:
+    """Return the sections and keys of a config without those that change no figure."""
+    return {
+        section: {k: v for k, v in keys.items() if f"{section}.{k}" not in CHANGES_NO_FIGURE}
+        for section, keys in config.model_dump().items()
+    }
+
 
 # Keys that may change when a run resumes: they decide where it runs and what it leaves behind, not
 # what it computes, apart from rounding by another device or compiler. A user may choose
