@@ -30,7 +30,14 @@ from tinyohem.report.records import (
     RunFolderRecord,
     read_or_refuse,
 )
-from tinyohem.runs.layout import CHOICE_FILE, EVALUATION_FILE, METRICS_FILE, MODEL, RECORD_FILE
+from tinyohem.runs.layout import (
+    CHOICE_FILE,
+    EVALUATION_FILE,
+    METRICS_FILE,
+    MODEL,
+    RECORD_FILE,
+    folder_labels,
+)
 from tinyohem.runs.scored import in_part, scoring_command
 from tinyohem.runs.settings import flat_settings
 
@@ -148,7 +155,7 @@ def read_input(folders: Sequence[Path]) -> ReportInput:
     """
     groups: list[RunGroup] = []
     comparisons, warnings = [], []
-    for folder, label in zip(folders, _labels(folders), strict=True):
+    for folder, label in zip(folders, folder_labels(folders), strict=True):
         if is_run(folder):
             groups.append(RunGroup(label, (_read_run(folder, label),)))
             continue
@@ -169,26 +176,6 @@ def read_input(folders: Sequence[Path]) -> ReportInput:
             )
     incomparable, bits_compare = _incomparable(runs)
     return ReportInput(groups, comparisons, warnings, incomparable, bits_compare)
-
-
-def _labels(folders: Sequence[Path]) -> list[str]:
-    """Return the folders' names, with as many parents as it takes to tell them apart.
-
-    Replace what cannot be printed: no picture or page may hold it.
-    """
-    paths = [folder.resolve() for folder in folders]
-    if twice := [path for path in paths if paths.count(path) > 1]:
-        raise InputError(f"{twice[0]} is named twice", "name each run once")
-    longest = max(len(path.parts) for path in paths)
-    for depth in range(1, longest + 1):
-        labels = [_printable("/".join(path.parts[-depth:])) for path in paths]
-        if len(set(labels)) == len(labels):
-            return labels
-    return [str(path) for path in paths]
-
-
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def _read_comparison(
