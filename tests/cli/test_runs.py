@@ -11,6 +11,7 @@ import tiny
 
 from tinyohem.data.sample.stories import sample_stories
 from tinyohem.io.locks import sole_writer
+from tinyohem.runs.settings import labels
 from tinyohem.training.loop import train
 
 
@@ -101,6 +102,17 @@ def test_figures_of_a_part_are_marked_until_all_stories_are_scored(
     assert not listed(tinyohem, out)["one"]["scored_in_part"]
     assert "eval-perplexity" not in tinyohem("runs", "list", out).err
     assert "eval-perplexity" not in tinyohem(*report).err
+
+
+def test_a_path_in_a_label_is_relative_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = (f"{tmp_path}/a.jsonl", "/elsewhere/b.jsonl")
+    assert labels({"data.dataset": name} for name in names) == [
+        "data.dataset=a.jsonl",
+        "data.dataset=/elsewhere/b.jsonl",
+    ]
 
 
 def test_runs_that_were_made_in_different_ways_are_told_apart(

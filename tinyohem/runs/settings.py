@@ -1,8 +1,10 @@
 """The settings of runs as `section.key`, and which of them tell runs apart."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tinyohem.config.aliases import current_name
@@ -60,11 +62,15 @@ def labels(runs: Iterable[Settings]) -> list[str]:
     """Say of each run what sets it apart from the others: `ohem.ratio=0.5 ohem.select=random`.
 
     A label is empty for a run that is as the defaults are; it names no setting that changes no
-    figure.
+    figure. Paths below the working folder are relative to it.
 
     Args:
         runs: their `own_settings`.
     """
     each = list(runs)
     keys = [key for key in telling(each) if key not in CHANGES_NO_FIGURE | _SHOWN_APART]
-    return [" ".join(f"{key}={_told(run, key)}" for key in keys if key in run) for run in each]
+    here = f"{Path.cwd()}{os.sep}"
+    return [
+        " ".join(f"{key}={value_text(run[key]).removeprefix(here)}" for key in keys if key in run)
+        for run in each
+    ]
