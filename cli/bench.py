@@ -19,7 +19,9 @@ Rounds = Annotated[
 ]
 Compile = Annotated[
     bool | None,
-    typer.Option("--compile", help="Time all but the mask through torch.compile as well"),
+    typer.Option(
+        "--compile", help="Time all but the mask through torch.compile as well; default: no"
+    ),
 ]
 Memory = Annotated[
     bool,

@@ -62,6 +62,7 @@ def inspect(
     from tinyohem.evaluation.open import stories_of
     from tinyohem.models.source import load_source
     from tinyohem.report.html import write_story_page
+    from tinyohem.runs.layout import folder_labels
     from tinyohem_cli.console import ConsoleProgress, print_json
 
     if text is None and story is None:
@@ -85,8 +86,10 @@ def inspect(
     if compare is None:
         found = inspect_story(source, told, ratio=ratio, title=title)
     else:
+        first, second = folder_labels([Path(model), Path(compare)])
         other = load_source(compare, device or "auto")
-        found = compare_stories(source, other, told, ratio=ratio, title=title)
+        names = first, second
+        found = compare_stories(source, other, told, ratio=ratio, title=title, names=names)
     if html is not None:
         write_story_page(found, html)
         progress.note(f"wrote {html}")
@@ -110,7 +113,7 @@ def _print_story(found: "InspectedStory") -> None:
         out.print(line)
     out.print(f"{kept}; [ ] = kept" if in_file else kept, markup=False)
     for heading, tokens in found.differences(_NUM_WIDEST):
-        out.print(_widest_table(heading, tokens, brackets=in_file))
+        out.print(_widest_table(heading, found.names, tokens, brackets=in_file))
 
 
 def _style(story: "InspectedStory", level: int, kept: bool = False) -> str:
@@ -124,7 +127,7 @@ def _style(story: "InspectedStory", level: int, kept: bool = False) -> str:
 def _legend(story: "InspectedStory") -> "Text":
     from rich.text import Text
 
-    legend = Text("nats: " if story.scale == "loss" else "nats that the second model saves: ")
+    legend = Text("nats: " if story.scale == "loss" else f"nats that {story.names[1]} saves: ")
     for level, label in story.legend:
         legend.append(f" {label} ", _style(story, level))
     return legend
@@ -145,13 +148,19 @@ def _coloured(story: "InspectedStory", *, brackets: bool) -> "Text":
 
 
 def _widest_table(
-    heading: str, tokens: "list[tuple[str, InspectedToken]]", *, brackets: bool
+    heading: str,
+    names: tuple[str, str],
+    tokens: "list[tuple[str, InspectedToken]]",
+    *,
+    brackets: bool,
 ) -> "Table":
+    from rich.markup import escape
     from rich.text import Text
 
     from tinyohem_cli.console import Table
 
-    table = Table("first", "second", "token", title=heading, title_justify="left")
+    columns = (*map(escape, names), "token")
+    table = Table(*columns, title=escape(heading), title_justify="left")
     for ahead, token in tokens:
         context = Text(_one_line(ahead))
         text = _one_line(token.text)

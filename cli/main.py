@@ -85,6 +85,8 @@ def load_command(name: str) -> Any:
     module = import_module(f"tinyohem_cli.{word}")
     found = getattr(module, word)
     if isinstance(found, typer.Typer):
+        for command in found.registered_commands:
+            command.help = _unwrapped(command.callback.__doc__ or "")
         return typer.main.get_command(found)
     alone = typer.Typer(add_completion=False, **_SETTINGS)
     help_ = _unwrapped(found.__doc__)

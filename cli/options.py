@@ -36,7 +36,7 @@ def of_key(key: str, *, in_brief: bool = False) -> Any:
     complete = _starting(named) if named else None
     if not in_brief:
         return typer.Option(flag, help=explain(field), autocompletion=complete)
-    panel = RunConfig.model_fields[section].title
+    panel = f"{RunConfig.model_fields[section].title} (default in brackets)"
     return typer.Option(
         flag, help=brief(field), autocompletion=complete, rich_help_panel=panel, metavar=""
     )
@@ -121,7 +121,9 @@ Recipe = Annotated[
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Set any recipe key, `null` for none; repeatable"
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set any recipe key, `null` for none; repeatable; default: none",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")]

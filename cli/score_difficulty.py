@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tinyohem.difficulty.score_table import ExampleRecord
     from tinyohem.difficulty.summary import ScoreSummary
     from tinyohem.difficulty.target_record import TargetRecord
+    from tinyohem.report.score_difficulty import DifficultyReport
     from tinyohem_cli.console import Table
 
 EPILOG = "\n\n".join(
@@ -26,6 +27,8 @@ EPILOG = "\n\n".join(
         *(f"{name}: see {metric.option}" for name, metric in ADDED_METRICS.items()),
     ]
 )
+_SHOWN_PERCENTS = (0, 5, 50, 95, 100)
+_SHOWN_STORIES = 4  # on each side of the line of a target
 _SHOWN_CHARACTERS = 56  # of an opening: two lines of a table of 80 columns
 
 Out = Annotated[
@@ -47,7 +50,8 @@ Tokenizer = Annotated[
     str | None,
     typer.Option(
         "--tokenizer",
-        help="Run, folder or Hub id of a tokenizer: adds `fertility`, its tokens per word",
+        help="Run, folder or Hub id of a tokenizer: adds `fertility`, its tokens per word; "
+        "default: none",
     ),
 ]
 Model = Annotated[
@@ -55,7 +59,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         help="Run, checkpoint, folder or Hub id of a model: adds `model_loss`, the nats per token "
-        "that it gives each story",
+        "that it gives each story; default: none",
     ),
 ]
 Target = Annotated[
@@ -64,7 +68,8 @@ Target = Annotated[
         "--target",
         help="Some hundred stories of the wanted kind, as --dataset: adds `target_ngram`, the nats "
         "per word of each story under an n-gram model of them, and shows where their own line "
-        "lies. A fifth of them is held out to validate, as `train` does without --valid",
+        "lies. A fifth of them is held out to validate, as `train` does without --valid; default: "
+        "none",
     ),
 ]
 LengthControl = Annotated[
@@ -89,7 +94,8 @@ MinSegment = Annotated[
     int, typer.Option("--mtld-min-segment", help="Fewest words of a complete factor")
 ]
 Show = Annotated[
-    Path | None, typer.Option("--show", help="Only show the report of this score folder")
+    Path | None,
+    typer.Option("--show", help="Only show the report of this score folder; default: none"),
 ]
 
 
@@ -122,8 +128,7 @@ def score_difficulty(
     from tinyohem.difficulty.score_batch import ScoringRules
     from tinyohem.difficulty.score_table import open_scores
     from tinyohem.report import score_difficulty as scoring
-    from tinyohem_cli.console import ConsoleProgress, harmless, print_json
-    from tinyohem_cli.console import out as console
+    from tinyohem_cli.console import ConsoleProgress, print_json
 
     progress = ConsoleProgress()
     if show is not None:
@@ -147,68 +152,68 @@ def score_difficulty(
     if as_json:
         print_json(report.to_json())
         return
-    summary = report.summary
-    for part in (_quantiles(summary), _correlations(summary), _flags(summary), *_examples(summary)):
-        console.print(part)
-    if summary.target is not None:
-        console.print(harmless(summary.told_line()), markup=False)
-        console.print(_beside_line(summary.target))
+    _print_summary(report)
     for page in report.pages:
         progress.note(f"wrote {report.place}/{page}")
 
 
-def _quantiles(summary: "ScoreSummary") -> "Table":
+def _print_summary(report: "DifficultyReport") -> None:
+    """Print a screen of what a score folder says; its files and --json have the rest."""
+    from tinyohem_cli.console import harmless, out
+
+    summary = report.summary
+    out.print(summary.outcome(), markup=False)
+    out.print(_values(summary))
+    if summary.target is None:
+        out.print(_examples(summary))
+    else:
+        out.print(harmless(summary.told_line()), markup=False)
+        out.print(_beside_line(summary.target))
+
+
+def _values(summary: "ScoreSummary") -> "Table":
     from tinyohem.difficulty.summary import QUANTILES
     from tinyohem_cli.console import Table
 
-    stories = f"{summary.manifest.stories:,} stories"
-    title = f"{stories}: values from the easiest (0 %) to the hardest (100 %)"
-    table = Table("", *map(summary.label, summary.metrics), title=title)
-    for percent, *values in zip(QUANTILES, *summary.quantiles.values(), strict=True):
-        table.add_row(f"{percent} %", *(f"{value:.4g}" for value in values))
-    undefined = (metric.undefined for metric in summary.manifest.metrics.values())
-    table.add_row("undefined", *(f"{stories:,}" for stories in undefined))
+    places = [QUANTILES.index(percent) for percent in _SHOWN_PERCENTS]
+    title = "Values from the easiest story (0 %) to the hardest (100 %)"
+    heads = [f"{percent} %" for percent in _SHOWN_PERCENTS]
+    undefined = any(metric.undefined for metric in summary.manifest.metrics.values())
+    heads += ["goes with length", *(["undefined"] if undefined else [])]
+    table = Table("", title=title, title_justify="left", box=None, pad_edge=False)
+    for head in heads:
+        table.add_column(head, justify="right")
+    for name, metric in summary.manifest.metrics.items():
+        rho = summary.correlations.get((name, "length"))
+        cells = [
+            *(f"{summary.quantiles[name][place]:.4g}" for place in places),
+            "–" if rho is None or name == "length" else f"{rho:.2f}",
+            f"{metric.undefined:,}",
+        ]
+        table.add_row(summary.label(name), *cells[: len(heads)])
     return table
 
 
-def _correlations(summary: "ScoreSummary") -> "Table":
+def _examples(summary: "ScoreSummary") -> "Table":
     from tinyohem_cli.console import Table
 
-    table = Table("", *summary.metrics, title="Spearman correlation of the difficulties")
-    for metric in summary.metrics:
-        row = (f"{summary.correlations[metric, other]:.2f}" for other in summary.metrics)
-        table.add_row(metric, *row)
-    return table
-
-
-def _flags(summary: "ScoreSummary") -> "Table":
-    from tinyohem_cli.console import Table
-
-    table = Table("flag", "stories", title="Flagged stories")
-    for flag, count in summary.manifest.flags.items():
-        table.add_row(flag, f"{count:,}")
-    return table
-
-
-def _examples(summary: "ScoreSummary") -> list["Table"]:
-    from tinyohem_cli.console import Table
-
-    tables = []
+    title = "The easiest and the hardest story: row (value) and opening"
+    table = Table("", "easiest", "hardest", title=title, title_justify="left")
     for metric, ends in summary.examples.items():
-        title = f"By {summary.label(metric)}: row (value) and opening"
-        table = Table("easiest", "hardest", title=title)
-        for easy, hard in zip(ends.easiest, ends.hardest, strict=True):
-            table.add_row(_cell(easy), _cell(hard))
-        tables.append(table)
-    return tables
+        table.add_row(
+            metric, *(_cell(next(iter(end), None)) for end in (ends.easiest, ends.hardest))
+        )
+    return table
 
 
 def _beside_line(target: "TargetRecord") -> "Table":
     from tinyohem_cli.console import Table
 
     title = "Beside the line of the target: row (nats per word) and opening"
-    table = Table("the last that pass", "the first that do not", title=title)
-    for last, first in zip_longest(target.passing, target.failing):
+    table = Table("the last that pass", "the first that do not", title=title, title_justify="left")
+    for last, first in zip_longest(
+        target.passing[:_SHOWN_STORIES], target.failing[:_SHOWN_STORIES]
+    ):
         table.add_row(_cell(last), _cell(first))
     return table
 

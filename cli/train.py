@@ -45,7 +45,7 @@ _IN_BRIEF = (
     *("ohem.min_kept", "ohem.reference", "ohem.pool_max_age", "ohem.pool_refresh_every"),
     *("curriculum.enabled", "curriculum.metric", "curriculum.pacing", "curriculum.fraction"),
 )
-EPILOG = """`tinyohem recipes show` explains every option and key in full, with unit and default.
+EPILOG = """`tinyohem recipes show` explains every option and key in full.
 
 Examples:
 tinyohem train --dataset sample --minutes 2

@@ -23,7 +23,10 @@ from tinyohem_cli.main import COMMANDS as ALL_COMMANDS
 from tinyohem_cli.main import PANELS, load_command
 
 HEAVY = {"torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow", "wandb"}
-COMMANDS = ("train", "mine", "eval-perplexity", "inspect", "generate", "prepare-data")
+COMMANDS = (
+    *("train", "mine", "eval-perplexity", "inspect", "generate", "prepare-data", "compare"),
+    *("score-difficulty", "bench"),
+)
 EVAL_NAMES = {
     "loss",
     "perplexity",
@@ -125,9 +128,11 @@ class TestHelp:
 
     @pytest.mark.parametrize("command", COMMANDS)
     def test_every_option_states_its_default(self, command: str) -> None:
-        """Or is listed in brief; `recipes show` then states it."""
+        """In brief, in brackets at the end, under a heading that says so."""
         for name, option in options_of(command).items():
             if option.rich_help_panel:
+                assert option.rich_help_panel.endswith(" (default in brackets)")
+                assert re.search(r" \([^()]+\)$", option.help), name
                 continue
             shown = option.default is not None and option.show_default and not option.is_flag
             is_switch = option.is_flag and not option.secondary_opts
@@ -166,7 +171,7 @@ class TestHelp:
 
         assert f"1 story in {HOLDOUT_EVERY}" in told_of("--valid")
         peak, tuned = (
-            told_of("--lr").split(", ")[1].split()[0],
+            told_of("--lr").split("default: ")[1].split()[0],
             load_config(overrides={"model.init_from": "folder"}),
         )
         assert load_config().optim.lr == pytest.approx(float(peak), rel=0.01)
@@ -207,9 +212,12 @@ class TestHelp:
     def test_what_train_lists_in_brief_stands_alone(self) -> None:
         for name, option in options_of("train").items():
             if option.rich_help_panel:
-                assert told_of(name).startswith(option.help)
-                assert 8 <= len(option.help) <= 60, name
-                assert len(option.help.split()) > 1, name
+                meaning, _, default = option.help.removesuffix(")").partition(" (")
+                whole, _, usual = told_of(name).partition("; default: ")
+                assert whole.startswith(meaning)
+                assert usual.startswith(default)
+                assert 8 <= len(option.help) <= 75, name
+                assert len(meaning.split()) > 1, name
 
     def test_the_commands_stand_in_four_groups_before_three_examples(self) -> None:
         shown = help_at_80_columns()
@@ -226,8 +234,10 @@ class TestHelp:
 
     @pytest.mark.parametrize("command", ALL_COMMANDS)
     def test_the_terminal_alone_breaks_its_paragraphs(self, command: str) -> None:
-        for paragraph in (load_command(command).help or "").split("\n\n"):
-            assert "\n" not in paragraph
+        loaded = load_command(command)
+        for part in (loaded, *getattr(loaded, "commands", {}).values()):
+            for paragraph in (part.help or "").split("\n\n"):
+                assert "\n" not in paragraph
 
     def test_it_cites_no_measured_result(self) -> None:
         """Figures belong to the README and LOG.md, which say how they came about."""
@@ -235,9 +245,7 @@ class TestHelp:
             for parameter in load_command(name).params:
                 assert not re.search(r"LOG\.md|bits per byte", getattr(parameter, "help", "") or "")
 
-    @pytest.mark.parametrize(
-        "command", ["", *COMMANDS, "compare", "bench", "report", "recipes list"]
-    )
+    @pytest.mark.parametrize("command", ["", *COMMANDS, "report", "recipes list"])
     def test_h_is_help(self, tinyohem: tiny.Command, command: str) -> None:
         short, long = (tinyohem(*command.split(), flag) for flag in ("-h", "--help"))
         assert short == long
@@ -251,7 +259,8 @@ class TestHelp:
         shared = flags if command == "compare" else {"--batch-size", "--seq-len"}
         assert flags & set(other) == shared
         assert {name: other[name].help for name in shared} == {
-            name: told_of(name) for name in shared
+            name: options_of("train")[name].help if command == "compare" else told_of(name)
+            for name in shared
         }
 
     def test_every_option_of_train_reaches_its_key(

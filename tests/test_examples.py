@@ -1,8 +1,8 @@
 """The examples run as they stand, on the built-in stories, and their models learn."""
 
 import re
-import subprocess
-import sys
+import runpy
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,15 +10,21 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name: str, folder: Path) -> str:
-    command = [sys.executable, str(EXAMPLES / name)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def shown(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> str:
+    """What the example that a test names prints, run as a script in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / request.param), run_name="__main__")
+    return capsys.readouterr().out
 
 
-def test_a_plain_loop(tmp_path: Path) -> None:
-    shown = run("own_loop.py", tmp_path)
+@pytest.mark.parametrize("shown", ["own_loop.py"], indirect=True)
+def test_a_plain_loop(shown: str) -> None:
     found = re.findall(r"step (\d+)  loss ([\d.]+)  kept (\d+)%", shown)
     losses = [float(loss) for _, loss, _ in found]
     assert [step for step, *_ in found] == ["10", "20", "30", "40", "50", "60"]
@@ -26,9 +32,9 @@ def test_a_plain_loop(tmp_path: Path) -> None:
     assert [kept for *_, kept in found] == ["100", "69", "50", "50", "100", "100"]
 
 
-def test_the_trainer(tmp_path: Path) -> None:
-    pytest.importorskip("accelerate")
-    shown = run("hf_trainer.py", tmp_path)
+@pytest.mark.skipif(find_spec("accelerate") is None, reason="needs accelerate")
+@pytest.mark.parametrize("shown", ["hf_trainer.py"], indirect=True)
+def test_the_trainer(shown: str, tmp_path: Path) -> None:
     losses = [float(loss) for loss in re.findall(r"'loss': '?([\d.]+)", shown)]
     assert len(losses) == 6
     assert losses[0] > float(re.findall(r"of all tokens: loss ([\d.]+)", shown)[0]) + 0.5

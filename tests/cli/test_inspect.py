@@ -90,10 +90,15 @@ def test_a_second_model_is_compared_on_screen_in_json_and_on_the_page(
     arguments = ("inspect", finished_run, "--story", 0, "--compare", older)
     result = tinyohem(*arguments, "--html", page)
     assert result.code == 0, result.err
-    assert "The second model predicts better" in result.out
+    assert "step_000015 predicts better" in result.out
+    assert "nats that step_000015 saves" in result.out
+    assert re.search(r"┃ finished ┃ step_000015 ┃ token +┃", result.out)
+    assert re.search(r"nats each .* under finished, against .* under step_000015", result.out)
+    assert "nats that step_000015 saves" in page.read_text()
     assert f"{finished_run} against {older}, story 0 of " in page.read_text()
     found = json.loads(tinyohem(*arguments, "--json").out)
     total = sum(token["other_loss"] for token in found["tokens"])
+    assert found["names"] == ["finished", "step_000015"]
     assert found["other_loss"] == pytest.approx(total / found["num_tokens"])
 
 

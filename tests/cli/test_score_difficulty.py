@@ -43,9 +43,9 @@ def test_scores_and_shows_the_same_report(stories: Path, tmp_path: Path) -> None
     assert manifest["rules"]["compression"]["length_control"] == "prefix"
     assert manifest["rules"]["mtld"]["min_segment"] == 10
     assert "[bold]He ran[/bold]" in scored.stdout
-    assert "compression_ratio, of the first bytes" in scored.stdout
-    listed = scored.stdout.partition("By mtld: row (value) and opening")[2].partition("By ")[0]
-    assert len(re.findall(r"^│ \d+ \(", listed, re.MULTILINE)) == 10
+    assert re.search(r"^compression_ratio,", scored.stdout, re.MULTILINE)
+    assert re.search(r"^of the first", scored.stdout, re.MULTILINE)
+    assert len(scored.stdout.splitlines()) <= 50
     shown = run("--show", out)
     assert shown.exit_code == 0
     assert shown.stdout == scored.stdout
@@ -92,7 +92,10 @@ def test_json_is_one_object_with_every_figure(
         assert more["metrics"][metric] == described
     assert only_json(tinyohem("score-difficulty", "--show", out, "--json").out) == more
     shown = tinyohem("score-difficulty", "--show", out).out
-    assert "By model_loss: row (value) and opening" in shown
+    assert re.search(r"model_loss +│ \d+ \(", shown)
+    ends = more["examples"]["model_loss"]
+    assert ends["easiest"][0]["value"] == more["metrics"]["model_loss"]["quantiles"]["0"]
+    assert ends["hardest"][0]["value"] == more["metrics"]["model_loss"]["quantiles"]["100"]
     page = (out / "report.html").read_text()
     assert "Easiest and hardest by fertility" in page
 
@@ -138,7 +141,8 @@ def test_a_target_draws_its_line_and_shows_the_stories_beside_it(
     told = f"{first['passed']:,} the first (line at {first['line']:.4g}), {second['passed']:,} the"
     assert told in " ".join(again.out.split())
     beside = again.out.partition("Beside the line of the target")[2]
-    assert len(re.findall(r"^│ \d+ \(", beside, re.MULTILINE)) == 10
+    assert len(re.findall(r"^│ \d+ \(", beside, re.MULTILINE)) == 4
+    assert len(again.out.splitlines()) <= 50
     page = (out / "report.html").read_text()
     assert "Stories beside the line of the target" in page
     assert f"line at {found['line']:.4g}: stories left of it pass" in page

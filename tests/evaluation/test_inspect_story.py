@@ -237,6 +237,6 @@ class TestPage:
         page = _Page(html)
         assert page.text == self.HOSTILE
         assert {str(span["class"])[0] for span in page.spans} == {"d"}
-        assert "The first model predicts better" in html
+        assert "first predicts better" in html
         for shade in PALETTES["difference"]:
             assert shade is None or f"background: {shade}" in html

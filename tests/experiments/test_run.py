@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import tiny
 
-from tinyohem.config.recipes import assign
+from tinyohem.config.recipes import assign, overlay
+from tinyohem.config.run import CHANGES_NO_FIGURE
 from tinyohem.errors import InputError
 from tinyohem.evaluation.open import open_evaluation
 from tinyohem.evaluation.perplexity import story_token_losses
 from tinyohem.experiments import run as compare
 from tinyohem.experiments.folder import FinishedRun
+from tinyohem.experiments.jobs import jobs_of
 from tinyohem.experiments.run import run_comparison
 from tinyohem.experiments.shared import prepare_comparison
 from tinyohem.experiments.spec import Arm, Budget, Comparison, check
@@ -61,7 +63,7 @@ def test_no_arm_tries_which_arithmetic_is_faster(
 ) -> None:
     """A trial could end differently for two arms."""
     plan = comparison(corpus)
-    job = compare._jobs(plan, plan.arms, [0], tmp_path, prepare_comparison(plan, SILENT))[0]
+    job = jobs_of(plan, plan.arms, [0], tmp_path, prepare_comparison(plan, SILENT))[0]
     monkeypatch.setattr(arithmetic, "_try_rivals", lambda *_: pytest.fail("tried"))
     assert compare._train_and_measure(job).config["training"]["compile"] is False
 
@@ -222,6 +224,36 @@ def test_a_result_of_another_config_is_refused(
         with pytest.raises(InputError, match="another config"):
             run_comparison(replace(other, budget=budget), finished[0], workers=1)
     assert tiny.snapshot(finished[0]) == before
+
+
+OTHER_WAYS_TO_RECORD = {
+    "data.licence": "cc-by-4.0",
+    "training.log_every": 3,
+    "training.samples": True,
+    "training.save_every": 7,
+    "training.keep_last": 1,
+    "tracking.wandb": "offline",
+    "tracking.project": "other",
+}
+
+
+def test_keys_that_change_no_figure_repeat_no_run(
+    corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
+) -> None:
+    """Finished runs are read whatever they are, and a run with other ones has the same figures."""
+    assert OTHER_WAYS_TO_RECORD.keys() == CHANGES_NO_FIGURE
+    before = {path: path.stat().st_mtime_ns for path in finished[0].glob("*/*.json")}
+    for key, value in OTHER_WAYS_TO_RECORD.items():
+        other = comparison(corpus)
+        assign(other.common, key, value)
+        check(replace(other, arms=(ARMS[0], Arm("random", overlay(ARMS[1].tree, other.common)))))
+        assert figures(run_comparison(other, finished[0], workers=1)) == figures(finished[1]), key
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    other = comparison(corpus)
+    for key, value in OTHER_WAYS_TO_RECORD.items():
+        if key != "tracking.wandb":  # tests of its own compare its runs
+            assign(other.common, key, value)
+    assert figures(run_comparison(other, tmp_path, workers=1)) == figures(finished[1])
 
 
 def test_a_key_that_a_result_lacks_has_its_default(

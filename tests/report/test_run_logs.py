@@ -293,12 +293,16 @@ def test_figures_that_do_not_compare_give_a_warning(
 def test_models_scored_on_different_numbers_of_stories_are_not_ranked(
     make_run, tmp_path: Path
 ) -> None:
-    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b")]
-    for folder, stories in zip(folders, (50, 60), strict=True):
+    folders = [make_run(tmp_path / name, valid={"stories": 60}) for name in ("a b", "c", "d")]
+    for folder, stories in zip(folders, (50, 60, 40), strict=True):
         path = folder / "eval.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "stories": stories}))
     data = read_input(folders)
-    assert "different numbers of stories" in (data.incomparable or "")
+    assert data.incomparable == (
+        "The finished models were scored on different numbers of stories, so their figures do not "
+        f"compare. To score all stories: tinyohem eval-perplexity '{folders[0]}' && "
+        f"tinyohem eval-perplexity {folders[2]}"
+    )
     assert not data.bits_compare
 
 

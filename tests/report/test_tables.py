@@ -93,11 +93,13 @@ def test_a_setting_that_an_older_run_lacks_is_marked(make_run, tmp_path: Path) -
 
 def test_finished_and_unfinished_runs_show_scores_and_progress(make_run, tmp_path: Path) -> None:
     folders = [make_run(tmp_path / "done", keep=0.5), make_run(tmp_path / "going", finished=False)]
+    path = folders[0] / "eval.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "stories": 4}))
     table = runs_table(read_input(folders).groups)
     done, going = (dict(zip(table.head, row, strict=True)) for row in table.rows)
     scores = ["perplexity", "bits per byte", "nats per token"]
     assert table.head[:4] == ["run", *scores]  # a phone shows no more
-    assert done["state"] == "finished"
+    assert (done["state"], done["stories scored"]) == ("finished", "4 of 10")
     assert done["tokens seen"] == f"{200 * 128:,}"
     assert (done["nats per token"], done["bits per byte"]) == ("3.1000", "1.0333")
     assert done["training time"] == "100.0 s"

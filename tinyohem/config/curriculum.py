@@ -49,13 +49,14 @@ class CurriculumConfig(Section):
 
     enabled: bool = setting(
         False,
-        "Order training by difficulty; scores the corpus first where no table fits it",
+        "Order by difficulty: what training sees and when; scores the corpus first where no table "
+        "fits it",
         flag="--curriculum/--no-curriculum",
     )
     # Of all metrics, flesch predicts best what a trained model finds hard (LOG.md).
     metric: str = setting(
         "flesch",
-        f"What counts as difficult: {', '.join(METRICS)}, or several with weights "
+        f"Difficulty of a story: {', '.join(METRICS)}, or several with weights "
         f"(mtld=2,flesch=1); {' or '.join(ADDED_METRICS)} where --set curriculum.scores=FOLDER "
         "holds them",
         flag="--curriculum-metric",

@@ -16,7 +16,7 @@ class DataConfig(Section):
         None,
         "Validation stories, as --dataset",
         flag="--valid",
-        default_is="the data set's own split, else 1 story in 50, chosen by a hash of its text; "
+        default_is="the data set's own, else 1 story in 50, chosen by a hash of its text; "
         "stories in both splits are reported",
     )
     text_field: str = setting("text", "Field that holds the story", flag="--text-field")
@@ -41,7 +41,7 @@ class TokenizerConfig(Section):
         "Vocabulary to use: Hub id or folder; one that loses text costs the figures per "
         "byte and per word",
         flag="--tokenizer",
-        default_is="a byte-level BPE of 4,096 (on `sample` 2,048) is trained",
+        default_is="a BPE of 4,096 tokens, of bytes (on `sample` 2,048), is trained",
     )
     vocab_size: int = setting(
         4096,

@@ -11,7 +11,7 @@ from tinyohem.config.curriculum import CurriculumConfig
 from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.config.model import ModelConfig, model_shape, suitable_lr
 from tinyohem.config.ohem import OhemConfig
-from tinyohem.config.sections import Section, setting, words
+from tinyohem.config.sections import ConfigTree, Section, setting, words
 from tinyohem.config.target import TargetConfig
 from tinyohem.config.training import OptimConfig, TrainingConfig
 from tinyohem.errors import InputError
@@ -159,26 +159,39 @@ def _with_sample_vocabulary(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**tree, "tokenizer": {"vocab_size": SAMPLE_VOCABULARY, **tokenizer}}
 
 
-# Keys that may change when a run resumes: they decide where it runs and what it leaves behind, not
-# what it computes, apart from rounding by another device or compiler. A user may choose
-# `on_nonfinite` anew after a step that was not finite.
-RESUME_MAY_CHANGE = frozenset(
+# Keys that decide what a run writes down and what it leaves behind, and change no figure.
+CHANGES_NO_FIGURE = frozenset(
     {
         "data.licence",
-        "training.device",
-        "training.compile",
         "training.log_every",
-        "training.eval_every",
-        "training.eval_tokens",
         "training.samples",
         "training.save_every",
         "training.keep_last",
-        "training.stop_at_step",
-        "training.on_nonfinite",
         "tracking.wandb",
         "tracking.project",
     }
 )
+
+
+def decides_figures(config: RunConfig) -> ConfigTree:
+    """Return the sections and keys of a config without those that change no figure."""
+    return {
+        section: {k: v for k, v in keys.items() if f"{section}.{k}" not in CHANGES_NO_FIGURE}
+        for section, keys in config.model_dump().items()
+    }
+
+
+# Keys that may change when a run resumes: they decide where it runs and what it leaves behind, not
+# what it computes, apart from rounding by another device or compiler. A user may choose
+# `on_nonfinite` anew after a step that was not finite.
+RESUME_MAY_CHANGE = CHANGES_NO_FIGURE | {
+    "training.device",
+    "training.compile",
+    "training.eval_every",
+    "training.eval_tokens",
+    "training.stop_at_step",
+    "training.on_nonfinite",
+}
 
 
 def validate_config(tree: Any) -> RunConfig:

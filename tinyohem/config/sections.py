@@ -66,7 +66,7 @@ def setting(
     Args:
         meaning: what it decides, with its unit or its possible names. `brief` cuts it off, so it
             begins with a few words that stand alone.
-        default_is: the default in words, where its value is not enough.
+        default_is: the default in words, where its value is not enough; it begins likewise.
         unit: of a number.
         flag: `--name`, for a switch `--name/--no-name`.
         limits: as `pydantic.Field` takes them.
@@ -97,8 +97,13 @@ def explain(field: FieldInfo) -> str:
 
 
 def brief(field: FieldInfo) -> str:
-    """Return the first words of a key's meaning: up to a colon, comma, semicolon or bracket."""
-    return _BRIEF_ENDS.split(field.description or "", maxsplit=1)[0]
+    """Return the first words of a key's meaning and, in brackets, of its default.
+
+    Both end ahead of a colon, a comma, a semicolon or a bracket.
+    """
+    meaning, default = field.description or "", words(field)["default"]
+    first, usual = (_BRIEF_ENDS.split(text, maxsplit=1)[0] for text in (meaning, default))
+    return f"{first} ({usual})"
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:

@@ -90,8 +90,8 @@ class TrainingConfig(Section):
         None,
         "torch.compile the trunk",
         flag="--compile/--no-compile",
-        default_is="where a trial before a run of over 15 minutes (and 1,000 steps) finds it "
-        "faster",
+        default_is="in long runs, where a trial finds it faster: of over 15 minutes and 1,000 "
+        "steps",
     )
     log_every: int = setting(
         10,
@@ -143,9 +143,9 @@ class TrainingConfig(Section):
     )
     on_nonfinite: Literal["stop", "skip"] = setting(
         "stop",
-        "At a loss or gradient that is not finite: stop, or skip the step, which leaves weights "
-        "and optimizer as they were, is counted, ends the run after 10 in a row, and makes a GPU "
-        "wait at every step",
+        "At a loss that is not finite, or such a gradient: stop, or skip the step, which leaves "
+        "weights and optimizer as they were, is counted, ends the run after 10 in a row, and makes "
+        "a GPU wait at every step",
         flag="--on-nonfinite",
     )
 
@@ -193,7 +193,7 @@ class OptimConfig(Section):
         None,
         "Highest learning rate",
         flag="--lr",
-        default_is="by the width of the model, 5.7e-3 for `2m`; 5e-5 with --init-from",
+        default_is="5.7e-3 for `2m`, for others by their width; 5e-5 with --init-from",
         gt=0,
     )
     schedule: Literal["cosine", "wsd"] = setting(

@@ -82,6 +82,7 @@ class InspectedStory:
         kept_loss: share of the story's nats that the kept tokens hold.
         text_lost: whether the ids do not give the story back.
         num_unknown: how many tokens stand for text that the vocabulary lacks.
+        names: of the two models, if two are compared.
     """
 
     title: str
@@ -93,6 +94,7 @@ class InspectedStory:
     kept_loss: float
     text_lost: bool = False
     num_unknown: int = 0
+    names: tuple[str, str] = ("first", "second")
 
     @property
     def scale(self) -> str:
@@ -129,7 +131,8 @@ class InspectedStory:
         ]
         if self.other_loss is not None:
             lines[0] += (
-                f", against {self.other_loss:.3f} (perplexity {exp_or_inf(self.other_loss):,.4g})"
+                f" under {self.names[0]}, against {self.other_loss:.3f} "
+                f"(perplexity {exp_or_inf(self.other_loss):,.4g}) under {self.names[1]}"
             )
         if self.text_lost:
             unknown = f": {self.num_unknown:,} of them are unknown" if self.num_unknown else ""
@@ -142,15 +145,13 @@ class InspectedStory:
         Each token comes with the text ahead of it, the widest difference first.
         """
         widest = []
-        for sign, heading in (
-            (1, "The second model predicts better"),
-            (-1, "The first model predicts better"),
-        ):
+        first, second = self.names
+        for sign, ahead in ((1, second), (-1, first)):
             better = [i for i, token in enumerate(self.tokens) if sign * token.difference > 0]
             better.sort(key=lambda i: -abs(self.tokens[i].difference))
             if better:
                 found = [(self._ahead_of(i), self.tokens[i]) for i in better[:count]]
-                widest.append((heading, found))
+                widest.append((f"{ahead} predicts better", found))
         return widest
 
     def _ahead_of(self, index: int) -> str:
@@ -172,7 +173,7 @@ class InspectedStory:
             "num_unknown": self.num_unknown,
         }
         if self.other_loss is not None:
-            figures["other_loss"] = self.other_loss
+            figures |= {"other_loss": self.other_loss, "names": self.names}
         return {**figures, "tokens": [token.to_json() for token in self.tokens]}
 
 
@@ -218,9 +219,18 @@ def inspect_story(
 
 
 def compare_stories(
-    source: Source, other: Source, text: str, *, ratio: float = 0.5, title: str = ""
+    source: Source,
+    other: Source,
+    text: str,
+    *,
+    ratio: float = 0.5,
+    title: str = "",
+    names: tuple[str, str] = ("first", "second"),
 ) -> InspectedStory:
     """Score a story under two models; the losses of the first decide which tokens are kept.
+
+    Args:
+        names: of the models, for a person to read.
 
     Raises:
         InputError: the models have different tokenizers.
@@ -235,7 +245,7 @@ def compare_stories(
         replace(mine, other_loss=theirs.loss)
         for mine, theirs in zip(first.tokens, second.tokens, strict=True)
     )
-    return replace(first, tokens=tokens)
+    return replace(first, tokens=tokens, names=names)
 
 
 def nth_story(part: Part, number: int, progress: Progress) -> str:

@@ -5,30 +5,33 @@ arm itself sets differs. A finished run leaves `result.json` and is never repeat
 one goes on from its last checkpoint.
 """
 
-from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from tinyohem.config.run import RunConfig, has_biased_mean, validate_config
-from tinyohem.data.choice import ChoiceRecord
 from tinyohem.errors import InputError, RunError
 from tinyohem.evaluation.loss_summary import break_down, scored_labels
 from tinyohem.experiments.folder import PLAN_FILE, RESULT_FILE, FinishedRun, run_folder
+from tinyohem.experiments.jobs import (
+    RESULT_FORMAT,
+    Job,
+    finished_result,
+    jobs_of,
+    seconds_for_others,
+)
 from tinyohem.experiments.milestones import ValidationRow, time_to_milestones
 from tinyohem.experiments.shared import Shared, prepare_comparison
-from tinyohem.experiments.spec import Arm, Comparison
+from tinyohem.experiments.spec import Comparison
 from tinyohem.experiments.table import write_tables
 from tinyohem.experiments.workers import default_workers, in_parallel, own_device
 from tinyohem.io.atomic import drop_leftovers
 from tinyohem.io.json import read_jsonl, write_json
 from tinyohem.io.locks import sole_writer
-from tinyohem.io.manifest import check_record, read_record
+from tinyohem.io.manifest import check_record
 from tinyohem.progress import SILENT, Progress
-from tinyohem.runs.layout import CHOICE_FILE, METRICS_FILE
+from tinyohem.runs.layout import METRICS_FILE
 from tinyohem.system.environment import environment
 
-_RESULT_FORMAT = 2
 _SECONDS_TO_END = 20.0
 
 
@@ -56,7 +59,7 @@ def run_comparison(
         if comparison.timed:
             results = _run_timed(comparison, out, shared, workers, progress)
         else:
-            jobs = _jobs(comparison, comparison.arms, comparison.seeds, out, shared)
+            jobs = jobs_of(comparison, comparison.arms, comparison.seeds, out, shared)
             results = _run_all(jobs, workers, progress)
         progress.finish()
         results = _with_milestones(results, comparison.arms[0].name, out)
@@ -68,8 +71,8 @@ def _write_plan(comparison: Comparison, out: Path, shared: Shared) -> None:
     """Write the plan, unless `out` holds another comparison's runs."""
     # Under a budget in seconds the configs of the other arms are not known yet.
     arms = comparison.arms[:1] if comparison.timed else comparison.arms
-    for job in _jobs(comparison, arms, comparison.seeds, out, shared):
-        _finished(job)
+    for job in jobs_of(comparison, arms, comparison.seeds, out, shared):
+        finished_result(job)
     names = [arm.name for arm in comparison.arms]
     plan = {"arms": names, "seeds": list(comparison.seeds)}
     judged = {} if comparison.margin is None else {"margin": comparison.margin}
@@ -88,85 +91,19 @@ def _run_timed(
     results: list[FinishedRun] = []
     for first in range(0, len(comparison.seeds), workers):
         seeds = comparison.seeds[first : first + workers]
-        jobs = _jobs(comparison, baseline, seeds, out, shared)
+        jobs = jobs_of(comparison, baseline, seeds, out, shared)
         own = _run_all(jobs, workers, progress, done=len(results))
         results += own
-        seconds = {r.seed: _budget(r, free) for r in own}
-        jobs = _jobs(comparison, others, seeds, out, shared, seconds)
+        seconds = {r.seed: seconds_for_others(r, free) for r in own}
+        jobs = jobs_of(comparison, others, seeds, out, shared, seconds)
         results += _run_all(jobs, workers, progress, done=len(results))
     names = [arm.name for arm in comparison.arms]
     return sorted(results, key=lambda result: names.index(result.arm))  # seeds stay in order
 
 
-def _budget(baseline: FinishedRun, free: bool) -> float:
-    """Return the seconds of a run that the other arms get, those of its choosing included.
-
-    Args:
-        free: leave out what selecting tokens and choosing stories cost.
-    """
-    if free:
-        return baseline.train_seconds - baseline.select_seconds
-    return baseline.train_seconds + (baseline.choose_seconds or 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    arm: str
-    seed: int
-    config: RunConfig
-    shared: Shared
-    run_dir: Path
-
-
-def _jobs(
-    comparison: Comparison,
-    arms: Sequence[Arm],
-    seeds: Sequence[int],
-    out: Path,
-    shared: Shared,
-    seconds: Mapping[int, float] | None = None,
-) -> list[_Job]:
-    jobs = []
-    for arm in arms:
-        for seed in seeds:
-            folder = run_folder(out, arm.name, seed)
-            left = seconds[seed] if seconds else None
-            if left is not None and comparison.budget == "equal-seconds":
-                left = _left(arm.name, left, shared, folder)
-            jobs.append(_Job(arm.name, seed, comparison.config(arm, seed, left), shared, folder))
-    return jobs
-
-
-def _left(arm: str, seconds: float, shared: Shared, run_dir: Path) -> float:
-    """Return what choosing leaves an arm of its budget, in seconds.
-
-    A run that has begun keeps to the seconds that it recorded.
-
-    Raises:
-        InputError: nothing is left, or nobody knows what scoring took.
-    """
-    spent = shared.choose_seconds[arm]
-    if (run_dir / CHOICE_FILE).exists():
-        spent = read_record(run_dir / CHOICE_FILE, ChoiceRecord).seconds
-    if spent is None:
-        raise InputError(
-            f"nothing says how long scoring took for the arm {arm!r}, and it counts",
-            "leave out target.scores and curriculum.scores: the pool is then scored and timed",
-        )
-    if spent >= seconds:
-        raise InputError(
-            f"choosing the stories of the arm {arm!r} took {spent:,.1f} s, the baseline's whole "
-            f"training {seconds:,.1f} s",
-            "give the baseline more tokens, or compare with --budget equal-tokens",
-        )
-    return seconds - spent
-
-
-def _run_all(
-    jobs: list[_Job], workers: int, progress: Progress, done: int = 0
-) -> list[FinishedRun]:
+def _run_all(jobs: list[Job], workers: int, progress: Progress, done: int = 0) -> list[FinishedRun]:
     """Run jobs side by side; finished ones are read, not repeated."""
-    results: dict[_Job, FinishedRun | None] = {job: _finished(job) for job in jobs}
+    results: dict[Job, FinishedRun | None] = {job: finished_result(job) for job in jobs}
     todo = [job for job, result in results.items() if result is None]
     done += len(jobs) - len(todo)
     progress.advance(done)
@@ -180,14 +117,14 @@ def _run_all(
     return [result for result in results.values() if result is not None]
 
 
-def _run_job(job: _Job) -> FinishedRun:
+def _run_job(job: Job) -> FinishedRun:
     """Train and measure one run in a worker process; leave `result.json` behind."""
     # A worker of a comparison that was just killed may hold the lock for a moment.
     with sole_writer(job.run_dir, patience=_SECONDS_TO_END):
         return _train_and_measure(job)
 
 
-def _train_and_measure(job: _Job) -> FinishedRun:
+def _train_and_measure(job: Job) -> FinishedRun:
     from tinyohem.training.loop import train
 
     config = job.config
@@ -203,7 +140,7 @@ def _train_and_measure(job: _Job) -> FinishedRun:
     valid, losses = run.data.valid, run.final.losses
     scored = scored_labels(valid)
     result = {
-        "format": _RESULT_FORMAT,
+        "format": RESULT_FORMAT,
         "tokens_sha256": job.shared.tokens_sha256[job.arm],
         "config": job.config.model_dump(),
         "arm": job.arm,
@@ -220,45 +157,6 @@ def _train_and_measure(job: _Job) -> FinishedRun:
     }
     write_json(job.run_dir / RESULT_FILE, result)
     return check_record(result, FinishedRun)
-
-
-def _finished(job: _Job) -> FinishedRun | None:
-    """Return the result that a job left, if it did."""
-    path = job.run_dir / RESULT_FILE
-    if not path.exists():
-        return None
-    try:
-        result = read_record(path, FinishedRun)
-        if missing := [*result.missing, *({"steps"} - result.model_fields_set)]:
-            raise ValueError(f"it lacks {missing[0]}")
-    except ValueError as error:
-        hint = "delete it: the run then goes on from its last checkpoint"
-        raise InputError(f"{path} is damaged: {error}", hint) from None
-    if not _same(result, job):
-        raise InputError(
-            f"{job.run_dir} holds the result of another config or other stories",
-            "choose another --out, or delete that folder",
-        )
-    return result
-
-
-def _same(result: FinishedRun, job: _Job) -> bool:
-    """Whether a result is of this job's config and tokens.
-
-    Config keys that it lacks have their defaults; the settings of a curriculum that is off do not
-    matter. A result of a biased running mean is no longer that of any config.
-    """
-    if (result.format, result.tokens_sha256) != (_RESULT_FORMAT, job.shared.tokens_sha256[job.arm]):
-        return False
-    try:
-        config = validate_config(result.config)
-    except InputError:
-        return False
-    if has_biased_mean(result.config, config):
-        return False
-    if not config.curriculum.enabled and not job.config.curriculum.enabled:
-        config = config.model_copy(update={"curriculum": job.config.curriculum})
-    return config == job.config
 
 
 def _with_milestones(results: list[FinishedRun], baseline: str, out: Path) -> list[FinishedRun]:

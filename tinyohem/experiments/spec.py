@@ -16,7 +16,7 @@ from tinyohem.config.recipes import (
     read_recipe,
     recipe_names,
 )
-from tinyohem.config.run import RunConfig, reject_unknown_keys, validate_config
+from tinyohem.config.run import RunConfig, decides_figures, reject_unknown_keys, validate_config
 from tinyohem.config.sections import ConfigTree
 from tinyohem.errors import InputError, plainly
 from tinyohem.experiments.statistics import MIN_SEEDS
@@ -231,10 +231,10 @@ def check(comparison: Comparison) -> list[str]:
 
 def _same_source(config: RunConfig, baseline: RunConfig) -> bool:
     """Whether two arms are scored on the same stories, and read others alike."""
-    data = config.data
-    if data.valid is not None:
-        data = data.model_copy(update={"dataset": baseline.data.dataset})
-    return (data, config.tokenizer) == (baseline.data, baseline.tokenizer)
+    own, others = decides_figures(config), decides_figures(baseline)
+    if config.data.valid is not None:
+        own["data"] |= {"dataset": baseline.data.dataset}
+    return (own["data"], own["tokenizer"]) == (others["data"], others["tokenizer"])
 
 
 def _check_names(names: list[str]) -> None:

@@ -20,6 +20,14 @@ def default_workers() -> int:
     return torch.cuda.device_count() or usable_cores()
 
 
+def threads_of(workers: int) -> int:
+    """Return the threads that each of some runs side by side gets."""
+    import torch
+
+    # torch.get_num_threads() respects OMP_NUM_THREADS.
+    return max(1, min(torch.get_num_threads(), usable_cores() // workers))
+
+
 def in_parallel(
     jobs: Sequence[Job],
     work: Callable[[Job], Result],
@@ -37,12 +45,8 @@ def in_parallel(
         InputError: jobs failed, each for its input. The others are finished by then.
         RunError: jobs failed for whatever reason. The others are finished by then.
     """
-    import torch
-
-    # torch.get_num_threads() respects OMP_NUM_THREADS.
-    threads = max(1, min(torch.get_num_threads(), usable_cores() // workers))
     failed: dict[str, Exception] = {}
-    begin = partial(_begin, threads)
+    begin = partial(_begin, threads_of(workers))
     with Workers(workers, work, begin, imports=["tinyohem.training.loop"]) as pool:
         waiting = iter(jobs)
         try:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyohem.config.aliases import current_name
 from tinyohem.config.sections import ConfigTree
 from tinyohem.data.choice import ChoiceRecord
 from tinyohem.errors import InputError
@@ -31,7 +30,16 @@ from tinyohem.report.records import (
     RunFolderRecord,
     read_or_refuse,
 )
-from tinyohem.runs.layout import CHOICE_FILE, EVALUATION_FILE, METRICS_FILE, MODEL, RECORD_FILE
+from tinyohem.runs.layout import (
+    CHOICE_FILE,
+    EVALUATION_FILE,
+    METRICS_FILE,
+    MODEL,
+    RECORD_FILE,
+    folder_labels,
+)
+from tinyohem.runs.scored import in_part, scoring_command
+from tinyohem.runs.settings import flat_settings
 
 FloatArray = NDArray[np.float64]
 
@@ -50,11 +58,7 @@ class RunLog:
     @property
     def settings(self) -> ConfigTree:
         """Return the config as `section.key` to value."""
-        return {
-            f"{section}.{current_name(section, key, quiet=True)}": value
-            for section, values in self.record.config.items()
-            for key, value in values.items()
-        }
+        return flat_settings(self.record.config)
 
     @property
     def step(self) -> int:
@@ -66,6 +70,17 @@ class RunLog:
         """Return the finished model, if the run has ended and its stories are known."""
         folder = self.folder / MODEL
         return folder if folder.is_dir() and self.record.valid else None
+
+    @property
+    def scored(self) -> tuple[int | None, int | None]:
+        """Return how many validation stories its figures cover, and how many there are."""
+        scored, valid = self.evaluation, self.record.valid
+        return scored.stories if scored else None, valid.stories if valid else None
+
+    @property
+    def scored_in_part(self) -> bool:
+        """Whether its figures cover a part of its validation stories only."""
+        return in_part(*self.scored)
 
     def last(self, name: str) -> float | None:
         """Return the newest value of a figure."""
@@ -140,7 +155,7 @@ def read_input(folders: Sequence[Path]) -> ReportInput:
     """
     groups: list[RunGroup] = []
     comparisons, warnings = [], []
-    for folder, label in zip(folders, _labels(folders), strict=True):
+    for folder, label in zip(folders, folder_labels(folders), strict=True):
         if is_run(folder):
             groups.append(RunGroup(label, (_read_run(folder, label),)))
             continue
@@ -161,26 +176,6 @@ def read_input(folders: Sequence[Path]) -> ReportInput:
             )
     incomparable, bits_compare = _incomparable(runs)
     return ReportInput(groups, comparisons, warnings, incomparable, bits_compare)
-
-
-def _labels(folders: Sequence[Path]) -> list[str]:
-    """Return the folders' names, with as many parents as it takes to tell them apart.
-
-    Replace what cannot be printed: no picture or page may hold it.
-    """
-    paths = [folder.resolve() for folder in folders]
-    if twice := [path for path in paths if paths.count(path) > 1]:
-        raise InputError(f"{twice[0]} is named twice", "name each run once")
-    longest = max(len(path.parts) for path in paths)
-    for depth in range(1, longest + 1):
-        labels = [_printable("/".join(path.parts[-depth:])) for path in paths]
-        if len(set(labels)) == len(labels):
-            return labels
-    return [str(path) for path in paths]
-
-
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def _read_comparison(
@@ -292,9 +287,10 @@ def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
         ), False
     scored = {run.evaluation.stories for run in runs if run.evaluation is not None} - {None}
     if len(scored) > 1:
+        command = scoring_command(run.folder for run in runs if run.scored_in_part)
         return (
             "The finished models were scored on different numbers of stories, so their figures do "
-            "not compare: tinyohem eval-perplexity RUN scores all of them."
+            "not compare." + (f" To score all stories: {command}" if command else "")
         ), False
     heads = [run.last("val/tokens") or run.settings.get("training.eval_tokens") for run in runs]
     if any(head != heads[0] for head in heads):

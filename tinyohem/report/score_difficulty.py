@@ -43,10 +43,11 @@ class DifficultyReport:
     stories_per_second: float | None = None  # of the pass; None where no whole pass was made
 
     def to_json(self) -> JsonObject:
-        """Return every figure, and the files."""
+        """Return every figure, the easiest and hardest stories by each metric, and the files."""
         names = (SCORES_FILE, MANIFEST_FILE, *self.pages)
         return {
             **self.summary.to_json(),
+            "examples": {name: ends.to_json() for name, ends in self.summary.examples.items()},
             "stories_per_second": self.stories_per_second,
             "files": [f"{self.place}/{name}" for name in names],
         }

@@ -39,7 +39,7 @@ COLOURS = {
 }
 # Of a token, a shade a level: backgrounds under black text, so that they read the same on light and
 # dark; None is the plain text of wherever it stands. Equal steps in OKLCH: losses from sand to red
-# with rising chroma, differences from blue (the first model predicts better) to orange.
+# with rising chroma, differences from blue (the model that is inspected predicts better) to orange.
 PALETTES = {
     "loss": (
         *(None, "#eceac8", "#eaddab", "#ebcd8d", "#efbc70"),

@@ -1,20 +1,17 @@
 """Make the tables of a report: scores, settings that differ, data and machines."""
 
-import json
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any
 
-from tinyohem.config.run import validate_config
 from tinyohem.data.readers import name_with_split
-from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import exp_or_inf
 from tinyohem.experiments.table import lay_out, num_verdict_cells
 from tinyohem.io.json import JsonObject
 from tinyohem.report.records import RunFacts
 from tinyohem.report.run_logs import ComparisonResult, RunGroup, RunLog
+from tinyohem.runs.scored import coverage
+from tinyohem.runs.settings import Settings, default_settings, telling, value_text
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,8 @@ def runs_table(groups: Sequence[RunGroup]) -> Table:
 
     The scores stand beside the name, because a phone shows only the first columns.
     """
-    head = ["run", "perplexity", "bits per byte", "nats per token", "state", "tokens seen"]
-    head += ["got a gradient", "training time", "parameters"]
+    head = ["run", "perplexity", "bits per byte", "nats per token", "stories scored", "state"]
+    head += ["tokens seen", "got a gradient", "training time", "parameters"]
     rows = [[run.label, *_scores(run), *_progress(run)] for group in groups for run in group.runs]
     colours = [index for index, group in enumerate(groups) for _ in group.runs]
     known = [any(column) for column in zip(*rows, strict=True)]  # of any run
@@ -46,6 +43,7 @@ def _progress(run: RunLog) -> list[str]:
     seen, kept = run.total("tokens_seen"), run.total("tokens_selected")
     seconds, parameters = run.total("seconds"), run.record.num_parameters
     return [
+        coverage(*run.scored),
         "finished" if run.evaluation else f"at step {run.step:,}{of}",
         f"{seen:,.0f}" if seen else "",
         f"{kept / seen:.1%}" if seen and kept is not None else "",
@@ -98,38 +96,20 @@ def comparison_tables(result: ComparisonResult) -> list[Table]:
 
 def settings_table(groups: Sequence[RunGroup]) -> Table:
     """Return the settings that differ between the runs, or for one run, from the defaults."""
-    values = {group.name: _settings(group.runs) for group in groups}
-    if len(groups) == 1:
-        values = {"default": _defaults(groups[0].runs[0]), **values}
-    keys = list(dict.fromkeys(key for settings in values.values() for key in settings))
-    rows = []
-    for key in keys:
-        row = [", ".join(settings.get(key, ["(not recorded)"])) for settings in values.values()]
-        if len(set(row)) > 1 or any(len(settings.get(key, [])) > 1 for settings in values.values()):
-            rows.append([key, *row])
-    return Table(["setting", *values], rows)
-
-
-def _defaults(run: RunLog) -> dict[str, list[str]]:
-    """Return the default settings, with the learning rate that is the default of this model."""
-    tree = validate_config({}).model_dump()
-    with suppress(InputError):  # another version's model may have settings that this one lacks
-        model = run.record.config.get("model", {})
-        tree["optim"]["lr"] = validate_config({"model": model}).optim.lr
-    return {
-        f"{section}.{key}": [_text(value)]
-        for section, settings in tree.items()
-        for key, value in settings.items()
+    columns: dict[str, list[Settings]] = {
+        group.name: [run.settings for run in group.runs] for group in groups
     }
+    if len(groups) == 1:
+        columns = {"default": [default_settings(groups[0].runs[0].record.config)], **columns}
+    keys = telling(run for runs in columns.values() for run in runs)
+    rows = [[key, *(_values(runs, key) for runs in columns.values())] for key in keys]
+    return Table(["setting", *columns], rows)
 
 
-def _settings(runs: Iterable[RunLog]) -> dict[str, list[str]]:
-    """Return for each setting the values that it has in some runs, in order."""
-    settings: dict[str, dict[str, None]] = {}
-    for run in runs:
-        for key, value in run.settings.items():
-            settings.setdefault(key, {})[_text(value)] = None
-    return {key: list(values) for key, values in settings.items()}
+def _values(runs: Sequence[Settings], key: str) -> str:
+    """Return the values that a setting has in some runs, in order."""
+    texts = (value_text(run[key]) if key in run else "(not recorded)" for run in runs)
+    return ", ".join(dict.fromkeys(texts))
 
 
 def environment_table(runs: Sequence[RunLog]) -> Table:
@@ -137,7 +117,7 @@ def environment_table(runs: Sequence[RunLog]) -> Table:
     facts: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         for key, value in _surroundings(run.record).items():
-            facts.setdefault(key, {}).setdefault(_text(value), []).append(run.label)
+            facts.setdefault(key, {}).setdefault(value_text(value), []).append(run.label)
     rows = []
     for key, values in facts.items():
         named = [f"{value} ({', '.join(labels)})" for value, labels in values.items()]
@@ -161,7 +141,3 @@ def _surroundings(record: RunFacts) -> JsonObject:
     environment = record.environment.to_json() if record.environment else {}
     packages = environment.pop("packages", None) or {}
     return {**facts, **environment, **packages}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

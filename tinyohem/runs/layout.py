@@ -1,6 +1,7 @@
 """The files of a run folder, and the model or checkpoint that a name means."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from tinyohem.errors import InputError
@@ -89,3 +90,26 @@ def follow(path: Path) -> Path:
     if folder is None:
         raise InputError(f"{path} names no checkpoint", "give one of the folders beside it")
     return folder
+
+
+def folder_labels(folders: Sequence[Path]) -> list[str]:
+    """Return the folders' names, with as many parents as it takes to tell them apart.
+
+    Replace what cannot be printed: no picture or page may hold it.
+
+    Raises:
+        InputError: one folder is named twice.
+    """
+    paths = [folder.resolve() for folder in folders]
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise InputError(f"{twice[0]} is named twice", "name each run once")
+    longest = max(len(path.parts) for path in paths)
+    for depth in range(1, longest + 1):
+        labels = [_printable("/".join(path.parts[-depth:])) for path in paths]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [str(path) for path in paths]
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)

@@ -11,7 +11,8 @@ from tinyohem.io.locks import is_locked
 from tinyohem.runs.checkpoints import latest_checkpoint, read_state
 from tinyohem.runs.layout import CHECKPOINTS, EVALUATION_FILE, RECORD_FILE
 from tinyohem.runs.record import run_record
-from tinyohem.runs.resume import way_of
+from tinyohem.runs.scored import in_part
+from tinyohem.runs.settings import Settings, own_settings
 
 State = Literal["finished", "running", "stopped", "damaged"]
 
@@ -23,17 +24,24 @@ class ListedRun:
     folder: str
     state: State
     model: str | None
-    mining: str  # empty for plain training
+    settings: Settings | None  # that are not its defaults
     parameters: int | None
     steps: int | None  # done and saved
     num_steps: int | None  # None under a budget in seconds
     tokens: int | None  # seen by the newest checkpoint
     bits_per_byte: float | None  # at the end
     perplexity: float | None
+    scored_stories: int | None  # that these two figures cover
+    validation_stories: int | None  # of the split
+
+    @property
+    def scored_in_part(self) -> bool:
+        """Whether its figures cover a part of its validation stories only."""
+        return in_part(self.scored_stories, self.validation_stories)
 
     def to_json(self) -> JsonObject:
         """Return every figure."""
-        return asdict(self)
+        return asdict(self) | {"scored_in_part": self.scored_in_part}
 
 
 def list_runs(folder: Path) -> list[ListedRun]:
@@ -68,13 +76,15 @@ def _listed(folder: Path) -> ListedRun:
         folder=str(folder),
         state=state,
         model=_model(config) if config else None,
-        mining=way_of(config.ohem).removeprefix("-") if config else "",
+        settings=own_settings(config.model_dump()) if config else None,
         parameters=record.num_parameters if record else None,
         steps=steps,
         num_steps=record.num_steps if record else None,
         tokens=tokens,
         bits_per_byte=result.get("bits_per_byte"),
         perplexity=result.get("perplexity"),
+        scored_stories=result.get("stories"),
+        validation_stories=record.valid.stories if record else None,
     )
 
 

@@ -1,8 +1,7 @@
 """Choosing a run folder, and what a resumed run may change."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tinyohem.config.ohem import OhemConfig
 from tinyohem.config.run import RESUME_MAY_CHANGE, RunConfig, has_biased_mean
@@ -14,6 +13,7 @@ from tinyohem.progress import Progress
 from tinyohem.runs.checkpoints import newest_sound_checkpoint
 from tinyohem.runs.layout import CHECKPOINTS, POOLS, RECORD_FILE
 from tinyohem.runs.record import RunRecord
+from tinyohem.runs.settings import flat_settings
 
 Resume = Literal["never", "auto", "must"]
 
@@ -23,7 +23,8 @@ _NAMES_OF_STORIES = frozenset({"data.dataset", "data.valid", "target.stories"})
 
 def default_run_dir(config: RunConfig, name: str | None) -> Path:
     """Return `runs/<recipe or model>-<hash>`, the same for the same command."""
-    deciding = {k: v for k, v in _flat(config).items() if k not in RESUME_MAY_CHANGE}
+    settings = flat_settings(config.model_dump())
+    deciding = {k: v for k, v in settings.items() if k not in RESUME_MAY_CHANGE}
     model = config.model.preset or Path(config.model.init_from or "").name
     label = Path(name).stem if name else f"{model}{way_of(config.ohem)}"
     return Path("runs") / f"{label}-{hash_json(deciding)[:8]}"
@@ -86,7 +87,7 @@ def _check_same_config(run_dir: Path, config: RunConfig) -> None:
             "step, which this version no longer makes",
             "begin the run anew with another --out",
         )
-    old, new = _flat(before), _flat(config)
+    old, new = (flat_settings(c.model_dump()) for c in (before, config))
     ignored = RESUME_MAY_CHANGE | _NAMES_OF_STORIES
     changed = [key for key in new if key not in ignored and new[key] != old.get(key)]
     if changed:
@@ -127,11 +128,3 @@ def check_same_start(run_dir: Path, record: RunRecord) -> None:
             f"{run_dir} was made with another pool: the one in its place has changed",
             "bring the old one back, or choose another --out",
         )
-
-
-def _flat(config: RunConfig) -> Mapping[str, Any]:
-    return {
-        f"{section}.{key}": value
-        for section, values in config.model_dump().items()
-        for key, value in values.items()
-    }

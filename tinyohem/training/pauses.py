@@ -21,6 +21,11 @@ class Pauses:
     tokens: int  # of each
     tokens_at_the_end: int  # at least as many
 
+    def share_of(self, num_tokens: int) -> float:
+        """Return the time that scoring takes, as a share of training on so many tokens."""
+        scored = (self.count - 1) * self.tokens + self.tokens_at_the_end
+        return _SCORING_COST * scored / num_tokens
+
 
 def plan_pauses(
     training: TrainingConfig, num_tokens: int, valid_tokens: int, overlap: float = 1.0
