@@ -56,7 +56,7 @@ def mine(
     A pass that was stopped goes on where it was when the same command runs again, and a damaged
     shard is mined again by it.
     """
-    from tinyohem.training.mine_pool import mine_run
+    from tinyohem.training.mine_run import mine_run
     from tinyohem_cli.console import ConsoleProgress
 
     data = {"dataset": dataset, "valid": valid, "text_field": text_field, "clean": clean}

@@ -20,11 +20,11 @@ def prepare_data(
     length alone where a file is larger than 2 GiB.
     """
     from tinyohem.config.recipes import load_config
-    from tinyohem.difficulty.choose import prepare_chosen
+    from tinyohem.training.inputs import prepare_stories
     from tinyohem_cli.console import ConsoleProgress, Table, out, print_json
 
     config = load_config(recipe, overrides, assignments or ())
-    prepared = prepare_chosen(config, ConsoleProgress(), every_byte=True)
+    prepared = prepare_stories(config, ConsoleProgress(), every_byte=True)
     chosen = prepared.choice and prepared.choice.record
     manifests = {"train": prepared.train.manifest, "valid": prepared.valid.manifest}
     if as_json:

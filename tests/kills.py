@@ -11,7 +11,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 # Not this file: before Python 3.13 the server does not look where pytest does.
-_LOADED_AHEAD = ["tinyohem_cli.main", "tinyohem.training.loop", "tinyohem.training.mine_pool"]
+_LOADED_AHEAD = ["tinyohem_cli.main", "tinyohem.training.loop", "tinyohem.training.mine_run"]
 _LOADED_AHEAD += ["tinyohem.experiments.run", "transformers.models.llama.modeling_llama"]
 
 

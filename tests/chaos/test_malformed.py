@@ -84,7 +84,7 @@ def workshop(
 ) -> Workshop:
     from tinyohem.data.corpus import open_corpus
     from tinyohem.difficulty.score_corpus import score_corpus
-    from tinyohem.training.mine_pool import mine_run
+    from tinyohem.training.mine_run import mine_run
 
     stock = tmp_path_factory.mktemp("stock")
     shop = Workshop(corpus, finished_run, stock)

@@ -28,8 +28,9 @@ from tinyohem.experiments.spec import Arm, Budget, Comparison
 from tinyohem.io.json import read_json
 from tinyohem.progress import SILENT
 from tinyohem.training import loop
+from tinyohem.training.inputs import open_inputs
 from tinyohem.training.loop import train
-from tinyohem.training.prepare import open_inputs, prepare_run
+from tinyohem.training.prepare import prepare_run
 
 OWN = 7  # stories of the target that are in the pool too
 

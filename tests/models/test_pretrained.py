@@ -25,7 +25,7 @@ from tinyohem.models.pretrained import check_losses, keeps_stories_apart, load_p
 from tinyohem.models.trunk_passes import run_all
 from tinyohem.training.dry_run import dry_run
 from tinyohem.training.loop import train
-from tinyohem.training.mine_pool import mine_run
+from tinyohem.training.mine_run import mine_run
 from tinyohem.training.optim import build_optimizers
 
 VOCAB, POSITIONS = 300, 48

@@ -17,8 +17,8 @@ from tinyohem.runs.record import Arithmetic
 from tinyohem.system.device import compiler_fault
 from tinyohem.training import arithmetic
 from tinyohem.training.arithmetic import choose_arithmetic, plain_arithmetic
+from tinyohem.training.inputs import open_inputs
 from tinyohem.training.loop import train
-from tinyohem.training.prepare import open_inputs
 from tinyohem.training.ranks import SINGLE_PROCESS
 
 CPU = torch.device("cpu")

@@ -28,7 +28,8 @@ from tinyohem.ohem.loss_pool import open_pool
 from tinyohem.system.signals import StopRequest
 from tinyohem.training import mine_pool as mine
 from tinyohem.training.loop import train
-from tinyohem.training.mine_pool import Mined, mine_pool, mine_run
+from tinyohem.training.mine_pool import Mined, mine_pool
+from tinyohem.training.mine_run import mine_run
 
 SHARD_TOKENS = 4_000  # 125 windows of 32
 
@@ -323,12 +324,12 @@ _PROGRAM = """
 import sys, time
 from pathlib import Path
 from tinyohem.ohem import loss_pool
-from tinyohem.training import mine_pool
+from tinyohem.training import mine_pool, mine_run
 
 loss_pool.SHARD_TOKENS, mine_pool._CPU_PASS_TOKENS = 4_000, 50 * 32
 losses = mine_pool._losses
 mine_pool._losses = lambda *args: (time.sleep(0.05), losses(*args))[1]
-mine_pool.mine_run(sys.argv[1], Path(sys.argv[2]), data={}, device="cpu")
+mine_run.mine_run(sys.argv[1], Path(sys.argv[2]), data={}, device="cpu")
 """
 
 

@@ -30,7 +30,7 @@ from tinyohem.training import prepare as setup
 from tinyohem.training import take_step
 from tinyohem.training.dry_run import dry_run
 from tinyohem.training.loop import train
-from tinyohem.training.mine_pool import mine_run
+from tinyohem.training.mine_run import mine_run
 
 Train = Callable[..., Path]
 REFRESHED = {"ohem__pool_refresh_every": 6, "ohem__hard_window_share": 0.25}

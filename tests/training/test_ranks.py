@@ -21,7 +21,7 @@ from torch import Tensor
 from tinyohem.config.training import TrainingConfig
 from tinyohem.errors import InputError
 from tinyohem.io.json import read_json
-from tinyohem.training.mine_pool import mine_run
+from tinyohem.training.mine_run import mine_run
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext, init_ranks
 
 SHORT = {

@@ -12,8 +12,8 @@ from tinyohem.config.run import validate_config
 from tinyohem.errors import InputError
 from tinyohem.runs.record import Arithmetic
 from tinyohem.training import loop, step_time
+from tinyohem.training.inputs import open_inputs
 from tinyohem.training.loop import train
-from tinyohem.training.prepare import open_inputs
 from tinyohem.training.ranks import DistContext
 from tinyohem.training.step_time import seconds_per_step, steps_in
 

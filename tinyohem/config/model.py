@@ -63,10 +63,13 @@ def suitable_lr(hidden_size: int) -> float:
     return float(f"{16e-3 * min(1.0, 80 / hidden_size) ** 1.5:.1e}")
 
 
+Preset = Literal["260k", "0.5m", "1m", "2m", "5m", "15m"]
+
+
 class ModelConfig(Section):
     """A preset by parameter count; the other keys override single dimensions of it."""
 
-    preset: Literal["260k", "0.5m", "1m", "2m", "5m", "15m"] | None = setting(
+    preset: Preset | None = setting(
         "2m", "Size in parameters: 260k, 0.5m, 1m, 2m, 5m or 15m", flag="--model"
     )
     hidden_size: int | None = setting(

@@ -70,6 +70,12 @@ class RunConfig(Section):
         if self.curriculum.orders and training.seconds is not None:
             raise ValueError("a curriculum needs a budget in tokens or steps, not in seconds")
         self._check_phases()
+        default = TargetConfig.model_fields["reference"].default
+        if self.target.reference != default and not self.target.by_model:
+            raise ValueError(
+                f"target.reference = {self.target.reference} is the size of a model that neither "
+                "target.score nor anything else asks for"
+            )
         if self.curriculum.filters and self.target.stories is not None:
             raise ValueError(
                 "curriculum.pacing = filter and a target both choose stories: take one"

@@ -5,8 +5,10 @@ from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
+from tinyohem.config.model import Preset
 from tinyohem.config.sections import Section, setting
 
+Score = Literal["ngram", "reference_loss", "reference_gain"]
 When = Literal["always", "finish", "start"]
 
 _KEEP_HINT = "write auto, or a share of the stories above 0 and up to 1, such as 0.5"
@@ -22,6 +24,14 @@ class TargetConfig(Section):
         flag="--target",
         default_is="none, every story is trained on",
     )
+    score: Score = setting(
+        "ngram",
+        "What tells that a story is like them: ngram, a model of words, takes seconds; "
+        "reference_loss, nats per token under a small language model trained on them, sees the "
+        "order of sentences too and takes minutes; reference_gain, that minus the loss under one "
+        "trained on the pool, takes twice as long",
+    )
+    reference: Preset = setting("260k", "Size of that small model, as --model")
     keep: str = setting(
         "auto",
         "auto, the stories above the line of `quantile`, or the share with the best scores, such "
@@ -77,11 +87,21 @@ class TargetConfig(Section):
             and self.quantile != TargetConfig.model_fields["quantile"].default
         ):
             raise ValueError("quantile draws the line of keep = auto only: leave one of them out")
+        if self.scores is not None and self.by_model:
+            raise ValueError(
+                f"scores names a folder of n-gram scores, score = {self.score} reads none: leave "
+                "one of them out"
+            )
         if self.share == 1 and self.when != "always":
             raise ValueError(
                 f"keep = 1 keeps every story, which leaves nothing to {self.when} with"
             )
         return self
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a small language model scores the pool."""
+        return self.score != "ngram"
 
     @property
     def share(self) -> float | None:

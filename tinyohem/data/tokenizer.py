@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
-    """Train a byte-level BPE of exactly `vocab_size` tokens; same texts, same tokenizer.
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, *, exact: bool = True
+) -> "PreTrainedTokenizerFast":
+    """Train a byte-level BPE of `vocab_size` tokens; same texts, same tokenizer.
 
     `<|endoftext|>` (id 0) is its only special token: begin, end and padding.
 
+    Args:
+        exact: whether fewer tokens will not do.
+
     Raises:
-        InputError: the texts have too few distinct words for that many merges.
+        InputError: `exact`, and the texts have too few distinct words for that many merges.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -38,7 +43,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokeniz
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    if bpe.get_vocab_size() < vocab_size:
+    if exact and bpe.get_vocab_size() < vocab_size:
         raise InputError(
             f"the corpus supports a vocabulary of {bpe.get_vocab_size():,} tokens, "
             f"not {vocab_size:,}",

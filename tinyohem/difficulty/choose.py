@@ -24,7 +24,13 @@ from tinyohem.data.prepare import Prepared, absent, prepare_data
 from tinyohem.data.sources import Sources
 from tinyohem.data.story_hash import near_hash, story_hash
 from tinyohem.data.target import TargetStories
-from tinyohem.difficulty.passing import Passing, pass_by_difficulty, pass_by_target
+from tinyohem.difficulty.passing import (
+    Passing,
+    pass_by_difficulty,
+    pass_by_reference,
+    pass_by_target,
+)
+from tinyohem.difficulty.reference_scores import ScoreByModel, reference_scores
 from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.difficulty.score_table import MANIFEST_FILE, ScoreTable
 from tinyohem.difficulty.target_scores import target_scores
@@ -50,12 +56,14 @@ def prepare_chosen(
     *,
     tokenizer: TokenizerConfig | None = None,
     every_byte: bool = False,
+    by_model: ScoreByModel | None = None,
 ) -> Prepared:
     """Return the data of a run, with the stories that its config chooses.
 
     Args:
         tokenizer: in place of the config's own.
         every_byte: see `open_store`.
+        by_model: see `reference_scores`.
 
     Raises:
         InputError: as `prepare_data`, or nothing is chosen.
@@ -65,15 +73,24 @@ def prepare_chosen(
         tokenizer or config.tokenizer,
         progress,
         target=config.target,
-        choose=partial(choose_stories, config, progress=progress),
+        choose=partial(choose_stories, config, progress=progress, by_model=by_model),
         every_byte=every_byte,
     )
 
 
-def choose_stories(config: RunConfig, sources: Sources, *, progress: Progress) -> Choice | None:
+def choose_stories(
+    config: RunConfig,
+    sources: Sources,
+    *,
+    progress: Progress,
+    by_model: ScoreByModel | None = None,
+) -> Choice | None:
     """Return the stories of a run's pool to train on, None where it chooses none.
 
     A choice is kept with the prepared data.
+
+    Args:
+        by_model: see `reference_scores`.
 
     Raises:
         InputError: no story passes, all that pass are the target's own, or the scores do not fit.
@@ -81,7 +98,7 @@ def choose_stories(config: RunConfig, sources: Sources, *, progress: Progress) -
     if sources.target is None and not config.curriculum.filters:
         return None
     pool, target = sources.train.corpus, sources.target
-    passing, seconds = _score(config, sources, progress)
+    passing, seconds = _score(config, sources, by_model, progress)
     settings = [
         _FORMAT,
         pool.fingerprint,
@@ -109,7 +126,7 @@ def choose_stories(config: RunConfig, sources: Sources, *, progress: Progress) -
 
 
 def _score(
-    config: RunConfig, sources: Sources, progress: Progress
+    config: RunConfig, sources: Sources, by_model: ScoreByModel | None, progress: Progress
 ) -> tuple[Passing | None, float | None]:
     """Return which rows of the pool pass, and the seconds that fitting and scoring took.
 
@@ -121,6 +138,9 @@ def _score(
         passing = pass_by_difficulty(table, config.curriculum)
     elif config.target.share == 1:
         return None, 0.0
+    elif config.target.by_model:
+        found = reference_scores(config, sources, by_model, progress)
+        return pass_by_reference(found, config.target), found.seconds
     else:
         folder = Path(config.target.scores) if config.target.scores else None
         scores = target_scores(pool, sources.target, folder, progress=progress)

@@ -1,6 +1,6 @@
 """Which stories of a pool pass by their scores: a line, a share, or a range of percentiles."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,9 @@ from tinyohem.config.curriculum import CurriculumConfig, parse_weights
 from tinyohem.config.difficulty import TARGET_METRIC
 from tinyohem.config.target import TargetConfig
 from tinyohem.difficulty.metrics import FloatArray
+from tinyohem.difficulty.reference_scores import ReferenceScores
 from tinyohem.difficulty.score_table import ScoreTable, combined_difficulty
+from tinyohem.difficulty.target_rule import line_at
 from tinyohem.difficulty.target_scores import TargetScores
 from tinyohem.errors import InputError
 
@@ -71,13 +73,38 @@ class Passing:
 
 
 def pass_by_target(scores: TargetScores, config: TargetConfig) -> Passing:
+    """Let pass what is like the target by its n-gram score; see `_pass_by_calibration`."""
+    values = _by_row(scores.table, scores.table.column(TARGET_METRIC))
+    passing = _pass_by_calibration(
+        TARGET_METRIC, "nats per word", values, scores.calibration, config
+    )
+    if len(scores.lines) < 2:
+        return passing
+    first = scores.lines[0]
+    found = f"(first pass: {first.passed:,} stories, at most {first.line:.3f})"
+    return replace(passing, kept_where=f"{passing.kept_where} {found}")
+
+
+def pass_by_reference(scores: ReferenceScores, config: TargetConfig) -> Passing:
+    """Let pass what is like the target by a model's score; see `_pass_by_calibration`."""
+    return _pass_by_calibration(
+        config.score, "nats per token", scores.values, scores.calibration, config
+    )
+
+
+def _pass_by_calibration(
+    score: str, unit: str, values: FloatArray, calibration: FloatArray, config: TargetConfig
+) -> Passing:
     """Let pass what is like the target: up to the line of its own stories, or the best share.
 
     Where scores are equal, the earlier rows belong to the share.
+
+    Args:
+        values: (rows,) scores of the pool.
+        calibration: (calibration stories,) the same score.
     """
-    values = _by_row(scores.table, scores.table.column(TARGET_METRIC))
     if config.share is None:
-        line = scores.line(config.quantile)
+        line = line_at(calibration, config.quantile)
         passes = values <= line
         kept_where = f"at most {line:.3f}"
     else:
@@ -88,20 +115,7 @@ def pass_by_target(scores: TargetScores, config: TargetConfig) -> Passing:
         passes &= ~np.isnan(values)
         line = float(values[ranked[count - 1]])
         kept_where = f"among the best {config.share:.4g} of all, at most {line:.3f}"
-    unit = "nats per word"
-    kept_where = f"{kept_where} {unit}"
-    if len(scores.lines) > 1:
-        first = scores.lines[0]
-        kept_where += f" (first pass: {first.passed:,} stories, at most {first.line:.3f})"
-    return Passing(
-        TARGET_METRIC,
-        unit,
-        kept_where,
-        "beyond the line",
-        values,
-        passes,
-        (line,),
-    )
+    return Passing(score, unit, f"{kept_where} {unit}", "beyond the line", values, passes, (line,))
 
 
 def pass_by_difficulty(table: ScoreTable, config: CurriculumConfig) -> Passing:

@@ -7,7 +7,6 @@ from tinyohem.config.run import RunConfig
 from tinyohem.config.training import TrainingConfig
 from tinyohem.data.prepare import Prepared
 from tinyohem.data.token_store import TokenStore
-from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.difficulty.score_corpus import scores_for_curriculum
 from tinyohem.errors import InputError
 from tinyohem.evaluation.perplexity import overlap_of
@@ -15,6 +14,7 @@ from tinyohem.experiments.spec import Comparison
 from tinyohem.io.hashing import hash_json
 from tinyohem.progress import Progress
 from tinyohem.system.device import pick_device
+from tinyohem.training.inputs import prepare_stories
 from tinyohem.training.pauses import Pauses, pauses_of_a_comparison
 from tinyohem.training.plan import budget_steps
 from tinyohem.training.tracking import require_login
@@ -110,7 +110,7 @@ def _prepare_each(configs: Sequence[RunConfig], progress: Progress) -> list[Prep
         # The rest is the same for all.
         key = hash_json([config.data.dataset, config.target.model_dump(), curriculum])
         if key not in known:
-            known[key] = prepare_chosen(config, progress)
+            known[key] = prepare_stories(config, progress)
         prepared.append(known[key])
         if loss := known[key].valid.text_loss:
             raise InputError(

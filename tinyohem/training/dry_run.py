@@ -13,8 +13,9 @@ from tinyohem.models.llama import parameter_count
 from tinyohem.progress import SILENT, Progress
 from tinyohem.system.device import pick_device
 from tinyohem.training.arithmetic import plain_arithmetic
+from tinyohem.training.inputs import open_inputs
 from tinyohem.training.plan import Plan, describe_phases, plan_hash
-from tinyohem.training.prepare import open_inputs, prepare_run
+from tinyohem.training.prepare import prepare_run
 from tinyohem.training.step_time import seconds_per_step, steps_in
 
 _SHOWN_WINDOWS = 3

@@ -26,11 +26,12 @@ from tinyohem.training.between_steps import (
     validate,
 )
 from tinyohem.training.checkpoint import export_model
+from tinyohem.training.inputs import open_inputs
 from tinyohem.training.model_card import write_card
 from tinyohem.training.pauses import Pauses
 from tinyohem.training.plan import save_or_check_plan
 from tinyohem.training.pool_refresh import pool_is_due, refresh_pool
-from tinyohem.training.prepare import begin_run, describe, go_on_from, open_inputs, prepare_run
+from tinyohem.training.prepare import begin_run, describe, go_on_from, prepare_run
 from tinyohem.training.ranks import SINGLE_PROCESS, DistContext
 from tinyohem.training.run import Run
 from tinyohem.training.step_time import planned_steps

@@ -11,11 +11,9 @@ from tinyohem.config.run import RunConfig
 from tinyohem.data.corpus import absolute_name
 from tinyohem.data.prepare import Prepared
 from tinyohem.data.tokenizer import start_id, story_start
-from tinyohem.difficulty.choose import prepare_chosen
 from tinyohem.errors import InputError
 from tinyohem.models.causal_lm import weights_hash
 from tinyohem.models.llama import build_model
-from tinyohem.models.pretrained import load_pretrained
 from tinyohem.ohem.loss_pool import Pool
 from tinyohem.ohem.miner import build_miner
 from tinyohem.progress import SILENT, Progress
@@ -37,16 +35,6 @@ class Inputs:
 
     pretrained: Any | None  # the model of `model.init_from`; training changes it
     data: Prepared
-
-
-def open_inputs(config: RunConfig, progress: Progress = SILENT) -> Inputs:
-    """Load the model that a run starts from, and prepare its data: tokenize, score, choose.
-
-    Raises:
-        InputError: the config, the data or the model forbids the run.
-    """
-    pretrained = load_pretrained(config, progress) if config.model.init_from else None
-    return Inputs(pretrained, prepare_chosen(config, progress))
 
 
 @dataclass(frozen=True)
