@@ -145,9 +145,10 @@ def _left(arm: str, seconds: float, shared: Shared, run_dir: Path) -> float:
     Raises:
         InputError: nothing is left, or nobody knows what scoring took.
     """
-    spent = shared.choose_seconds[arm]
+    spent = shared.seconds_before(arm)
     if (run_dir / CHOICE_FILE).exists():
-        spent = read_record(run_dir / CHOICE_FILE, ChoiceRecord).seconds
+        chosen = read_record(run_dir / CHOICE_FILE, ChoiceRecord).seconds
+        spent = None if chosen is None else chosen + shared.mine_seconds[arm]
     if spent is None:
         raise InputError(
             f"nothing says how long scoring took for the arm {arm!r}, and it counts",
@@ -215,7 +216,7 @@ def _train_and_measure(job: _Job) -> FinishedRun:
         "tokens_selected": run.state.tokens_selected,
         "train_seconds": run.state.train_seconds,
         "select_seconds": run.state.select_seconds,
-        "choose_seconds": job.shared.choose_seconds[job.arm],
+        "choose_seconds": job.shared.seconds_before(job.arm),
         "environment": environment(run.device),
     }
     write_json(job.run_dir / RESULT_FILE, result)
