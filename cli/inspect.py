@@ -75,6 +75,8 @@ def inspect(
         )
     if not 0 < ratio <= 1:
         raise InputError(f"--ratio {ratio:g} is no share to keep", "choose one above 0, at most 1")
+    if compare is not None and Path(compare).resolve() == Path(model).resolve():
+        raise InputError(f"--compare {compare} is the same model", "name another one")
     progress = ConsoleProgress()
     title = f"{model} against {compare}" if compare else model
     source = load_source(model, device or "auto")
@@ -110,7 +112,7 @@ def _print_story(found: "InspectedStory") -> None:
     out.print()
     *ahead, kept = found.summary
     for line in ahead:
-        out.print(line)
+        out.print(line, markup=False)
     out.print(f"{kept}; [ ] = kept" if in_file else kept, markup=False)
     for heading, tokens in found.differences(_NUM_WIDEST):
         out.print(_widest_table(heading, found.names, tokens, brackets=in_file))

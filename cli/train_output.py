@@ -37,7 +37,7 @@ def warn_of(ohem: "OhemConfig", progress: "Progress") -> None:
     if idle := ohem.idle_keys:
         hint = "; --ohem-ratio 0.5 turns mining on" if ohem.ratio == 1 else ""
         progress.warn(_IDLE_WARNING.format(", ".join(f"ohem.{key}" for key in idle)) + hint)
-    if ohem.reference != "ema" and ohem.pool is None:
+    if ohem.reference != "ema" and not ohem.reads_pool:
         progress.warn(_UNREAD_WARNING)
 
 

@@ -51,6 +51,13 @@ def finished_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
+def one_process() -> Iterator[None]:
+    """See `tiny.one_process`."""
+    with tiny.one_process():
+        yield
+
+
+@pytest.fixture
 def tinyohem(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tiny.Command:
     """Run the command line in this process: `tinyohem("train", "--steps", "3")`."""
     from tinyohem_cli import console, main

@@ -1,10 +1,13 @@
 """The smallest corpus, recipe and command line that still go through every stage."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tinyohem.config.recipes import load_config
 from tinyohem.config.run import RunConfig
@@ -46,6 +49,20 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """Let comparisons train in this process: a worker's imports take longer than a tiny run."""
+
+    def in_turn(
+        jobs: Sequence[Any], work: Callable[[Any], Any], *_: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        yield from ((job, work(job)) for job in jobs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tinyohem.experiments.run.in_parallel", in_turn)
+        yield
 
 
 def write_stories(path: Path, stories: Iterable[str], field: str = "text") -> Path:

@@ -79,11 +79,6 @@ def doubled(text: bytes) -> bytes:
     return text * 2
 
 
-def surroundings(module: str) -> tuple[bool, str | None]:
-    """Return whether a module is there already, and a variable of the environment."""
-    return module in sys.modules, os.environ.get("TINYOHEM_TEST")
-
-
 def begin(place: int, folder: Path) -> None:
     """Begin at once, or never if the test says so."""
     (folder / f"starting {place}").touch()
@@ -91,13 +86,12 @@ def begin(place: int, folder: Path) -> None:
         wait_for(folder / "never")
 
 
-def main(folder: Path, seconds: float, imports: list[str], jobs: list[str]) -> None:
+def main(folder: Path, seconds: float, jobs: list[str]) -> None:
     """Do jobs with two workers, as a command of the program does."""
     processes._SECONDS_TO_SAVE = seconds
     interrupt_once(way_out=True)
-    own, first = partial(work, folder=folder), partial(begin, folder=folder)
     try:
-        with Workers(2, own, first, imports=imports) as workers:
+        with Workers(2, partial(work, folder=folder), partial(begin, folder=folder)) as workers:
             for job in jobs:
                 workers.submit(job)
             while workers.busy:
@@ -110,4 +104,4 @@ def main(folder: Path, seconds: float, imports: list[str], jobs: list[str]) -> N
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3].split(), sys.argv[4:])
+    main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])

@@ -56,6 +56,7 @@ def test_score_difficulty_gives_the_table(corpus: Path, tmp_path: Path) -> None:
     assert table.difficulty("flesch").shape == (table.stories,)
 
 
+@pytest.mark.usefixtures("one_process")
 def test_compare_gives_a_row_an_arm(corpus: Path, tmp_path: Path) -> None:
     arms = {"full": {"ohem.ratio": 1.0}, "half": {"ohem.ratio": 0.5}}
     rows = tinyohem.compare(arms, str(corpus), tiny.RECIPE, seeds=[3, 5], out=tmp_path, workers=1)

@@ -61,6 +61,7 @@ def test_a_dry_run_shows_arms_steps_and_time_and_writes_no_run(
     assert "0 of 6 runs are finished; the other 6, 2 side by side, take about 0:01:30" in shown.out
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_dry_run_knows_what_is_finished_and_what_has_begun(
     tinyohem: tiny.Command, corpus: Path, tmp_path: Path, a_second_a_step: None
 ) -> None:

@@ -129,6 +129,12 @@ def test_bad_usage_is_refused_with_a_hint(
     assert re.search(rf"^hint: .*{re.escape(hint)}", result.err, re.MULTILINE)
 
 
+def test_a_model_is_not_compared_with_itself(tinyohem: tiny.Command, finished_run: Path) -> None:
+    result = tinyohem("inspect", finished_run, "--story", 0, "--compare", finished_run)
+    assert (result.code, result.out) == (2, "")
+    assert "is the same model" in result.err
+
+
 def test_only_a_run_knows_its_stories(tinyohem: tiny.Command, finished_run: Path) -> None:
     result = tinyohem("inspect", finished_run / "model", "--story", 0)
     assert result.code == 2

@@ -262,6 +262,7 @@ def comparison(pool: Pool, budget: Budget, **target: Any) -> Comparison:
     return Comparison(arms, (0, 1), common, budget)
 
 
+@pytest.mark.usefixtures("one_process")
 def test_arms_with_and_without_a_choice_are_validated_on_the_same_stories(
     pool: Pool, tmp_path: Path
 ) -> None:
@@ -283,6 +284,7 @@ def test_arms_with_and_without_a_choice_are_validated_on_the_same_stories(
     assert [r.to_json() for r in again] == [r.to_json() for r in results]
 
 
+@pytest.mark.usefixtures("one_process")
 def test_choosing_counts_as_seconds_of_the_budget(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def test_the_plan_is_written(finished: tuple[Path, list[Any]]) -> None:
     assert runs == [(run.arm, run.seed) for run in results]
 
 
+@pytest.mark.usefixtures("one_process")
 def test_arms_of_a_seed_start_alike_and_see_the_same_data(
     corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
 ) -> None:
@@ -237,6 +238,7 @@ OTHER_WAYS_TO_RECORD = {
 }
 
 
+@pytest.mark.usefixtures("one_process")
 def test_keys_that_change_no_figure_repeat_no_run(
     corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
 ) -> None:
@@ -389,6 +391,7 @@ def test_each_seed_gets_the_seconds_of_its_own_baseline(
     assert any("--workers 1" in warning for warning in listener.warnings)
 
 
+@pytest.mark.usefixtures("one_process")
 def test_selection_does_not_count_where_it_is_free(corpus: Path, tmp_path: Path) -> None:
     plan = comparison(corpus, "equal-seconds-free-selection", seeds=1)
     assign(plan.common, "training.log_every", 1)
@@ -400,6 +403,7 @@ def test_selection_does_not_count_where_it_is_free(corpus: Path, tmp_path: Path)
         assert before["train/seconds"] - before["train/select_seconds"] < baseline.train_seconds
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_result_on_other_stories_is_refused(corpus: Path, tmp_path: Path) -> None:
     stories = tmp_path / "stories"
     shutil.copytree(corpus, stories)
@@ -411,6 +415,7 @@ def test_a_result_on_other_stories_is_refused(corpus: Path, tmp_path: Path) -> N
         run_comparison(plan, tmp_path / "out", workers=1)
 
 
+@pytest.mark.usefixtures("one_process")
 def test_arms_may_train_on_other_stories_where_all_are_scored_on_the_same(
     corpus: Path, tmp_path: Path
 ) -> None:
@@ -440,6 +445,7 @@ def test_an_arm_with_more_tokens_is_refused(corpus: Path, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("one_process")
 def test_equal_seconds_end_within_one_step_of_the_baselines(corpus: Path, tmp_path: Path) -> None:
     plan = comparison(corpus, "equal-seconds", seeds=1)
     assign(plan.common, "training.log_every", 1)

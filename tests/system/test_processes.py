@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,17 +18,13 @@ from tinyohem.system.processes import WorkerDied, Workers
 
 PATIENCE = 60  # seconds until a hang is called one
 TERM, INT = signal.SIGTERM, signal.SIGINT
-# What comparisons import ahead: all tests of one process share the copies' original.
-SLOW = ["tinyohem.training.loop"]
 
 
 class Program:
     """A process with two workers, in a process group of its own."""
 
-    def __init__(
-        self, folder: Path, imports: str, jobs: tuple[str, ...], seconds: float = PATIENCE
-    ) -> None:
-        command = [sys.executable, worker_jobs.__file__, str(folder), str(seconds), imports, *jobs]
+    def __init__(self, folder: Path, jobs: tuple[str, ...], seconds: float = PATIENCE) -> None:
+        command = [sys.executable, worker_jobs.__file__, str(folder), str(seconds), *jobs]
         self.folder = folder
         self.process = subprocess.Popen(
             command,
@@ -54,32 +50,19 @@ class Program:
         return self.process.returncode, err
 
     def workers(self) -> list[psutil.Process]:
-        """Return those that started alone, and those copied from a child with the imports."""
-        found = []
-        for child in psutil.Process(self.process.pid).children():
-            command = " ".join(child.cmdline())
-            if "forkserver" in command:
-                found += child.children()
-            elif "spawn_main" in command:
-                found.append(child)
-        return found
+        found = psutil.Process(self.process.pid).children()
+        return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
 
 
 Start = Callable[..., Program]
 
 
-@pytest.fixture(params=["", "sqlite3"], ids=["alone", "copies"])
-def imports(request: pytest.FixtureRequest) -> str:
-    """What the workers import ahead: nothing, or a module that nothing else here imports."""
-    return str(request.param)
-
-
 @pytest.fixture
-def start(tmp_path: Path, imports: str) -> Iterator[Start]:
+def start(tmp_path: Path) -> Iterator[Start]:
     started: list[Program] = []
 
     def begin(*jobs: str, seconds: float = PATIENCE) -> Program:
-        started.append(Program(tmp_path, imports, jobs, seconds))
+        started.append(Program(tmp_path, jobs, seconds))
         return started[-1]
 
     yield begin
@@ -194,10 +177,8 @@ def test_a_parent_that_was_killed_leaves_no_worker(
     assert program.end() == (-signal.SIGKILL, "")
 
 
-def outcomes(
-    folder: Path, *jobs: str, count: int = 2, imports: Sequence[str] = ()
-) -> dict[str, object]:
-    with Workers(count, partial(worker_jobs.work, folder=folder), imports=imports) as workers:
+def outcomes(folder: Path, *jobs: str, count: int = 2) -> dict[str, object]:
+    with Workers(count, partial(worker_jobs.work, folder=folder)) as workers:
         found: dict[str, object] = {}
         for job in jobs:
             if workers.full:
@@ -217,10 +198,10 @@ class TestDeaths:
         ],
     )
     def test_a_dead_worker_costs_only_its_own_job(
-        self, tmp_path: Path, imports: str, job: str, told: str
+        self, tmp_path: Path, job: str, told: str
     ) -> None:
         jobs = ["quick-1", f"{job}-1", f"{job}-2", f"{job}-3", "quick-2", "quick-3"]
-        found = outcomes(tmp_path, *jobs, imports=SLOW if imports else ())
+        found = outcomes(tmp_path, *jobs)
         assert sorted(found) == sorted(jobs)
         for name, outcome in found.items():
             if name.startswith(job):
@@ -229,16 +210,14 @@ class TestDeaths:
             else:
                 assert isinstance(outcome, int)
 
-    def test_a_dead_idle_worker_is_replaced(self, tmp_path: Path, imports: str) -> None:
-        work = partial(worker_jobs.work, folder=tmp_path)
-        with Workers(1, work, imports=SLOW if imports else ()) as workers:
+    def test_a_dead_idle_worker_is_replaced(self, tmp_path: Path) -> None:
+        with Workers(1, partial(worker_jobs.work, folder=tmp_path)) as workers:
             workers.submit("quick-1")
             _, pid = workers.next_ended()
             assert isinstance(pid, int)
             os.kill(pid, signal.SIGKILL)
             # All its threads have ended; the pool itself still has to notice.
-            while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.005)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
             workers.submit("quick-2")
             job, other = workers.next_ended()
         assert job == "quick-2"
@@ -250,17 +229,6 @@ class TestDeaths:
             workers.submit("quick")
             job, outcome = workers.next_ended()
         assert (job, type(outcome)) == ("quick", WorkerDied)
-
-
-def test_workers_share_what_was_imported_ahead_and_have_todays_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for value in ("first", "second"):
-        monkeypatch.setenv("TINYOHEM_TEST", value)
-        with Workers(1, worker_jobs.surroundings, imports=SLOW) as workers:
-            workers.submit("torch")
-            _, found = workers.next_ended()
-        assert found == (True, value)
 
 
 class TestJobs:

@@ -1,6 +1,7 @@
 """References of a target: their scores against transformers' own forward pass, and their use."""
 
 import json
+import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -24,11 +25,16 @@ from tinyohem.data.tokenizer import train_tokenizer
 from tinyohem.difficulty import reference_scores as cache
 from tinyohem.difficulty.reference_scores import reference_scores
 from tinyohem.errors import InputError
+from tinyohem.experiments.shared import prepare_comparison
+from tinyohem.experiments.spec import Arm, Comparison
 from tinyohem.io.data_dir import data_dir
 from tinyohem.models.llama import build_model
+from tinyohem.ohem.loss_pool import open_pool
 from tinyohem.progress import SILENT
+from tinyohem.training import inputs
 from tinyohem.training import target_reference as module
 from tinyohem.training.loop import train
+from tinyohem.training.reference import PoolReference
 from tinyohem.training.target_reference import (
     reference_steps,
     score_by_reference,
@@ -39,10 +45,17 @@ from tinyohem.training.target_reference import (
 SEQ_LEN = 24
 
 
-def recipe(*_: object, **overrides: Any) -> RunConfig:
+def recipe(
+    *_: object, seq_len: int = SEQ_LEN, attention: str = "story", **overrides: Any
+) -> RunConfig:
     """A reference of seconds."""
     values = {k: v for k, v in tiny.RECIPE.items() if not k.startswith("data.")}
-    more = {"training.seq_len": SEQ_LEN, "training.steps": None, "training.tokens": "3000"}
+    more = {
+        "training.seq_len": seq_len,
+        "training.attention": attention,
+        "training.steps": None,
+        "training.tokens": "3000",
+    }
     return load_config(overrides={**values, **more, **overrides})
 
 
@@ -279,6 +292,106 @@ def test_a_target_of_a_few_words_is_refused_in_a_line(tmp_path: Path) -> None:
     long = recipe(**{"training.seq_len": 4000})
     with pytest.raises(InputError, match="holds too little text for a model"):
         score_by_reference(long, "target", sources, SILENT)
+
+
+class TestMinedByTheTarget:
+    """`ohem.reference = target`: the losses of the run's own windows under a reference."""
+
+    @pytest.fixture
+    def mined(
+        self, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., Any]:
+        monkeypatch.setattr(inputs, "reference_config", recipe)
+        pool, good = map(str, files)
+
+        def config(**more: Any) -> RunConfig:
+            how = {"ohem__score": "excess_loss", "ohem__ratio": 0.5, "ohem__reference": "target"}
+            return tiny.config(
+                Path(pool), target__stories=good, target__keep="1", **{**how, **more}
+            )
+
+        return config
+
+    def test_its_losses_are_those_of_transformers_in_the_runs_windows(
+        self, mined: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: list[Any] = []
+
+        def untrained(_: RunConfig, data: Any, *__: Any, **___: Any) -> Any:
+            made.append(build_model(model_shape(recipe().model), len(data.tokenizer), 32, 0, 3))
+            torch.nn.init.normal_(made[-1].model.layers[0].self_attn.o_proj.weight)
+            return made[-1]
+
+        monkeypatch.setattr(inputs, "train_reference", untrained)
+        config = mined(training__attention="window")
+        opened = inputs.open_inputs(config)
+        store = opened.data.train
+        assert opened.pool is not None
+        pool = open_pool(opened.pool, store, 32, "window")
+        for window in (0, 7, 31):
+            ids = torch.from_numpy(store.ids[window * 32 : window * 32 + 33].astype(np.int64))
+            with torch.no_grad():
+                logits = made[0](ids[None, :-1]).logits[0]
+            expected = F.cross_entropy(logits, ids[1:], reduction="none").numpy()
+            found = pool.of_windows(np.array([window]))[0]
+            assert found == pytest.approx(expected, rel=2e-3)  # float16
+        assert inputs.open_inputs(config).pool == opened.pool
+        assert len(made) == 1
+
+    @pytest.mark.parametrize("score", ["excess_loss", "lag"])
+    def test_a_stopped_run_goes_on_bit_for_bit(
+        self, mined: Callable[..., RunConfig], tmp_path: Path, score: str
+    ) -> None:
+        how = {"ohem__score": score}
+        run, _ = train(mined(**how), tmp_path / "whole")
+        assert isinstance(run.reference, PoolReference)
+        train(mined(**how, training__stop_at_step=7), tmp_path / "stopped")
+        shutil.rmtree(data_dir() / "pools")  # the same losses are mined again
+        train(mined(**how), tmp_path / "stopped", resume="must")
+        assert tiny.saved_hashes(tmp_path / "stopped") == tiny.saved_hashes(tmp_path / "whole")
+
+    def test_a_kill_leaves_no_half_pool(
+        self, mined: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def dies(*_: Any, **__: Any) -> Any:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(inputs, "mine_pool", dies)
+            with pytest.raises(KeyboardInterrupt):
+                inputs.open_inputs(mined())
+        assert not list(data_dir().glob("pools/*"))
+        assert inputs.open_inputs(mined()).pool is not None
+
+    def test_its_seconds_count(
+        self, mined: Callable[..., RunConfig], files: tuple[Path, Path]
+    ) -> None:
+        common = mined().model_dump()
+        arms = (
+            Arm("every", {"ohem": {"ratio": 1.0, "score": "loss", "reference": "ema"}}),
+            Arm("excess", {}),
+        )
+        shared = prepare_comparison(Comparison(arms, (0,), common, "equal-tokens"), SILENT)
+        assert shared.mine_seconds["every"] == 0 < shared.mine_seconds["excess"]
+        assert shared.seconds_before("every") == 0
+        assert shared.seconds_before("excess") == shared.mine_seconds["excess"]
+
+    @pytest.mark.parametrize(
+        ("flags", "says"),
+        [
+            ([], "ohem.reference = target needs stories"),
+            (["--target=sample", "--pool-refresh-every=5"], "pool_refresh_every is for a pool"),
+            (["--target=sample", "--pool-max-age=5"], "pool_max_age is for a pool"),
+        ],
+    )
+    def test_bad_keys_are_refused_in_a_line(
+        self, tinyohem: tiny.Command, flags: list[str], says: str
+    ) -> None:
+        mining = ("--ohem-ratio=0.5", "--ohem-score=excess_loss", "--ohem-reference=target")
+        refused = tinyohem("train", "--dataset=sample", *mining, *flags)
+        assert (refused.code, refused.out) == (2, "")
+        assert says in refused.err
+        assert len(refused.err.strip().splitlines()) == 2
 
 
 class TestCommands:

@@ -178,8 +178,9 @@ class OhemConfig(Section):
     )
     reference: str = setting(
         "ema",
-        "What excess_loss and lag compare with: ema (a running mean of the model) or the folder of "
-        "a pool that `tinyohem mine` made on the same tokens",
+        "What excess_loss and lag compare with: ema (a running mean of the model), target (a small "
+        "model trained on the stories of --target, whose losses are mined before the run) or the "
+        "folder of a pool that `tinyohem mine` made on the same tokens",
         flag="--ohem-reference",
     )
     ema_horizon: float = setting(
@@ -272,6 +273,9 @@ class OhemConfig(Section):
         for key, given in needs_pool.items():
             if given and self.reference == "ema":
                 raise ValueError(f"{key} needs reference = the folder of a pool (--ohem-reference)")
+        for key in ("pool_refresh_every", "pool_max_age"):
+            if needs_pool[key] and self.reference == "target":
+                raise ValueError(f"{key} is for a pool of a run, not for reference = target")
         return self
 
     def keep_schedule(self) -> KeepSchedule:
@@ -346,11 +350,19 @@ class OhemConfig(Section):
         return "pool" in self.mix_schedule().knots and self.select == "mixed"
 
     @property
+    def reads_pool(self) -> bool:
+        """Whether training reads a pool of losses: a folder's, or the target's."""
+        return self.reference != "ema" and bool(self.needs_reference or self.hard_window_share)
+
+    @property
+    def mines_target(self) -> bool:
+        """Whether the pool is mined before the run, by a model of the target."""
+        return self.reads_pool and self.reference == "target"
+
+    @property
     def pool(self) -> Path | None:
-        """The folder of the pool that training reads."""
-        if self.reference == "ema" or not (self.needs_reference or self.hard_window_share):
-            return None
-        return Path(self.reference)
+        """The folder of the pool that training reads, where the config names it."""
+        return Path(self.reference) if self.reads_pool and not self.mines_target else None
 
     @property
     def biases_the_end(self) -> bool:

@@ -2,18 +2,27 @@
 
 from tinyohem.config.model import Preset
 from tinyohem.config.run import RunConfig, validate_config
+from tinyohem.config.training import Attention
+
+_TOKENS_OF_A_STEP = 2_048
 
 
-def reference_config(preset: Preset, device: str) -> RunConfig:
+def reference_config(
+    preset: Preset, device: str, *, seq_len: int = 512, attention: Attention = "story"
+) -> RunConfig:
     """Return the config of a reference: plain training, with a seed and a vocabulary of its own.
 
     Every run and every seed of a comparison has the same reference, so that all of them choose the
     same stories.
+
+    Args:
+        seq_len: tokens of a window.
     """
+    window = {"seq_len": seq_len, "batch_size": max(1, _TOKENS_OF_A_STEP // seq_len)}
     return validate_config(
         {
             "model": {"preset": preset},
             "tokenizer": {"vocab_size": 1024},
-            "training": {"device": device, "seq_len": 512, "batch_size": 4},
+            "training": {"device": device, "attention": attention, **window},
         }
     )

@@ -71,10 +71,15 @@ class RunConfig(Section):
             raise ValueError("a curriculum needs a budget in tokens or steps, not in seconds")
         self._check_phases()
         default = TargetConfig.model_fields["reference"].default
-        if self.target.reference != default and not self.target.by_model:
+        asked = self.target.by_model or ohem.mines_target
+        if self.target.reference != default and not asked:
             raise ValueError(
                 f"target.reference = {self.target.reference} is the size of a model that neither "
-                "target.score nor anything else asks for"
+                "target.score nor ohem.reference asks for"
+            )
+        if ohem.reference == "target" and self.target.stories is None:
+            raise ValueError(
+                "ohem.reference = target needs stories of the wanted kind: name them with --target"
             )
         if self.curriculum.filters and self.target.stories is not None:
             raise ValueError(

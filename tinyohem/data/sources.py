@@ -27,15 +27,18 @@ def evaluation_part(dataset: str, text_field: str, progress: Progress) -> Part:
 
 def open_sources(data: DataConfig, target: TargetConfig, progress: Progress) -> Sources:
     """Open the stories of a run: to train on, to validate on, and those of its target."""
-    wanted = _open_target(data, target, progress)
+    wanted = target_of(data, target, progress)
     valid = _validation_of(wanted, data) if wanted and not data.valid else None
     valid = valid or validation_part(data, progress)
     return Sources(_training_part(data, valid, progress), valid, wanted)
 
 
-def _open_target(
-    data: DataConfig, target: TargetConfig, progress: Progress
-) -> TargetStories | None:
+def target_of(data: DataConfig, target: TargetConfig, progress: Progress) -> TargetStories | None:
+    """Return the stories of the wanted kind, if a run has some.
+
+    Raises:
+        InputError: see `open_target`.
+    """
     if target.stories is None:
         return None
     return open_target(
@@ -59,7 +62,7 @@ def validation_part(
     """Return a run's validation stories; open training files only to hold some out."""
     if data.valid is not None:
         return Part(_validation_corpus(data.valid, data.text_field, progress), data.clean)
-    wanted = _open_target(data, target, progress) if target else None
+    wanted = target_of(data, target, progress) if target else None
     if wanted is not None:
         return _validation_of(wanted, data)
     try:

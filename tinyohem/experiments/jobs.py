@@ -74,9 +74,10 @@ def _left(arm: str, seconds: float, shared: Shared, run_dir: Path) -> float:
     Raises:
         InputError: nothing is left, or nobody knows what scoring took.
     """
-    spent = shared.choose_seconds[arm]
+    spent = shared.seconds_before(arm)
     if (run_dir / CHOICE_FILE).exists():
-        spent = read_record(run_dir / CHOICE_FILE, ChoiceRecord).seconds
+        chosen = read_record(run_dir / CHOICE_FILE, ChoiceRecord).seconds
+        spent = None if chosen is None else chosen + shared.mine_seconds[arm]
     if spent is None:
         raise InputError(
             f"nothing says how long scoring took for the arm {arm!r}, and it counts",

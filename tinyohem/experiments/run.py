@@ -152,7 +152,7 @@ def _train_and_measure(job: Job) -> FinishedRun:
         "tokens_selected": run.state.tokens_selected,
         "train_seconds": run.state.train_seconds,
         "select_seconds": run.state.select_seconds,
-        "choose_seconds": job.shared.choose_seconds[job.arm],
+        "choose_seconds": job.shared.seconds_before(job.arm),
         "environment": environment(run.device),
     }
     write_json(job.run_dir / RESULT_FILE, result)

@@ -14,7 +14,7 @@ from tinyohem.experiments.spec import Comparison
 from tinyohem.io.hashing import hash_json
 from tinyohem.progress import Progress
 from tinyohem.system.device import pick_device
-from tinyohem.training.inputs import prepare_stories
+from tinyohem.training.inputs import mine_by_target, prepare_stories
 from tinyohem.training.pauses import Pauses, pauses_of_a_comparison
 from tinyohem.training.plan import budget_steps
 from tinyohem.training.tracking import require_login
@@ -28,12 +28,19 @@ class Shared:
         tokens_sha256: by arm, of the ids that it trains on and is scored on.
         choose_seconds: by arm, that choosing its stories took, 0 where it chooses none, None
             where nobody knows.
+        mine_seconds: by arm, that mining by the target's reference took, 0 where none does.
         pauses: by arm, on the same stories, or the time to a loss would not compare.
     """
 
     tokens_sha256: Mapping[str, str]
     choose_seconds: Mapping[str, float | None]
+    mine_seconds: Mapping[str, float]
     pauses: Mapping[str, Pauses]
+
+    def seconds_before(self, arm: str) -> float | None:
+        """Return the seconds of choosing and mining before an arm's training; None: unknown."""
+        chosen = self.choose_seconds[arm]
+        return None if chosen is None else chosen + self.mine_seconds[arm]
 
 
 def prepare_comparison(comparison: Comparison, progress: Progress) -> Shared:
@@ -71,6 +78,10 @@ def prepare_comparison(comparison: Comparison, progress: Progress) -> Shared:
             for name, data in by_arm.items()
         },
         {name: _seconds_of_choosing(data) for name, data in by_arm.items()},
+        {
+            arm.name: mine_by_target(config, data, progress)[1] if config.ohem.mines_target else 0.0
+            for arm, config, data in zip(comparison.arms, configs, prepared, strict=True)
+        },
         _pauses_by_arm(configs[0].training, first, {n: d.valid for n, d in by_arm.items()}),
     )
 

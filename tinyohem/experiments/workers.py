@@ -46,8 +46,7 @@ def in_parallel(
         RunError: jobs failed for whatever reason. The others are finished by then.
     """
     failed: dict[str, Exception] = {}
-    begin = partial(_begin, threads_of(workers))
-    with Workers(workers, work, begin, imports=["tinyohem.training.loop"]) as pool:
+    with Workers(workers, work, partial(_begin, threads_of(workers))) as pool:
         waiting = iter(jobs)
         try:
             while True:

@@ -4,12 +4,12 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_all_start_methods, get_context, parent_process, resource_tracker
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from signal import Signals
 from typing import Any, Generic, Self, TypeVar
@@ -43,7 +43,7 @@ class WorkerDied(RunError):
 
 @dataclass(eq=False)
 class _Worker(Generic[Job]):
-    process: BaseProcess
+    process: SpawnProcess
     connection: "Connection[Any, Any]"
     place: int
     job: Job | None = None
@@ -65,24 +65,12 @@ class Workers(Generic[Job, Result]):
         count: most processes at a time. One starts when a job needs it.
         work: a function at the top of a module, since it is sent to the worker by name.
         begin: called in every worker before its first job, with its number among the running ones.
-        imports: modules that take long to import. They are imported once, in a process that the
-            first worker starts and that ends with this one; the workers are copies of it.
     """
 
     def __init__(
-        self,
-        count: int,
-        work: Callable[[Job], Result],
-        begin: Callable[[int], None] | None = None,
-        *,
-        imports: Sequence[str] = (),
+        self, count: int, work: Callable[[Job], Result], begin: Callable[[int], None] | None = None
     ) -> None:
         self._count, self._work, self._begin = count, work, begin
-        # Never a copy of this process: copied thread pools of torch hang.
-        self._context: Any = get_context("spawn")
-        if imports and "forkserver" in get_all_start_methods():
-            self._context = get_context("forkserver")
-            self._context.set_forkserver_preload(list(imports))
         self._workers: list[_Worker[Job]] = []
 
     @property
@@ -150,10 +138,10 @@ class Workers(Generic[Job, Result]):
 
     def _start(self) -> _Worker[Job]:
         place = min(set(range(self._count)) - {worker.place for worker in self._workers})
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_serve, args=(theirs, self._work, self._begin, place, dict(os.environ))
-        )
+        # Spawned, not forked: a forked copy of torch's thread pool hangs.
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._work, self._begin, place))
         worker: _Worker[Job] = _Worker(process, ours, place)
         resource_tracker.ensure_running()  # started by spawning, it would let signals through
         with signals_held_back():
@@ -173,7 +161,7 @@ class Workers(Generic[Job, Result]):
         return WorkerDied(f"its process ended with exit code {code}", "its own message says why")
 
 
-def _end(process: BaseProcess, seconds: float) -> None:
+def _end(process: SpawnProcess, seconds: float) -> None:
     """Wait for a process to end, and kill it once the time is up."""
     process.join(max(0.0, seconds))
     if process.is_alive():
@@ -186,13 +174,10 @@ def _serve(
     work: Callable[[Any], Any],
     begin: Callable[[int], None] | None,
     place: int,
-    environment: Mapping[str, str],
 ) -> None:
     """Run a worker: begin, then do jobs until the parent closes the connection."""
     ignore_signals()
     let_signals_in()
-    os.environ.clear()  # a copy's may be older
-    os.environ.update(environment)
     _end_with_parent()
     keep_freed_memory()
     if begin is not None:

@@ -22,16 +22,22 @@ from tinyohem.training.reference import build_reference
 from tinyohem.training.run import Run
 
 
-def open_run_pool(config: RunConfig, store: TokenStore, num_steps: int) -> Pool | None:
+def open_run_pool(
+    config: RunConfig, store: TokenStore, num_steps: int, mined: Path | None = None
+) -> Pool | None:
     """Open the pool that a run begins with, None where it reads none.
+
+    Args:
+        mined: the pool that was mined for the run, where its config names no other.
 
     Raises:
         InputError: the pool belongs to other tokens or windows, or is too old.
     """
-    if config.ohem.pool is None:
+    folder = config.ohem.pool or mined
+    if folder is None:
         return None
     training = config.training
-    pool = open_pool(config.ohem.pool, store, training.seq_len, training.attention)
+    pool = open_pool(folder, store, training.seq_len, training.attention)
     _check_age(pool, config, num_steps)
     return pool
 

@@ -35,6 +35,7 @@ class Inputs:
 
     pretrained: Any | None  # the model of `model.init_from`; training changes it
     data: Prepared
+    pool: Path | None = None  # losses under a reference, mined for this run; None: not asked for
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def prepare_run(
     """
     data = inputs.data
     num_steps = num_steps or budget_steps(config, data)
-    pool = open_run_pool(config, data.train, num_steps)
+    pool = open_run_pool(config, data.train, num_steps, inputs.pool)
     plan = make_plan(config, data, num_steps, pool, progress)
     return PreparedRun(config, inputs, num_steps, pool, plan)
 

@@ -56,13 +56,6 @@ def score_by_reference(
     assert target is not None
     tokenizer = train_tokenizer(target.fit, config.tokenizer.vocab_size, exact=False)
     data = target_data(target, tokenizer)
-    seq_len = config.training.seq_len
-    if data.train.num_tokens <= seq_len:
-        raise InputError(
-            f"the target {target.name} holds too little text for a model to learn from: "
-            f"{data.train.num_tokens:,} tokens",
-            "name more stories with --target, or leave target.score out",
-        )
     num_steps = reference_steps(config, data)
     store = tokenize_corpus(pool, tokenizer, progress)
     if learns_from == "pool":
@@ -72,6 +65,7 @@ def score_by_reference(
     model = train_reference(
         config, data, num_steps, keeps_best=learns_from == "target", progress=progress
     )
+    seq_len = config.training.seq_len
     values = np.full(int(store.rows[-1]) + 1, np.nan)
     values[store.rows] = story_losses(model, store, seq_len, progress)
     return values, story_losses(model, data.valid, seq_len)
@@ -95,7 +89,17 @@ def _corpus(target: TargetStories, part: str, texts: tuple[str, ...]) -> Corpus:
 
 
 def reference_steps(config: RunConfig, data: Prepared) -> int:
-    """Return the steps of a reference: its budget, but a small target is not read for ever."""
+    """Return the steps of a reference: its budget, but a small target is not read for ever.
+
+    Raises:
+        InputError: the target holds less text than a training window.
+    """
+    if data.train.num_tokens <= config.training.seq_len:
+        raise InputError(
+            f"the target {data.corpus.name} holds too little text for a model to learn from: "
+            f"{data.train.num_tokens:,} tokens",
+            "name more stories with --target, or leave out the model that learns from them",
+        )
     epochs = _MOST_EPOCHS * data.train.num_tokens // config.training.tokens_per_step
     return max(1, min(budget_steps(config, data), epochs))
 
