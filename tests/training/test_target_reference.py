@@ -1,7 +1,8 @@
 """References of a target: their scores against transformers' own forward pass, and their use."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from tinyohem.config.model import model_shape
 from tinyohem.config.recipes import load_config
 from tinyohem.config.run import RunConfig
-from tinyohem.data.corpus import open_corpus
+from tinyohem.data.corpus import Corpus, open_corpus
 from tinyohem.data.parts import Part
 from tinyohem.data.sample.stories import sample_stories
 from tinyohem.data.sources import Sources
@@ -25,6 +26,7 @@ from tinyohem.difficulty import reference_scores as cache
 from tinyohem.difficulty.reference_scores import reference_scores
 from tinyohem.errors import InputError
 from tinyohem.io.data_dir import data_dir
+from tinyohem.io.hashing import hash_json
 from tinyohem.models.llama import build_model
 from tinyohem.progress import SILENT
 from tinyohem.training import target_reference as module
@@ -70,8 +72,13 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 def sources(files: tuple[Path, Path]) -> Sources:
     pool, good = map(str, files)
     target = open_target(good, holds_out=True)
-    part = Part(open_corpus(pool), clean=False)
-    return Sources(part, part, target)
+    return Sources(Part(open_corpus(pool), clean=False), validating(target.validate), target)
+
+
+def validating(texts: Iterable[str]) -> Part:
+    stories = list(texts)
+    corpus = Corpus("valid", "validation", hash_json(stories), lambda: iter(stories))
+    return Part(corpus, clean=False)
 
 
 def config(**target: Any) -> RunConfig:
@@ -171,6 +178,54 @@ def test_the_pools_model_sees_as_many_tokens_and_no_window_twice(
     assert asked["keeps_best"] is False
 
 
+def test_the_pools_model_learns_from_no_story_of_the_target_or_the_validation(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = sources.target
+    assert target is not None
+    own = [target.fit[0], target.calibrate[1], target.validate[2], "Named with valid."]
+    others = [story.text for story in sources.train.corpus.stories()]
+    texts = [own[0], "", *others[:3], own[1], own[2], *others[3:], own[3], own[0]]
+    pool = tiny.write_stories(tmp_path / "mixed.jsonl", texts)
+    mixed = replace(sources, train=Part(open_corpus(str(pool)), clean=False))
+    mixed = replace(mixed, valid=validating([own[3], "Elsewhere."]))
+    learned: list[Any] = []
+    original = train_reference
+
+    def spy(config: RunConfig, data: Any, *args: Any, **how: Any) -> Any:
+        learned.append(data.train)
+        return original(config, data, *args, **how)
+
+    monkeypatch.setattr(module, "train_reference", spy)
+    values, _ = score_by_reference(recipe(), "pool", mixed, SILENT)
+    wanted = [row for row, text in enumerate(texts) if text and text not in own]
+    assert learned[0].rows.tolist() == wanted
+    assert np.flatnonzero(np.isnan(values)).tolist() == [1]  # the others' scores are there
+    plain, _ = score_by_reference(recipe(), "pool", sources, SILENT)
+    assert np.array_equal(learned[0].ids, learned[1].ids)
+    assert values[wanted].tolist() == plain[~np.isnan(plain)].tolist()
+
+
+def test_a_pool_of_the_targets_own_stories_teaches_no_model(sources: Sources) -> None:
+    barred = replace(sources, valid=sources.train)
+    with pytest.raises(InputError, match="too little text for a model to learn from: 0 tokens"):
+        score_by_reference(recipe(), "pool", barred, SILENT)
+
+
+def test_other_validation_stories_make_another_pools_model_only(sources: Sources) -> None:
+    asked = []
+
+    def score(_: RunConfig, learns_from: str, *__: Any) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(learns_from)
+        return np.ones(3), np.ones(3)
+
+    for valid in (sources.valid, validating(["Another."])):
+        reference_scores(
+            config(score="reference_gain"), replace(sources, valid=valid), score, SILENT
+        )
+    assert asked == ["target", "pool", "pool"]
+
+
 @pytest.mark.parametrize("learns_from", ["target", "pool"])
 def test_scores_are_the_same_every_time_and_follow_the_stories(
     sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learns_from: Any
@@ -223,7 +278,7 @@ def test_all_that_decides_the_scores_is_in_their_name(
     scores(Sources(sources.train, sources.valid, whole))
     tiny.write_stories(pool, ["Another."])
     part = Part(open_corpus(str(pool)), clean=False)
-    scores(Sources(part, part, sources.target))
+    scores(Sources(part, sources.valid, sources.target))
     larger = recipe(**{"model.hidden_size": 32})
     monkeypatch.setattr(cache, "reference_config", lambda *_: larger)
     scores(sources)

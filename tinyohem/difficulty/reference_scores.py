@@ -25,7 +25,7 @@ from tinyohem.io.manifest import Figure, Record, open_folder, seal_folder
 from tinyohem.progress import Progress
 
 # Raise it when a change trains another model by the same config, or scores otherwise.
-_FORMAT = 1
+_FORMAT = 2
 _VALUES_FILE, _CALIBRATION_FILE = "values.npy", "calibration.npy"
 
 LearnsFrom = Literal["target", "pool"]
@@ -95,6 +95,7 @@ def _scores_of(
         "learns_from": learns_from,
         "pool": pool.fingerprint,
         "target": target.fingerprint,
+        **({"left_out": sources.valid.identity} if learns_from == "pool" else {}),
         "recipe": recipe.model_dump(exclude={"training": {"device"}}),
     }
     folder = data_dir() / "references" / hash_json(facts)[:16]
