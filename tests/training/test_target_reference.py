@@ -13,6 +13,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
+from tinyohem.config import reference
 from tinyohem.config.model import model_shape
 from tinyohem.config.recipes import load_config
 from tinyohem.config.run import RunConfig
@@ -30,6 +31,7 @@ from tinyohem.io.hashing import hash_json
 from tinyohem.models.llama import build_model
 from tinyohem.progress import SILENT
 from tinyohem.training import target_reference as module
+from tinyohem.training.arithmetic import plain_arithmetic
 from tinyohem.training.loop import train
 from tinyohem.training.target_reference import (
     reference_steps,
@@ -279,14 +281,54 @@ def test_all_that_decides_the_scores_is_in_their_name(
     tiny.write_stories(pool, ["Another."])
     part = Part(open_corpus(str(pool)), clean=False)
     scores(Sources(part, sources.valid, sources.target))
-    larger = recipe(**{"model.hidden_size": 32})
-    monkeypatch.setattr(cache, "reference_config", lambda *_: larger)
-    scores(sources)
-    assert len(asked) == 4
-    on_a_gpu = recipe(**{"model.hidden_size": 32, "training.device": "cuda"})
-    monkeypatch.setattr(cache, "reference_config", lambda *_: on_a_gpu)
-    scores(sources)
-    assert len(asked) == 4
+    assert len(asked) == 3
+    changes: list[dict[str, Any]] = [
+        {"model.hidden_size": 32},
+        {"tokenizer.vocab_size": 330},
+        {"optim.lr": 1e-3},
+        {"training.tokens": "4000"},
+        {"training.batch_size": 8},
+        {"training.seq_len": 32},
+        {"training.attention": "window"},
+        {"training.seed": 1},
+        {"training.precision": "bfloat16"},
+    ]
+    for change in changes:
+        made = recipe(**change)
+        monkeypatch.setattr(cache, "reference_config", lambda *_, made=made: made)
+        scores(sources)
+    assert len(asked) == 3 + len(changes)
+    monkeypatch.setattr(cache, "reference_config", recipe)
+    for limit in ("MOST_EPOCHS", "VALIDATIONS"):
+        with monkeypatch.context() as patch:
+            patch.setattr(reference, limit, 7)
+            scores(sources)
+    assert len(asked) == 5 + len(changes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training.device": "cuda"},
+        {"training.log_every": 7},
+        {"training.samples": True},
+        {"tracking.project": "other"},
+        {"data.licence": "cc-by-4.0"},
+        {"target.stories": "good.jsonl", "target.keep": "0.5"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_decides_no_score_is_not_in_their_name(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    reference_scores(config(), sources, lambda *_: (np.ones(3), np.ones(3)), SILENT)
+    monkeypatch.setattr(cache, "reference_config", lambda *_: recipe(**change))
+    reference_scores(config(), sources, None, SILENT)
+
+
+def test_a_reference_is_trained_in_float32_on_a_gpu_too() -> None:
+    config = reference.reference_config("260k", "cuda")
+    assert plain_arithmetic(config, torch.device("cuda")).precision == "float32"
 
 
 def test_damaged_or_missing_scores_are_refused(sources: Sources) -> None:

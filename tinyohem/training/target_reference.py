@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyohem.config.reference import MOST_EPOCHS, VALIDATIONS
 from tinyohem.config.run import RunConfig
 from tinyohem.data.corpus import Corpus
 from tinyohem.data.prepare import Prepared, tokenize_corpus
@@ -34,9 +35,6 @@ from tinyohem.training.plan import budget_steps
 from tinyohem.training.prepare import Inputs, begin_run, prepare_run
 from tinyohem.training.ranks import SINGLE_PROCESS
 from tinyohem.training.take_step import StepContext, take_step
-
-_MOST_EPOCHS = 16  # over the target
-_VALIDATIONS = 10
 
 
 def score_by_reference(
@@ -133,7 +131,7 @@ def _corpus(target: TargetStories, part: str, texts: tuple[str, ...]) -> Corpus:
 
 def reference_steps(config: RunConfig, data: Prepared) -> int:
     """Return the steps of a reference: its budget, but a small target is not read for ever."""
-    epochs = _MOST_EPOCHS * data.train.num_tokens // config.training.tokens_per_step
+    epochs = MOST_EPOCHS * data.train.num_tokens // config.training.tokens_per_step
     return max(1, min(budget_steps(config, data), epochs))
 
 
@@ -163,7 +161,7 @@ def train_reference(
     while not run.finished:
         before = run.fraction_done
         take_step(run, context, 1, progress)
-        if keeps_best and due(run, None, _VALIDATIONS, before):
+        if keeps_best and due(run, None, VALIDATIONS, before):
             loss = evaluate_perplexity(run.model, data.valid, seq_len=config.training.seq_len).loss
             if loss < best:
                 best = loss
