@@ -106,8 +106,8 @@ def _scores_of(
             if score is None:
                 raise InputError(
                     f"the scores by which stories of {pool.name} were chosen are not in {folder}",
-                    "`tinyohem prepare-data` with the options of the run makes them again, the same "
-                    "on one kind of machine",
+                    "`tinyohem prepare-data` with the options of the run makes them again, the "
+                    "same on one kind of machine",
                 )
             check_openings(pool, target)
             began = time.perf_counter()
