@@ -476,9 +476,9 @@ class TestTarget:
         stories = [f"Жил-был кот номер {n}. Он любил молоко и спал весь день." for n in range(80)]
         tiny.write_stories(tmp_path / "pool.jsonl", stories)
         told = "is written in LATIN letters, pool.jsonl in CYRILLIC ones"
-        for keep in ("auto", "0.5"):
+        for how in ("keep=auto", "keep=0.5", "score=reference_loss"):
             pool = Path("pool.jsonl")
-            more = ("--target", target, f"--set=target.keep={keep}")
+            more = ("--target", target, f"--set=target.{how}")
             assert told in reject(*train(pool), *more, hint="the kind of stories that the pool")
 
     def test_nothing_passes(self, reject: Reject, tmp_path: Path, target: Path) -> None:
@@ -507,6 +507,7 @@ class TestTarget:
             (["target.quantile=1"], "target.quantile = 1: ", "recipes show"),
             (["target.keep=0.5", "target.quantile=0.1"], "the line of keep = auto only", "--set"),
             (["target.keep=1", "target.when=finish"], "nothing to finish with", "--set"),
+            (["target.keep=1", "target.score=reference_gain"], "every story unscored", "--set"),
             (["target.stories=null", "target.keep=0.5"], "keep needs stories of the", "--set"),
             (["target.when=finish", "training.seconds=9"], "nothing fixes the step", "--set"),
             (["target.when=start", "curriculum.enabled=true"], "both choose windows", "--set"),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyohem.data.corpus import Corpus
 from tinyohem.data.target import TargetStories
 from tinyohem.difficulty import shards
 from tinyohem.difficulty.score_batch import ScoringRules
@@ -16,7 +17,7 @@ from tinyohem.difficulty.score_corpus import score_corpus
 from tinyohem.difficulty.score_table import ScoreTable
 from tinyohem.difficulty.target_record import TARGET_FILE, TargetRecord, read_target
 from tinyohem.difficulty.target_rule import TargetRule, line_at
-from tinyohem.difficulty.target_scores import target_scores
+from tinyohem.difficulty.target_scores import check_openings, target_scores
 from tinyohem.difficulty.text import pack, split_words
 from tinyohem.errors import InputError
 from tinyohem.io.data_dir import data_dir
@@ -203,6 +204,17 @@ def test_a_target_in_another_script_is_refused(fake_corpus, target, tmp_path: Pa
     both = fake_corpus((*russian.texts, "One day Tom saw a cat."), fingerprint="0" * 64)
     score_corpus(both, tmp_path / "both", rules=rules, workers=1)
     target_scores(both, target, tmp_path / "both")
+
+
+def test_a_pool_in_another_script_is_refused_by_its_openings(target: TargetStories) -> None:
+    def corpus(*texts: str) -> Corpus:
+        return Corpus("pool", "train", "f", lambda: iter(texts))
+
+    russian = [f"Жил был кот {n}. Его звали Tom." for n in range(40)]
+    with pytest.raises(InputError, match="in LATIN letters, pool in CYRILLIC ones"):
+        check_openings(corpus(*russian), target)
+    check_openings(corpus(*russian, "One day Tom saw a кот."), target)
+    check_openings(corpus("1 2 3"), target)
 
 
 def test_a_target_without_words_is_refused(target: TargetStories) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import tiny
 import torch
 from torch.nn import functional as F
 
+from tinyohem.config import reference
 from tinyohem.config.model import model_shape
 from tinyohem.config.recipes import load_config
 from tinyohem.config.run import RunConfig
-from tinyohem.data.corpus import open_corpus
+from tinyohem.data.corpus import Corpus, open_corpus
 from tinyohem.data.parts import Part
 from tinyohem.data.sample.stories import sample_stories
 from tinyohem.data.sources import Sources
@@ -28,11 +30,13 @@ from tinyohem.errors import InputError
 from tinyohem.experiments.shared import prepare_comparison
 from tinyohem.experiments.spec import Arm, Comparison
 from tinyohem.io.data_dir import data_dir
+from tinyohem.io.hashing import hash_json
 from tinyohem.models.llama import build_model
 from tinyohem.ohem.loss_pool import open_pool
 from tinyohem.progress import SILENT
 from tinyohem.training import inputs
 from tinyohem.training import target_reference as module
+from tinyohem.training.arithmetic import plain_arithmetic
 from tinyohem.training.loop import train
 from tinyohem.training.reference import PoolReference
 from tinyohem.training.target_reference import (
@@ -83,8 +87,13 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 def sources(files: tuple[Path, Path]) -> Sources:
     pool, good = map(str, files)
     target = open_target(good, holds_out=True)
-    part = Part(open_corpus(pool), clean=False)
-    return Sources(part, part, target)
+    return Sources(Part(open_corpus(pool), clean=False), validating(target.validate), target)
+
+
+def validating(texts: Iterable[str]) -> Part:
+    stories = list(texts)
+    corpus = Corpus("valid", "validation", hash_json(stories), lambda: iter(stories))
+    return Part(corpus, clean=False)
 
 
 def config(**target: Any) -> RunConfig:
@@ -184,6 +193,54 @@ def test_the_pools_model_sees_as_many_tokens_and_no_window_twice(
     assert asked["keeps_best"] is False
 
 
+def test_the_pools_model_learns_from_no_story_of_the_target_or_the_validation(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = sources.target
+    assert target is not None
+    own = [target.fit[0], target.calibrate[1], target.validate[2], "Named with valid."]
+    others = [story.text for story in sources.train.corpus.stories()]
+    texts = [own[0], "", *others[:3], own[1], own[2], *others[3:], own[3], own[0]]
+    pool = tiny.write_stories(tmp_path / "mixed.jsonl", texts)
+    mixed = replace(sources, train=Part(open_corpus(str(pool)), clean=False))
+    mixed = replace(mixed, valid=validating([own[3], "Elsewhere."]))
+    learned: list[Any] = []
+    original = train_reference
+
+    def spy(config: RunConfig, data: Any, *args: Any, **how: Any) -> Any:
+        learned.append(data.train)
+        return original(config, data, *args, **how)
+
+    monkeypatch.setattr(module, "train_reference", spy)
+    values, _ = score_by_reference(recipe(), "pool", mixed, SILENT)
+    wanted = [row for row, text in enumerate(texts) if text and text not in own]
+    assert learned[0].rows.tolist() == wanted
+    assert np.flatnonzero(np.isnan(values)).tolist() == [1]  # the others' scores are there
+    plain, _ = score_by_reference(recipe(), "pool", sources, SILENT)
+    assert np.array_equal(learned[0].ids, learned[1].ids)
+    assert values[wanted].tolist() == plain[~np.isnan(plain)].tolist()
+
+
+def test_a_pool_of_the_targets_own_stories_teaches_no_model(sources: Sources) -> None:
+    barred = replace(sources, valid=sources.train)
+    with pytest.raises(InputError, match="too little text for a model to learn from: 0 tokens"):
+        score_by_reference(recipe(), "pool", barred, SILENT)
+
+
+def test_other_validation_stories_make_another_pools_model_only(sources: Sources) -> None:
+    asked = []
+
+    def score(_: RunConfig, learns_from: str, *__: Any) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(learns_from)
+        return np.ones(3), np.ones(3)
+
+    for valid in (sources.valid, validating(["Another."])):
+        reference_scores(
+            config(score="reference_gain"), replace(sources, valid=valid), score, SILENT
+        )
+    assert asked == ["target", "pool", "pool"]
+
+
 @pytest.mark.parametrize("learns_from", ["target", "pool"])
 def test_scores_are_the_same_every_time_and_follow_the_stories(
     sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learns_from: Any
@@ -236,15 +293,55 @@ def test_all_that_decides_the_scores_is_in_their_name(
     scores(Sources(sources.train, sources.valid, whole))
     tiny.write_stories(pool, ["Another."])
     part = Part(open_corpus(str(pool)), clean=False)
-    scores(Sources(part, part, sources.target))
-    larger = recipe(**{"model.hidden_size": 32})
-    monkeypatch.setattr(cache, "reference_config", lambda *_: larger)
-    scores(sources)
-    assert len(asked) == 4
-    on_a_gpu = recipe(**{"model.hidden_size": 32, "training.device": "cuda"})
-    monkeypatch.setattr(cache, "reference_config", lambda *_: on_a_gpu)
-    scores(sources)
-    assert len(asked) == 4
+    scores(Sources(part, sources.valid, sources.target))
+    assert len(asked) == 3
+    changes: list[dict[str, Any]] = [
+        {"model.hidden_size": 32},
+        {"tokenizer.vocab_size": 330},
+        {"optim.lr": 1e-3},
+        {"training.tokens": "4000"},
+        {"training.batch_size": 8},
+        {"training.seq_len": 32},
+        {"training.attention": "window"},
+        {"training.seed": 1},
+        {"training.precision": "bfloat16"},
+    ]
+    for change in changes:
+        made = recipe(**change)
+        monkeypatch.setattr(cache, "reference_config", lambda *_, made=made: made)
+        scores(sources)
+    assert len(asked) == 3 + len(changes)
+    monkeypatch.setattr(cache, "reference_config", recipe)
+    for limit in ("MOST_EPOCHS", "VALIDATIONS"):
+        with monkeypatch.context() as patch:
+            patch.setattr(reference, limit, 7)
+            scores(sources)
+    assert len(asked) == 5 + len(changes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training.device": "cuda"},
+        {"training.log_every": 7},
+        {"training.samples": True},
+        {"tracking.project": "other"},
+        {"data.licence": "cc-by-4.0"},
+        {"target.stories": "good.jsonl", "target.keep": "0.5"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_decides_no_score_is_not_in_their_name(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    reference_scores(config(), sources, lambda *_: (np.ones(3), np.ones(3)), SILENT)
+    monkeypatch.setattr(cache, "reference_config", lambda *_: recipe(**change))
+    reference_scores(config(), sources, None, SILENT)
+
+
+def test_a_reference_is_trained_in_float32_on_a_gpu_too() -> None:
+    config = reference.reference_config("260k", "cuda")
+    assert plain_arithmetic(config, torch.device("cuda")).precision == "float32"
 
 
 def test_damaged_or_missing_scores_are_refused(sources: Sources) -> None:

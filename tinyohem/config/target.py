@@ -92,6 +92,11 @@ class TargetConfig(Section):
                 f"scores names a folder of n-gram scores, score = {self.score} reads none: leave "
                 "one of them out"
             )
+        if self.share == 1 and self.by_model:
+            raise ValueError(
+                f"keep = 1 keeps every story unscored, score = {self.score} scores them: leave one "
+                "of them out"
+            )
         if self.share == 1 and self.when != "always":
             raise ValueError(
                 f"keep = 1 keeps every story, which leaves nothing to {self.when} with"

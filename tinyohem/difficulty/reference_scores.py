@@ -12,11 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from tinyohem.config.reference import reference_config
+from tinyohem.config.reference import reference_config, reference_recipe
 from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import absent
 from tinyohem.data.sources import Sources
 from tinyohem.difficulty.metrics import FloatArray
+from tinyohem.difficulty.target_scores import check_openings
 from tinyohem.errors import InputError, plainly
 from tinyohem.io.atomic import atomic_folder
 from tinyohem.io.data_dir import data_dir
@@ -25,7 +26,7 @@ from tinyohem.io.manifest import Figure, Record, open_folder, seal_folder
 from tinyohem.progress import Progress
 
 # Raise it when a change trains another model by the same config, or scores otherwise.
-_FORMAT = 1
+_FORMAT = 2
 _VALUES_FILE, _CALIBRATION_FILE = "values.npy", "calibration.npy"
 
 LearnsFrom = Literal["target", "pool"]
@@ -67,7 +68,8 @@ def reference_scores(
         score: trains and scores; None: the scores have to be there.
 
     Raises:
-        InputError: they are not there and `score` is None, or they are damaged.
+        InputError: they are not there and `score` is None, or they are damaged; or the pool is in
+            another script than the target.
     """
     of_target = _scores_of("target", config, sources, score, progress)
     if config.target.score == "reference_loss":
@@ -95,7 +97,8 @@ def _scores_of(
         "learns_from": learns_from,
         "pool": pool.fingerprint,
         "target": target.fingerprint,
-        "recipe": recipe.model_dump(exclude={"training": {"device"}}),
+        **({"left_out": sources.valid.identity} if learns_from == "pool" else {}),
+        "recipe": reference_recipe(recipe),
     }
     folder = data_dir() / "references" / hash_json(facts)[:16]
     with absent(folder, progress) as is_absent:
@@ -103,8 +106,10 @@ def _scores_of(
             if score is None:
                 raise InputError(
                     f"the scores by which stories of {pool.name} were chosen are not in {folder}",
-                    "`tinyohem prepare-data` with the options of the run makes them again",
+                    "`tinyohem prepare-data` with the options of the run makes them again, the "
+                    "same on one kind of machine",
                 )
+            check_openings(pool, target)
             began = time.perf_counter()
             values, calibration = score(recipe, learns_from, sources, progress)
             with atomic_folder(folder) as partial:

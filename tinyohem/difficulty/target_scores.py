@@ -23,6 +23,8 @@ from tinyohem.io.data_dir import data_dir
 from tinyohem.io.locks import sole_writer
 from tinyohem.progress import SILENT, Progress
 
+_OPENING = 300  # characters
+
 
 @dataclass(frozen=True)
 class TargetScores:
@@ -102,14 +104,42 @@ def check_script(table: ScoreTable, target: TargetStories) -> None:
         InputError: these stories hold not one letter of the target's script.
     """
     best = [story.opening for story in read_examples(table)[TARGET_METRIC].easiest]
-    wanted, found = _scripts(target.calibrate), _scripts(best)
-    script = max(wanted, key=wanted.__getitem__, default="")
+    script, found = _main_script(target), _scripts(best)
     if found and script not in found:
-        raise InputError(
-            f"the target {target.name} is written in {script} letters, "
-            f"{table.manifest.corpus.name} in {max(found, key=found.__getitem__)} ones",
-            "name a target of the kind of stories that the pool holds",
-        )
+        raise _another_script(target, script, table.manifest.corpus.name, found)
+
+
+def check_openings(pool: Corpus, target: TargetStories) -> None:
+    """Refuse a pool in another script than the target's, before anything is scored.
+
+    Reads the pool up to the first story that will do.
+
+    Raises:
+        InputError: no story begins in the target's script: most of the letters are others.
+    """
+    script, found = _main_script(target), Counter[str]()
+    for story in pool.stories():
+        opening = _scripts([story.text[:_OPENING]])
+        if opening and opening[script] == max(opening.values()):
+            return
+        found += opening
+    if found:
+        raise _another_script(target, script, pool.name, found)
+
+
+def _main_script(target: TargetStories) -> str:
+    wanted = _scripts(target.calibrate)
+    return max(wanted, key=wanted.__getitem__, default="")
+
+
+def _another_script(
+    target: TargetStories, script: str, pool: str, found: Counter[str]
+) -> InputError:
+    return InputError(
+        f"the target {target.name} is written in {script} letters, "
+        f"{pool} in {max(found, key=found.__getitem__)} ones",
+        "name a target of the kind of stories that the pool holds",
+    )
 
 
 def _scripts(texts: Iterable[str]) -> Counter[str]:
