@@ -4,7 +4,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tinyohem.config.reference import reference_config
+from tinyohem.config.reference import reference_config, reference_recipe
 from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import Prepared, absent
 from tinyohem.data.sources import target_of
@@ -76,7 +76,7 @@ def mine_by_target(
         "format": _FORMAT,
         "target": target.fingerprint,
         "tokens": [store.tokenizer, store.ids_sha256],
-        "recipe": recipe.model_dump(exclude={"training": {"device"}}),
+        "recipe": reference_recipe(recipe),
     }
     folder = data_dir() / "pools" / hash_json(facts)[:16]
     with absent(folder, progress) as is_absent:
