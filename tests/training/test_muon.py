@@ -57,6 +57,26 @@ def test_an_update_is_that_of_the_formula(shapes: list[tuple[int, int]], seed: i
         torch.testing.assert_close(end.detach().double(), expected, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16), (30, 60), (8, 90)])
+@pytest.mark.parametrize("digits", [0, 4, 8])
+def test_wide_gradients_near_a_low_rank_lose_little_precision(
+    shape: tuple[int, int], digits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Singular values of 1 to 10^-digits: small ones drown in the Gram matrix, and grow most."""
+    monkeypatch.setattr(muon, "multiplies_bfloat16", lambda _: False)
+    random = torch.Generator().manual_seed(digits)
+    left, _ = torch.linalg.qr(torch.randn(shape[0], min(shape), generator=random).double())
+    right, _ = torch.linalg.qr(torch.randn(shape[1], min(shape), generator=random).double())
+    gradient = left * torch.logspace(0, -digits, min(shape), dtype=torch.float64) @ right.T
+    (weight,) = matrices([shape], 0)
+    before = weight.detach().clone()
+    weight.grad = gradient.float()
+    StackedMuon([weight], lr=0.1, weight_decay=0.0).step()
+    expected = transcription(before, [gradient], 0.1, 0.0)
+    moved = (expected - before.double()).norm()
+    assert (weight.detach().double() - expected).norm() < 1e-3 * moved
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_an_update_is_that_of_torchs_muon_to_the_rounding_of_bfloat16(
     native: bool, monkeypatch: pytest.MonkeyPatch

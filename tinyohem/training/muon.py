@@ -71,11 +71,33 @@ def _orthogonalise(x_NRC: Tensor, group: dict[str, Any]) -> Tensor:
         x_NRC: N matrices of R ≤ C.
         group: holds the polynomial's coefficients, the number of steps, and the least norm.
     """
-    a, b, c = group["ns_coefficients"]
     x_NRC = x_NRC.to(torch.bfloat16 if multiplies_bfloat16(x_NRC.device) else torch.float32)
     x_NRC = x_NRC / torch.linalg.matrix_norm(x_NRC, keepdim=True).clamp(min=group["eps"])
+    rows, columns = x_NRC.shape[1:]
+    # bfloat16 has too few digits for a Gram matrix that is updated.
+    if x_NRC.dtype == torch.float32 and columns >= 2 * rows:
+        return _by_gram(x_NRC, group)
+    a, b, c = group["ns_coefficients"]
     for _ in range(group["ns_steps"]):
         gram_NRR = x_NRC @ x_NRC.mT
         polynomial_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
         x_NRC = torch.baddbmm(x_NRC, polynomial_NRR, x_NRC, beta=a)
     return x_NRC
+
+
+def _by_gram(x_NRC: Tensor, group: dict[str, Any]) -> Tensor:
+    """Return what the iterations of `_orthogonalise` do, by products of (R, R) matrices alone.
+
+    With G = X·Xᵀ and P = a·I + b·G + c·G² a step takes X to P·X, and so G to P·G·P. All of these
+    are polynomials in the first G and commute.
+    """
+    a, b, c = group["ns_coefficients"]
+    gram_NRR = x_NRC @ x_NRC.mT
+    product_NRR = torch.eye(x_NRC.shape[1], device=x_NRC.device).expand_as(gram_NRR)
+    for left in reversed(range(group["ns_steps"])):
+        part_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)  # P − a·I
+        product_NRR = torch.baddbmm(product_NRR, part_NRR, product_NRR, beta=a)
+        if left:
+            half_NRR = torch.baddbmm(gram_NRR, part_NRR, gram_NRR, beta=a)
+            gram_NRR = torch.baddbmm(half_NRR, part_NRR, half_NRR, beta=a)
+    return product_NRR @ x_NRC
