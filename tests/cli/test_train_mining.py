@@ -132,6 +132,17 @@ def test_the_reference_is_asked_only_where_tokens_are_ranked(
     assert len(calls) == 1
 
 
+def test_recover_returns_to_all_tokens_where_the_learning_rate_begins_to_fall(
+    corpus: Path, tmp_path: Path, tinyohem: tiny.Command
+) -> None:
+    settings = {"ohem__ratio": 0.5, "ohem__schedule": "recover", "optim__decay_fraction": 0.5}
+    rows = mine(tinyohem, corpus, tmp_path / "run", **settings)
+    assert [row["train/keep_ratio"] for row in rows] == [1.0, 0.5, 1.0, 1.0]
+    flags = tiny.flags(corpus, training__steps=STEPS, **settings)
+    outlined = json.loads(tinyohem("train", *flags, "--dry-run", "--json").out)
+    assert outlined["keep_ratios"] == [1.0, 1.0, 0.7, 0.5, 0.5] + [1.0] * 6
+
+
 @pytest.mark.parametrize("score", ["excess_loss", "lag"])
 def test_a_running_mean_ranks_tokens_once_it_has_seen_its_horizon(
     corpus: Path, tmp_path: Path, tinyohem: tiny.Command, score: str

@@ -39,7 +39,7 @@ progresses = st.floats(0, 1)
 def test_a_schedule_passes_through_its_knots(
     text: str, ratio: float, points: dict[float, float]
 ) -> None:
-    schedule = parse_schedule(text, ratio)
+    schedule = parse_schedule(text, ratio, decay_fraction=0.2)
     found = {t: schedule.keep_ratio(t) for t in points}
     assert found == pytest.approx(points, abs=1e-12)
 
@@ -75,9 +75,16 @@ def test_ratio_one_is_exactly_one_throughout(name: str, t: float) -> None:
     assert parse_schedule(name, 1.0).keep_ratio(t) == 1.0  # the loop's plain path asks for == 1.0
 
 
-@given(ratios, st.one_of(st.floats(0, 0.2), st.floats(0.8, 1)))
-def test_recover_is_exactly_full_at_both_ends(ratio: float, t: float) -> None:
-    assert parse_schedule("recover", ratio).keep_ratio(t) == 1.0
+@given(ratios, st.floats(0, 0.99), st.floats(0, 1))
+def test_recover_keeps_all_tokens_early_and_while_the_rate_falls(
+    ratio: float, decay: float, t: float
+) -> None:
+    kept = parse_schedule("recover", ratio, decay_fraction=decay).keep_ratio(t)
+    if t <= (1 - decay) / 4 or t >= 1 - decay:
+        assert kept == 1.0
+    else:
+        knots = [(1 - decay) * share for share in (1 / 4, 1 / 2, 7 / 8, 1)]
+        assert kept == pytest.approx(np.interp(t, knots, [1, ratio, ratio, 1]), abs=1e-6)
 
 
 @given(st.lists(st.integers(1, 99), max_size=6, unique=True).map(sorted), st.data(), progresses)

@@ -7,7 +7,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, model_validator
 
 from tinyohem.config.aliases import WITHDRAWN, current_name
-from tinyohem.config.schedule import KeepSchedule, MixSchedule, parse_mix, parse_schedule
+from tinyohem.config.schedule import (
+    DECAY_FRACTION,
+    KeepSchedule,
+    MixSchedule,
+    parse_mix,
+    parse_schedule,
+)
 from tinyohem.config.sections import MAX_COUNT, Section, parse_tokens, setting
 from tinyohem.config.selections import SELECTIONS, Select, Selection
 
@@ -278,10 +284,14 @@ class OhemConfig(Section):
                 raise ValueError(f"{key} is for a pool of a run, not for reference = target")
         return self
 
-    def keep_schedule(self) -> KeepSchedule:
-        """Return the keep ratio over training, under `adaptive` its lower bound."""
+    def keep_schedule(self, decay_fraction: float = DECAY_FRACTION) -> KeepSchedule:
+        """Return the keep ratio over training, under `adaptive` its lower bound.
+
+        Args:
+            decay_fraction: `optim.decay_fraction` of the run.
+        """
         text = "constant" if self.adaptive else self.schedule
-        return parse_schedule(text, self.ratio, self.full_step_every)
+        return parse_schedule(text, self.ratio, self.full_step_every, decay_fraction)
 
     @property
     def adaptive(self) -> bool:

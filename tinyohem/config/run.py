@@ -11,6 +11,7 @@ from tinyohem.config.curriculum import CurriculumConfig
 from tinyohem.config.data import DataConfig, TokenizerConfig
 from tinyohem.config.model import ModelConfig, model_shape, suitable_lr
 from tinyohem.config.ohem import OhemConfig
+from tinyohem.config.schedule import KeepSchedule
 from tinyohem.config.sections import ConfigTree, Section, setting, words
 from tinyohem.config.target import TargetConfig
 from tinyohem.config.training import OptimConfig, TrainingConfig
@@ -127,6 +128,11 @@ class RunConfig(Section):
         ):
             if on:
                 raise ValueError(f"target.when = {when} and {rival} both choose windows: take one")
+
+    @property
+    def keep_schedule(self) -> KeepSchedule:
+        """The keep ratio over training, under `adaptive` its lower bound."""
+        return self.ohem.keep_schedule(self.optim.decay_fraction)
 
     @property
     def hard_per_batch(self) -> int:

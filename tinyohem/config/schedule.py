@@ -13,6 +13,9 @@ from tinyohem.errors import InputError
 NAMED_SCHEDULES = ("constant", "anneal", "anneal-quarter", "recover")
 SOURCES = ("topk", "random", "pool")
 
+# Share of all steps in which the learning rate falls, unless `optim.decay_fraction` says otherwise.
+DECAY_FRACTION = 0.2
+
 Knots = tuple[tuple[float, float], ...]  # (t, value), t rising
 
 
@@ -45,13 +48,20 @@ class KeepSchedule:
         return self.knots[-1][1] == 1.0
 
 
-def parse_schedule(text: str, ratio: float, full_step_every: int | None = None) -> KeepSchedule:
+def parse_schedule(
+    text: str,
+    ratio: float,
+    full_step_every: int | None = None,
+    decay_fraction: float = DECAY_FRACTION,
+) -> KeepSchedule:
     """Build the schedule that `text` names or writes down.
 
     Args:
         text: one of `NAMED_SCHEDULES`, or knots `t:ratio,t:ratio,...` from t = 0 to t = 1.
         ratio: target keep ratio of the named schedules, in (0, 1]; knots stand as written.
         full_step_every: optimizer steps from one that keeps all tokens to the next.
+        decay_fraction: the last share of the steps, in which the learning rate falls and `recover`
+            keeps all tokens.
 
     Raises:
         InputError: an unknown name, or knots that fall back in t or leave their ranges.
@@ -66,7 +76,9 @@ def parse_schedule(text: str, ratio: float, full_step_every: int | None = None) 
         case "anneal-quarter":
             knots = (0, 1), (0.2, 1), (0.2, 0.75), (0.5, 0.5), (1, 0.25)
         case "recover":
-            knots = (0, 1), (0.2, 1), (0.4, ratio), (0.7, ratio), (0.8, 1), (1, 1)
+            decays = 1 - decay_fraction
+            low = (decays / 2, ratio), (decays * 7 / 8, ratio)
+            knots = (0, 1), (decays / 4, 1), *low, (decays, 1), (1, 1)
         case _:
             knots = _parse_knots(text)
     return KeepSchedule(knots, full_step_every)

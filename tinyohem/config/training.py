@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
+from tinyohem.config.schedule import DECAY_FRACTION
 from tinyohem.config.sections import MAX_COUNT, Section, parse_tokens, setting
 
 Precision = Literal["auto", "float32", "medium", "bfloat16"]
@@ -203,8 +204,9 @@ class OptimConfig(Section):
         0.01, "Share of all steps in which the rate rises", ge=0, lt=1, unit="share of the steps"
     )
     decay_fraction: float = setting(
-        0.2,
-        "Share of all steps in which the rate falls, under wsd",
+        DECAY_FRACTION,
+        "Share of all steps in which the rate falls, under wsd; schedule recover keeps all tokens "
+        "in it",
         gt=0,
         le=1,
         unit="share of the steps",

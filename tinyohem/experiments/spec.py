@@ -282,11 +282,11 @@ def _missing_controls(comparison: Comparison, configs: list[RunConfig]) -> list[
     How many tokens `adaptive` keeps is known only afterwards: any random arm is its control.
     """
     mining = {
-        arm.name: config.ohem
+        arm.name: config
         for arm, config in zip(comparison.arms, configs, strict=True)
-        if config.ohem.keep_schedule().lowest < 1
+        if config.keep_schedule.lowest < 1
     }
-    at_random = [ohem.keep_schedule() for ohem in mining.values() if ohem.select == "random"]
+    at_random = [c.keep_schedule for c in mining.values() if c.ohem.select == "random"]
     if mining and not at_random:
         return [
             "no arm selects at random: without that control a gain cannot be told from "
@@ -295,6 +295,6 @@ def _missing_controls(comparison: Comparison, configs: list[RunConfig]) -> list[
     return [
         f"no arm selects at random as many tokens as {name!r}, so its gain or loss cannot be told "
         "from that of training on fewer tokens"
-        for name, ohem in mining.items()
-        if not ohem.adaptive and ohem.keep_schedule() not in at_random
+        for name, config in mining.items()
+        if not config.ohem.adaptive and config.keep_schedule not in at_random
     ]

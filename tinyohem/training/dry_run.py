@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyohem.config.ohem import OhemConfig
 from tinyohem.config.run import RunConfig
 from tinyohem.data.prepare import Prepared
 from tinyohem.data.windows import TwoPhasePlan
@@ -64,7 +63,7 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
         num_tokens=num_steps * training.tokens_per_step,
         seconds=num_steps * seconds,
         epochs=num_steps * training.tokens_per_step / data.train.num_tokens,
-        keep_ratios=_keep_ratios(config.ohem, num_steps),
+        keep_ratios=_keep_ratios(config, num_steps),
         keep_at_least=config.ohem.keeps_at_least,
         curriculum=curriculum.describe(config.curriculum, num_steps) if curriculum else None,
         choice=data.choice.record.describe() if data.choice else None,
@@ -77,9 +76,9 @@ def dry_run(config: RunConfig, progress: Progress = SILENT) -> DryRun:
     )
 
 
-def _keep_ratios(ohem: OhemConfig, num_steps: int) -> list[float]:
+def _keep_ratios(config: RunConfig, num_steps: int) -> list[float]:
     """Return the keep ratios at 0, 1/10, ... 1 of training; 1 until a running mean is ready."""
-    schedule = ohem.keep_schedule()
+    schedule, ohem = config.keep_schedule, config.ohem
     full = ohem.horizon_steps(num_steps) / num_steps if ohem.averages_model else 0.0
     tenths = [tenth / 10 for tenth in range(11)]
     return [1.0 if done < full else schedule.keep_ratio(done) for done in tenths]

@@ -118,7 +118,7 @@ class Run:
         """The share of tokens that the coming step keeps; all while the reference is not ready."""
         if self.reference is not None and not self.reference.ready:
             return 1.0
-        return self.config.ohem.keep_schedule().keep_ratio(self.fraction_mid_step, self.state.step)
+        return self.config.keep_schedule.keep_ratio(self.fraction_mid_step, self.state.step)
 
     @property
     def log_every(self) -> int:
