@@ -16,7 +16,9 @@ import typer
 from tinyohem.errors import TinyohemError
 from tinyohem_cli.console import print_error
 
-_PACE_STEPS = 20  # steps timed first, to lay the Trainer's own schedule over the seconds
+# Steps taken first, to lay the Trainer's own schedule over the seconds; the later ones are timed.
+_PACE_STEPS = 60
+_WARM_UP = 20
 
 
 def main(
@@ -72,13 +74,14 @@ def main(
         "seed": seed,
         **({} if lr is None else {"learning_rate": lr}),
     }
-    pace = _train(new_model(), data.train, config.training, _PACE_STEPS, settings)[0] / _PACE_STEPS
-    trained, max_steps = new_model(), int(seconds / pace)
+    ends = _train(new_model(), data.train, config.training, _PACE_STEPS, settings)
+    pace = (ends[-1] - ends[_WARM_UP - 1]) / (_PACE_STEPS - _WARM_UP)
+    trained, max_steps = new_model(), round(seconds / pace)
     settings["warmup_steps"] = round(warmup * max_steps)
-    spent, steps = _train(trained, data.train, config.training, max_steps, settings, seconds)
+    ends = _train(trained, data.train, config.training, max_steps, settings, seconds)
     trained.eval()
     perplexity = evaluate_perplexity(trained, data.valid, seq_len=config.training.seq_len)
-    facts = {"train_seconds": spent, "steps": steps, "planned_steps": max_steps}
+    facts = {"train_seconds": ends[-1], "steps": len(ends), "planned_steps": max_steps}
     print_json({**settings, **facts, **perplexity.to_json()})
 
 
@@ -89,14 +92,14 @@ def _train(
     max_steps: int,
     settings: dict[str, Any],
     limit: float = 1e9,
-) -> tuple[float, int]:
-    """Return the seconds and steps that the Trainer took.
+) -> list[float]:
+    """Return the seconds from the Trainer's start to the end of each of its steps.
 
     Args:
         settings: of `TrainingArguments`.
     """
     from torch.utils.data import Dataset
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     from tinyohem.data.windows import plan_windows
 
@@ -111,7 +114,8 @@ def _train(
 
     class Clock(TrainerCallback):
         def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
-            control.should_training_stop |= time.perf_counter() - started >= limit
+            ends.append(time.perf_counter() - started)
+            control.should_training_stop |= ends[-1] >= limit
 
     arguments = TrainingArguments(
         output_dir="runs/trainer",
@@ -123,9 +127,11 @@ def _train(
         **settings,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=Windows(), callbacks=[Clock()])
+    trainer.remove_callback(PrinterCallback)  # standard output is for the JSON
+    ends: list[float] = []
     started = time.perf_counter()
     trainer.train()
-    return time.perf_counter() - started, trainer.state.global_step
+    return ends
 
 
 if __name__ == "__main__":
