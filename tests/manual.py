@@ -119,8 +119,10 @@ def check_command(words: list[str]) -> None:
         assert all(f"\n{extra} = [" in read(ROOT / "pyproject.toml") for extra in extras)
     else:
         assert program in _SCRIPTS or program.endswith(".py"), "an unknown program"
-        text = read(ROOT / program)  # typer makes options of the names of arguments
-        assert all(option in text or option.replace("-", "_") in text for option in options)
+        text = read(ROOT / program)
+        for option in options:  # typer makes options of arguments
+            argument = rf"^ +{option.replace('-', '_')}: "
+            assert f"--{option}" in text or re.search(argument, text, flags=re.M), option
 
 
 def _check_options(arguments: list[str]) -> None:

@@ -143,6 +143,7 @@ def test_every_option_exists(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
         "make tea",
         "pip install -e '.[tea]'",
         "scripts/reproduce.sh --slowly",
+        "python scripts/against_trainer.py --train",
         "tea",
     ],
 )

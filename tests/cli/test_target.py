@@ -157,7 +157,7 @@ class TestPhases:
         assert shown.code == 0
         assert "\nchosen: " in shown.out
         assert "\nphases: all " in shown.out
-        assert " windows until step 16, then " in shown.out
+        assert " windows until step 12, then " in shown.out
         outline = json.loads(tinyohem(*command, "--json").out)
         assert f"plan {outline['plan_hash']}" in shown.out
         assert outline["phases"].endswith("windows of kept stories")
@@ -167,7 +167,7 @@ class TestPhases:
         train(config, tmp_path / "run")
         saved = tmp_path / "run" / "plan" / "phases.json"
         assert read_json(saved)["hash"] == read_json(tmp_path / "run" / "config.json")["plan"]
-        saved.write_text(saved.read_text().replace('"switch": 64', '"switch": 60'))
+        saved.write_text(saved.read_text().replace('"switch": 48', '"switch": 44'))
         with pytest.raises(Exception, match="holds no plan that can be read"):
             train(pool.config(target__when="finish"), tmp_path / "run", resume="must")
 
@@ -178,7 +178,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
 ) -> None:
     config = pool.config(target__when=when)
     train(config, tmp_path / "whole")
-    for name, stops in {"stopped": (5, 16, 18), "killed": (13, 17)}.items():
+    for name, stops in {"stopped": (5, 12, 18), "killed": (11, 13)}.items():
         for stop in stops:
             if name == "stopped":
                 how = pool.config(target__when=when, training__stop_at_step=stop)

@@ -161,6 +161,7 @@ def test_a_running_mean_ranks_tokens_once_it_has_seen_its_horizon(
         ("--ohem-select threshold", "select threshold goes with loss_threshold"),
         ("--ohem-schedule adaptive", "schedule adaptive needs ratio < 1"),
         ("--recipe ohem --ohem-schedule adaptive", "schedule adaptive needs select = importance"),
+        ("--ohem-ratio 0.5 --set optim.decay_fraction=1", "no step is left to mine"),
         ("--set ohem.mix=topk=2", "mix 'topk=2': shares must not be negative"),
     ],
 )

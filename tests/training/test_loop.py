@@ -387,6 +387,10 @@ class TestResume:
             with pytest.raises(InputError, match="was made with another config") as caught:
                 train(tiny.config(corpus, **{key: value}), finished_run, resume=resume)  # type: ignore[arg-type]
             assert told in caught.value.message
+            given = (caught.value.hint or "").partition(" with ")[2].partition(", or ")[0]
+            assignments = [word.split("=") for word in shlex.split(given) if word != "--set"]
+            restored = {name: json.loads(text) for name, text in assignments}
+            assert tiny.config(corpus, **({key: value} | restored)) == tiny.config(corpus)
         assert tiny.snapshot(finished_run) == before
 
     def test_what_does_not_change_the_weights_may_change(

@@ -259,6 +259,6 @@ def test_it_keeps_stories_apart_as_the_model_that_is_trained(
         return found
 
     monkeypatch.setattr(EmaReference, "losses", checked)
-    mining = {"ohem__ratio": 0.5, "ohem__score": "excess_loss"}
+    mining = {"ohem__ratio": 0.5, "ohem__score": "excess_loss", "ohem__schedule": "constant"}
     train(tiny.config(corpus, training__steps=4, training__batch_size=8, **mining), tmp_path)
     assert any(inside)

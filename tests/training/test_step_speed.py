@@ -130,7 +130,7 @@ def test_a_schedule_compiles_a_handful_of_graphs(schedule: str, backward: str) -
     compiled = Trunk(whole.module, whole.shares_attention, run, run_last)
     miner = tiny_step.miner(ratio=0.2, schedule=schedule, backward=backward)
     ids, labels = tiny_step.tokens(ignored=False)
-    steps, mined = 30, set()
+    steps, mined = 60, set()
     for step in range(steps):
         ratio = miner.config.keep_schedule().keep_ratio((step + 0.5) / steps, step)
         stats = training_step(

@@ -71,6 +71,12 @@ class RunConfig(Section):
         if self.curriculum.orders and training.seconds is not None:
             raise ValueError("a curriculum needs a budget in tokens or steps, not in seconds")
         self._check_phases()
+        recovers = ohem.schedule == "recover" and ohem.ratio < 1
+        if recovers and self.optim.decay_fraction == 1:
+            raise ValueError(
+                "ohem.schedule = recover keeps all tokens while the learning rate falls: with "
+                "optim.decay_fraction = 1 no step is left to mine; lower it or name knots"
+            )
         default = TargetConfig.model_fields["reference"].default
         asked = self.target.by_model or ohem.mines_target
         if self.target.reference != default and not asked:

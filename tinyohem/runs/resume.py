@@ -1,5 +1,7 @@
 """Choosing a run folder, and what a resumed run may change."""
 
+import json
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -92,10 +94,16 @@ def _check_same_config(run_dir: Path, config: RunConfig) -> None:
     changed = [key for key in new if key not in ignored and new[key] != old.get(key)]
     if changed:
         difference = ", ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in changed[:3])
+        as_before = " ".join(f"--set {_assignment(key, old[key])}" for key in changed)
         raise InputError(
             f"{run_dir} was made with another config: {difference}",
-            "repeat the command that began the run, or choose another --out",
+            f"go on with {as_before}, or choose another --out",
         )
+
+
+def _assignment(key: str, value: object) -> str:
+    """Return a setting as `--set` takes it, quoted for a shell."""
+    return shlex.quote(f"{key}={'null' if value is None else json.dumps(value)}")
 
 
 def check_same_start(run_dir: Path, record: RunRecord) -> None:

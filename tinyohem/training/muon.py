@@ -74,7 +74,7 @@ def _orthogonalise(x_NRC: Tensor, group: dict[str, Any]) -> Tensor:
     x_NRC = x_NRC.to(torch.bfloat16 if multiplies_bfloat16(x_NRC.device) else torch.float32)
     x_NRC = x_NRC / torch.linalg.matrix_norm(x_NRC, keepdim=True).clamp(min=group["eps"])
     rows, columns = x_NRC.shape[1:]
-    # bfloat16 has too few digits for a Gram matrix that is updated.
+    # Square matrices gain nothing; bfloat16 has too few digits to update a Gram matrix.
     if x_NRC.dtype == torch.float32 and columns >= 2 * rows:
         return _by_gram(x_NRC, group)
     a, b, c = group["ns_coefficients"]
@@ -86,7 +86,7 @@ def _orthogonalise(x_NRC: Tensor, group: dict[str, Any]) -> Tensor:
 
 
 def _by_gram(x_NRC: Tensor, group: dict[str, Any]) -> Tensor:
-    """Return what the iterations of `_orthogonalise` do, by products of (R, R) matrices alone.
+    """Return what the iterations of `_orthogonalise` do; all but two products are of (R, R).
 
     With G = X·Xᵀ and P = a·I + b·G + c·G² a step takes X to P·X, and so G to P·G·P. All of these
     are polynomials in the first G and commute.
