@@ -161,7 +161,6 @@ def test_a_running_mean_ranks_tokens_once_it_has_seen_its_horizon(
         ("--ohem-select threshold", "select threshold goes with loss_threshold"),
         ("--ohem-schedule adaptive", "schedule adaptive needs ratio < 1"),
         ("--recipe ohem --ohem-schedule adaptive", "schedule adaptive needs select = importance"),
-        ("--ohem-ratio 0.5 --set optim.decay_fraction=1", "no step is left to mine"),
         ("--set ohem.mix=topk=2", "mix 'topk=2': shares must not be negative"),
     ],
 )
@@ -174,6 +173,21 @@ def test_options_that_contradict_each_other_give_one_error(
     assert error.startswith(f"error: [ohem]: {message}")
     assert hint.startswith("hint: ")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_rate_that_falls_all_the_time_leaves_recover_no_step_to_mine(
+    corpus: Path, tmp_path: Path, tinyohem: tiny.Command
+) -> None:
+    command = ["train", *tiny.flags(corpus, optim__decay_fraction=1), "--out", tmp_path / "run"]
+    refused = tinyohem(*command, "--ohem-ratio", 0.5)
+    assert refused.code == 2
+    assert refused.err.startswith("error: ohem.schedule = recover keeps all tokens while the ")
+    assert "with optim.decay_fraction = 1 no step is left to mine" in refused.err
+    assert not (tmp_path / "run").exists()
+    assert tinyohem(*command, "--dry-run").code == 0
+    assert (
+        tinyohem(*command, "--ohem-ratio", 0.5, "--ohem-schedule", "anneal", "--dry-run").code == 0
+    )
 
 
 def test_a_way_of_mining_without_a_ratio_is_warned_of(
