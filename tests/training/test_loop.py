@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from tinyohem.config.recipes import parse_literal
 from tinyohem.errors import InputError, RunError
 from tinyohem.io.json import read_json
 from tinyohem.runs.record import run_config
@@ -374,6 +375,8 @@ class TestResume:
             ("optim.lr", 1e-3, "optim.lr was 0.004, now 0.001"),
             ("training.steps", 30, "training.steps was 20, now 30"),
             ("training.seed", 1, "training.seed was 0, now 1"),
+            ("training.tokens", "1e6", "training.tokens was '20x', now '1e6'"),
+            ("optim.schedule", "wsd", "optim.schedule was 'cosine', now 'wsd'"),
             ("ohem.ratio", 0.5, "ohem.ratio was 1.0, now 0.5"),
             ("model.hidden_size", 32, "model.hidden_size was 16, now 32"),
             ("tokenizer.vocab_size", 321, "tokenizer.vocab_size was 320, now 321"),
@@ -388,8 +391,8 @@ class TestResume:
                 train(tiny.config(corpus, **{key: value}), finished_run, resume=resume)  # type: ignore[arg-type]
             assert told in caught.value.message
             given = (caught.value.hint or "").partition(" with ")[2].partition(", or ")[0]
-            assignments = [word.split("=") for word in shlex.split(given) if word != "--set"]
-            restored = {name: json.loads(text) for name, text in assignments}
+            assignments = [word.partition("=") for word in shlex.split(given) if word != "--set"]
+            restored = {name: parse_literal(text) for name, _, text in assignments}
             assert tiny.config(corpus, **({key: value} | restored)) == tiny.config(corpus)
         assert tiny.snapshot(finished_run) == before
 

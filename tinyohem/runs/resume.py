@@ -1,6 +1,5 @@
 """Choosing a run folder, and what a resumed run may change."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Literal
@@ -15,7 +14,7 @@ from tinyohem.progress import Progress
 from tinyohem.runs.checkpoints import newest_sound_checkpoint
 from tinyohem.runs.layout import CHECKPOINTS, POOLS, RECORD_FILE
 from tinyohem.runs.record import RunRecord
-from tinyohem.runs.settings import flat_settings
+from tinyohem.runs.settings import flat_settings, value_text
 
 Resume = Literal["never", "auto", "must"]
 
@@ -94,16 +93,11 @@ def _check_same_config(run_dir: Path, config: RunConfig) -> None:
     changed = [key for key in new if key not in ignored and new[key] != old.get(key)]
     if changed:
         difference = ", ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in changed[:3])
-        as_before = " ".join(f"--set {_assignment(key, old[key])}" for key in changed)
+        settings = [shlex.quote(f"{key}={value_text(old[key])}") for key in changed]
         raise InputError(
             f"{run_dir} was made with another config: {difference}",
-            f"go on with {as_before}, or choose another --out",
+            f"go on with --set {' --set '.join(settings)}, or choose another --out",
         )
-
-
-def _assignment(key: str, value: object) -> str:
-    """Return a setting as `--set` takes it, quoted for a shell."""
-    return shlex.quote(f"{key}={'null' if value is None else json.dumps(value)}")
 
 
 def check_same_start(run_dir: Path, record: RunRecord) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyohem.config.aliases import current_name
+from tinyohem.config.recipes import parse_literal
 from tinyohem.config.run import CHANGES_NO_FIGURE, validate_config
 from tinyohem.config.sections import ConfigTree
 from tinyohem.errors import InputError
@@ -54,8 +55,10 @@ def _told(settings: Settings, key: str) -> str | None:
 
 
 def value_text(value: Any) -> str:
-    """Return a value as `--set` takes it."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """Return a value as `--set` takes it; only strings that would read as another are quoted."""
+    if isinstance(value, str) and parse_literal(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def labels(runs: Iterable[Settings]) -> list[str]:
