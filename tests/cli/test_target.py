@@ -3,11 +3,13 @@
 import json
 import random
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from tinyohem.data.sources import open_sources
 from tinyohem.data.story_hash import story_hash
 from tinyohem.data.tokenizer import tokenizer_hash, train_tokenizer
 from tinyohem.difficulty.choose import prepare_chosen
+from tinyohem.errors import InputError
 from tinyohem.experiments.run import run_comparison
 from tinyohem.experiments.spec import Arm, Budget, Comparison
 from tinyohem.io.json import read_json
@@ -289,16 +292,37 @@ def test_choosing_counts_as_seconds_of_the_budget(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path / "data"))
+
+    def choosing_takes(seconds: float) -> None:
+        """Let scoring the pool, and choosing after it, take so long each."""
+        clock = SimpleNamespace(time=time.time, perf_counter=count(0, seconds).__next__)
+        monkeypatch.setattr("tinyohem.difficulty.choose.time", clock)
+
     plan = comparison(pool, "equal-seconds", quantile=0.1)
-    plan.common["training"] |= {"steps": 800, "eval_every": 100, "log_every": 50}
+    plan.common["training"] |= {"steps": 100, "eval_every": 50, "log_every": 50}
     plan = replace(plan, seeds=(0,))
+    choosing_takes(0.05)
     every, chosen = results = run_comparison(plan, tmp_path / "out", workers=1)
-    assert chosen.choose_seconds
+    assert chosen.choose_seconds == pytest.approx(0.1)
     budget = chosen.config["training"]["seconds"]
-    assert budget == pytest.approx(every.train_seconds - chosen.choose_seconds)
+    assert budget == pytest.approx(every.train_seconds - 0.1)
     shutil.rmtree(tmp_path / "data")  # choosing again takes other seconds; the runs keep theirs
+    choosing_takes(0.07)
     again = run_comparison(plan, tmp_path / "out", workers=1)
     assert [r.to_json() for r in again] == [r.to_json() for r in results]
+
+
+@pytest.mark.usefixtures("one_process")
+def test_choosing_may_not_take_longer_than_the_baseline_trains(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYOHEM_DATA", str(tmp_path / "data"))
+    clock = SimpleNamespace(time=time.time, perf_counter=count(0, 1000).__next__)
+    monkeypatch.setattr("tinyohem.difficulty.choose.time", clock)
+    with pytest.raises(
+        InputError, match=r"'chosen' took 2,000\.0 s, the baseline's whole training"
+    ):
+        run_comparison(comparison(pool, "equal-seconds"), tmp_path / "out", workers=1)
 
 
 def test_a_filter_leaves_out_stories_by_their_difficulty(
