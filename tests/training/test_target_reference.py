@@ -86,7 +86,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def sources(files: tuple[Path, Path]) -> Sources:
     pool, good = map(str, files)
-    target = open_target(good, holds_out=True)
+    target = open_target(good)
     return Sources(Part(open_corpus(pool), clean=False), validating(target.validate), target)
 
 
@@ -289,7 +289,7 @@ def test_all_that_decides_the_scores_is_in_their_name(
 
     scores(sources)
     pool, good = files
-    whole = open_target(str(good), holds_out=False)
+    whole = open_target(str(good), valid=sources.valid.corpus)
     scores(Sources(sources.train, sources.valid, whole))
     tiny.write_stories(pool, ["Another."])
     part = Part(open_corpus(str(pool)), clean=False)
@@ -385,7 +385,7 @@ def test_a_kill_loses_nothing_but_time(
 def test_a_target_of_a_few_words_is_refused_in_a_line(tmp_path: Path) -> None:
     few = tiny.write_stories(tmp_path / "few.jsonl", (f"Cat {n}" for n in range(60)))
     part = Part(open_corpus(str(few)), clean=False)
-    sources = Sources(part, part, open_target(str(few), holds_out=False))
+    sources = Sources(part, part, open_target(str(few)))
     long = recipe(**{"training.seq_len": 4000})
     with pytest.raises(InputError, match="holds too little text for a model"):
         score_by_reference(long, "target", sources, SILENT)

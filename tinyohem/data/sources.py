@@ -41,12 +41,8 @@ def target_of(data: DataConfig, target: TargetConfig, progress: Progress) -> Tar
     """
     if target.stories is None:
         return None
-    return open_target(
-        target.stories,
-        holds_out=data.valid is None,
-        text_field=data.text_field,
-        progress=progress,
-    )
+    valid = _validation_corpus(data.valid, data.text_field, progress) if data.valid else None
+    return open_target(target.stories, valid=valid, text_field=data.text_field, progress=progress)
 
 
 def _validation_of(target: TargetStories, data: DataConfig) -> Part:

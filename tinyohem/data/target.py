@@ -1,14 +1,15 @@
 """Target stories: some of the wanted kind, split into parts that fit, calibrate and validate.
 
 The split goes by the hash of the text, as the hold-out of `parts.py` does: it is the same for any
-order of the file, and a copy is never on both sides.
+order of the file, and a copy is never on both sides. Where the user names validation stories of his
+own, those that the target holds too are left out of it.
 """
 
 import hashlib
 from dataclasses import dataclass, field
 from itertools import chain
 
-from tinyohem.data.corpus import open_corpus
+from tinyohem.data.corpus import Corpus, open_corpus
 from tinyohem.data.story_hash import story_hash
 from tinyohem.data.story_text import DEFAULT_TEXT_FIELD
 from tinyohem.errors import InputError
@@ -44,7 +45,7 @@ class TargetStories:
 def open_target(
     name: str,
     *,
-    holds_out: bool,
+    valid: Corpus | None = None,
     text_field: str = DEFAULT_TEXT_FIELD,
     progress: Progress = SILENT,
 ) -> TargetStories:
@@ -52,8 +53,8 @@ def open_target(
 
     Args:
         name: any data set that `open_corpus` knows; its train split counts.
-        holds_out: whether a fifth of the stories is for validation. Of the others, a fifth
-            calibrates and four fifths fit.
+        valid: stories that validate; without them a fifth of the target's own do. Of the others,
+            a fifth calibrates and four fifths fit.
 
     Raises:
         InputError: fewer than `MIN_TARGET_STORIES` distinct stories, or see `open_corpus`.
@@ -61,14 +62,23 @@ def open_target(
     stories: dict[int, str] = {}
     for story in open_corpus(name, text_field=text_field, progress=progress).stories():
         stories.setdefault(story_hash(story.text), story.text)
+    validated = {story_hash(story.text) for story in valid.stories()} if valid else set()
+    if shared := stories.keys() & validated:
+        assert valid is not None
+        stories = {found: text for found, text in stories.items() if found not in shared}
+        progress.note(
+            f"{len(shared):,} stories of the target {name} validate, as {valid.name} holds them "
+            "too: nothing is learned from them"
+        )
     if len(stories) < MIN_TARGET_STORIES:
+        others = f" besides those of {valid.name}" if valid else ""
         raise InputError(
-            f"the target {name} holds {len(stories):,} distinct stories, too few to learn from "
-            "and to tell where the line lies",
+            f"the target {name} holds {len(stories):,} distinct stories{others}, too few to learn "
+            "from and to tell where the line lies",
             f"name at least {MIN_TARGET_STORIES}, better several hundred",
         )
     in_order = [stories[found] for found in sorted(stories)]
-    validates = len(in_order) // _PART if holds_out else 0
+    validates = 0 if valid else len(in_order) // _PART
     calibrates = validates + (len(in_order) - validates) // _PART
     validate, calibrate, fit = (
         tuple(in_order[:validates]),

@@ -86,9 +86,7 @@ def score_difficulty(
             data.dataset, text_field=data.text_field, progress=progress, each=each_file
         )
         additions = _additions(tokenizer, model, device, progress)
-        wanted = target and open_target(
-            target, holds_out=True, text_field=data.text_field, progress=progress
-        )
+        wanted = target and open_target(target, text_field=data.text_field, progress=progress)
         if wanted:
             rules = replace(rules, target=TargetRule.fit(wanted))
         place = scores_at(out, score, progress) if is_url(out) else nullcontext((Path(out), score))
