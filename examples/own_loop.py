@@ -1,4 +1,4 @@
-"""OhemLoss in a plain PyTorch loop: in the middle of it, half of the tokens get a gradient."""
+"""OhemLoss in a plain PyTorch loop: for a part of it, half of the tokens get a gradient."""
 
 from itertools import islice
 

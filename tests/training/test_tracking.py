@@ -122,7 +122,8 @@ def test_figures_of_mining(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_the_schedule_shows_in_the_log(corpus: Path, tmp_path: Path) -> None:
-    config = tiny.config(corpus, ohem__ratio=0.5, ohem__schedule="recover", training__log_every=1)
+    mined = {"ohem__ratio": 0.5, "ohem__schedule": "recover", "optim__decay_fraction": 0.4}
+    config = tiny.config(corpus, **mined, training__log_every=1)
     train(config, tmp_path / "run")
     kept = [
         row["train/keep_ratio"] for row in of_kind(tiny.read_metrics(tmp_path / "run"), "train")

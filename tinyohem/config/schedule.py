@@ -14,7 +14,7 @@ NAMED_SCHEDULES = ("constant", "anneal", "anneal-quarter", "recover")
 SOURCES = ("topk", "random", "pool")
 
 # Share of all steps in which the learning rate falls, unless `optim.decay_fraction` says otherwise.
-DECAY_FRACTION = 0.4
+DECAY_FRACTION = 0.6
 
 Knots = tuple[tuple[float, float], ...]  # (t, value), t rising
 
