@@ -23,6 +23,42 @@ def test_a_comparison_file_is_one(name: str) -> None:
     check(plan_comparison(SCRIPTS / name, [], None, None, {"data": {"valid": "valid.jsonl"}}))
 
 
+def who_gains(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, SCRIPTS / "who_gains.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def scored_run(folder: Path, arm: str, seed: int, losses: list[float], tokens: int = 10) -> None:
+    (run := folder / f"{arm}-seed{seed}").mkdir()
+    (run / "result.json").touch()
+    names = ("rare word", "no word")
+    groups = [
+        {"name": name, "loss": loss, "tokens": tokens * (number + 1)}
+        for number, (name, loss) in enumerate(zip(names, losses, strict=True))
+    ]
+    (run / "roles.json").write_text(json.dumps({"by": {"role": groups}}))
+
+
+def test_who_gains_pairs_an_arm_with_the_baseline_by_seed_and_role(tmp_path: Path) -> None:
+    for seed, offset in enumerate((0.1, 0.2, 0.6)):
+        scored_run(tmp_path, "full", seed, [7 + seed, 1.0])
+        scored_run(tmp_path, "topk", seed, [7 + seed + offset, 0.5])
+    scored_run(tmp_path, "full", 3, [100.0, 1.0])  # a seed that the arm lacks
+    shown = who_gains(tmp_path, "topk")
+    assert shown.returncode == 0, shown.stderr
+    # Mean 0.3, sd 0.2646: 0.3 ± 4.3027 · 0.2646 / √3; t = 1.9640 with two degrees of freedom.
+    rare = "| rare word | 33.3% | 31.000 ± 46.007 | +0.300 (-0.357 to +0.957, p 0.19) |"
+    rest = "| no word | 66.7% | 1.000 ± 0.000 | -0.500 (-0.500 to -0.500, p 0) |"
+    assert shown.stdout.splitlines()[2:] == [rare, rest]
+
+
+def test_who_gains_compares_the_same_tokens_alone(tmp_path: Path) -> None:
+    scored_run(tmp_path, "full", 0, [7.0, 1.0])
+    assert "no topk-seed*/roles.json" in who_gains(tmp_path, "topk").stderr
+    scored_run(tmp_path, "topk", 0, [7.0, 1.0], tokens=11)
+    assert "topk was scored on other tokens" in who_gains(tmp_path, "topk").stderr
+
+
 def make_pool(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, SCRIPTS / "make_pool.py", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
