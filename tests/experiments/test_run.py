@@ -197,6 +197,7 @@ def test_a_failed_run_does_not_stop_the_others(
     assert (out / "full-seed1" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("one_process")
 def test_a_killed_comparison_ends_in_the_same_table(
     corpus: Path, tmp_path: Path, finished: tuple[Path, list[Any]]
 ) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from tinyohem.errors import InputError
 from tinyohem.report.run_logs import ReportInput, read_input
 from tinyohem.report.run_page import write_report
 from tinyohem.report.summary import what_came_out
+from tinyohem_cli import main
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -101,7 +101,9 @@ def compared(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = ["compare", "--arm", "full:ohem.ratio=1.0", "--arm", "random", "--seeds", 2]
     flags = tiny.flags(corpus, training__steps=4, training__eval_every=2)
     arguments = [*command, "--workers", 1, "--out", out, *flags]
-    subprocess.run([sys.executable, "-m", "tinyohem_cli", *map(str, arguments)], check=True)
+    with tiny.one_process(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["tinyohem", *map(str, arguments)])
+        assert main._run() == 0
     return out
 
 
