@@ -34,7 +34,8 @@ def test_train_reads_the_pool_that_mine_wrote(
     assert "of them mined now            │ 0 " in again.out
     assert "training tokens of the model │ 2,560 " in again.out
 
-    arguments = ["train", *tiny.flags(corpus), "--out", run, "--ohem-ratio=0.5"]
+    flags = tiny.flags(corpus, optim__decay_fraction=0.2)
+    arguments = ["train", *flags, "--out", run, "--ohem-ratio=0.5"]
     arguments += ["--ohem-score=excess_loss", "--ohem-reference", pool, "--pool-max-age=10k"]
     assert tinyohem(*arguments, "--dry-run").code == 0
     assert not run.exists()
