@@ -161,7 +161,7 @@ def _print_outline(outline: "ComparisonOutline", as_json: bool) -> None:
     if left:
         line += (
             f"; the other {left}, {min(left, outline.workers)} side by side, take about "
-            f"{_duration(outline.seconds)} on this machine"
+            f"{_duration(outline.seconds)} of training and scoring on this machine"
         )
     console.print(line)
 

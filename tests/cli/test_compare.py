@@ -2,13 +2,18 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 
+from tinyohem.config.recipes import assign
+from tinyohem.config.run import RunConfig
 from tinyohem.experiments import dry_run
+from tinyohem.experiments.spec import Arm, Comparison
 from tinyohem.training.dry_run import DryRun
 from tinyohem.training.pauses import Pauses
 
@@ -20,12 +25,12 @@ def arguments(corpus: Path, out: Path, *more: object) -> list[object]:
 
 
 @pytest.fixture
-def a_second_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def a_second_a_step(one_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes a second for each step, two where a step mines."""
     real = dry_run.dry_run
 
-    def timed(config: object, progress: object) -> DryRun:
-        plan = real(config, progress)
+    def timed(config: object) -> DryRun:
+        plan = real(config)
         return replace(plan, seconds=plan.num_steps * (2.0 if min(plan.keep_ratios) < 1 else 1.0))
 
     monkeypatch.setattr(dry_run, "dry_run", timed)
@@ -58,10 +63,46 @@ def test_a_dry_run_shows_arms_steps_and_time_and_writes_no_run(
     shown = tinyohem(*arguments(corpus, out), "--seeds", "2", "--dry-run")
     row = r"random │ ohem.ratio=0.5 ohem.select=random │ 12 +│ 1,536 +│ 0:00:36"
     assert re.search(row, shown.out)
-    assert "0 of 6 runs are finished; the other 6, 2 side by side, take about 0:01:30" in shown.out
+    assert "0 of 6 runs are finished; the other 6, 2 side by side, " in shown.out
+    assert "take about 0:01:30 of training and scoring on this machine" in shown.out
 
 
-@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize(
+    ("arms", "seeds", "workers", "together"),
+    [(3, 2, 2, [0, 1, 2, 0]), (2, 1, 8, [0, 1]), (2, 3, 5, [0, 1, 0, 1, 0]), (2, 5, 1, [0, 1])],
+)
+def test_steps_are_timed_in_as_many_processes_as_will_train(
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arms: int,
+    seeds: int,
+    workers: int,
+    together: list[int],
+) -> None:
+    asked = []
+
+    def side_by_side(
+        jobs: list[tuple[int, RunConfig]], work: object, workers: int, *_: object
+    ) -> Iterator[tuple[tuple[int, RunConfig], DryRun]]:
+        asked.append(([number for number, _ in jobs], workers))
+        for turn, job in enumerate(jobs):  # slower and slower
+            yield job, replace(plan, seconds=float(turn + 1))
+
+    tree: dict[str, Any] = {}
+    for key, value in {**tiny.RECIPE, "data.dataset": str(corpus)}.items():
+        assign(tree, key, value)
+    several = tuple(Arm(f"arm{n}", {"ohem": {"ratio": 1 - n / 10}}) for n in range(arms))
+    comparison = Comparison(several, tuple(range(seeds)), tree)
+    plan = dry_run.dry_run(comparison.config(several[0], 0))
+    monkeypatch.setattr(dry_run, "in_parallel", side_by_side)
+    monkeypatch.setattr(Pauses, "share_of", lambda *_: 0.0)
+    found = dry_run.outline_comparison(comparison, tmp_path / "out", workers)
+    assert asked == [(together, min(workers, arms * seeds))]
+    last = [len(together) - together[::-1].index(n) for n in range(arms)]
+    assert [arm.seconds for arm in found.arms] == last  # the slowest of its timings
+
+
 def test_a_dry_run_knows_what_is_finished_and_what_has_begun(
     tinyohem: tiny.Command, corpus: Path, tmp_path: Path, a_second_a_step: None
 ) -> None:

@@ -1,14 +1,17 @@
 """Outline a comparison without training: its arms, what is finished, how long the rest takes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
+from tinyohem.config.run import RunConfig
 from tinyohem.experiments.folder import run_folder
 from tinyohem.experiments.jobs import finished_result, jobs_of, seconds_for_others
 from tinyohem.experiments.shared import Shared, prepare_comparison
-from tinyohem.experiments.spec import Comparison
-from tinyohem.experiments.workers import default_workers, threads_of
+from tinyohem.experiments.spec import Arm, Comparison
+from tinyohem.experiments.workers import default_workers, in_parallel, on_own_device
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.listing import list_runs
 from tinyohem.runs.settings import labels, own_settings
@@ -87,20 +90,38 @@ def outline_comparison(
 
 
 def _plans(comparison: Comparison, workers: int, progress: Progress) -> list[DryRun]:
-    """Outline a run of each arm, with the threads that it would have beside the others."""
-    import torch
+    """Outline a run of each arm, the others' lengths by the baseline's seconds if those count."""
+    baseline, *others = comparison.arms
+    seed = comparison.seeds[0]
+    side_by_side = min(workers, len(comparison.arms) * len(comparison.seeds))
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads_of(workers))
-    try:
-        baseline, *others = comparison.arms
-        plans = [dry_run(comparison.config(baseline, comparison.seeds[0]), progress)]
-        seconds = plans[0].seconds if comparison.timed else None
-        for arm in others:
-            plans.append(dry_run(comparison.config(arm, comparison.seeds[0], seconds), progress))
-        return plans
-    finally:
-        torch.set_num_threads(before)
+    def outlined(arms: Sequence[Arm], seconds: float | None = None) -> list[DryRun]:
+        configs = [comparison.config(arm, seed, seconds) for arm in arms]
+        return _side_by_side(configs, side_by_side, progress)
+
+    if not comparison.timed:
+        return outlined(comparison.arms)
+    (plan,) = outlined([baseline])
+    return [plan, *outlined(others, plan.seconds)]
+
+
+def _side_by_side(configs: Sequence[RunConfig], workers: int, progress: Progress) -> list[DryRun]:
+    """Outline runs in as many processes as will train: alone, each would be faster."""
+    count = math.ceil(len(configs) / workers) * workers
+    jobs = [(number, configs[number]) for number in islice(cycle(range(len(configs))), count)]
+    plans: dict[int, DryRun] = {}
+    for (number, _), plan in in_parallel(jobs, _outline, workers, _name, progress):
+        if number not in plans or plan.seconds > plans[number].seconds:
+            plans[number] = plan
+    return [plans[number] for number in range(len(configs))]
+
+
+def _outline(job: tuple[int, RunConfig]) -> DryRun:
+    return dry_run(on_own_device(job[1]))
+
+
+def _name(job: tuple[int, RunConfig]) -> str:
+    return f"arm {job[0] + 1}"
 
 
 def _finished(comparison: Comparison, out: Path, shared: Shared) -> set[tuple[str, int]]:

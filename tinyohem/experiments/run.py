@@ -23,7 +23,7 @@ from tinyohem.experiments.milestones import ValidationRow, time_to_milestones
 from tinyohem.experiments.shared import Shared, prepare_comparison
 from tinyohem.experiments.spec import Comparison
 from tinyohem.experiments.table import write_tables
-from tinyohem.experiments.workers import default_workers, in_parallel, own_device
+from tinyohem.experiments.workers import default_workers, in_parallel, on_own_device
 from tinyohem.io.atomic import drop_leftovers
 from tinyohem.io.json import read_jsonl, write_json
 from tinyohem.io.locks import sole_writer
@@ -127,10 +127,7 @@ def _run_job(job: Job) -> FinishedRun:
 def _train_and_measure(job: Job) -> FinishedRun:
     from tinyohem.training.loop import train
 
-    config = job.config
-    if config.training.device == "auto":
-        training = config.training.model_copy(update={"device": own_device()})
-        config = config.model_copy(update={"training": training})
+    config = on_own_device(job.config)
     # Trials could end differently for two arms.
     run, perplexity = train(
         config, job.run_dir, resume="auto", pauses=job.shared.pauses[job.arm], tries=False

@@ -5,6 +5,7 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
+from tinyohem.config.run import RunConfig
 from tinyohem.errors import InputError, RunError
 from tinyohem.progress import Progress
 from tinyohem.system.processes import Workers, usable_cores
@@ -87,9 +88,13 @@ def _begin(threads: int, place: int) -> None:
     torch.set_num_threads(threads)
 
 
-def own_device() -> str:
-    """Return the device of this worker process: its GPU, or the CPU where there is none."""
+def on_own_device(config: RunConfig) -> RunConfig:
+    """Return a config with this worker's device in place of `auto`: its GPU, or the CPU."""
     import torch
 
+    if config.training.device != "auto":
+        return config
     gpus = torch.cuda.device_count()
-    return f"cuda:{_place % gpus}" if gpus else "cpu"
+    device = f"cuda:{_place % gpus}" if gpus else "cpu"
+    training = config.training.model_copy(update={"device": device})
+    return config.model_copy(update={"training": training})
