@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 TORCH := $(INSTALL) torch
 endif
 
-.PHONY: quickstart test check fix docs docs-check wheel-check bench chaos fuzz
+.PHONY: install quickstart test check fix docs docs-check wheel-check bench chaos fuzz
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed\nhint: make PYTHON=python3.12 ...")'
@@ -30,6 +30,9 @@ $(VENV)/.installed-plots: $(VENV)/.installed
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --editable '.[dev,plots,ray]'
 	touch $@
+
+# the program alone, into $(VENV)
+install: $(VENV)/.installed
 
 quickstart: $(VENV)/.installed
 	$(BIN)/tinyohem train --recipe quickstart --out runs/quickstart --resume auto

@@ -1,6 +1,7 @@
 """The entry of the command line: a command's module is loaded only when the command is called."""
 
 import os
+import re
 import sys
 import warnings
 from importlib import import_module
@@ -201,9 +202,16 @@ def _show_warning(
 
 
 def _wrong_usage(error: Any) -> str:
-    """Return Typer's message; for an unknown option, with the one that was probably meant."""
+    """Return Typer's message, with the command or option that was probably meant."""
+    message = str(error.format_message())
+    if unknown := re.match(r"No such command '([^']+)'", message):
+        for name in COMMANDS:  # Typer knows misspelt ones, not `eval` and `score`
+            if unknown[1] in name.split("-"):
+                return f"{unknown[0]}. Did you mean '{name}'?"
+    if message.startswith("Got unexpected extra argument"):
+        return f"{message}: each value follows its option, as in --dataset stories.jsonl"
     if not hasattr(error, "possibilities"):
-        return str(error.format_message())
+        return message
     from tinyohem_cli.options import suggest_option
 
     known = [name for option in error.ctx.command.params for name in option.opts]

@@ -642,14 +642,16 @@ class TestWrongUsage:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            ("trian", "No such command 'trian'"),
+            ("trian", "Did you mean 'train'?"),
+            ("eval runs/a", "Did you mean 'eval-perplexity'?"),
+            ("score stories.jsonl", "Did you mean 'score-difficulty'?"),
             ("train --ohem-rato 0.5", "No such option: --ohem-rato"),
             ("train --steps many", "Invalid value for '--steps'"),
             ("train --resume maybe", "Invalid value for '--resume'"),
             ("generate", "Missing argument 'model'"),
             ("generate run --top-p 2", "Invalid value for '--top-p'"),
             (f"generate run --seed {2**64}", "Invalid value for '--seed'"),
-            ("train extra", "unexpected extra argument"),
+            ("train extra", "as in --dataset stories.jsonl"),
         ],
     )
     def test_one_error_one_hint_exit_2(

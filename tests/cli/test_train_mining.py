@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,16 @@ def test_recover_returns_to_all_tokens_where_the_learning_rate_begins_to_fall(
     flags = tiny.flags(corpus, training__steps=STEPS, **settings)
     outlined = json.loads(tinyohem("train", *flags, "--dry-run", "--json").out)
     assert outlined["keep_ratios"] == [1.0, 1.0, 0.7, 0.5, 0.5] + [1.0] * 6
+
+
+@pytest.mark.parametrize(("ratio", "told"), [(0.5, ["87.5%"]), (1.0, [])])
+def test_the_end_says_how_many_tokens_got_a_gradient_in_all(
+    corpus: Path, tmp_path: Path, tinyohem: tiny.Command, ratio: float, told: list[str]
+) -> None:
+    settings = {"ohem__ratio": ratio, "optim__decay_fraction": 0.5, "training__steps": STEPS}
+    shown = tinyohem("train", *tiny.flags(corpus, **settings), "--out", tmp_path / "run")
+    assert shown.code == 0, shown.err
+    assert re.findall(r"(\S+) of the tokens got a gradient", shown.err) == told
 
 
 @pytest.mark.parametrize("score", ["excess_loss", "lag"])

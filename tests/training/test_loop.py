@@ -157,7 +157,7 @@ class TestStopping:
         record = read_json(run_dir / "config.json")
         del record["config"]["training"]["attention"]  # what such a run has
         (run_dir / "config.json").write_text(json.dumps(record))
-        with pytest.raises(InputError, match="attention was 'window', now 'story'"):
+        with pytest.raises(InputError, match="attention was window, now story"):
             train(tiny.config(corpus), run_dir, resume="auto")
         found = run_config(str(run_dir))
         assert found is not None
@@ -375,8 +375,8 @@ class TestResume:
             ("optim.lr", 1e-3, "optim.lr was 0.004, now 0.001"),
             ("training.steps", 30, "training.steps was 20, now 30"),
             ("training.seed", 1, "training.seed was 0, now 1"),
-            ("training.tokens", "1e6", "training.tokens was '20x', now '1e6'"),
-            ("optim.schedule", "wsd", "optim.schedule was 'cosine', now 'wsd'"),
+            ("training.tokens", "1e6", 'training.tokens was 20x, now "1e6"'),
+            ("optim.schedule", "wsd", "optim.schedule was cosine, now wsd"),
             ("ohem.ratio", 0.5, "ohem.ratio was 1.0, now 0.5"),
             ("model.hidden_size", 32, "model.hidden_size was 16, now 32"),
             ("tokenizer.vocab_size", 321, "tokenizer.vocab_size was 320, now 321"),

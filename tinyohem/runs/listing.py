@@ -51,7 +51,10 @@ def list_runs(folder: Path) -> list[ListedRun]:
         InputError: there is no such folder.
     """
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}", "name one that holds runs")
+        raise InputError(
+            f"there is no folder {folder}",
+            "name one that holds runs; `tinyohem train` makes its own in runs/",
+        )
     found = {path.parent for path in folder.rglob(CHECKPOINTS) if path.is_dir()}
     return [_listed(path) for path in sorted(found) if (path / RECORD_FILE).exists()]
 

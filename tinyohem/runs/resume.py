@@ -92,7 +92,9 @@ def _check_same_config(run_dir: Path, config: RunConfig) -> None:
     ignored = RESUME_MAY_CHANGE | _NAMES_OF_STORIES
     changed = [key for key in new if key not in ignored and new[key] != old.get(key)]
     if changed:
-        difference = ", ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in changed[:3])
+        difference = ", ".join(
+            f"{key} was {value_text(old[key])}, now {value_text(new[key])}" for key in changed[:3]
+        )
         settings = [shlex.quote(f"{key}={value_text(old[key])}") for key in changed]
         raise InputError(
             f"{run_dir} was made with another config: {difference}",
