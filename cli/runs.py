@@ -48,6 +48,8 @@ def list_runs(
     for other in apart:
         out.print()
         out.print(other)
+    if len(_sets(found)) > 1:
+        err.print("figures compare only among runs that were validated on the same set of stories")
     if partly := [Path(run.folder) for run in found if run.scored_in_part]:
         err.print(
             "figures of a part of the validation stories compare with no others; all stories: "
@@ -68,6 +70,9 @@ def _tables(found: "list[ListedRun]") -> "list[Table]":
     in_part = ["stories scored"] if any(run.scored_in_part for run in found) else []
     for heading in ("steps", "tokens", "bits per byte", "perplexity", *in_part):
         table.add_column(heading, justify="right")
+    sets = _sets(found)
+    if len(sets) > 1:
+        table.add_column("validated on")
     for run in found:
         of_all = f" of {run.num_steps:,}" if run.num_steps and run.state != "finished" else ""
         cells = [
@@ -78,9 +83,10 @@ def _tables(found: "list[ListedRun]") -> "list[Table]":
             "–" if run.tokens is None else f"{run.tokens:,}",
             "–" if run.bits_per_byte is None else f"{run.bits_per_byte:.4f}",
             "–" if run.perplexity is None else f"{run.perplexity:.3f}",
-            coverage(run.scored_stories, run.validation_stories) or "–",
+            *([coverage(run.scored_stories, run.validation_stories) or "–"] if in_part else []),
+            *([sets.get(run.validated_on, "–")] if len(sets) > 1 else []),
         ]
-        table.add_row(*cells[: len(table.columns)])
+        table.add_row(*cells)
     readable = {run.folder: run.settings for run in found if run.settings is not None}
     told = dict(zip(readable, labels(readable.values()), strict=True))
     if not any(told.values()):
@@ -89,3 +95,9 @@ def _tables(found: "list[ListedRun]") -> "list[Table]":
     for folder, label in told.items():
         apart.add_row(escape(folder), escape(label) or "–")
     return [table, apart]
+
+
+def _sets(found: "list[ListedRun]") -> dict[str | None, str]:
+    """Number the sets of stories on which the runs that have figures were validated."""
+    used = dict.fromkeys(run.validated_on for run in found if run.bits_per_byte is not None)
+    return {stories: f"set {number}" for number, stories in enumerate(used, 1)}

@@ -1,6 +1,7 @@
 """`runs list` tells of every run what its small files say."""
 
 import json
+import re
 import shlex
 import shutil
 from itertools import islice
@@ -102,6 +103,25 @@ def test_figures_of_a_part_are_marked_until_all_stories_are_scored(
     assert not listed(tinyohem, out)["one"]["scored_in_part"]
     assert "eval-perplexity" not in tinyohem("runs", "list", out).err
     assert "eval-perplexity" not in tinyohem(*report).err
+
+
+def test_runs_validated_on_other_stories_are_told_apart(
+    tinyohem: tiny.Command, corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    other = tiny.write_stories(tmp_path / "other.jsonl", islice(sample_stories("validation"), 5))
+    valid = {"b": str(other), "a": str(corpus / "valid.jsonl"), "c": str(other)}
+    for name, stories in valid.items():
+        flags = tiny.flags(corpus / "train.jsonl", data__valid=stories, training__steps=2)
+        assert tinyohem("train", *flags, "--out", out / name).code == 0
+        if name == "b":
+            alone = tinyohem("runs", "list", out)
+            assert "validated on" not in alone.out + alone.err
+    done = tinyohem("runs", "list", out)
+    assert re.findall(r"/([abc]) .* set (\d)", done.out) == [("a", "1"), ("b", "2"), ("c", "2")]
+    assert "figures compare only among runs that were validated on the same set" in done.err
+    same = {name: run["validated_on"] for name, run in listed(tinyohem, out).items()}
+    assert same["b"] == same["c"] != same["a"]
 
 
 def test_a_path_in_a_label_is_relative_to_the_working_folder(

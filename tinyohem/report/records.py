@@ -1,7 +1,7 @@
 """Records of the files that a report reads; another version may have written them."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import AliasChoices, Field, field_validator
 
@@ -25,8 +25,6 @@ class ValidStore(StoreOfRun):
 
     corpus: str
     tokenizer: str
-    part: Any = None
-    clean: Any = None
     text_loss: TextLossRecord | None = None
 
 

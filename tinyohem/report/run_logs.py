@@ -1,6 +1,5 @@
 """Read what a report shows: run folders with their logs, and the comparisons they belong to."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,8 +268,7 @@ def _read_log(path: Path) -> list[MetricsRow]:
 def _incomparable(runs: Sequence[RunLog]) -> tuple[str | None, bool]:
     """Say what keeps figures of these runs from being compared, and whether bits per byte do."""
     known = [run.record.valid for run in runs if run.record.valid]
-    stories = {json.dumps([valid.corpus, valid.part, valid.clean]) for valid in known}
-    if len(stories) > 1:
+    if len({valid.which_stories for valid in known}) > 1:
         return (
             "These runs were validated on different stories: their losses and perplexities do not "
             "compare; bits per byte come nearest, and still depend on the text."

@@ -33,6 +33,7 @@ class ListedRun:
     perplexity: float | None
     scored_stories: int | None  # that these two figures cover
     validation_stories: int | None  # of the split
+    validated_on: str | None  # the same for runs that were validated on the same stories
 
     @property
     def scored_in_part(self) -> bool:
@@ -88,6 +89,7 @@ def _listed(folder: Path) -> ListedRun:
         perplexity=result.get("perplexity"),
         scored_stories=result.get("stories"),
         validation_stories=record.valid.stories if record else None,
+        validated_on=record.valid.which_stories if record else None,
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator
 from tinyohem.config.run import RunConfig, validate_config
 from tinyohem.config.training import Precision
 from tinyohem.errors import InputError
+from tinyohem.io.hashing import hash_json
 from tinyohem.io.json import JsonObject
 from tinyohem.io.manifest import Count, Record, read_record
 from tinyohem.runs.layout import CHECKPOINTS, RECORD_FILE, run_of
@@ -33,6 +34,14 @@ class StoreOfRun(Record):
     stories: Count = 0
     tokens: Count = 0
     ids_sha256: str
+    corpus: str | None = None  # fingerprint; early versions recorded none
+    part: Any = None
+    clean: Any = None
+
+    @property
+    def which_stories(self) -> str | None:
+        """Return a text that runs on the same stories share, None where it was not recorded."""
+        return self.corpus and hash_json([self.corpus, self.part, self.clean])
 
 
 class Arithmetic(Record):
