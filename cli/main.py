@@ -182,7 +182,7 @@ def _run() -> int:
         if not hasattr(error, "format_message"):
             raise
         if error.format_message():  # empty where the help was shown for want of a command
-            print_error(InputError(_wrong_usage(error), "add --help to see the options"))
+            print_error(InputError(_wrong_usage(error), _way_out(error)))
         return 2
 
 
@@ -205,14 +205,20 @@ def _wrong_usage(error: Any) -> str:
     """Return Typer's message, with the command or option that was probably meant."""
     message = str(error.format_message())
     if unknown := re.match(r"No such command '([^']+)'", message):
-        for name in COMMANDS:  # Typer knows misspelt ones, not `eval` and `score`
-            if unknown[1] in name.split("-"):
+        for name in getattr(error.ctx.command, "commands", ()):
+            if unknown[1] in name.split("-"):  # Typer knows misspelt ones, not `eval` and `score`
                 return f"{unknown[0]}. Did you mean '{name}'?"
-    if message.startswith("Got unexpected extra argument"):
-        return f"{message}: each value follows its option, as in --dataset stories.jsonl"
     if not hasattr(error, "possibilities"):
         return message
     from tinyohem_cli.options import suggest_option
 
     known = [name for option in error.ctx.command.params for name in option.opts]
     return f"{error.message}{suggest_option(error.option_name, known)}"
+
+
+def _way_out(error: Any) -> str:
+    """Return the hint for a message of Typer's."""
+    options = {name for option in error.ctx.command.params for name in option.opts}
+    if "--dataset" in options and "unexpected extra argument" in error.format_message():
+        return "name stories with --dataset, and put quotes around a pattern such as '*.jsonl'"
+    return "add --help to see the options"

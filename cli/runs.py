@@ -100,4 +100,5 @@ def _tables(found: "list[ListedRun]") -> "list[Table]":
 def _sets(found: "list[ListedRun]") -> dict[str | None, str]:
     """Number the sets of stories on which the runs that have figures were validated."""
     used = dict.fromkeys(run.validated_on for run in found if run.bits_per_byte is not None)
+    used.pop(None, None)  # early versions did not record it
     return {stories: f"set {number}" for number, stories in enumerate(used, 1)}

@@ -74,9 +74,9 @@ def print_result(
             f"trained for {seconds:,.0f} s; {pauses / (seconds + pauses):.1%} of the whole went to "
             "evaluation, checkpoints and the log"
         )
-        if run.state.tokens_selected < run.state.tokens_seen:
+        if run.config.keep_schedule.lowest < 1:
             kept = run.state.tokens_selected / run.state.tokens_seen
-            err.print(f"{kept:.1%} of the tokens got a gradient, over all steps of the schedule")
+            err.print(f"{kept:.1%} of the tokens got a gradient")
         if perplexity.stories < run.data.valid.num_stories:
             err.print(
                 f"scored the first {perplexity.stories:,} of {run.data.valid.num_stories:,} "

@@ -651,7 +651,9 @@ class TestWrongUsage:
             ("generate", "Missing argument 'model'"),
             ("generate run --top-p 2", "Invalid value for '--top-p'"),
             (f"generate run --seed {2**64}", "Invalid value for '--seed'"),
-            ("train extra", "as in --dataset stories.jsonl"),
+            ("recipes sho", "Did you mean 'show'?"),
+            ("runs train", "No such command 'train'."),
+            ("generate run more", "unexpected extra argument"),
         ],
     )
     def test_one_error_one_hint_exit_2(

@@ -52,11 +52,23 @@ def test_who_gains_pairs_an_arm_with_the_baseline_by_seed_and_role(tmp_path: Pat
     assert shown.stdout.splitlines()[2:] == [rare, rest]
 
 
-def test_who_gains_compares_the_same_tokens_alone(tmp_path: Path) -> None:
+def test_who_gains_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
+    def refused(*arguments: object) -> str:
+        done = who_gains(*arguments)
+        assert done.returncode == 2
+        error, hint = done.stderr.splitlines()
+        assert hint.startswith("hint: ")
+        return error
+
+    assert "at least one arm" in refused(tmp_path)
     scored_run(tmp_path, "full", 0, [7.0, 1.0])
-    assert "no topk-seed*/roles.json" in who_gains(tmp_path, "topk").stderr
+    assert "no topk-seed*/roles.json" in refused(tmp_path, "topk")
+    scored_run(tmp_path, "topk", 1, [7.0, 1.0])
+    assert "no seed in common" in refused(tmp_path, "topk")
     scored_run(tmp_path, "topk", 0, [7.0, 1.0], tokens=11)
-    assert "topk was scored on other tokens" in who_gains(tmp_path, "topk").stderr
+    assert "topk-seed0 was scored on other tokens" in refused(tmp_path, "topk")
+    (tmp_path / "topk-seed0" / "roles.json").write_text("")
+    assert "topk-seed0/roles.json is no output" in refused(tmp_path, "topk")
 
 
 def make_pool(*arguments: object) -> subprocess.CompletedProcess[str]:

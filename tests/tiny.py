@@ -62,7 +62,7 @@ def one_process() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tinyohem.experiments.run.in_parallel", in_turn)
-        patch.setattr("tinyohem.experiments.dry_run.in_parallel", in_turn)
+        patch.setattr("tinyohem.experiments.dry_run.outcomes", in_turn)
         yield
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import tiny
 
 from tinyohem.config.recipes import assign
 from tinyohem.config.run import RunConfig
+from tinyohem.errors import InputError
 from tinyohem.experiments import dry_run
 from tinyohem.experiments.spec import Arm, Comparison
 from tinyohem.training.dry_run import DryRun
@@ -82,25 +84,42 @@ def test_steps_are_timed_in_as_many_processes_as_will_train(
 ) -> None:
     asked = []
 
-    def side_by_side(
-        jobs: list[tuple[int, RunConfig]], work: object, workers: int, *_: object
-    ) -> Iterator[tuple[tuple[int, RunConfig], DryRun]]:
-        asked.append(([number for number, _ in jobs], workers))
+    def in_turn(
+        jobs: list[tuple[str, RunConfig]], work: object, workers: int
+    ) -> Iterator[tuple[tuple[str, RunConfig], DryRun]]:
+        asked.append(([name for name, _ in jobs], workers))
         for turn, job in enumerate(jobs):  # slower and slower
-            yield job, replace(plan, seconds=float(turn + 1))
+            yield job, replace(plan, seconds=float(turn))
 
+    several = tuple(Arm(f"arm {n}", {"ohem": {"ratio": 1 - n / 10}}) for n in range(arms))
+    comparison = Comparison(several, tuple(range(seeds)), common(corpus))
+    plan = dry_run.dry_run(comparison.config(several[0], 0))
+    monkeypatch.setattr(dry_run, "outcomes", in_turn)
+    monkeypatch.setattr(Pauses, "share_of", lambda *_: 0.0)
+    found = dry_run.outline_comparison(comparison, tmp_path / "out", workers)
+    assert asked == [([f"arm {n}" for n in together], min(workers, arms * seeds))]
+    turns = [[turn for turn, n in enumerate(together) if n == arm] for arm in range(arms)]
+    assert [arm.seconds for arm in found.arms] == pytest.approx([mean(own) for own in turns])
+
+
+def test_an_arm_that_cannot_train_is_refused_as_it_would_be_alone(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """In a process of its own, as the arms before it are timed."""
+    pool = {"ratio": 0.5, "score": "excess_loss", "reference": str(tmp_path / "none")}
+    arms = (Arm("full", {}), Arm("excess", {"ohem": pool}))
+    outline = Comparison(arms, (0,), common(corpus))
+    with pytest.raises(InputError, match="none") as refused:
+        dry_run.outline_comparison(outline, tmp_path / "out", workers=1)
+    assert "run(s) failed" not in refused.value.message
+    assert "mine" in (refused.value.hint or "")
+
+
+def common(corpus: Path) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in {**tiny.RECIPE, "data.dataset": str(corpus)}.items():
         assign(tree, key, value)
-    several = tuple(Arm(f"arm{n}", {"ohem": {"ratio": 1 - n / 10}}) for n in range(arms))
-    comparison = Comparison(several, tuple(range(seeds)), tree)
-    plan = dry_run.dry_run(comparison.config(several[0], 0))
-    monkeypatch.setattr(dry_run, "in_parallel", side_by_side)
-    monkeypatch.setattr(Pauses, "share_of", lambda *_: 0.0)
-    found = dry_run.outline_comparison(comparison, tmp_path / "out", workers)
-    assert asked == [(together, min(workers, arms * seeds))]
-    last = [len(together) - together[::-1].index(n) for n in range(arms)]
-    assert [arm.seconds for arm in found.arms] == last  # the slowest of its timings
+    return tree
 
 
 def test_a_dry_run_knows_what_is_finished_and_what_has_begun(

@@ -105,8 +105,9 @@ def test_no_validation_story_is_trained_on(
     pool: Pool, tmp_path: Path, how: dict[str, Any], names_valid: bool
 ) -> None:
     texts = [story.text for story in open_corpus(str(pool.path)).stories()]
-    if names_valid:  # some of which are in the pool
+    if names_valid:  # some of which are in the pool, and some in the target
         stories = [t for t, kind in zip(texts, pool.kinds, strict=True) if kind == "story"][:9]
+        stories += [story.text for story in open_corpus(str(pool.target)).stories()][:9]
         path = tiny.write_stories(tmp_path / "valid.jsonl", [s.lower() for s in stories])
         how = {**how, "data__valid": str(path)}
     config = pool.config(**how)
@@ -119,6 +120,7 @@ def test_no_validation_story_is_trained_on(
     assert names_valid == (not sources.target.validate)
     # Nor does a vocabulary learn from one.
     assert not valid & set(map(story_hash, sources.target.fit))
+    assert not valid & set(map(story_hash, sources.target.calibrate))
 
 
 def test_the_vocabulary_is_that_of_the_kept_stories_and_the_targets(

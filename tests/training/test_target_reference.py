@@ -289,7 +289,7 @@ def test_all_that_decides_the_scores_is_in_their_name(
 
     scores(sources)
     pool, good = files
-    whole = open_target(str(good), valid=sources.valid.corpus)
+    whole = open_target(str(good), valid=validating(["Another story."]))
     scores(Sources(sources.train, sources.valid, whole))
     tiny.write_stories(pool, ["Another."])
     part = Part(open_corpus(str(pool)), clean=False)

@@ -38,8 +38,8 @@ class OhemConfig(Section):
 
     ratio: float = setting(
         1.0,
-        "Share of tokens that get a gradient where --ohem-schedule keeps the fewest, in (0, 1]; "
-        "without effect on anneal-quarter and knots",
+        "Smallest share of tokens that get a gradient, in (0, 1]: --ohem-schedule says when; "
+        "anneal-quarter and knots have their own",
         flag="--ohem-ratio",
         default_is="1.0, plain training",
         hint="name a share of the tokens in (0, 1]: 0.5 keeps half",

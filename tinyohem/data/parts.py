@@ -107,10 +107,9 @@ class Part:
         if self.clean and not cleaning.kept:
             return InputError(f"cleaning {self.corpus.name} leaves no story", "leave out --clean")
         return InputError(
-            f"{self.corpus.name}: one story, or copies of it: no story is left to train on once it "
-            "is held out",
-            "if it holds several, part them as its format does: a line <|endoftext|> in a .txt "
-            "file; else name validation stories with --valid",
+            f"{self.corpus.name}: no story is left to train on once one is held out",
+            "name validation stories with --valid; if the file holds several stories, part them as "
+            "its format does: a line <|endoftext|> in a .txt file",
         )
 
     def as_corpus(self, progress: Progress) -> Corpus:

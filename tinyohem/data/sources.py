@@ -41,7 +41,7 @@ def target_of(data: DataConfig, target: TargetConfig, progress: Progress) -> Tar
     """
     if target.stories is None:
         return None
-    valid = _validation_corpus(data.valid, data.text_field, progress) if data.valid else None
+    valid = validation_part(data, progress) if data.valid else None
     return open_target(target.stories, valid=valid, text_field=data.text_field, progress=progress)
 
 

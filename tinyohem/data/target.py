@@ -9,8 +9,9 @@ import hashlib
 from dataclasses import dataclass, field
 from itertools import chain
 
-from tinyohem.data.corpus import Corpus, open_corpus
-from tinyohem.data.story_hash import story_hash
+from tinyohem.data.corpus import open_corpus
+from tinyohem.data.parts import Part
+from tinyohem.data.story_hash import near_hash, story_hash
 from tinyohem.data.story_text import DEFAULT_TEXT_FIELD
 from tinyohem.errors import InputError
 from tinyohem.progress import SILENT, Progress
@@ -45,7 +46,7 @@ class TargetStories:
 def open_target(
     name: str,
     *,
-    valid: Corpus | None = None,
+    valid: Part | None = None,
     text_field: str = DEFAULT_TEXT_FIELD,
     progress: Progress = SILENT,
 ) -> TargetStories:
@@ -53,8 +54,8 @@ def open_target(
 
     Args:
         name: any data set that `open_corpus` knows; its train split counts.
-        valid: stories that validate; without them a fifth of the target's own do. Of the others,
-            a fifth calibrates and four fifths fit.
+        valid: stories that validate, which are left out of the target; without them a fifth of
+            the target's own do. Of the others, a fifth calibrates and four fifths fit.
 
     Raises:
         InputError: fewer than `MIN_TARGET_STORIES` distinct stories, or see `open_corpus`.
@@ -62,20 +63,21 @@ def open_target(
     stories: dict[int, str] = {}
     for story in open_corpus(name, text_field=text_field, progress=progress).stories():
         stories.setdefault(story_hash(story.text), story.text)
-    validated = {story_hash(story.text) for story in valid.stories()} if valid else set()
-    if shared := stories.keys() & validated:
+    shared = _shared(stories, valid) if valid else set()
+    if shared:
         assert valid is not None
         stories = {found: text for found, text in stories.items() if found not in shared}
         progress.note(
-            f"{len(shared):,} stories of the target {name} validate, as {valid.name} holds them "
-            "too: nothing is learned from them"
+            f"{len(shared):,} stories of the target {name} validate, as {valid.corpus.name} holds "
+            "them too: nothing is learned from them"
         )
     if len(stories) < MIN_TARGET_STORIES:
-        others = f" besides those of {valid.name}" if valid else ""
+        besides = " besides those that validate" if shared else ""
+        hint = f"name at least {MIN_TARGET_STORIES}, better several hundred"
         raise InputError(
-            f"the target {name} holds {len(stories):,} distinct stories{others}, too few to learn "
+            f"the target {name} holds {len(stories):,} distinct stories{besides}, too few to learn "
             "from and to tell where the line lies",
-            f"name at least {MIN_TARGET_STORIES}, better several hundred",
+            f"{hint}, or other stories with --valid" if shared else hint,
         )
     in_order = [stories[found] for found in sorted(stories)]
     validates = 0 if valid else len(in_order) // _PART
@@ -87,6 +89,15 @@ def open_target(
     )
     fingerprint = _fingerprint(fit, calibrate, validate)
     return TargetStories(name, fingerprint, fit, calibrate, validate, frozenset(stories))
+
+
+def _shared(stories: dict[int, str], valid: Part) -> set[int]:
+    """Return the keys of the stories that validate, even if their marks or spaces differ."""
+    keys: dict[int, set[int]] = {}
+    for key, text in stories.items():
+        keys.setdefault(near_hash(text), set()).add(key)
+    none: set[int] = set()
+    return {key for s in valid.stories(SILENT) for key in keys.get(near_hash(s.text), none)}
 
 
 def _fingerprint(*parts: tuple[str, ...]) -> str:

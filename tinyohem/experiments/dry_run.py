@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import mean
 
 from tinyohem.config.run import RunConfig
 from tinyohem.experiments.folder import run_folder
 from tinyohem.experiments.jobs import finished_result, jobs_of, seconds_for_others
 from tinyohem.experiments.shared import Shared, prepare_comparison
 from tinyohem.experiments.spec import Arm, Comparison
-from tinyohem.experiments.workers import default_workers, in_parallel, on_own_device
+from tinyohem.experiments.workers import on_own_device, outcomes, side_by_side
 from tinyohem.progress import SILENT, Progress
 from tinyohem.runs.listing import list_runs
 from tinyohem.runs.settings import labels, own_settings
@@ -63,7 +65,7 @@ def outline_comparison(
     Raises:
         InputError: whatever forbids the comparison.
     """
-    workers = workers or default_workers()
+    workers = side_by_side(comparison, workers)
     shared = prepare_comparison(comparison, progress)
     plans = _plans(comparison, workers, progress)
     finished = _finished(comparison, out, shared)
@@ -90,38 +92,50 @@ def outline_comparison(
 
 
 def _plans(comparison: Comparison, workers: int, progress: Progress) -> list[DryRun]:
-    """Outline a run of each arm, the others' lengths by the baseline's seconds if those count."""
-    baseline, *others = comparison.arms
-    seed = comparison.seeds[0]
-    side_by_side = min(workers, len(comparison.arms) * len(comparison.seeds))
-
-    def outlined(arms: Sequence[Arm], seconds: float | None = None) -> list[DryRun]:
-        configs = [comparison.config(arm, seed, seconds) for arm in arms]
-        return _side_by_side(configs, side_by_side, progress)
-
+    """Outline a run of each arm; where seconds count, the others get the baseline's."""
     if not comparison.timed:
-        return outlined(comparison.arms)
-    (plan,) = outlined([baseline])
-    return [plan, *outlined(others, plan.seconds)]
+        return _timed(comparison, comparison.arms, workers, progress)
+    baseline, *others = comparison.arms
+    (plan,) = _timed(comparison, [baseline], workers, progress)
+    return [plan, *_timed(comparison, others, workers, progress, plan.seconds)]
 
 
-def _side_by_side(configs: Sequence[RunConfig], workers: int, progress: Progress) -> list[DryRun]:
-    """Outline runs in as many processes as will train: alone, each would be faster."""
-    count = math.ceil(len(configs) / workers) * workers
-    jobs = [(number, configs[number]) for number in islice(cycle(range(len(configs))), count)]
-    plans: dict[int, DryRun] = {}
-    for (number, _), plan in in_parallel(jobs, _outline, workers, _name, progress):
-        if number not in plans or plan.seconds > plans[number].seconds:
-            plans[number] = plan
-    return [plans[number] for number in range(len(configs))]
+def _timed(
+    comparison: Comparison,
+    arms: Sequence[Arm],
+    workers: int,
+    progress: Progress,
+    seconds: float | None = None,
+) -> list[DryRun]:
+    """Outline arms in as many processes as will train side by side: alone, each would be faster.
+
+    An arm that is timed more than once, to keep all busy, has its mean.
+    """
+    together = min(workers, len(arms) * len(comparison.seeds))
+    count = math.ceil(len(arms) / together) * together
+    jobs = [
+        (arm.name, comparison.config(arm, comparison.seeds[0], seconds))
+        for arm in islice(cycle(arms), count)
+    ]
+    plans: dict[str, list[DryRun]] = {}
+    progress.start("time", count, "runs", transient=True)
+    with closing(outcomes(jobs, _outline, workers)) as ended:
+        for done, ((name, _), plan) in enumerate(ended, 1):
+            if isinstance(plan, Exception):
+                raise plan
+            plans.setdefault(name, []).append(plan)
+            progress.advance(done)
+    progress.finish()
+    found = []
+    for arm in arms:
+        plan, *_ = plans[arm.name]
+        per_step = mean(p.seconds / p.num_steps for p in plans[arm.name])
+        found.append(replace(plan, seconds=plan.num_steps * per_step))
+    return found
 
 
-def _outline(job: tuple[int, RunConfig]) -> DryRun:
+def _outline(job: tuple[str, RunConfig]) -> DryRun:
     return dry_run(on_own_device(job[1]))
-
-
-def _name(job: tuple[int, RunConfig]) -> str:
-    return f"arm {job[0] + 1}"
 
 
 def _finished(comparison: Comparison, out: Path, shared: Shared) -> set[tuple[str, int]]:

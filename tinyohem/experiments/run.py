@@ -23,7 +23,7 @@ from tinyohem.experiments.milestones import ValidationRow, time_to_milestones
 from tinyohem.experiments.shared import Shared, prepare_comparison
 from tinyohem.experiments.spec import Comparison
 from tinyohem.experiments.table import write_tables
-from tinyohem.experiments.workers import default_workers, in_parallel, on_own_device
+from tinyohem.experiments.workers import in_parallel, on_own_device, side_by_side
 from tinyohem.io.atomic import drop_leftovers
 from tinyohem.io.json import read_jsonl, write_json
 from tinyohem.io.locks import sole_writer
@@ -41,14 +41,14 @@ def run_comparison(
     """Run what is not finished yet; return one result a run, arm by arm, and write the tables.
 
     Args:
-        workers: runs at a time; default: one for each GPU, else one for each core.
+        workers: most runs at a time; default: one for each GPU, else one for each core.
 
     Raises:
         InputError: `out` is a file, or another process is writing there; a result there is damaged
             or of another config; or runs failed, each for its input.
         RunError: a run failed; the others are finished and kept.
     """
-    workers = workers or default_workers()
+    workers = side_by_side(comparison, workers)
     if comparison.timed and workers > 1:
         progress.warn("runs side by side compete for the machine; for fair seconds: --workers 1")
     with sole_writer(out, progress=progress):

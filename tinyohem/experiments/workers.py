@@ -1,12 +1,14 @@
 """Run jobs side by side in processes; one that fails does not stop the others."""
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 from tinyohem.config.run import RunConfig
 from tinyohem.errors import InputError, RunError
+from tinyohem.experiments.spec import Comparison
 from tinyohem.progress import Progress
 from tinyohem.system.processes import Workers, usable_cores
 
@@ -19,6 +21,11 @@ def default_workers() -> int:
     import torch
 
     return torch.cuda.device_count() or usable_cores()
+
+
+def side_by_side(comparison: Comparison, workers: int | None) -> int:
+    """Return how many runs of a comparison go on at a time: `workers`, or all there are."""
+    return min(workers or default_workers(), len(comparison.arms) * len(comparison.seeds))
 
 
 def threads_of(workers: int) -> int:
@@ -47,6 +54,33 @@ def in_parallel(
         RunError: jobs failed for whatever reason. The others are finished by then.
     """
     failed: dict[str, Exception] = {}
+
+    def stopping(busy: int) -> None:
+        progress.note(f"stopping: {busy} run(s) save where they are")
+
+    with closing(outcomes(jobs, work, workers, stopping)) as ended:
+        for job, outcome in ended:
+            if isinstance(outcome, Exception):
+                failed[name(job)] = outcome
+                progress.warn(f"{name(job)}: {str(outcome) or type(outcome).__name__}")
+            else:
+                yield job, outcome
+    if failed:
+        raise _failure(failed)
+
+
+def outcomes(
+    jobs: Sequence[Job],
+    work: Callable[[Job], Result],
+    workers: int,
+    stopping: Callable[[int], None] = lambda _: None,
+) -> Generator[tuple[Job, Result | Exception]]:
+    """Yield each job with what `work` made of it in a worker process, or its error, as they end.
+
+    Args:
+        work: a function of a module, since it travels to the worker by name.
+        stopping: is told how many jobs are going on where it is left before all have ended.
+    """
     with Workers(workers, work, partial(_begin, threads_of(workers))) as pool:
         waiting = iter(jobs)
         try:
@@ -55,17 +89,10 @@ def in_parallel(
                     pool.submit(job)
                 if not pool.busy:
                     break
-                job, outcome = pool.next_ended()
-                if isinstance(outcome, Exception):
-                    failed[name(job)] = outcome
-                    progress.warn(f"{name(job)}: {str(outcome) or type(outcome).__name__}")
-                else:
-                    yield job, outcome
+                yield pool.next_ended()
         except (KeyboardInterrupt, GeneratorExit):
-            progress.note(f"stopping: {pool.busy} run(s) save where they are")
+            stopping(pool.busy)
             raise
-    if failed:
-        raise _failure(failed)
 
 
 def _failure(failed: dict[str, Exception]) -> InputError | RunError:

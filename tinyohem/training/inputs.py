@@ -62,7 +62,7 @@ def mine_by_target(
     Raises:
         InputError: the target holds less text than a training window.
     """
-    target = target_of(config.data, config.target, progress)
+    target = target_of(config.data, config.target, SILENT)  # `open_inputs` told of it
     assert target is not None
     training = config.training
     recipe = reference_config(
