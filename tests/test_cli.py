@@ -666,6 +666,15 @@ class TestWrongUsage:
         assert told in error
         assert hint == "hint: add --help to see the options"
 
+    def test_a_value_without_its_option_is_told_how_to_name_stories(
+        self, tinyohem: tiny.Command
+    ) -> None:
+        result = tinyohem("train", "a.jsonl", "b.jsonl")
+        assert (result.code, result.out) == (2, "")
+        error, hint = result.err.splitlines()
+        assert error.endswith("(a.jsonl b.jsonl)")
+        assert hint.startswith("hint: name stories with --dataset, and put quotes")
+
     @pytest.mark.parametrize("arguments", ["", "recipes"])
     def test_no_command_shows_the_help_and_no_empty_error(
         self, tinyohem: tiny.Command, arguments: str

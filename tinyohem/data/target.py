@@ -92,12 +92,11 @@ def open_target(
 
 
 def _shared(stories: dict[int, str], valid: Part) -> set[int]:
-    """Return the keys of the stories that validate, even if their marks or spaces differ."""
+    """Return the keys of the stories that validate: those with the same letters (`near_hash`)."""
     keys: dict[int, set[int]] = {}
     for key, text in stories.items():
         keys.setdefault(near_hash(text), set()).add(key)
-    none: set[int] = set()
-    return {key for s in valid.stories(SILENT) for key in keys.get(near_hash(s.text), none)}
+    return {key for story in valid.stories(SILENT) for key in keys.get(near_hash(story.text), ())}
 
 
 def _fingerprint(*parts: tuple[str, ...]) -> str:
